@@ -1,0 +1,238 @@
+"""What a recipe may say: one frozen model per stage; unknown keys and values out of range are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Side = Annotated[int, Field(ge=8, multiple_of=8)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+
+TEMPLATE = "{prompt} Rephrase:"
+NOT_METRICS = {
+    *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
+    *("tokens", "distance", "truncated", "image", "drift", "average"),
+}
+
+
+def _one_slot(template: str) -> str:
+    if template.count("{prompt}") != 1:
+        raise ValueError("it must contain {prompt} exactly once")
+    return template
+
+
+class Stage(BaseModel):
+    """Base of all stages' settings: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PromptsConfig(Stage):
+    """Which prompts are trained on and which are held out.
+
+    Attributes:
+        file: txt, jsonl, csv or parquet; ``tiny:FILE`` for the embedded world's.
+        test_file: held-out prompts; None holds out ``test_share`` of ``file``.
+        column: the column that carries the prompts (not used for txt).
+        limit: take the first so many training prompts; None takes all.
+        test_limit: the same for the held-out ones.
+        test_share: share that is held out when there is no ``test_file``.
+    """
+
+    file: Text
+    test_file: Text | None = None
+    column: Text = "prompt"
+    limit: Positive | None = None
+    test_limit: Positive | None = None
+    test_share: float = Field(default=0.1, gt=0, lt=1)
+
+
+class SFTConfig(Stage):
+    """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs."""
+
+    model: Text
+    file: Text
+    steps: Positive = 200
+    batch_size: Positive = 32
+    learning_rate: LearningRate = 1e-3
+    max_length: Positive = 96
+    seed: Seed = 0
+    template: str = TEMPLATE
+
+    _template = field_validator("template")(_one_slot)
+
+
+class DecodingConfig(Stage):
+    """How a rewriter samples; ``temperature`` 0 is greedy."""
+
+    temperature: float = Field(default=1.0, ge=0, le=10)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_new_tokens: Positive = 40
+    seed: Seed = 0
+    batch_size: Positive = 64
+
+
+class CandidatesConfig(DecodingConfig):
+    """``n`` rewrites of every training prompt; ``shard_size`` prompts make one file."""
+
+    n: int = Field(default=4, ge=2)
+    shard_size: Positive = 64
+
+
+class RendererConfig(Stage):
+    """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels."""
+
+    model: Text
+    steps: Positive = 20
+    guidance: float = Field(default=7.5, ge=0)
+    height: Side | None = None
+    width: Side | None = None
+    batch_size: Positive = 32
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class LabelConfig(Stage):
+    """Who draws the candidates and who scores them; ``shard_size`` prompts make one file."""
+
+    renderer: RendererConfig
+    scorer: Text
+    batch_size: Positive = 32
+    seed: Seed = 0
+    shard_size: Positive = 64
+
+
+class PairsConfig(Stage):
+    """A pair needs a score difference of at least ``margin`` (and more than none)."""
+
+    margin: float = Field(default=0.0, ge=0)
+
+
+class WeighConfig(Stage):
+    """The frozen encoder that measures how far a rewrite drifts."""
+
+    encoder: Text
+    batch_size: Positive = 64
+
+
+class ObjectiveConfig(Stage):
+    """What is minimised; ``alpha`` is the strength of Sem-DPO's weight exp(−alpha·d)."""
+
+    name: Literal["dpo", "sem_dpo"]
+    alpha: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _alpha_has_a_use(self) -> ObjectiveConfig:
+        if self.name == "dpo" and self.alpha:
+            raise ValueError("alpha belongs to sem_dpo; remove it or set name: sem_dpo")
+        return self
+
+
+class TrainConfig(Stage):
+    """Preference training; every method shares everything but its objective."""
+
+    methods: dict[Name, ObjectiveConfig] = Field(min_length=1)
+    beta: float = Field(default=0.05, gt=0)
+    learning_rate: LearningRate = 1e-4
+    epochs: Positive = 1
+    batch_size: Positive = 16
+    max_length: Positive = 96
+    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
+    seed: Seed = 0
+    template: str = TEMPLATE
+
+    _template = field_validator("template")(_one_slot)
+
+    @field_validator("methods")
+    @classmethod
+    def _free_names(cls, methods: dict[str, ObjectiveConfig]) -> dict[str, ObjectiveConfig]:
+        if taken := {"human", "sft"} & methods.keys():
+            raise ValueError(f"the names {sorted(taken)} mean the user's prompt and the SFT model; choose others")
+        return methods
+
+
+class EvaluateConfig(Stage):
+    """Pictures of every method's rewrites of held-out prompts, judged against the user's prompt.
+
+    Attributes:
+        metrics: column name to scorer's name.
+        image_seeds: one picture of every rewrite for each.
+        keep_images: the pictures of so many prompts are kept for the report.
+        renderer: who draws.
+        rewrite: how methods decode.
+        shard_size: so many prompts make one file.
+    """
+
+    metrics: dict[Name, Text] = Field(min_length=1)
+    image_seeds: list[Seed] = Field(default=[0], min_length=1)
+    keep_images: int = Field(default=8, ge=0)
+    renderer: RendererConfig
+    rewrite: DecodingConfig = DecodingConfig()
+    shard_size: Positive = 64
+
+    @field_validator("metrics")
+    @classmethod
+    def _free_columns(cls, metrics: dict[str, str]) -> dict[str, str]:
+        if taken := NOT_METRICS & metrics.keys():
+            raise ValueError(f"the names {sorted(taken)} are other columns of the results; choose others")
+        return metrics
+
+    @field_validator("image_seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("every image seed may appear only once")
+        return seeds
+
+
+class ReportConfig(Stage):
+    """What the page shows.
+
+    Attributes:
+        title: its heading.
+        fidelity: the metrics that ask whether a picture shows what was asked.
+        preference: those that ask whether people would like it.
+        subject: the method that is compared …
+        baseline: … with this one first.
+    """
+
+    title: Text = "Sem-DPO report"
+    fidelity: list[Name] = []
+    preference: list[Name] = []
+    subject: Name = "sem_dpo"
+    baseline: Name = "dpo"
+
+
+class Recipe(Stage):
+    """A whole experiment. ``run`` is its folder, ``runs/<name>`` when not given."""
+
+    name: Name
+    run: Text | None = None
+    prompts: PromptsConfig
+    sft: SFTConfig
+    candidates: CandidatesConfig
+    label: LabelConfig
+    pairs: PairsConfig = PairsConfig()
+    weigh: WeighConfig
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+
+    @model_validator(mode="after")
+    def _every_metric_is_shown_once(self) -> Recipe:
+        shown, known = [*self.report.fidelity, *self.report.preference], list(self.evaluate.metrics)
+        if sorted(shown) != sorted(known):
+            raise ValueError(
+                f"report.fidelity and report.preference must name each of evaluate.metrics ({', '.join(known)}) once"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.run) if self.run else Path("runs") / self.name

@@ -1,0 +1,259 @@
+"""The whole method as a list that one can read: each stage, what it reads and the function that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from semdpo import files, store
+from semdpo.config import Recipe, Stage
+from semdpo.parts import Parts
+from semdpo.progress import Progress
+from semdpo.records import Candidate, Curve, EvaluationRow, Pair, Prompt, Score
+from semdpo.stages import candidates, label, pairs, prompts, weigh
+
+T = TypeVar("T")
+Made = tuple[Sequence[Any], Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, its recipe and its models."""
+
+    folder: Path
+    recipe: Recipe
+    parts: Parts
+
+    def rows(self, stage: str, kind: type[T]) -> list[T]:
+        """The records of a finished stage."""
+        return store.read_rows(self.folder / stage, kind)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a stage: how many units of work it holds, and the function that makes its rows and counts."""
+
+    size: int
+    make: Callable[[Progress], Made]
+
+
+@dataclass(frozen=True)
+class TableStage:
+    """A stage whose result is rows, made shard by shard.
+
+    Attributes:
+        name: its folder in the run.
+        title: what it does, for people.
+        config: everything of the recipe that its result depends on.
+        inputs: the stages that it reads.
+        outside: the files and models that it reads; name in the recipe to name of the thing.
+        kind: the class of its rows.
+        shards: the work, in order; models are loaded by the first shard that is made.
+    """
+
+    name: str
+    title: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    outside: Mapping[str, str]
+    kind: type[Any]
+    shards: Callable[[Run], list[Shard]]
+
+
+@dataclass(frozen=True)
+class ModelStage:
+    """A stage whose result is a model's folder; attributes as in ``TableStage``.
+
+    Attributes:
+        train: writes the model into a folder and returns its curves.
+    """
+
+    name: str
+    title: str
+    config: Mapping[str, Any]
+    inputs: tuple[str, ...]
+    outside: Mapping[str, str]
+    train: Callable[[Run, Path, Progress], list[Curve]]
+
+
+AnyStage = TableStage | ModelStage
+FILES = {"prompts.file", "prompts.test_file", "sft.file"}  # the other things from outside are models
+
+
+def flow(recipe: Recipe) -> list[AnyStage]:
+    """The stages of a recipe, in the order in which data flows; the report comes after them."""
+    r = recipe
+    methods = list(r.train.methods)
+    return [
+        TableStage("prompts", "reading", _dump(r.prompts), (), _prompt_files(r), Prompt, _prompts),
+        ModelStage("sft", "fine-tuning", _dump(r.sft), (), {"sft.model": r.sft.model, "sft.file": r.sft.file}, _sft),
+        TableStage("candidates", "rewriting", _dump(r.candidates), ("prompts", "sft"), {}, Candidate, _candidates),
+        TableStage("label", "drawing and scoring", _dump(r.label), ("candidates",), _judges(r), Score, _label),
+        TableStage("pairs", "choosing", _dump(r.pairs), ("candidates", "label"), {}, Pair, _pairs),
+        TableStage("weigh", "measuring drift", _dump(r.weigh), ("pairs",), _encoder(r), Pair, _weigh),
+        *(
+            ModelStage(f"train/{m}", "training", _training(r, m), ("sft", "weigh"), {}, partial(_train, m))
+            for m in methods
+        ),
+        *(
+            TableStage(
+                f"evaluate/{m}", "drawing and judging", _evaluation(r), ("prompts", *_model_of(m)),
+                _jury(r), EvaluationRow, partial(_evaluate, m),
+            )
+            for m in ("human", "sft", *methods)
+        ),
+    ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- the stages' work
+
+
+def _dump(config: Stage) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _training(recipe: Recipe, method: str) -> dict[str, Any]:
+    shared = recipe.train.model_dump(mode="json", exclude={"methods"})
+    return shared | {"objective": _dump(recipe.train.methods[method])}
+
+
+def _evaluation(recipe: Recipe) -> dict[str, Any]:
+    return _dump(recipe.evaluate) | {"encoder": recipe.weigh.encoder}
+
+
+def _prompt_files(recipe: Recipe) -> dict[str, str]:
+    named = {"prompts.file": recipe.prompts.file, "prompts.test_file": recipe.prompts.test_file}
+    return {key: name for key, name in named.items() if name is not None}
+
+
+def _judges(recipe: Recipe) -> dict[str, str]:
+    return {"label.renderer.model": recipe.label.renderer.model, "label.scorer": recipe.label.scorer}
+
+
+def _encoder(recipe: Recipe) -> dict[str, str]:
+    return {"weigh.encoder": recipe.weigh.encoder}
+
+
+def _jury(recipe: Recipe) -> dict[str, str]:
+    judges = {f"evaluate.metrics.{name}": scorer for name, scorer in recipe.evaluate.metrics.items()}
+    return judges | _encoder(recipe) | {"evaluate.renderer.model": recipe.evaluate.renderer.model}
+
+
+def _model_of(method: str) -> tuple[str, ...]:
+    """The stage whose model rewrites for a method; none rewrites for ``human``."""
+    return {"human": (), "sft": ("sft",)}.get(method, (f"train/{method}",))
+
+
+def _parts_of(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _split(run: Run, name: str) -> list[Prompt]:
+    return [prompt for prompt in run.rows("prompts", Prompt) if prompt.split == name]
+
+
+def _prompts(run: Run) -> list[Shard]:
+    def make(_: Progress) -> Made:
+        rows = prompts.collect(run.recipe.prompts)
+        return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")}
+
+    return [Shard(1, make)]
+
+
+def _sft(run: Run, output: Path, progress: Progress) -> list[Curve]:
+    config = run.recipe.sft
+    return run.parts.fine_tune(files.read_rewrites(config.file), config, output, progress)
+
+
+def _candidates(run: Run) -> list[Shard]:
+    config = run.recipe.candidates
+    rewriter = _once(lambda: run.parts.rewriter(run.folder / "sft", config))
+
+    def make(part: Sequence[Prompt], _: Progress) -> Made:
+        rows, counts = candidates.sample(part, rewriter(), config)
+        return rows, asdict(counts)
+
+    return [Shard(len(p), partial(make, p)) for p in _parts_of(_split(run, "train"), config.shard_size)]
+
+
+def _label(run: Run) -> list[Shard]:
+    config = run.recipe.label
+    models = _once(lambda: (run.parts.renderer(config.renderer), run.parts.scorer(config.scorer, config.batch_size)))
+    by_prompt: dict[str, list[Candidate]] = {}
+    for candidate in run.rows("candidates", Candidate):
+        by_prompt.setdefault(candidate.prompt_id, []).append(candidate)
+
+    def make(part: Sequence[Candidate], progress: Progress) -> Made:
+        rows = label.label(part, *models(), config, progress)
+        return rows, {"truncated": sum(row.truncated for row in rows)}
+
+    groups = _parts_of(list(by_prompt.values()), config.shard_size)
+    parts = [[candidate for group in part for candidate in group] for part in groups]
+    return [Shard(len(part), partial(make, part)) for part in parts]
+
+
+def _pairs(run: Run) -> list[Shard]:
+    def make(_: Progress) -> Made:
+        rows, counts = pairs.choose(run.rows("candidates", Candidate), run.rows("label", Score), run.recipe.pairs)
+        return rows, asdict(counts)
+
+    return [Shard(1, make)]
+
+
+def _weigh(run: Run) -> list[Shard]:
+    config = run.recipe.weigh
+
+    def make(progress: Progress) -> Made:
+        encoder = run.parts.encoder(config.encoder)
+        rows = weigh.weigh(run.rows("pairs", Pair), encoder, config.batch_size, config.encoder, progress)
+        return rows, {"truncated": sum(bool(row.truncated) for row in rows)}
+
+    return [Shard(1, make)]
+
+
+def _train(method: str, run: Run, output: Path, progress: Progress) -> list[Curve]:
+    config = run.recipe.train
+    model = str(run.folder / "sft")
+    curves = run.parts.train(run.rows("weigh", Pair), model, config.methods[method], config, output, progress)
+    return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
+
+
+def _evaluate(method: str, run: Run) -> list[Shard]:
+    from semdpo.stages.evaluate import evaluate, rewrite_all
+
+    config = run.recipe.evaluate
+    encoder = run.recipe.weigh.encoder
+
+    def load() -> tuple[Any, ...]:
+        size = config.renderer.batch_size
+        rewriter = [run.parts.rewriter(run.folder / name, config.rewrite) for name in _model_of(method)]
+        judges = {name: run.parts.scorer(scorer, size) for name, scorer in config.metrics.items()}
+        return rewriter, run.parts.renderer(config.renderer), judges, run.parts.encoder(encoder)
+
+    models = _once(load)
+
+    def make(part: Sequence[Prompt], before: int, _: Progress) -> Made:
+        rewriter, renderer, judges, encoder = models()
+        rewrites = rewrite_all(part, rewriter[0], config) if rewriter else [prompt.prompt for prompt in part]
+        kept = config.model_copy(update={"keep_images": max(0, config.keep_images - before)})
+        rows = evaluate(method, part, rewrites, renderer, judges, encoder, kept)
+        return rows, {"truncated": sum(row.truncated for row in rows)}
+
+    parts = list(_parts_of(_split(run, "test"), config.shard_size))
+    return [Shard(len(part), partial(make, part, i * config.shard_size)) for i, part in enumerate(parts)]
+
+
+def _once(load: Callable[[], T]) -> Callable[[], T]:
+    """Loads at the first call, so that a stage without work loads nothing."""
+    loaded: list[T] = []
+
+    def get() -> T:
+        if not loaded:
+            loaded.append(load())
+        return loaded[0]
+
+    return get

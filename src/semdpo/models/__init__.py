@@ -1,0 +1,1 @@
+"""Adapters of published and local models to the protocols."""

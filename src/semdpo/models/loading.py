@@ -1,0 +1,181 @@
+"""Reading models' folders: quietly, completely, in float32, from safetensors only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from semdpo.errors import ModelError
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder.
+
+    Raises:
+        ModelError: the file is absent, or no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"'{path.parent}' has no readable {path.name}; give the folder of a saved model") from error
+    except ValueError as error:
+        raise ModelError(f"'{path}' is not valid JSON; save the model again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"'{path}' must hold a JSON object; save the model again")
+    return value
+
+
+def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
+    """The error for a folder that transformers or diffusers refuses; their messages run over many lines."""
+    lines = str(error).strip().splitlines()
+    reason = lines[0][:200].rstrip(" .") if lines else type(error).__name__
+    return ModelError(f"'{folder}' does not hold a readable {what} ({reason}); give the folder of a saved model")
+
+
+def check_positive(name: str, value: int) -> None:
+    """Refuse a count below 1.
+
+    Raises:
+        ModelError: with the name of the option.
+    """
+    if value < 1:
+        raise ModelError(f"{name} must be at least 1, not {value}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers, diffusers and the hub from printing: a user can act on none of it."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    bars_before, level_before = are_progress_bars_disabled(), transformers_logging.get_verbosity()
+    own_bars_before = transformers_logging.is_progress_bar_enabled()
+    loggers = [logging.getLogger(each) for each in ("diffusers", "huggingface_hub", "accelerate")]
+    levels = [each.level for each in loggers]
+    disable_progress_bars()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+        transformers_logging.set_verbosity(level_before)
+        if own_bars_before:
+            transformers_logging.enable_progress_bar()
+        if not bars_before:
+            enable_progress_bars()
+
+
+def load_model(model_class: Any, folder: str | Path) -> Any:
+    """A transformers model in float32 and evaluation mode, every weight of it read from the folder.
+
+    Args:
+        model_class: such as ``CLIPModel`` or ``AutoModelForCausalLM``.
+        folder: a saved model.
+
+    Raises:
+        ModelError: the folder cannot be read, or lacks weights (which transformers would leave random).
+    """
+    try:
+        with quiet():
+            model, info = model_class.from_pretrained(
+                str(folder),
+                dtype=torch.float32,  # half-precision files would stay half, which is slow and coarse on a CPU
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise unreadable(folder, "model", error) from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        lost = sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])])
+        raise ModelError(
+            f"'{folder}' lacks {len(lost)} of its model's weights, such as {lost[0]}; save or download it again"
+        )
+    return model.eval()
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The folder's tokenizer, padding on the right.
+
+    Raises:
+        ModelError: there is none that transformers can read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, padding_side="right")
+    except (OSError, ValueError, KeyError) as error:
+        raise unreadable(folder, "tokenizer", error) from error
+
+
+def load_image_processor(folder: str | Path) -> Any:
+    """The folder's ``preprocessor_config.json`` as CLIP's or BLIP's picture processor, without torchvision.
+
+    Raises:
+        ModelError: the file is absent or of another kind.
+    """
+    # The PIL classes are not exported at the top level, and AutoImageProcessor warns when torchvision is absent.
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    kind = str(read_json(Path(folder) / "preprocessor_config.json").get("image_processor_type", "CLIP"))
+    processor = BlipImageProcessorPil if kind.startswith("Blip") else CLIPImageProcessorPil
+    try:
+        with quiet():
+            return processor.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise unreadable(folder, "image processor", error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Tokens of some texts, padded on the right.
+
+    Attributes:
+        input_ids: [n, length].
+        attention_mask: 1 for tokens, 0 for padding, [n, length].
+        truncated: texts that were longer than the model reads, [n].
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    truncated: NDArray[np.bool_]
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Texts:
+    """Tokens of texts; those that are too long are cut, and flagged.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: n texts.
+        max_tokens: what the model reads, special tokens included.
+    """
+    rows = [ids[:] for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
+    truncated = np.array([len(ids) > max_tokens for ids in rows], np.bool_)
+    batch = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=True, return_tensors="pt")
+    return Texts(batch["input_ids"], batch["attention_mask"], truncated)
+
+
+def pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
+    """Normalised pictures, [n, 3, height, width], as the processor makes them."""
+    values: Tensor = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+    return values

@@ -1,0 +1,135 @@
+"""Text-to-image models that diffusers loads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from semdpo.errors import ModelError
+from semdpo.models.loading import check_positive, quiet, read_json, unreadable
+from semdpo.models.names import resolve
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def load_renderer(
+    model: str,
+    steps: int = 20,
+    guidance: float = 7.5,
+    height: int | None = None,
+    width: int | None = None,
+    batch_size: int = 8,
+    precision: Precision = "auto",
+) -> DiffusionRenderer:
+    """A diffusion pipeline that samples with DDIM, as the paper does.
+
+    Args:
+        model: ``tiny:NAME``, a folder or a published name.
+        steps: of the sampler, ≥ 1.
+        guidance: scale of classifier-free guidance; 1 or less switches it off.
+        height: pixels; None is the model's own.
+        width: pixels; None is the model's own.
+        batch_size: pictures at a time, ≥ 1.
+        precision: ``bfloat16`` computes in mixed precision, faster on processors that have it; ``auto`` is float32.
+
+    Raises:
+        ModelError: the name is unknown, the folder holds no pipeline, or an option is out of range.
+    """
+    check_positive("steps", steps)
+    check_positive("batch_size", batch_size)
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ModelError(f"precision must be auto, float32 or bfloat16, not {precision!r}")
+    pipeline = _pipeline(resolve(model).folder())
+    call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
+    return DiffusionRenderer(pipeline, call, batch_size, precision == "bfloat16")
+
+
+def _pipeline(folder: Path) -> Any:
+    index = read_json(folder / "model_index.json")
+    # A checker blackens pictures on a whim of its own, and would be scored as if the prompt were at fault.
+    without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
+    with quiet():
+        from diffusers import DDIMScheduler, DiffusionPipeline
+
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                str(folder), torch_dtype=torch.float32, local_files_only=True, use_safetensors=True, **without
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            raise unreadable(folder, "diffusers pipeline", error) from error
+        pipeline.set_progress_bar_config(disable=True)
+        if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
+            # DDIM clips samples to [-1, 1] unless told otherwise: right for pixels, wrong for latents.
+            pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    return pipeline
+
+
+class DiffusionRenderer:
+    """Draws prompts; a picture depends on its prompt and seed only, up to rounding.
+
+    Args:
+        pipeline: a diffusers text-to-image pipeline.
+        call: keyword arguments of every call.
+        batch_size: pictures at a time.
+        mixed: compute in bfloat16 where torch holds it safe.
+    """
+
+    def __init__(self, pipeline: Any, call: dict[str, Any], batch_size: int, mixed: bool) -> None:
+        self._pipeline = pipeline
+        self._call = call
+        self._batch_size = batch_size
+        self._mixed = mixed
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One RGB picture a prompt; rows with equal prompt and seed are drawn once.
+
+        Args:
+            prompts: n texts.
+            seeds: of the noise, n.
+
+        Raises:
+            ModelError: numbers of rows differ, or a picture has pixels that are not finite.
+        """
+        if len(prompts) != len(seeds):
+            raise ModelError(f"a picture needs one seed a prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
+        rows = list(zip(prompts, seeds, strict=True))
+        distinct = list(dict.fromkeys(rows))
+        drawn: dict[tuple[str, int], Image.Image] = {}
+        for start in range(0, len(distinct), self._batch_size):
+            batch = distinct[start : start + self._batch_size]
+            drawn.update(zip(batch, self._draw(batch), strict=True))
+        return [drawn[row] for row in rows]
+
+    def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
+        """Which prompts are longer than the text encoder reads, [n]; it draws only their beginning."""
+        tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
+        limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+        with quiet():
+            rows = tokenizer(list(prompts))["input_ids"] if prompts else []
+        return np.array([len(ids) > limit for ids in rows], np.bool_)
+
+    def _draw(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
+        generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in rows]
+        autocast = torch.autocast("cpu", torch.bfloat16) if self._mixed else contextlib.nullcontext()
+        with quiet(), torch.inference_mode(), autocast:
+            values = self._pipeline(
+                prompt=[prompt for prompt, _ in rows],
+                generator=generators,
+                num_images_per_prompt=1,
+                output_type="np",
+                **self._call,
+            ).images
+        values = np.asarray(values, np.float32)
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2, 3)))
+        if bad.size:
+            raise ModelError(
+                f"the picture of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
+            )
+        return [Image.fromarray(each) for each in (values * 255).round().astype(np.uint8)]

@@ -1,0 +1,157 @@
+"""The frozen encoder e of the semantic distance: CLIP's text tower, or a sentence-transformers model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from semdpo.errors import ModelError
+from semdpo.models.loading import check_positive, quiet, read_json, unreadable
+from semdpo.models.names import resolve
+from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def load_text_encoder(name: str, batch_size: int = 64) -> TextEncoder:
+    """The encoder that a name stands for.
+
+    Args:
+        name: ``tiny:NAME``, a folder or a published name, of a CLIPModel or a sentence-transformers model.
+        batch_size: texts at a time, ≥ 1.
+
+    Raises:
+        ModelError: the name is unknown, the folder holds no such model, or sentence-transformers is not installed.
+    """
+    check_positive("batch_size", batch_size)
+    folder = resolve(name).folder()
+    if (folder / "modules.json").is_file():
+        return SentenceEncoder(folder, batch_size)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "clip":
+        raise ModelError(
+            f"model '{name}' ({config.get('model_type', 'of no named type')}) cannot encode texts; give a CLIPModel "
+            "or a sentence-transformers model"
+        )
+    return CLIPTextEncoder(folder, batch_size)
+
+
+class CLIPTextEncoder:
+    """CLIP's text tower with its projection.
+
+    A folder may have ``vocabulary.json``, a list of the lower-case words that the model has seen; the share of a
+    text's words that are not in it then comes with its vector.
+
+    Args:
+        folder: a saved CLIPModel with tokenizer.
+        batch_size: texts at a time.
+    """
+
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        from semdpo.models.clip import CLIPTowers
+
+        self._towers = CLIPTowers(folder)
+        self._words = _vocabulary(folder / "vocabulary.json")
+        self._batch_size = batch_size
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        """Unit vectors; texts that are longer than CLIP reads are cut and flagged.
+
+        Args:
+            texts: n texts.
+        """
+        dim = self._towers.model.config.projection_dim
+        vectors, truncated = np.zeros((len(texts), dim), np.float32), np.zeros(len(texts), np.bool_)
+        for start in range(0, len(texts), self._batch_size):
+            rows = slice(start, start + self._batch_size)
+            with torch.inference_mode():
+                unit, tokens = self._towers.texts(texts[rows])
+            vectors[rows], truncated[rows] = unit.numpy(), tokens.truncated
+        _check_finite(vectors, texts)
+        return Embeddings(vectors, truncated, self._unknown(texts))
+
+    def _unknown(self, texts: Sequence[str]) -> Float | None:
+        if self._words is None:
+            return None
+        return np.array([unknown_share(text, self._words) for text in texts], np.float32)
+
+
+class SentenceEncoder:
+    """Any sentence-transformers model.
+
+    Args:
+        folder: a saved model, with ``modules.json``.
+        batch_size: texts at a time.
+
+    Raises:
+        ModelError: sentence-transformers is not installed, or cannot read the folder.
+    """
+
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        try:
+            with quiet():
+                from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ModelError(
+                f"'{folder}' is a sentence-transformers model; install what reads it: pip install 'semdpo[sentence]'"
+            ) from error
+        try:
+            with quiet():
+                self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise unreadable(folder, "sentence-transformers model", error) from error
+        self._batch_size = batch_size
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        """Unit vectors; texts that are longer than the model reads are cut and flagged.
+
+        Args:
+            texts: n texts.
+        """
+        with quiet():
+            vectors = self._model.encode(
+                list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+            )
+        found: Float = np.asarray(vectors, np.float32).reshape(len(texts), -1)
+        _check_finite(found, texts)
+        return Embeddings(found, self._too_long(texts))
+
+    def _too_long(self, texts: Sequence[str]) -> Bool:
+        limit = self._model.max_seq_length
+        if limit is None or not texts:
+            return np.zeros(len(texts), np.bool_)
+        # The model's tokenizer may have truncation switched on, so ask for the uncut length.
+        rows = self._model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+        return np.array([len(ids) > limit for ids in rows], np.bool_)
+
+
+def unknown_share(text: str, words: frozenset[str]) -> float:
+    """Share of a text's alphabetic words that are not among ``words``; 0 for a text without words."""
+    found = _WORD.findall(text.lower())
+    return sum(word not in words for word in found) / len(found) if found else 0.0
+
+
+def _vocabulary(path: Path) -> frozenset[str] | None:
+    if not path.is_file():
+        return None
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"'{path}' is not valid JSON; build the model again with `semdpo world build`") from error
+    if not isinstance(words, list):
+        raise ModelError(f"'{path}' must hold a list of words; build the model again with `semdpo world build`")
+    return frozenset(words)
+
+
+def _check_finite(vectors: Float, texts: Sequence[str]) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise ModelError(
+            f"the embedding of row {bad[0]} ('{texts[bad[0]][:60]}') is not finite; the encoder's weights are broken"
+        )

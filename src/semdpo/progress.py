@@ -1,0 +1,130 @@
+"""Progress for people: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+PLAIN_EVERY = 5.0  # seconds between plain lines
+
+
+class Progress(Protocol):
+    """Told how far a long step is."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total`` are finished; ``note`` is a short remark such as the current loss."""
+        ...
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    """A ``Progress`` that says nothing."""
+
+
+def part_of(progress: Progress, start: int, total: int) -> Progress:
+    """A ``Progress`` for one part of a longer step.
+
+    Args:
+        progress: of the whole step.
+        start: how much of the whole was finished before this part.
+        total: of the whole step.
+    """
+
+    def advance(done: int, _: int, note: str = "") -> None:
+        progress(start + done, total, note)
+
+    return advance
+
+
+def say(line: str) -> None:
+    """A line for people, on stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Progress]:
+    """Shows on stderr what is being done, how far it is and how long it will take.
+
+    Args:
+        title: what is being done, e.g. ``label: drawing and scoring``.
+    """
+    if sys.stderr.isatty():
+        with _rich_bar(title) as progress:
+            yield progress
+    else:
+        yield _PlainLines(title)
+
+
+@contextmanager
+def _rich_bar(title: str) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    ]
+    # transient: the stage's closing line says the same in less room
+    with Bars(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bars:
+        task = bars.add_task(title, total=None, note="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            bars.update(task, completed=done, total=total, note=note)
+
+        yield advance
+
+
+class _PlainLines:
+    """A line every few seconds; a step that is shorter gets none."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.begun = self.last = time.monotonic()
+        self.first: int | None = None  # where this process began: resumed work must not flatter the time left
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done
+        if now - self.last < PLAIN_EVERY or done >= total:
+            return
+        self.last = now
+        left = _left(now - self.begun, done - self.first, total - done)
+        say(f"{self.title}: {done}/{total}{left} {note}".rstrip())
+
+
+def _left(elapsed: float, done: int, remaining: int) -> str:
+    return f", {elapsed / done * remaining:.0f} s left" if done > 0 else ""
+
+
+def quiet_libraries() -> None:
+    """Silences the bars, advice and notices of transformers, diffusers and huggingface_hub.
+
+    Call it before or after importing them, and again after importing another: it sets what they read when
+    they are imported, and speaks to those that already are.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("transformers", "diffusers"):
+        voice: Any = sys.modules.get(f"{library}.utils.logging")
+        if voice is not None:
+            voice.set_verbosity_error()
+            voice.disable_progress_bar()
+    hub: Any = sys.modules.get("huggingface_hub.utils")
+    if hub is not None:
+        hub.disable_progress_bars()
+    for name in ("accelerate", "huggingface_hub", "sentence_transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)

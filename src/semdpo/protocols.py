@@ -1,0 +1,73 @@
+"""What a part must do to take part: one batch method each, order kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Texts as points on the unit sphere.
+
+    Attributes:
+        vectors: unit vectors, [n, dim].
+        truncated: texts longer than the encoder reads, [n].
+        unknown: share of each text's words that the encoder has never seen, [n]; None when it cannot tell.
+    """
+
+    vectors: Float
+    truncated: Bool
+    unknown: Float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """Scores of pictures against prompts, [n], and which prompts were longer than the scorer reads, [n]."""
+
+    values: Float
+    truncated: Bool
+
+
+@runtime_checkable
+class Rewriter(Protocol):
+    """A policy that rewrites prompts."""
+
+    def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
+        """``n`` rewrites for each prompt."""
+        ...
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """A text-to-image model."""
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One picture a prompt; equal (prompt, seed) give equal pictures, whatever else is in the batch."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A judge of pictures."""
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+        """One score a picture, higher is better."""
+        ...
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """The frozen encoder e of the semantic distance."""
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        """Unit vectors."""
+        ...

@@ -1,0 +1,249 @@
+"""Reads a recipe file, applies ``--set`` overrides and validates the whole before any work starts."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from semdpo.config import Recipe
+from semdpo.errors import ConfigError, did_you_mean
+
+RECIPES = Path(__file__).parent / "recipes"
+Key = tuple[str, ...]
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Settings and where each of them was written, for errors that point at the place."""
+
+    file: str
+    values: dict[str, Any]
+    places: Mapping[Key, str]
+
+    def place(self, key: Key) -> str:
+        """``file, line 7`` or ``--set a.b=c``: where ``key``, or else what encloses it, was written."""
+        for end in range(len(key), -1, -1):
+            if key[:end] in self.places:
+                return self.places[key[:end]]
+        return self.file
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A validated recipe.
+
+    Args:
+        name: a recipe of the package (``tiny``) or a path of a YAML file.
+        overrides: ``a.b=value`` each, the value in YAML; a later one wins.
+
+    Raises:
+        ConfigError: no such recipe, not YAML, or any unknown key or bad value; all are listed, each with its
+            line, its key and what is allowed.
+    """
+    path = find_recipe(name)
+    return validate(override(read_yaml(path), overrides), Recipe)
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path as it is, a bare name from the package's recipes.
+
+    Raises:
+        ConfigError: neither exists.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no recipe file {path}; check the path")
+    known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
+    if name in known:
+        return known[name]
+    raise ConfigError(f"unknown recipe '{name}'{did_you_mean(name, known)} (or give the path of a .yaml file)")
+
+
+def read_yaml(path: Path) -> Source:
+    """Parses a recipe file and remembers the line of every key.
+
+    Raises:
+        ConfigError: not UTF-8, not YAML, not a mapping, or a key given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}, line {line}: this is not YAML ({error.problem}); correct it") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML ({error}); correct it") from error
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{path} is not a recipe: it must be a mapping of stages; start from recipes/tiny.yaml")
+    places: dict[Key, str] = {}
+    for key, line in _lines(node, ()):
+        if key in places:
+            raise ConfigError(f"{path}, line {line}: '{'.'.join(key)}' is given twice; remove one")
+        places[key] = f"{path}, line {line}"
+    return Source(str(path), values, places)
+
+
+def _lines(node: yaml.Node, key: Key) -> Iterator[tuple[Key, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            inner = (*key, str(name.value))
+            yield inner, name.start_mark.line + 1
+            yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*key, str(index))
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner)
+
+
+def override(source: Source, overrides: Sequence[str]) -> Source:
+    """Applies ``a.b=value`` overrides.
+
+    Raises:
+        ConfigError: an override without ``=``, not YAML, or one that reaches into something that is no mapping.
+    """
+    values: dict[str, Any] = _copied(source.values)
+    places = dict(source.places)
+    for text in overrides:
+        dotted, equals, written = text.partition("=")
+        key = tuple(dotted.strip().split("."))
+        if not equals or not all(key):
+            raise ConfigError(f"--set {text} must look like stage.key=value")
+        try:
+            value = yaml.safe_load(written)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {text}: '{written}' is not a YAML value; quote it") from error
+        inner = values
+        for depth, part in enumerate(key[:-1], start=1):
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {text}: '{'.'.join(key[:depth])}' is one value and has no keys; set it whole")
+        inner[key[-1]] = value
+        places = {k: v for k, v in places.items() if k[: len(key)] != key} | {key: f"--set {text}"}
+    return Source(source.file, values, places)
+
+
+def _copied(value: Any) -> Any:
+    return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def validate(source: Source, model: type[Settings]) -> Settings:
+    """The settings that a source describes.
+
+    Args:
+        source: values, and where they were written.
+        model: what they must fit: ``Recipe`` or one stage's configuration.
+
+    Raises:
+        ConfigError: one line for every unknown key and bad value.
+    """
+    try:
+        return model.model_validate(source.values)
+    except ValidationError as error:
+        lines = [_sentence(dict(e), source, model) for e in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def options(model: type[Settings], **values: Any) -> Settings:
+    """Settings from a command's options: ``learning_rate`` was written as ``--learning-rate``.
+
+    Raises:
+        ConfigError: one line for every bad value.
+    """
+    places = {(name,): f"--{name.replace('_', '-')}" for name in values}
+    return validate(Source("the command line", values, places), model)
+
+
+def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
+    kind = error["type"]
+    parts = [str(part) for part in error["loc"]]
+    about_key = parts[-1:] == ["[key]"]
+    key = tuple(parts[:-1] if about_key else parts)
+    dotted, place = ".".join(key), source.place(key)
+    if kind == "extra_forbidden":
+        return f"{place}: unknown key '{dotted}'{did_you_mean(key[-1], _siblings(key, model))}"
+    if kind == "missing":
+        return f"{place}: '{dotted}' is missing; add it"
+    if kind == "value_error":
+        return f"{place}: {repr(dotted) + ': ' if dotted else ''}{error['ctx']['error']}"
+    if about_key:
+        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.'"
+    return f"{place}: '{dotted}' is {_shown(error['input'])}; it must be {_allowed(_annotation(key, model))}"
+
+
+def _shown(value: Any) -> str:
+    return "empty" if value is None else repr(value)
+
+
+def _siblings(key: Key, model: type[BaseModel]) -> list[str]:
+    inner = _without_none(_annotation(key[:-1], model))
+    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
+
+
+def _annotation(key: Key, model: type[BaseModel]) -> Any:
+    """The annotated type of a key, with its limits."""
+    current: Any = model
+    for part in key:
+        bare = _without_none(current)
+        if isinstance(bare, type) and issubclass(bare, BaseModel):
+            field = bare.model_fields[part]
+            current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        else:  # dict[str, X] or list[X]
+            current = typing.get_args(bare)[-1]
+    return current
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) is Annotated:
+        return _without_none(annotation.__origin__)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return _without_none(next(a for a in typing.get_args(annotation) if a is not type(None)))
+    return annotation
+
+
+WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_of": "a multiple of {}"}
+
+
+def _allowed(annotation: Any) -> str:
+    """Words for what a setting may be, e.g. ``a number, > 0 and ≤ 1``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = [limit for metadata in annotation.__metadata__ for limit in _limits(metadata)]
+        if arguments[0] is str and limits:
+            limits = ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.'"]
+        words = _allowed(arguments[0])
+        return f"{words}, {' and '.join(limits)}" if limits else words
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _allowed(a) for a in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin is dict:
+        return "a mapping of names with at least one entry"
+    if origin is list:
+        return "a list with at least one entry"
+    return WORDS.get(annotation, "a mapping")
+
+
+def _limits(metadata: Any) -> Iterator[str]:
+    for inner in getattr(metadata, "metadata", [metadata]):  # pydantic's Field inside Annotated nests them
+        for name, words in LIMITS.items():
+            if getattr(inner, name, None) is not None:
+                yield words.format(getattr(inner, name))
+        if getattr(inner, "min_length", None) is not None:
+            yield f"≥ {inner.min_length} long"
+        if getattr(inner, "pattern", None) is not None:
+            yield "of a pattern"

@@ -1,0 +1,109 @@
+"""The rows that stages pass to each other. Ids are hashes of content, so equal rows have equal ids."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+def content_id(*parts: str) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of the parts.
+
+    Args:
+        parts: texts, joined by the unit separator so that ("ab", "c") and ("a", "bc") differ.
+    """
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def content_seed(*parts: str) -> int:
+    """A 63-bit seed that depends on content only, never on a row's position in a batch."""
+    return int.from_bytes(hashlib.sha256("\x1f".join(parts).encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a user asked for; ``split`` is ``train`` or ``test``."""
+
+    prompt_id: str
+    prompt: str
+    source: str
+    split: str
+
+    @classmethod
+    def of(cls, prompt: str, source: str, split: str) -> Prompt:
+        """The record of a text, with its id."""
+        return cls(content_id(prompt), prompt, source, split)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One rewrite of a prompt, drawn from the SFT rewriter."""
+
+    candidate_id: str
+    prompt_id: str
+    prompt: str
+    rewrite: str
+    index: int
+    seed: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a scorer thinks of a candidate's picture, judged against the user's prompt."""
+
+    candidate_id: str
+    scorer: str
+    score: float
+    image_seed: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A preference: for ``prompt``, ``chosen`` drew the better picture.
+
+    ``distance`` is the cosine distance of prompt and chosen (None before the weigh stage); the weight is
+    computed from it when training, so that another alpha needs no new embedding.
+    """
+
+    pair_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_score: float | None
+    rejected_score: float | None
+    distance: float | None = None
+    rejected_distance: float | None = None
+    truncated: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One point of a training curve: the value of ``name`` at ``step`` of ``method``'s training."""
+
+    method: str
+    step: int
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRow:
+    """One picture of one method: its scores against the user's prompt.
+
+    ``tokens`` counts the rewrite's tokens under the rewriter's tokenizer, ``distance`` is that of prompt and
+    rewrite, ``image`` holds WebP bytes for the few pictures that the report shows.
+    """
+
+    method: str
+    prompt_id: str
+    prompt: str
+    source: str
+    image_seed: int
+    rewrite: str
+    tokens: int
+    distance: float
+    truncated: bool
+    metrics: dict[str, float]
+    image: bytes | None

@@ -1,0 +1,276 @@
+"""The plots of a report: one function per figure, no global state, equal data give equal bytes."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from semdpo.records import Curve
+from semdpo.reporting.data import ReportData, Tables, method_label, metric_label, weights
+from semdpo.semantics import effective_sample_size
+
+# Okabe and Ito's palette: told apart under the common kinds of colour blindness.
+COLOURS = {"human": "#6b7280", "sft": "#009E73", "dpo": "#D55E00", "sem_dpo": "#0072B2"}
+SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#332288", "#999933")
+MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<", ">", "*")
+TIE, INK, FAINT = "#d9dde3", "#1f2430", "#e7eaef"
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small files, readable by screen readers
+    "text.parse_math": False,  # a method may be called "$x$"
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa1ac",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "xtick.color": "#555c68",
+    "ytick.color": "#555c68",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+}
+
+
+def colours(methods: Sequence[str]) -> dict[str, str]:
+    """One colour per method, the same in every plot."""
+    unknown = [name for name in methods if name not in COLOURS]
+    return {**COLOURS, **{name: SPARE[i % len(SPARE)] for i, name in enumerate(unknown)}}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of all figures, for the time of drawing only."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters outside the plot's font show as boxes
+        yield
+
+
+def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:
+    """Name → figure, for everything that the data allow to draw."""
+    with style():  # most of the look is taken up when a figure is made
+        return _draw(data, tables)
+
+
+def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
+    figures: dict[str, Figure] = {"scatter": scatter(data, tables)}
+    if tables.others:
+        figures["duels"] = duels(data, tables)
+    if data.pairs:
+        figures["weights"] = histogram(weights(data), data.alpha)
+    if data.curves:
+        figures["curves"] = training(data.curves, tables.methods)
+    if data.stages:
+        figures["cost"] = cost(data.stages)
+    return figures
+
+
+def scatter(data: ReportData, tables: Tables) -> Figure:
+    """Fidelity against preference, by independent judges and by those that took part in training."""
+    panels = [
+        ("Independent judges", _first(data.fidelity, data, False), _first(data.preference, data, False)),
+        ("Judges used in training", _first(data.fidelity, data, True), _first(data.preference, data, True)),
+    ]
+    shown = [(title, x, y) for title, x, y in panels if x and y]
+    if not shown:
+        names = data.metrics
+        shown = [("Judges", names[0], names[-1])]
+    figure = Figure(figsize=(4.9 * len(shown) + 0.2, 4.0))
+    for axes, (title, x, y) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        axes.set_title(title)
+        axes.set_xlabel(f"{metric_label(x)}: shows what was asked →")
+        axes.set_ylabel(f"{metric_label(y)}: people like it →")
+        axes.margins(0.18)
+        _crosses(axes, tables, x, y)
+    return figure
+
+
+def _first(names: Sequence[str], data: ReportData, seen: bool) -> str | None:
+    return next((name for name in names if (name in data.seen) is seen), None)
+
+
+def _crosses(axes: Any, tables: Tables, x: str, y: str) -> None:
+    palette = colours(tables.methods)
+    for i, method in enumerate(tables.methods):
+        across, up = tables.means[method, x], tables.means[method, y]
+        axes.errorbar(
+            across.mean,
+            up.mean,
+            xerr=[[across.mean - across.low], [across.high - across.mean]],
+            yerr=[[up.mean - up.low], [up.high - up.mean]],
+            fmt=MARKERS[i % len(MARKERS)],
+            color=palette[method],
+            markersize=8,
+            elinewidth=1.4,
+            capsize=2.5,
+            label=method_label(method),
+        )
+        axes.annotate(
+            method_label(method),
+            (across.mean, up.mean),
+            xytext=(8, 7),
+            textcoords="offset points",
+            color=palette[method],
+            fontweight="bold",
+            fontsize=9.5,
+        )
+
+
+def duels(data: ReportData, tables: Tables) -> Figure:
+    """Win, tie and loss of the subject against each other method, one bar per metric."""
+    names, others, palette = data.metrics, tables.others, colours(tables.methods)
+    subject = str(tables.subject)
+    figure = Figure(figsize=(10, (0.34 * len(names) + 0.75) * len(others) + 0.3))
+    for axes, other in zip(figure.subplots(len(others), 1, squeeze=False)[:, 0], others, strict=True):
+        axes.set_title(f"{method_label(subject)} against {method_label(other)}")
+        for row, name in enumerate(names):
+            duel = tables.duels[other, name]
+            total = duel.wins + duel.ties + duel.losses
+            parts = ((duel.wins, palette[subject]), (duel.ties, TIE), (duel.losses, palette[other]))
+            left = 0.0
+            for count, colour in parts:
+                width = 100 * count / total
+                axes.barh(row, width, left=left, color=colour, height=0.72, edgecolor="white")
+                if width >= 5:
+                    ink = INK if colour == TIE else "white"
+                    axes.text(left + width / 2, row, str(count), ha="center", va="center", color=ink, fontsize=9)
+                left += width
+            text = f"{100 * duel.share:.0f}% [{100 * duel.low:.0f}, {100 * duel.high:.0f}]"
+            axes.text(101, row, text, va="center", fontsize=9, color=INK)
+        axes.set_yticks(range(len(names)), [metric_label(name) for name in names])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 100)
+        axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50%", "75", "100"])
+        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.grid(False)
+        axes.spines["left"].set_visible(False)
+    return figure
+
+
+def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
+    """How the weights of the pairs are spread, with their mean."""
+    figure = Figure(figsize=(10, 3.1))
+    axes = figure.subplots()
+    axes.hist(w, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
+    axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
+    side = "left" if w.mean() < 0.6 else "right"
+    axes.text(
+        float(w.mean()) + (0.01 if side == "left" else -0.01),
+        0.94,
+        f"mean {w.mean():.2f}\n{effective_sample_size(w):.0f} effective of {w.size} pairs",
+        transform=axes.get_xaxis_transform(),
+        ha=side,
+        va="top",
+        color=INK,
+    )
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance of prompt and chosen rewrite)")
+    axes.set_ylabel("pairs")
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+PANELS = (
+    ("loss", "Loss"),
+    ("reward_margin", "Reward margin"),
+    ("reward_accuracy", "Reward accuracy"),
+    ("chosen_logp_change", "Change of log p (chosen)"),
+    ("rejected_logp_change", "Change of log p (rejected)"),
+)
+
+
+def training(curves: Sequence[Curve], methods: Sequence[str]) -> Figure:
+    """Training curves: supervised and preference training have panels of their own, for their losses differ."""
+    tuned = {curve.method for curve in curves if curve.name == "reward_margin"}
+    panels: list[tuple[str, str, Callable[[str], bool]]] = [
+        (name, title, lambda method: method in tuned)
+        for name, title in PANELS
+        if any(curve.name == name and curve.method in tuned for curve in curves)
+    ]
+    if any(curve.name == "loss" and curve.method not in tuned for curve in curves):
+        panels.append(("loss", "Loss of supervised fine-tuning", lambda method: method not in tuned))
+    names = list(dict.fromkeys([*methods, *(curve.method for curve in curves)]))
+    rows = -(-len(panels) // 3) or 1
+    figure = Figure(figsize=(10, 2.7 * rows))
+    grid = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axes, (name, title, wanted) in zip(grid, panels, strict=False):
+        axes.set_title(title)
+        axes.set_xlabel("step", fontsize=9)
+        _lines(axes, [curve for curve in curves if curve.name == name and wanted(curve.method)], names)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _lines(axes: Any, curves: Sequence[Curve], methods: Sequence[str]) -> None:
+    palette = colours(methods)
+    for method in methods:
+        points = sorted((c.step, c.value) for c in curves if c.method == method)
+        if not points:
+            continue
+        steps, values = np.array(points, np.float64).T
+        window = max(1, len(values) // 12)
+        if window > 1:
+            axes.plot(steps, values, color=palette[method], alpha=0.22, linewidth=0.8)
+        # Mean over a centred window that shrinks at the ends, so that no end is bent towards zero.
+        smooth = [values[max(0, i - window // 2) : i + window // 2 + 1].mean() for i in range(len(values))]
+        axes.plot(steps, smooth, color=palette[method], linewidth=1.8, label=method_label(method))
+    axes.tick_params(labelsize=8.5)
+    axes.legend(fontsize=8.5, handlelength=1.2)
+
+
+def cost(stages: Sequence[tuple[str, float, int]]) -> Figure:
+    """Seconds of each stage."""
+    figure = Figure(figsize=(10, 0.3 * len(stages) + 0.7))
+    axes = figure.subplots()
+    seconds = [float(stage[1]) for stage in stages]
+    axes.barh(range(len(stages)), seconds, color="#7c8aa0", height=0.7)
+    for row, value in enumerate(seconds):
+        axes.annotate(
+            f"{value:.1f} s",
+            (value, row),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(stages)), [stage[0] for stage in stages])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.margins(x=0.1)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an ``<svg>`` element that may share a page with others: no date, ids of its own."""
+    buffer = io.StringIO()
+    with style(), mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text)
+    return re.sub(r"url\(#", f"url(#{name}-", text)
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, two pixels a point, without date."""
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+    return buffer.getvalue()

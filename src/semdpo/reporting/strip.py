@@ -1,0 +1,106 @@
+"""The picture strip for a README: what the user wrote, and what two methods made of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import cache
+
+import matplotlib as mpl
+from PIL import Image, ImageDraw, ImageFont
+
+from semdpo.records import EvaluationRow
+from semdpo.reporting.data import ReportData, Tables, method_label
+from semdpo.reporting.page import Word, word_marks
+from semdpo.reporting.plots import INK, colours
+
+PICTURE, CELL, GAP, TOP = 256, 620, 24, 60
+SIZE, LEADING = 24, 31
+ADDED = "#9a5b00"
+LOST = "#9aa1ac"
+
+
+@cache
+def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(f"{mpl.get_data_path()}/fonts/ttf/{name}", size)
+
+
+def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
+    """A PNG with one line per prompt: picture and words of the user, the baseline and the subject.
+
+    Args:
+        data: what is reported.
+        tables: its numbers.
+        rows: lines at most; the first prompts on which baseline and subject wrote different words.
+
+    Returns:
+        PNG bytes, or None when there is no such prompt with kept pictures.
+    """
+    if not tables.subject or not tables.baseline:
+        return None
+    first = "human" if "human" in tables.methods else None
+    columns = [name for name in dict.fromkeys((first, tables.baseline, tables.subject)) if name]
+    lines = _lines(data, columns, tables)[:rows]
+    if not lines:
+        return None
+    width = len(columns) * (CELL + GAP) + GAP
+    canvas = Image.new("RGB", (width, TOP + len(lines) * (PICTURE + GAP)), "white")
+    draw = ImageDraw.Draw(canvas)
+    palette = colours(tables.methods)
+    for column, method in enumerate(columns):
+        x = GAP + column * (CELL + GAP)
+        draw.text((x, 16), method_label(method), font=_font(True, SIZE), fill=palette[method])
+        for number, line in enumerate(lines):
+            _cell(canvas, draw, (x, TOP + number * (PICTURE + GAP)), line[method], palette[method])
+    buffer = io.BytesIO()
+    canvas.quantize(255, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dict[str, EvaluationRow]]:
+    kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
+    for row in data.evaluation:
+        if row.image is not None and row.method in columns:
+            kept.setdefault((row.prompt_id, row.image_seed), {})[row.method] = row
+    lines: dict[str, dict[str, EvaluationRow]] = {}
+    for (prompt_id, _), found in kept.items():
+        differ = len(found) == len(columns) and (
+            found[str(tables.subject)].rewrite != found[str(tables.baseline)].rewrite
+        )
+        if differ:
+            lines.setdefault(prompt_id, found)
+    return list(lines.values())
+
+
+def _cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], row: EvaluationRow, colour: str) -> None:
+    x, y = at
+    with Image.open(io.BytesIO(row.image or b"")) as image:
+        picture = image.convert("RGB").resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+    canvas.paste(picture, (x, y))
+    draw.rectangle((x, y + PICTURE, x + PICTURE - 1, y + PICTURE + 5), fill=colour)
+    room = LEADING * (PICTURE // LEADING - 1)
+    _words(draw, (x + PICTURE + 16, y), word_marks(row.prompt, row.rewrite), room)
+    if row.method != "human":
+        text = f"drift {row.distance:.2f}"
+        draw.text((x + PICTURE + 16, y + PICTURE - LEADING), text, font=_font(False, 20), fill="#6b7280")
+
+
+def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word], room: int) -> None:
+    """Words wrapped to the cell; an ellipsis stands for those that find no room."""
+    left, top = at
+    right, x, y = left + CELL - PICTURE - 16, left, top
+    space = _font(False, SIZE).getlength(" ")
+    for word in words:
+        font = _font(word.kind == "added", SIZE)
+        length = font.getlength(word.text)
+        if x > left and x + length > right:
+            x, y = left, y + LEADING
+        if y + LEADING > top + room:
+            draw.text((x, y - LEADING // 2), "…", font=font, fill=INK)
+            return
+        fill = {"added": ADDED, "lost": LOST}.get(word.kind, INK)
+        draw.text((x, y), word.text, font=font, fill=fill)
+        if word.kind == "lost":
+            draw.line((x, y + SIZE * 0.62, x + length, y + SIZE * 0.62), fill=LOST, width=2)
+        x += int(length + space)

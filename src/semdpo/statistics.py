@@ -1,0 +1,269 @@
+"""Comparing methods on the same prompts: paired differences, intervals, win counts, the paper's average score.
+
+Pictures of one prompt are not independent, so every function here works on one value per prompt: the mean over
+that prompt's image seeds (see ``prompt_means``). Prompts are the unit that intervals resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from semdpo.errors import DataError
+
+Array = NDArray[np.float64]
+KEYS = ["prompt_id", "image_seed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over prompts and its confidence interval, in the unit of what was averaged."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean paired difference a − b over ``prompts`` prompts, its interval, and two two-sided p-values.
+
+    ``p_t`` is the paired t-test's, ``p_wilcoxon`` the signed-rank test's; neither is corrected for how many
+    comparisons are made (see ``holm``).
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_t: float
+    p_wilcoxon: float
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadToHead:
+    """Prompts on which a beat b, tied, lost; ``share`` = wins among decided prompts with its Wilson interval."""
+
+    wins: int
+    ties: int
+    losses: int
+    share: float
+    low: float
+    high: float
+
+
+def prompt_means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One value per prompt and method: the mean over image seeds.
+
+    Args:
+        rows: one row per picture, columns ``method``, ``prompt_id``, ``image_seed`` and ``value``.
+        value: the column to average.
+
+    Returns:
+        [prompts, methods], both in order of first appearance, float64.
+
+    Raises:
+        DataError: a value is missing or infinite, a picture occurs twice, or the methods were not evaluated on
+            the same prompts and seeds, so that they cannot be paired.
+    """
+    if rows.empty:
+        raise DataError("there are no evaluated pictures to compare; run `semdpo evaluate` first")
+    numbers = rows[value].to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        named = ", ".join(_name(rows, int(i)) for i in bad[:3])
+        raise DataError(f"'{value}' is not a number in {bad.size} rows ({named}); evaluate these again")
+    twice = np.flatnonzero(rows.duplicated(["method", *KEYS]).to_numpy())
+    if twice.size:
+        raise DataError(f"{_name(rows, int(twice[0]))} was evaluated twice; keep one row per picture")
+    _check_paired(rows)
+    table = rows.pivot_table(index="prompt_id", columns="method", values=value, aggfunc="mean", sort=False)
+    return table.loc[rows["prompt_id"].unique(), rows["method"].unique()].astype(np.float64)
+
+
+def _name(rows: pd.DataFrame, position: int) -> str:
+    row = rows.iloc[position]
+    return f"method '{row['method']}', prompt {row['prompt_id']}, seed {row['image_seed']}"
+
+
+def _check_paired(rows: pd.DataFrame) -> None:
+    pictures = {
+        str(name): set(zip(part["prompt_id"], part["image_seed"], strict=True))
+        for name, part in rows.groupby("method", sort=False)
+    }
+    first, *others = pictures
+    for other in others:
+        apart = pictures[first] ^ pictures[other]
+        if apart:
+            prompt, seed = min(apart, key=str)
+            raise DataError(
+                f"methods '{first}' and '{other}' cannot be paired: {len(apart)} pictures belong to one of them "
+                f"only (prompt {prompt}, seed {seed}); evaluate both on the same prompts and image seeds"
+            )
+
+
+def mean_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Estimate:
+    """Mean over prompts with a bias-corrected and accelerated bootstrap interval.
+
+    Args:
+        values: one value per prompt, [prompts]; at least two.
+        level: confidence, in (0, 1).
+        resamples: bootstrap samples.
+        seed: of the resampling; equal seeds give equal intervals.
+
+    Returns:
+        Mean and interval, in the unit of ``values``. Values that are all equal give an interval of no width.
+
+    Raises:
+        DataError: fewer than two prompts, or a value is not finite.
+
+    Source: Efron 1987, "Better bootstrap confidence intervals"; ``scipy.stats.bootstrap``.
+    """
+    x = _checked(values)
+    mean = float(x.mean())
+    if np.ptp(x) <= 1e-12 * max(1.0, abs(mean)):
+        return Estimate(mean, mean, mean)
+    result = stats.bootstrap(
+        (x,),
+        np.mean,
+        n_resamples=resamples,
+        batch=max(1, 2_000_000 // x.size),
+        vectorized=True,
+        confidence_level=level,
+        method="BCa" if _bca_is_defined(x) else "percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Estimate(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
+
+
+def _bca_is_defined(x: Array) -> bool:
+    """BCa's bias correction needs resampled means on both sides of the mean; a handful of values may have none."""
+    return x.size >= 8
+
+
+def _checked(values: ArrayLike) -> Array:
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1 or x.size < 2:
+        raise DataError(f"an interval needs one value for each of at least two prompts, not shape {x.shape}")
+    bad = np.flatnonzero(~np.isfinite(x))
+    if bad.size:
+        raise DataError(f"values of prompts number {bad[:5].tolist()} are not finite; evaluate these again")
+    return x
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
+) -> Difference:
+    """How much a exceeds b on the same prompts.
+
+    Args:
+        a: one value per prompt, [prompts].
+        b: the other method's values for the same prompts in the same order, [prompts].
+        level: confidence of the bootstrap interval, in (0, 1).
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Returns:
+        Mean of a − b in the unit of the values, BCa interval, p-values of the paired t-test and of the Wilcoxon
+        signed-rank test (zero differences dropped; 1 when nothing differs).
+
+    Raises:
+        DataError: the shapes differ, there are fewer than two prompts, or a value is not finite.
+    """
+    left, right = _checked(a), _checked(b)
+    if left.shape != right.shape:
+        raise DataError(
+            f"{left.size} and {right.size} values cannot be paired; evaluate both methods on the same prompts"
+        )
+    d = left - right
+    estimate = mean_interval(d, level=level, resamples=resamples, seed=seed)
+    moved = d[np.abs(d) > 1e-12]
+    p_wilcoxon = float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
+    return Difference(estimate.mean, estimate.low, estimate.high, _t_test(d), p_wilcoxon, d.size)
+
+
+def _t_test(d: Array) -> float:
+    # By hand, since scipy warns of lost precision when all differences are equal.
+    mean, error = float(d.mean()), float(d.std(ddof=1)) / np.sqrt(d.size)
+    if error <= 1e-15 * max(1.0, abs(mean)):
+        return 1.0 if abs(mean) <= 1e-12 else 0.0
+    return float(2 * stats.t.sf(abs(mean) / error, d.size - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for being several: Holm's step-down method, in the order given.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(v) for v in adjusted]
+
+
+def head_to_head(
+    a: ArrayLike, b: ArrayLike, *, tolerance: float = 1e-9, level: float = 0.95, higher_wins: bool = True
+) -> HeadToHead:
+    """On how many prompts a beats b.
+
+    Args:
+        a: one value per prompt, [prompts].
+        b: the other method's values for the same prompts, [prompts].
+        tolerance: differences up to this size are ties, in the unit of the values.
+        level: confidence of the interval, in (0, 1).
+        higher_wins: False for quantities of which less is better.
+
+    Returns:
+        Counts, and the share of wins among decided prompts with its Wilson score interval (Wilson 1927). With
+        ties only, nothing is known: share 0.5, interval [0, 1].
+
+    Raises:
+        DataError: the shapes differ, there are fewer than two prompts, or a value is not finite.
+    """
+    left, right = _checked(a), _checked(b)
+    if left.shape != right.shape:
+        raise DataError(
+            f"{left.size} and {right.size} values cannot be paired; evaluate both methods on the same prompts"
+        )
+    d = left - right if higher_wins else right - left
+    wins, losses = int((d > tolerance).sum()), int((d < -tolerance).sum())
+    decided = wins + losses
+    if not decided:
+        return HeadToHead(0, d.size, 0, 0.5, 0.0, 1.0)
+    interval = stats.binomtest(wins, decided).proportion_ci(confidence_level=level, method="wilson")
+    return HeadToHead(wins, d.size - decided, losses, wins / decided, float(interval.low), float(interval.high))
+
+
+def min_max_average(means: pd.DataFrame) -> pd.Series[float]:
+    """The paper's average score: each metric scaled to [0, 1] over the compared methods, then averaged.
+
+    Args:
+        means: mean of each metric (columns, higher is better) for each method (rows), on one set of prompts.
+
+    Returns:
+        One score in [0, 1] per method. It is relative: adding or removing a method changes all of them. A metric
+        on which all methods are equal gives each of them one half.
+
+    Raises:
+        DataError: there is no method or metric, or a mean is not finite.
+
+    Source: Sem-DPO, arXiv 2507.20133, section 4.
+    """
+    if means.empty:
+        raise DataError("an average score needs at least one method and one metric")
+    values = means.to_numpy(np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        method, metric = means.index[bad[0][0]], means.columns[bad[0][1]]
+        raise DataError(f"the mean of '{metric}' for method '{method}' is not finite; evaluate it again")
+    low, span = values.min(axis=0), np.ptp(values, axis=0)
+    flat = span <= 1e-12
+    scaled = np.where(flat, 0.5, (values - low) / np.where(flat, 1.0, span))
+    return pd.Series(scaled.mean(axis=1), index=means.index, name="average")

@@ -1,0 +1,1 @@
+"""The embedded tiny world: a grammar of scenes, a painter, simulated people, and models trained on them."""

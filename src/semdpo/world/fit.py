@@ -1,0 +1,150 @@
+"""One training loop for every model of the world: seeded by step, so an interrupted one ends with the same weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from semdpo.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train.
+
+    Attributes:
+        steps: number of updates.
+        rate: AdamW's learning rate.
+        muon: Muon's learning rate for weight matrices (Jordan et al. 2024); None gives all to AdamW.
+        decay: AdamW's weight decay.
+        warmup: steps of linear rise.
+        hold: share of the steps at the full rate, after which it falls linearly to 1%.
+        average: decay of the weights' moving average, ramped up; 0 keeps the last weights.
+        seed: of everything that is drawn.
+    """
+
+    steps: int
+    rate: float
+    muon: float | None = None
+    decay: float = 0.0
+    warmup: int = 50
+    hold: float = 0.4
+    average: float = 0.0
+    seed: int = 0
+
+
+def _schedule(step: int, plan: Plan) -> float:
+    rise = min(1.0, (step + 1) / plan.warmup)
+    fall = max(0.0, (step / plan.steps - plan.hold) / (1 - plan.hold))
+    return rise * (1 - 0.99 * fall)
+
+
+class _Optimizers:
+    """AdamW for vectors, embeddings and outer layers; Muon for the matrices between, as its author advises.
+
+    torch's Muon takes matrices only: convolution kernels are handed to it as matrix views of the same memory.
+    """
+
+    def __init__(self, model: nn.Module, plan: Plan) -> None:
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            outer = any(key in name for key in ("conv_in", "conv_out", "embed", "head"))
+            use_muon = plan.muon is not None and parameter.ndim >= 2 and not outer
+            (matrices if use_muon else rest).append(parameter)
+        self.pairs = [(p, nn.Parameter(p.detach().view(p.size(0), -1))) for p in matrices]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=plan.rate, weight_decay=plan.decay, betas=(0.9, 0.99))
+        ]
+        if self.pairs:
+            flat = [view for _, view in self.pairs]
+            self.parts.append(torch.optim.Muon(flat, lr=plan.muon or 0.0, weight_decay=0.0, momentum=0.95))
+        self.base = [part.param_groups[0]["lr"] for part in self.parts]
+
+    def step(self, share: float) -> None:
+        for parameter, view in self.pairs:
+            view.grad = None if parameter.grad is None else parameter.grad.view_as(view)
+            if view.grad is None:
+                view.grad = torch.zeros_like(view)
+        for part, base in zip(self.parts, self.base, strict=True):
+            part.param_groups[0]["lr"] = base * share
+            part.step()
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    unfinished = path.with_suffix(".partial")
+    torch.save(state, unfinished)
+    unfinished.replace(path)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    plan: Plan,
+    checkpoint: Path,
+    progress: Progress,
+    every: int = 250,
+) -> nn.Module:
+    """Train, resumably.
+
+    Args:
+        model: trained in place.
+        loss: the scalar loss of step k; whatever it draws from torch is seeded by step, and what it draws
+            elsewhere must depend on k alone.
+        plan: rates and lengths.
+        checkpoint: where the state lies between interruptions; deleted by the caller when all is done.
+        progress: told the step and the running loss.
+        every: steps between checkpoints.
+
+    Returns:
+        The model with averaged weights (the model itself when ``plan.average`` is 0), in eval mode.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    averaged = copy.deepcopy(model) if plan.average else model
+    optimizers = _Optimizers(model, plan)
+    start, running = 0, math.nan
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        start, running = state["step"], state["running"]
+        model.load_state_dict(state["model"])
+        averaged.load_state_dict(state["averaged"])
+        for part, saved in zip(optimizers.parts, state["optimizers"], strict=True):
+            part.load_state_dict(saved)
+    model.train()
+    for step in range(start, plan.steps):
+        torch.manual_seed(plan.seed * 1_000_003 + step)
+        model.zero_grad(set_to_none=True)
+        value = loss(step)
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"the loss became {value.item()} at step {step}")
+        value.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizers.step(_schedule(step, plan))
+        if plan.average:
+            keep = min(plan.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - keep)
+        running = value.item() if math.isnan(running) else 0.98 * running + 0.02 * value.item()
+        progress(step + 1, plan.steps, f"loss {running:.4f}")
+        if (step + 1) % every == 0 or step + 1 == plan.steps:
+            _save(
+                checkpoint,
+                {
+                    "step": step + 1,
+                    "running": running,
+                    "model": model.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "optimizers": [part.state_dict() for part in optimizers.parts],
+                },
+            )
+    return averaged.eval()

@@ -1,0 +1,34 @@
+"""Half-precision copies of model folders, as the package ships them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+
+def halve_into(source: Path, target: Path) -> None:
+    """Copy a model's folder, every floating-point weight in half precision.
+
+    Args:
+        source: any transformers or diffusers folder, or one with a bare ``model.safetensors``.
+        target: replaced when it exists.
+    """
+    unfinished = target.with_name(target.name + ".partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns("*.partial", "quality.json"))
+    for file in unfinished.rglob("*.safetensors"):
+        tensors = {key: value.half() if value.is_floating_point() else value for key, value in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    for file in unfinished.rglob("config.json"):
+        settings = json.loads(file.read_text())
+        for part in (settings, settings.get("text_config"), settings.get("vision_config")):
+            if isinstance(part, dict) and part.get("dtype"):
+                part["dtype"] = "float16"
+        # Where a model was trained is nobody's business, and differs between machines.
+        settings.pop("_name_or_path", None)
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.replace(target)

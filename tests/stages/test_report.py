@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from semdpo.errors import DataError, StoreError
+from semdpo.records import Curve, EvaluationRow, Pair, content_id
+from semdpo.reporting.data import compute_tables, verdict
+from semdpo.reporting.page import Word, decimals, number, word_marks
+from semdpo.stages.report import ReportData, write_report
+from semdpo.statistics import Estimate
+
+METHODS = ("human", "sft", "dpo", "sem_dpo")
+FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
+EVIL = "<script>alert('x')</script> & a \"red\" ball"
+LEVEL = {"human": 0.70, "sft": 0.60, "dpo": 0.58, "sem_dpo": 0.66}
+
+
+def picture(seed: int) -> bytes:
+    colour = tuple(int(v) for v in np.random.default_rng(seed).integers(0, 255, 3))
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(buffer, "WEBP", lossless=True)
+    return buffer.getvalue()
+
+
+def evaluation(prompts: int = 24, seeds: int = 2, kept: int = 5) -> list[EvaluationRow]:
+    random = np.random.default_rng(0)
+    rows = []
+    hard = random.normal(0, 0.2, prompts)
+    for method in METHODS:
+        for i in range(prompts):
+            prompt = EVIL if i == 0 else f"a red ball number {i}"
+            rewrite = prompt if method == "human" else f"{prompt}, oil painting by {method}"
+            for seed in range(seeds):
+                score = LEVEL[method] + hard[i] + random.normal(0, 0.01)
+                rows.append(
+                    EvaluationRow(
+                        method=method,
+                        prompt_id=content_id(prompt),
+                        prompt=prompt,
+                        source="tiny",
+                        image_seed=seed,
+                        rewrite=rewrite,
+                        tokens=len(rewrite.split()),
+                        distance=0.0 if method == "human" else float(random.uniform(0, 0.4)),
+                        truncated=method == "sft" and i == 3,
+                        metrics={
+                            name: float(score if name in FIDELITY else hard[i] + random.normal(0, 0.1))
+                            for name in [*FIDELITY, *PREFERENCE]
+                        },
+                        image=picture(i) if i < kept else None,
+                    )
+                )
+    return rows
+
+
+def pairs(n: int = 60) -> list[Pair]:
+    distances = np.random.default_rng(1).uniform(0, 0.8, n)
+    return [
+        Pair(f"{i:04d}", f"a cat {i}", f"a cat {i} in the snow", f"a dog {i}", 1.0, 0.0, float(d), 0.3, i == 2)
+        for i, d in enumerate(distances)
+    ]
+
+
+def curves(steps: int = 40) -> list[Curve]:
+    names = ["loss", "reward_margin", "reward_accuracy", "chosen_logp_change", "rejected_logp_change"]
+    tuned = [Curve(m, s, name, s / steps) for m in METHODS[2:] for name in names for s in range(steps)]
+    return [*tuned, *(Curve("sft", s, "loss", 3.0 - s / steps) for s in range(steps))]
+
+
+@pytest.fixture(scope="module")
+def data() -> ReportData:
+    return ReportData(
+        title="Trial <run>",
+        evaluation=evaluation(),
+        pairs=pairs(),
+        pair_counts={"kept": 60, "ties": 4, "below_margin": 2},
+        curves=curves(),
+        stages=[("prompts", 0.1, 84), ("label", 61.2, 240), ("evaluate", 41.0, 192)],
+        recipe="name: trial # <b>not bold</b>\n",
+        versions={"semdpo": "0.1.0", "torch": "2.13"},
+        alpha=4.0,
+        notes=["a remark <i>"],
+        fidelity=FIDELITY,
+        preference=PREFERENCE,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report")
+    write_report(data, path / "report.html")
+    return path
+
+
+@pytest.fixture(scope="module")
+def html(folder: Path) -> str:
+    return (folder / "report.html").read_text("utf-8")
+
+
+class Tags(HTMLParser):
+    """Collects tags, attributes, ids, and whether every element is closed."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(html: str) -> Tags:
+    tags = Tags()
+    tags.feed(html)
+    tags.close()
+    return tags
+
+
+def test_page_loads_nothing_from_anywhere(html):
+    tags = parsed(html)
+    assert not {"script", "link", "iframe", "object", "embed"} & set(tags.tags)
+    loads = [v for _, name, v in tags.attributes if name in {"src", "href", "xlink:href", "srcset", "data"}]
+    assert loads
+    assert all(value.startswith(("data:image/", "#")) for value in loads)
+    assert not re.search(r"url\((?!#)", html)
+    assert "@import" not in html
+
+
+def test_page_is_well_formed_and_ids_are_unique(html):
+    tags = parsed(html)
+    assert tags.open == []
+    ids = [value for _, name, value in tags.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', html)
+    assert {a or b for a, b in used} <= set(ids)
+
+
+def test_foreign_text_is_escaped(html):
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    for raw in ("<run>", "<b>not bold", "a remark <i>"):
+        assert raw not in html
+
+
+def test_equal_data_give_equal_bytes(data, folder, tmp_path):
+    write_report(data, tmp_path / "report.html")
+    names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    assert names == sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_files_beside_the_page(folder):
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    plots = {f"plots/{name}.png" for name in ("scatter", "duels", "weights", "curves", "cost")}
+    assert names == {"report.html", "results.csv", "differences.csv", "strip.png", *plots}
+    for name in [*plots, "strip.png"]:
+        with Image.open(folder / name) as image:
+            image.load()
+            assert image.width > 500
+
+
+def test_results_file_holds_the_means(data, folder):
+    table = pd.read_csv(folder / "results.csv").set_index(["method", "metric"])
+    expected = np.mean([r.metrics["clip_b"] for r in data.evaluation if r.method == "dpo"])
+    row = table.loc[("dpo", "clip_b")]
+    assert row["mean"] == pytest.approx(expected)
+    assert row["low"] < row["mean"] < row["high"]
+    assert len(table) == 4 * (6 + 2 + 1)
+    assert table.loc[("human", "drift"), "mean"] == 0
+
+
+def test_differences_file_and_page_agree(data, folder, html):
+    table = pd.read_csv(folder / "differences.csv").set_index(["minus", "metric"])
+    row = table.loc[("dpo", "clip_b")]
+    assert row["method"] == "sem_dpo"
+    assert row["difference"] == pytest.approx(0.08, abs=0.02)
+    assert row["p_holm"] >= row["p_t"]
+    assert row["wins"] + row["ties"] + row["losses"] == 24
+    places = decimals((row["high"] - row["low"]) / 2)
+    assert f"[{number(row['low'], places, sign=True)}, {number(row['high'], places, sign=True)}]" in html
+
+
+def test_words_follow_the_interval():
+    assert verdict(Estimate(0.1, 0.01, 0.2)) == "higher"
+    assert verdict(Estimate(-0.1, -0.2, -0.01)) == "lower"
+    assert verdict(Estimate(0.1, 0.0, 0.2)) == "no difference could be seen"
+
+
+def test_swapping_the_scores_of_two_methods_swaps_the_words(data):
+    other = {"dpo": "sem_dpo", "sem_dpo": "dpo"}
+    swapped = [dataclasses.replace(r, method=other.get(r.method, r.method)) for r in data.evaluation]
+    ours = compute_tables(data).differences["dpo", "clip_b"]
+    theirs = compute_tables(dataclasses.replace(data, evaluation=swapped)).differences["dpo", "clip_b"]
+    assert (verdict(ours), verdict(theirs)) == ("higher", "lower")
+
+
+def test_the_tiles_are_the_independent_judges(html):
+    tiles = re.findall(r'<div class="tile"><span>([\w-]+)', html)
+    assert tiles == ["CLIP-B", "BLIP-ITM", "HPS", "PickScore", "drift"]
+    assert "ImageReward is no independent judge: it labelled the training pairs" in html
+
+
+def test_sections_come_in_reading_order(html):
+    assert re.findall(r"<h2>([^<]+)</h2>", html) == [
+        "What was asked, and what came of it",
+        "Results",
+        "Meaning against preference",
+        "Head to head",
+        "Weights of the training pairs",
+        "Training",
+        "What it cost",
+        "How to reproduce it",
+    ]
+
+
+def test_counts_are_shown(html):
+    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 pictures", "432 pictures drawn", "102 seconds"):
+        assert text in html
+    assert "longer than the encoder reads: 1<" in html
+
+
+def test_gallery_shows_one_row_a_prompt_in_order(html):
+    asked = re.findall(r'<p class="asked">“(.*?)”', html)
+    assert len(asked) == 5
+    assert asked[1] == "a red ball number 1"
+    assert html.count('src="data:image/webp;base64,') == 5 * 4
+
+
+def test_word_marks():
+    marks = word_marks("A red ball", "a RED cube, oil painting")
+    assert marks == [
+        Word("a", "same"),
+        Word("RED", "same"),
+        Word("cube,", "added"),
+        Word("oil", "added"),
+        Word("painting", "added"),
+        Word("ball", "lost"),
+    ]
+    assert all(word.kind == "same" for word in word_marks("two cats", "two cats ."))
+    assert [w.text for w in word_marks("x", "") if w.kind == "lost"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("half", "places"), [(12.0, 0), (1.5, 1), (0.3, 2), (0.02, 3), (0.0, 2), (math.nan, 2), (1e-9, 5)]
+)
+def test_decimals(half, places):
+    assert decimals(half) == places
+
+
+def test_numbers():
+    assert number(-0.12, 2) == "−0.12"
+    assert number(0.12, 1, sign=True) == "+0.1"
+    assert number(-0.0001, 2, sign=True) == "0.00"
+
+
+def test_bare_report(tmp_path, data):
+    """One method, no pairs, curves, times or pictures: still a page, without what it cannot tell."""
+    rows = [dataclasses.replace(r, image=None) for r in data.evaluation if r.method == "human"]
+    bare = dataclasses.replace(
+        data, evaluation=rows, pairs=[], curves=[], stages=[], pair_counts={}, fidelity=["mine"], preference=[]
+    )
+    bare = dataclasses.replace(
+        bare, evaluation=[dataclasses.replace(r, metrics={"mine": r.metrics["clip"]}) for r in rows]
+    )
+    write_report(bare, tmp_path / "deep" / "page.html")
+    html = (tmp_path / "deep" / "page.html").read_text("utf-8")
+    assert parsed(html).open == []
+    assert "Head to head" not in html
+    assert not (tmp_path / "deep" / "strip.png").exists()
+
+
+def test_methods_that_nobody_foresaw(tmp_path, data):
+    names = {"dpo": "<dpo> $x^$", "sem_dpo": "語"}
+    rows = [dataclasses.replace(r, method=names.get(r.method, r.method)) for r in data.evaluation]
+    write_report(dataclasses.replace(data, evaluation=rows, curves=[]), tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text("utf-8")
+    assert "<dpo>" not in html
+    assert "&lt;dpo&gt; $x^$" in html
+
+
+def refused(data: ReportData, tmp_path: Path, match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        write_report(data, tmp_path / "r.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_evaluated(data, tmp_path):
+    refused(dataclasses.replace(data, evaluation=[]), tmp_path, "run `semdpo evaluate` first")
+
+
+def test_no_metrics(data, tmp_path):
+    refused(dataclasses.replace(data, fidelity=[], preference=[]), tmp_path, "at least one metric")
+
+
+def test_an_absent_metric_is_named(data, tmp_path):
+    refused(dataclasses.replace(data, fidelity=["jina"]), tmp_path, "'jina' is missing for method 'human'")
+
+
+def test_a_reserved_metric_is_refused(data, tmp_path):
+    refused(dataclasses.replace(data, fidelity=["tokens"]), tmp_path, "another name")
+
+
+def test_unpaired_methods_are_refused(data, tmp_path):
+    refused(dataclasses.replace(data, evaluation=data.evaluation[:-1]), tmp_path, "cannot be paired")
+
+
+def test_unweighed_pairs_are_refused(data, tmp_path):
+    unweighed = [dataclasses.replace(data.pairs[0], distance=None), *data.pairs[1:]]
+    refused(dataclasses.replace(data, pairs=unweighed), tmp_path, "1 pairs have no .* `semdpo weigh`")
+
+
+def test_a_page_that_cannot_be_written(data, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="choose another folder"):
+        write_report(data, tmp_path / "file" / "report.html")
+
+
+def test_a_folder_in_the_page_s_place_is_left_alone(data, tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(StoreError, match="choose another folder"):
+        write_report(data, tmp_path / "report.html")
+    assert not list(tmp_path.glob(".*"))
