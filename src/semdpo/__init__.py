@@ -1,0 +1,50 @@
+"""Semantically weighted preference tuning of prompt rewriters (Sem-DPO, arXiv 2507.20133).
+
+The public names, and nothing else. They are imported when first used, so that `import semdpo` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semdpo.errors import ConfigError, DataError, ModelError, SemdpoError, StoreError
+    from semdpo.optimizer import PromptOptimizer
+    from semdpo.semantics import cosine_distance, effective_sample_size, semantic_weight
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "PromptOptimizer",
+    "SemdpoError",
+    "StoreError",
+    "__version__",
+    "cosine_distance",
+    "effective_sample_size",
+    "semantic_weight",
+]
+
+_HOMES = {
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "ModelError": "errors",
+    "PromptOptimizer": "optimizer",
+    "SemdpoError": "errors",
+    "StoreError": "errors",
+    "cosine_distance": "semantics",
+    "effective_sample_size": "semantics",
+    "semantic_weight": "semantics",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'semdpo' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"semdpo.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

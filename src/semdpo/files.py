@@ -191,7 +191,9 @@ def pairs_of(table: Table) -> list[Pair]:
         if chosen == rejected:
             raise DataError(f"{table.file}, {row}: chosen and rejected are the same text; remove the row")
         identity = content_id(prompt, chosen, rejected)
-        pairs.append(Pair(identity, prompt, chosen, rejected, *values, flag))
+        pairs.append(
+            Pair(identity, prompt, chosen, rejected, **dict(zip(NUMBERS, values, strict=True)), truncated=flag)
+        )
     return pairs
 
 

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from semdpo import files, store
 from semdpo.config import Recipe, Stage
-from semdpo.parts import Parts
+from semdpo.parts import CountingRewriter, Parts
 from semdpo.progress import Progress
+from semdpo.protocols import Renderer, Scorer, TextEncoder
 from semdpo.records import Candidate, Curve, EvaluationRow, Pair, Prompt, Score
 from semdpo.stages import candidates, label, pairs, prompts, weigh
 
@@ -100,7 +101,7 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         ),
         *(
             TableStage(
-                f"evaluate/{m}", "drawing and judging", _evaluation(r), ("prompts", *_model_of(m)),
+                f"evaluate/{m}", "drawing and judging", _evaluation(r), ("prompts", _model_of(m)),
                 _jury(r), EvaluationRow, partial(_evaluate, m),
             )
             for m in ("human", "sft", *methods)
@@ -142,9 +143,9 @@ def _jury(recipe: Recipe) -> dict[str, str]:
     return judges | _encoder(recipe) | {"evaluate.renderer.model": recipe.evaluate.renderer.model}
 
 
-def _model_of(method: str) -> tuple[str, ...]:
-    """The stage whose model rewrites for a method; none rewrites for ``human``."""
-    return {"human": (), "sft": ("sft",)}.get(method, (f"train/{method}",))
+def _model_of(method: str) -> str:
+    """The stage whose model rewrites for a method; for ``human`` nothing is rewritten, and sft's tokenizer counts."""
+    return "sft" if method in ("human", "sft") else f"train/{method}"
 
 
 def _parts_of(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -226,25 +227,26 @@ def _evaluate(method: str, run: Run) -> list[Shard]:
     from semdpo.stages.evaluate import evaluate, rewrite_all
 
     config = run.recipe.evaluate
-    encoder = run.recipe.weigh.encoder
 
-    def load() -> tuple[Any, ...]:
+    def load() -> tuple[CountingRewriter, Renderer, dict[str, Scorer], TextEncoder]:
         size = config.renderer.batch_size
-        rewriter = [run.parts.rewriter(run.folder / name, config.rewrite) for name in _model_of(method)]
         judges = {name: run.parts.scorer(scorer, size) for name, scorer in config.metrics.items()}
-        return rewriter, run.parts.renderer(config.renderer), judges, run.parts.encoder(encoder)
+        rewriter = run.parts.rewriter(run.folder / _model_of(method), config.rewrite)
+        return rewriter, run.parts.renderer(config.renderer), judges, run.parts.encoder(run.recipe.weigh.encoder)
 
     models = _once(load)
 
-    def make(part: Sequence[Prompt], before: int, _: Progress) -> Made:
+    def make(part: Sequence[Prompt], before: int, progress: Progress) -> Made:
         rewriter, renderer, judges, encoder = models()
-        rewrites = rewrite_all(part, rewriter[0], config) if rewriter else [prompt.prompt for prompt in part]
+        human = method == "human"
+        rewrites = [each.prompt for each in part] if human else rewrite_all(part, rewriter, config)
         kept = config.model_copy(update={"keep_images": max(0, config.keep_images - before)})
-        rows = evaluate(method, part, rewrites, renderer, judges, encoder, kept)
+        rows = evaluate(method, part, rewrites, renderer, judges, encoder, kept, rewriter.tokens, progress)
         return rows, {"truncated": sum(row.truncated for row in rows)}
 
+    unit = len(config.image_seeds) * (1 + len(config.metrics))  # a picture is drawn once and judged by each
     parts = list(_parts_of(_split(run, "test"), config.shard_size))
-    return [Shard(len(part), partial(make, part, i * config.shard_size)) for i, part in enumerate(parts)]
+    return [Shard(len(part) * unit, partial(make, part, i * config.shard_size)) for i, part in enumerate(parts)]
 
 
 def _once(load: Callable[[], T]) -> Callable[[], T]:

@@ -40,7 +40,7 @@ def sequence_logps(logits: Tensor, labels: Tensor) -> Tensor:
     counted = targets != IGNORED
     rows = _wide(logits[:, :-1])
     picked = rows.gather(-1, targets.masked_fill(~counted, 0).unsqueeze(-1)).squeeze(-1)
-    return ((picked - rows.logsumexp(-1)) * counted).sum(-1)
+    return (picked - rows.logsumexp(-1)).masked_fill(~counted, 0.0).sum(-1)
 
 
 def dpo(

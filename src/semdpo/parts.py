@@ -6,12 +6,21 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from semdpo.config import DecodingConfig, ObjectiveConfig, RendererConfig, SFTConfig, TrainConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair
 from semdpo.store import folder_hash
+
+
+class CountingRewriter(Rewriter, Protocol):
+    """A rewriter that counts as its tokenizer does."""
+
+    def tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """How many tokens each text has."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Parts:
 
     fine_tune: Callable[[Sequence[tuple[str, str]], SFTConfig, Path, Progress], list[Curve]]
     train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Progress], list[Curve]]
-    rewriter: Callable[[Path, DecodingConfig], Rewriter]
+    rewriter: Callable[[Path, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
     scorer: Callable[[str, int], Scorer]
     encoder: Callable[[str], TextEncoder]
@@ -81,7 +90,7 @@ def _train(
     return train(pairs, model, objective, config, output, progress)
 
 
-def _rewriter(folder: Path, decoding: DecodingConfig) -> Rewriter:
+def _rewriter(folder: Path, decoding: DecodingConfig) -> CountingRewriter:
     from semdpo.models.rewriter import load_rewriter
 
     return load_rewriter(

@@ -12,6 +12,7 @@ from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import FILES, AnyStage, ModelStage, Run, TableStage, flow
 from semdpo.parts import Parts, real_parts
 from semdpo.progress import Progress, bar, part_of, say
+from semdpo.recipe import read_yaml, validate
 from semdpo.records import Curve, EvaluationRow, Pair
 
 CURVES = "curves.parquet"
@@ -42,18 +43,32 @@ def run(
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     with store.locked(this.folder):
-        plans = {stage.name: _outside_plan(stage, this) for stage in stages} if chosen else {}
+        last = max((stages.index(stage) for stage in chosen), default=-1)
+        plans = {stage.name: _outside_plan(stage, this) for stage in stages[: last + 1]}
         if fresh:
             _remove_stale(stages, plans, this, chosen if only else None)
-        for stage in stages if chosen else []:
+        for stage in stages[: last + 1]:
             _refuse_changes(stage, _complete(plans[stage.name], stage, this), this)
-        files.write_bytes(this.folder / "recipe.json", store.canonical(recipe.model_dump(mode="json")))
+        files.write_bytes(this.folder / "recipe.json", recipe.model_dump_json(indent=1).encode())
         for number, stage in enumerate(stages, start=1):
             if stage in chosen:
                 _run_stage(stage, plans[stage.name], this, f"[{number}/{len(stages) + 1}]")
         if only in (None, "report"):
             _write_report(stages, this)
     return this.folder
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe that a run's folder was made by.
+
+    Raises:
+        StoreError: there is no run in the folder.
+        ConfigError: another version of this package wrote it.
+    """
+    path = folder / "recipe.json"
+    if not path.is_file():
+        raise StoreError(f"{folder} is no run's folder; make one with `semdpo run RECIPE --out {folder}`")
+    return validate(read_yaml(path), Recipe)  # JSON is YAML
 
 
 def _chosen(stages: Sequence[AnyStage], only: str | None) -> list[AnyStage]:
@@ -89,13 +104,16 @@ def _refuse_changes(stage: AnyStage, plan: store.Plan, run: Run) -> None:
         )
 
 
+def _changed(stage: AnyStage, outside: store.Plan, run: Run) -> bool:
+    return store.disagreement(run.folder / stage.name, _complete(outside, stage, run)) is not None
+
+
 def _remove_stale(
     stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, chosen: Sequence[AnyStage] | None
 ) -> None:
     stale: set[str] = {stage.name for stage in chosen or []}
     for stage in stages:
-        plan = _complete(plans[stage.name], stage, run)
-        changed = chosen is None and store.disagreement(run.folder / stage.name, plan) is not None
+        changed = chosen is None and _changed(stage, plans[stage.name], run)
         if changed or not stale.isdisjoint(stage.inputs):
             stale.add(stage.name)
     if chosen is None and not stale:

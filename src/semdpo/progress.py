@@ -25,6 +25,14 @@ def silent(done: int, total: int, note: str = "") -> None:
     """A ``Progress`` that says nothing."""
 
 
+class _Part:
+    def __init__(self, progress: Progress, start: int, total: int) -> None:
+        self.progress, self.start, self.total = progress, start, total
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.progress(self.start + min(done, total), self.total, note)
+
+
 def part_of(progress: Progress, start: int, total: int) -> Progress:
     """A ``Progress`` for one part of a longer step.
 
@@ -33,11 +41,7 @@ def part_of(progress: Progress, start: int, total: int) -> Progress:
         start: how much of the whole was finished before this part.
         total: of the whole step.
     """
-
-    def advance(done: int, _: int, note: str = "") -> None:
-        progress(start + done, total, note)
-
-    return advance
+    return _Part(progress, start, total)
 
 
 def say(line: str) -> None:
@@ -88,17 +92,18 @@ class _PlainLines:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.begun = self.last = time.monotonic()
-        self.first: int | None = None  # where this process began: resumed work must not flatter the time left
+        self.last = time.monotonic()
+        # Where and when counting began: neither resumed work nor the loading of models may bend the time left.
+        self.first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if self.first is None:
-            self.first = done
+            self.first = done, now
         if now - self.last < PLAIN_EVERY or done >= total:
             return
         self.last = now
-        left = _left(now - self.begun, done - self.first, total - done)
+        left = _left(now - self.first[1], done - self.first[0], total - done)
         say(f"{self.title}: {done}/{total}{left} {note}".rstrip())
 
 

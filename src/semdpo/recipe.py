@@ -163,7 +163,7 @@ def options(model: type[Settings], **values: Any) -> Settings:
     Raises:
         ConfigError: one line for every bad value.
     """
-    places = {(name,): f"--{name.replace('_', '-')}" for name in values}
+    places: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
     return validate(Source("the command line", values, places), model)
 
 

@@ -328,6 +328,8 @@ def start_model(folder: Path) -> Path:
     """An empty folder to train into; a half-trained model is started again."""
     remove(folder)
     work = partial(folder)
+    for leftover in folder.parent.glob(f".{work.name}-*"):  # where the trainer was killed before its rename
+        shutil.rmtree(leftover)
     try:
         work.mkdir(parents=True)
     except OSError as error:

@@ -15,9 +15,9 @@ from PIL import Image
 from semdpo.errors import DataError, StoreError
 from semdpo.records import Curve, EvaluationRow, Pair, content_id
 from semdpo.reporting.data import compute_tables, verdict
-from semdpo.reporting.page import Word, decimals, number, word_marks
+from semdpo.reporting.page import Word, _signed, decimals, number, runs, word_marks
 from semdpo.stages.report import ReportData, write_report
-from semdpo.statistics import Estimate
+from semdpo.statistics import Difference, Estimate
 
 METHODS = ("human", "sft", "dpo", "sem_dpo")
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
@@ -219,7 +219,7 @@ def test_swapping_the_scores_of_two_methods_swaps_the_words(data):
 
 
 def test_the_tiles_are_the_independent_judges(html):
-    tiles = re.findall(r'<div class="tile"><span>([\w-]+)', html)
+    tiles = re.findall(r'<div class="tile"><span><strong>([\w-]+)', html)
     assert tiles == ["CLIP-B", "BLIP-ITM", "HPS", "PickScore", "drift"]
     assert "ImageReward is no independent judge: it labelled the training pairs" in html
 
@@ -264,8 +264,20 @@ def test_word_marks():
     assert [w.text for w in word_marks("x", "") if w.kind == "lost"] == ["x"]
 
 
+def test_neighbouring_words_share_a_mark():
+    assert [w.text for w in runs(word_marks("a red ball", "a red ball, oil painting"))] == [
+        "a red ball,",
+        "oil painting",
+    ]
+
+
+def test_an_end_off_zero_is_not_printed_as_zero():
+    assert _signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
+    assert _signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 9)) == ("+0.015", "[+0.004, +0.026]")
+
+
 @pytest.mark.parametrize(
-    ("half", "places"), [(12.0, 0), (1.5, 1), (0.3, 2), (0.02, 3), (0.0, 2), (math.nan, 2), (1e-9, 5)]
+    ("half", "places"), [(12.0, 0), (1.5, 1), (0.5, 1), (0.05, 2), (0.012, 3), (0.0, 2), (math.nan, 2), (1e-9, 5)]
 )
 def test_decimals(half, places):
     assert decimals(half) == places

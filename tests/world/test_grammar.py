@@ -29,7 +29,10 @@ def test_held_out_combinations_never_come_up_unasked() -> None:
 
 def test_held_out_combinations_come_up_when_asked() -> None:
     rng = random.Random(0)
-    first = {(scene.items[0].thing, scene.items[0].color) for scene in (grammar.scene(rng, held_out=True) for _ in range(200))}
+    first = {
+        (scene.items[0].thing, scene.items[0].color)
+        for scene in (grammar.scene(rng, held_out=True) for _ in range(200))
+    }
     assert first == grammar.HELD_OUT
 
 

@@ -40,7 +40,10 @@ def test_a_ball_has_its_colour_in_the_middle(color: str) -> None:
 
 def test_large_covers_more_than_small() -> None:
     red = [
-        (np.abs(_paint(replace(BALL, items=(grammar.Item("ball", "red", size),))).astype(int) - RGB["red"]).sum(-1) < 60).sum()
+        (
+            np.abs(_paint(replace(BALL, items=(grammar.Item("ball", "red", size),))).astype(int) - RGB["red"]).sum(-1)
+            < 60
+        ).sum()
         for size in ("small", "large")
     ]
     assert red[1] > 2 * red[0]

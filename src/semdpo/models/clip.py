@@ -33,10 +33,12 @@ class CLIPTowers:
         self.model = load_model(CLIPModel, folder)
         self.tokenizer = load_tokenizer(folder)
         text = self.model.config.text_config
-        if text.eos_token_id not in (_LEGACY_END, self.tokenizer.eos_token_id):
+        end = self.tokenizer.eos_token_id
+        legacy = text.eos_token_id == _LEGACY_END and end == len(self.tokenizer) - 1
+        if not legacy and (text.eos_token_id != end or end == _LEGACY_END):
             raise ModelError(
                 f"'{folder}' has text_config.eos_token_id {text.eos_token_id}, but its tokenizer ends texts with "
-                f"{self.tokenizer.eos_token_id}; set eos_token_id to that in config.json"
+                f"{end}; set both to one id (not {_LEGACY_END}, which means the largest)"
             )
         self.max_tokens = min(text.max_position_embeddings, self.tokenizer.model_max_length)
 

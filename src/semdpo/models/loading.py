@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,31 +57,30 @@ def check_positive(name: str, value: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, diffusers and the hub from printing: a user can act on none of it."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as transformers_logging
+    """Keep transformers, diffusers and the hub from printing: a user can act on none of it.
 
-    bars_before, level_before = are_progress_bars_disabled(), transformers_logging.get_verbosity()
-    own_bars_before = transformers_logging.is_progress_bar_enabled()
-    loggers = [logging.getLogger(each) for each in ("diffusers", "huggingface_hub", "accelerate")]
-    levels = [each.level for each in loggers]
-    disable_progress_bars()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    for each in loggers:
-        each.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for each, level in zip(loggers, levels, strict=True):
-            each.setLevel(level)
-        transformers_logging.set_verbosity(level_before)
-        if own_bars_before:
-            transformers_logging.enable_progress_bar()
-        if not bars_before:
-            enable_progress_bars()
+    What they were set to comes back afterwards. A library that is imported inside is not quiet yet.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        for name in ("transformers.utils.logging", "diffusers.utils.logging"):
+            voice: Any = sys.modules.get(name)
+            if voice is not None:
+                stack.callback(voice.set_verbosity, voice.get_verbosity())
+                voice.set_verbosity_error()
+                if voice.is_progress_bar_enabled():
+                    stack.callback(voice.enable_progress_bar)
+                    voice.disable_progress_bar()
+        hub: Any = sys.modules.get("huggingface_hub.utils")
+        if hub is not None and not hub.are_progress_bars_disabled():
+            stack.callback(hub.enable_progress_bars)
+            hub.disable_progress_bars()
+        for name in ("accelerate", "huggingface_hub", "sentence_transformers"):
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        yield
 
 
 def load_model(model_class: Any, folder: str | Path) -> Any:

@@ -57,17 +57,17 @@ def _pipeline(folder: Path) -> Any:
     without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
     with quiet():
         from diffusers import DDIMScheduler, DiffusionPipeline
-
-        try:
+    try:
+        with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
                 str(folder), torch_dtype=torch.float32, local_files_only=True, use_safetensors=True, **without
             )
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-            raise unreadable(folder, "diffusers pipeline", error) from error
-        pipeline.set_progress_bar_config(disable=True)
-        if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
-            # DDIM clips samples to [-1, 1] unless told otherwise: right for pixels, wrong for latents.
-            pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise unreadable(folder, "diffusers pipeline", error) from error
+    pipeline.set_progress_bar_config(disable=True)
+    if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
+        # DDIM clips samples to [-1, 1] unless told otherwise: right for pixels, wrong for latents.
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     return pipeline
 
 

@@ -13,7 +13,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopP
 
 from semdpo.config import TEMPLATE
 from semdpo.errors import DataError, ModelError
-from semdpo.models.loading import check_positive, load_model, load_tokenizer, read_json
+from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import resolve
 from semdpo.records import content_seed
 
@@ -195,7 +195,8 @@ class CausalRewriter:
             if self._top_p < 1:
                 steps.append(TopPLogitsWarper(self._top_p))
             steps.append(_GumbelNoise(seeds))
-        with torch.inference_mode():
+        # Rows that end early are padded, of which transformers warns although nothing reads the padding.
+        with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

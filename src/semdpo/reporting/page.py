@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ from semdpo.statistics import Difference, Estimate
 
 ARTICLES = frozenset({"a", "an", "the"})
 LISTED_PAIRS = 5
+EXPLAINED = {
+    "human": "what the user wrote, as it is",
+    "sft": "a rewriter that learnt from examples of rewrites",
+    "dpo": "tuned further on pairs of rewrites, towards the one whose picture a judge liked more",
+    "sem_dpo": "the same, but a pair counts less the further its better rewrite drifted from the prompt",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,21 @@ def word_marks(prompt: str, rewrite: str) -> list[Word]:
     return [*words, *(Word(word, "lost") for word in lost)]
 
 
+def runs(words: Sequence[Word]) -> list[Word]:
+    """Neighbours of one kind joined, so that a phrase carries one mark."""
+    groups = itertools.groupby(words, key=lambda word: word.kind)
+    return [Word(" ".join(word.text for word in group), kind) for kind, group in groups]
+
+
 def _bare(word: str) -> str:
     return "".join(letter for letter in word.casefold() if letter.isalnum())
 
 
 def decimals(half_width: float) -> int:
-    """Decimal places that show two digits of an interval's half width, at least 0 and at most 5."""
+    """Decimal places that tell values apart by a third of an interval's half width, at least 0 and at most 5."""
     if not half_width > 0:
         return 2
-    return int(min(5, max(0, 1 - math.floor(math.log10(half_width)))))
+    return int(min(5, max(0, -math.floor(math.log10(half_width / 3)))))
 
 
 def number(value: float, places: int, *, sign: bool = False) -> str:
@@ -95,13 +108,14 @@ def render_page(data: ReportData, tables: Tables, plots: Mapping[str, str]) -> s
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    environment.filters.update(method=method_label, metric=metric_label)
+    environment.filters.update(method=method_label, metric=metric_label, runs=runs)
     source = resources.files("semdpo.reporting").joinpath("report.html.j2").read_text("utf-8")
     return environment.from_string(source).render(
         data=data,
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
         colours=colours(tables.methods),
+        explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         tiles=_tiles(data, tables),
         gallery=_gallery(data, tables),
         mean_rows=_mean_rows(data, tables),
@@ -115,10 +129,17 @@ def render_page(data: ReportData, tables: Tables, plots: Mapping[str, str]) -> s
     )
 
 
-def _interval(e: Estimate | Difference, *, sign: bool = False) -> tuple[str, str]:
-    places = decimals((e.high - e.low) / 2)
-    low, high = (number(value, places, sign=sign) for value in (e.low, e.high))
-    return number(e.mean, places, sign=sign), f"[{low}, {high}]"
+def _interval(e: Estimate, places: int) -> tuple[str, str]:
+    return number(e.mean, places), f"[{number(e.low, places)}, {number(e.high, places)}]"
+
+
+def _signed(d: Difference) -> tuple[str, str]:
+    places = decimals((d.high - d.low) / 2)
+    # An end that lies off zero must not read as zero: the words beside it depend on its sign.
+    while places < 5 and any(end and not round(end, places) for end in (d.low, d.high)):
+        places += 1
+    low, high = (number(end, places, sign=True) for end in (d.low, d.high))
+    return number(d.mean, places, sign=True), f"[{low}, {high}]"
 
 
 def _tiles(data: ReportData, tables: Tables) -> list[dict[str, str]]:
@@ -128,7 +149,7 @@ def _tiles(data: ReportData, tables: Tables) -> list[dict[str, str]]:
     tiles = []
     for name in [*(data.held_out or data.metrics), "drift"]:
         d = tables.differences[tables.baseline, name]
-        value, interval = _interval(d, sign=True)
+        value, interval = _signed(d)
         tiles.append(
             {
                 "name": name,
@@ -187,10 +208,13 @@ def _cell(data: ReportData, tables: Tables, row: EvaluationRow) -> dict[str, obj
 
 
 def _mean_rows(data: ReportData, tables: Tables) -> list[dict[str, object]]:
+    columns = [*data.metrics, *EXTRAS]
+    widths = {name: [e.high - e.low for m in tables.methods for e in [tables.means[m, name]]] for name in columns}
+    places = {name: decimals(max(widths[name]) / 2) for name in columns}
     return [
         {
             "method": method,
-            "cells": [_interval(tables.means[method, name]) for name in [*data.metrics, *EXTRAS]],
+            "cells": [_interval(tables.means[method, name], places[name]) for name in columns],
             "average": number(tables.average[method], 2),
         }
         for method in tables.methods
@@ -201,7 +225,7 @@ def _difference_table(data: ReportData, tables: Tables, other: str) -> dict[str,
     rows = []
     for name in [*data.metrics, *EXTRAS]:
         d, duel = tables.differences[other, name], tables.duels.get((other, name))
-        value, interval = _interval(d, sign=True)
+        value, interval = _signed(d)
         rows.append(
             {
                 "name": name,
@@ -228,8 +252,8 @@ def _weighing(data: ReportData) -> dict[str, object] | None:
         "pairs": len(w),
         "alpha": f"{data.alpha:g}",
         "lists": [
-            ("Most silenced: the winner had drifted", [_pair(data.pairs[i], w[i]) for i in order[:few]]),
-            ("Most kept: the winner stayed close", [_pair(data.pairs[i], w[i]) for i in order[::-1][:few]]),
+            ("The most silenced pairs", [_pair(data.pairs[i], w[i]) for i in order[:few]]),
+            ("The most fully kept pairs", [_pair(data.pairs[i], w[i]) for i in order[::-1][:few]]),
         ],
         "truncated": sum(bool(pair.truncated) for pair in data.pairs),
     }

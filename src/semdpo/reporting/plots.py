@@ -43,6 +43,7 @@ STYLE = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.09,
 }
 
 
@@ -89,13 +90,15 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
     if not shown:
         names = data.metrics
         shown = [("Judges", names[0], names[-1])]
-    figure = Figure(figsize=(4.9 * len(shown) + 0.2, 4.0))
+    figure = Figure(figsize=(4.9 * len(shown) + 0.2, 4.2))
     for axes, (title, x, y) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.set_title(title)
         axes.set_xlabel(f"{metric_label(x)}: shows what was asked →")
         axes.set_ylabel(f"{metric_label(y)}: people like it →")
-        axes.margins(0.18)
+        axes.margins(0.1)
         _crosses(axes, tables, x, y)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
     return figure
 
 
@@ -118,15 +121,6 @@ def _crosses(axes: Any, tables: Tables, x: str, y: str) -> None:
             elinewidth=1.4,
             capsize=2.5,
             label=method_label(method),
-        )
-        axes.annotate(
-            method_label(method),
-            (across.mean, up.mean),
-            xytext=(8, 7),
-            textcoords="offset points",
-            color=palette[method],
-            fontweight="bold",
-            fontsize=9.5,
         )
 
 
@@ -155,7 +149,7 @@ def duels(data: ReportData, tables: Tables) -> Figure:
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50%", "75", "100"])
-        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         axes.grid(False)
         axes.spines["left"].set_visible(False)
     return figure
@@ -167,14 +161,13 @@ def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
     axes = figure.subplots()
     axes.hist(w, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
     axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
-    side = "left" if w.mean() < 0.6 else "right"
     axes.text(
-        float(w.mean()) + (0.01 if side == "left" else -0.01),
-        0.94,
-        f"mean {w.mean():.2f}\n{effective_sample_size(w):.0f} effective of {w.size} pairs",
+        float(w.mean()),
+        1.02,
+        f"mean {w.mean():.2f} · {effective_sample_size(w):.0f} effective of {w.size} pairs",
         transform=axes.get_xaxis_transform(),
-        ha=side,
-        va="top",
+        ha="left" if w.mean() < 0.25 else "right" if w.mean() > 0.75 else "center",
+        va="bottom",
         color=INK,
     )
     axes.set_xlim(0, 1)

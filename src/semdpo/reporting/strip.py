@@ -54,7 +54,7 @@ def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
         for number, line in enumerate(lines):
             _cell(canvas, draw, (x, TOP + number * (PICTURE + GAP)), line[method], palette[method])
     buffer = io.BytesIO()
-    canvas.quantize(255, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

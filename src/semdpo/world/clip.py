@@ -14,6 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from semdpo.progress import Progress
 from semdpo.world import grammar, pool, tokenizers
+from semdpo.world.distances import distance_quantiles
 from semdpo.world.fit import Plan, fit
 from semdpo.world.grammar import STYLES
 
@@ -32,29 +33,10 @@ class Shape:
     text_width: int
     text_layers: int
     activation: str
-    steps: int
 
 
-CLIP = Shape(
-    21,
-    patch=8,
-    vision_width=128,
-    vision_layers=4,
-    text_width=128,
-    text_layers=3,
-    activation="quick_gelu",
-    steps=1300,
-)
-CLIP_B = Shape(
-    22,
-    patch=16,
-    vision_width=192,
-    vision_layers=4,
-    text_width=160,
-    text_layers=4,
-    activation="gelu",
-    steps=1500,
-)
+CLIP = Shape(21, patch=16, vision_width=160, vision_layers=4, text_width=128, text_layers=3, activation="quick_gelu")
+CLIP_B = Shape(22, patch=8, vision_width=96, vision_layers=4, text_width=96, text_layers=4, activation="gelu")
 PLAN = Plan(steps=0, rate=1.2e-3, decay=0.05, warmup=80, hold=0.3, average=0.99)
 PROJECTION = 128
 
@@ -151,7 +133,7 @@ def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, prog
         progress: told how far it is.
 
     Returns:
-        Held-out quality (see `quality`).
+        Held-out quality (see `quality`) and the distances of `median_distances`.
     """
     subjects, images = pool.training_pool(folder, pictures)
     groups = pool.hard_groups(subjects, GROUP)
@@ -181,7 +163,7 @@ def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, prog
     with torch.no_grad():
         trained.clip.logit_scale.clamp_(max=4.0)
     save(trained.clip, tokenizer, out)
-    return quality(trained.clip, tokenizer)
+    return quality(trained.clip, tokenizer) | median_distances(trained.clip, tokenizer)
 
 
 def save(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
@@ -190,6 +172,13 @@ def save(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
     tokenizer.save_pretrained(out)
     image_processor().save_pretrained(out)
     tokenizers.write_vocabulary(out)
+
+
+@torch.no_grad()
+def median_distances(clip: CLIPModel, tokenizer: CLIPTokenizer) -> dict[str, float]:
+    """Median distance of prompt and rewrite by what the rewrite changed (see `distances`)."""
+    quantiles = distance_quantiles(lambda texts: embed_texts(clip, tokenizer, texts).numpy())
+    return {f"distance_{kind.replace(' ', '_')}": middle for kind, (_, middle, _) in quantiles.items()}
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class _Optimizers:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            outer = any(key in name for key in ("conv_in", "conv_out", "embed", "head"))
+            outer = any(key in name for key in ("conv_in", "conv_out", "embed", "wte", "wpe", "head"))
             use_muon = plan.muon is not None and parameter.ndim >= 2 and not outer
             (matrices if use_muon else rest).append(parameter)
         self.pairs = [(p, nn.Parameter(p.detach().view(p.size(0), -1))) for p in matrices]

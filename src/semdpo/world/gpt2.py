@@ -15,7 +15,7 @@ from semdpo.progress import Progress
 from semdpo.world import grammar, tokenizers
 from semdpo.world.fit import Plan, fit
 
-PLAN = Plan(steps=0, rate=2.5e-3, decay=0.01, warmup=40, hold=0.0, average=0.99, seed=61)
+PLAN = Plan(steps=0, rate=2.5e-3, muon=0.02, decay=0.01, warmup=40, hold=0.3, average=0.99, seed=61)
 BATCH = 64
 WIDTH, LAYERS = 128, 4
 
@@ -44,7 +44,7 @@ def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
 def document(rng: Random) -> str:
     """One text as it stands on a prompt-sharing page: two wordings of a scene, plain or decorated."""
     full = grammar.scene(rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         return grammar.caption(full, rng)[0]
     said = grammar.forget(full, rng)
     first = grammar.wording(said, rng)

@@ -1,4 +1,7 @@
-"""A plain convolutional classifier that has seen the painter's pictures only: it checks the renderer."""
+"""A plain convolutional classifier that has seen the painter's pictures only: it checks the renderer.
+
+It is an instrument, not a part of the pipeline, and the only model that is shown the held-out combinations.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,13 +80,23 @@ def all_right(shown: dict[str, Tensor]) -> Tensor:
     return torch.stack([shown[name] for name in names]).all(0)
 
 
+def _with_held_out(folder: Path, pictures: int) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """The shared pool and a fifth as many pictures of held-out combinations.
+
+    The judge measures composition, so it must be able to see what the models that it measures were never shown.
+    """
+    subjects, images = pool.training_pool(folder, pictures)
+    more = pool.scenes(pictures // 5, pool.TRAIN_SEED, held_out=True)
+    return subjects + more, np.concatenate([images, pool.paint_all(more, pool.TRAIN_SEED + 1000)])
+
+
 def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
     """Train the judge on painted pictures and save it as ``out``; arguments as in `vae.build`.
 
     Returns:
         Accuracy on held-out painted pictures, and on held-out combinations.
     """
-    subjects, images = pool.training_pool(folder, pictures)
+    subjects, images = _with_held_out(folder, pictures)
     torch.manual_seed(PLAN.seed)
     judge = Judge()
 

@@ -53,7 +53,8 @@ def clip_tokenizer() -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
         min_frequency=2,
-        special_tokens=["<|pad|>", "<|startoftext|>", "<|endoftext|>"],
+        # The end token must not have id 2: transformers then pools CLIP texts where the highest id stands.
+        special_tokens=["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,

@@ -1,0 +1,196 @@
+"""The command line: every command is a thin call; whatever is heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semdpo.errors import SemdpoError, StoreError
+from semdpo.progress import quiet_libraries, say
+
+app = typer.Typer(
+    help="Sem-DPO: tune a prompt rewriter for text-to-image models on preferences, weighted by meaning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+world = typer.Typer(help="The embedded tiny world: its models and pictures.", no_args_is_help=True)
+app.add_typer(world, name="world")
+
+DEMO = Path("runs/tiny/train/sem_dpo")
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+]
+Only = Annotated[str | None, typer.Option(help="Run one stage only, such as train or evaluate/dpo.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Make anew the stages that changed, and what follows from them.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME when not given.")]
+PairsFile = Annotated[str, typer.Argument(help="Columns prompt, chosen, rejected: jsonl, csv or parquet.")]
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny.")]
+
+
+@app.command()
+def demo(set_: Overrides = None, only: Only = None, fresh: Fresh = False, out: Out = None) -> None:
+    """Run everything on the embedded tiny world and write a report; the same as: run tiny."""
+    run("tiny", set_, only, fresh, out)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (tiny) or the path of a .yaml file.")],
+    set_: Overrides = None,
+    only: Only = None,
+    fresh: Fresh = False,
+    out: Out = None,
+) -> None:
+    """Run a recipe from prompts to report; started again, it goes on where it stopped."""
+    from semdpo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_ or [])
+    from semdpo import pipeline
+
+    pipeline.run(loaded, out, only=only, fresh=fresh)
+
+
+@app.command()
+def weigh(
+    pairs: PairsFile,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write them: .jsonl, .csv or .parquet.")],
+    encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = "tiny:clip",
+    alpha: Annotated[float, typer.Option(min=0, help="For the summary: weights are exp(-alpha * distance).")] = 4.0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+) -> None:
+    """Measure how far the chosen texts of preference pairs drift from their prompts."""
+    from semdpo.commands.pairs import weigh_file
+
+    weigh_file(pairs, out, encoder, alpha, batch_size)
+
+
+@app.command()
+def train(
+    pairs: PairsFile,
+    model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
+    objective: Annotated[str, typer.Option(help="dpo or sem_dpo.")] = "sem_dpo",
+    alpha: Annotated[float | None, typer.Option(help="Strength of sem_dpo's weight; 4 when not given.")] = None,
+    beta: Annotated[float, typer.Option()] = 0.05,
+    learning_rate: Annotated[float, typer.Option()] = 5e-6,
+    epochs: Annotated[int, typer.Option()] = 1,
+    batch_size: Annotated[int, typer.Option(help="Pairs.")] = 8,
+    max_length: Annotated[int, typer.Option(help="Tokens of prompt and rewrite.")] = 256,
+    warmup_ratio: Annotated[float, typer.Option()] = 0.1,
+    seed: Annotated[int, typer.Option()] = 0,
+    template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
+) -> None:
+    """Train a rewriter on weighed preference pairs."""
+    from semdpo.commands.pairs import train_file
+
+    shared = {
+        "beta": beta,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "warmup_ratio": warmup_ratio,
+        "seed": seed,
+    }
+    train_file(pairs, model, out, objective, alpha, template, shared)
+
+
+@app.command()
+def optimize(
+    prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
+    model: Annotated[str, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")] = "",
+    encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = "tiny:clip",
+    max_distance: Annotated[float | None, typer.Option(help="Refuse rewrites that drift farther.")] = None,
+) -> None:
+    """Rewrite a prompt, and say how far the rewrite drifts from it."""
+    if not model and not DEMO.is_dir():
+        raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
+    from semdpo.optimizer import PromptOptimizer
+    from semdpo.stages.weigh import UNKNOWN_ALLOWED
+
+    found = PromptOptimizer.from_pretrained(model or DEMO, encoder, max_distance=max_distance).optimize(prompt)
+    print(found.rewrite)
+    if not found.kept:
+        say("no rewrite was near enough: this is the prompt itself")
+    elif found.unknown is not None and found.unknown > UNKNOWN_ALLOWED:
+        say(f"drift: not measured, as {encoder} does not know {found.unknown:.0%} of the words; pass --encoder")
+    else:
+        say(f"drift: {found.distance:.3f} (0: means the same; {encoder})")
+
+
+@app.command()
+def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
+    """Draw and judge the held-out prompts of a run with every method."""
+    from semdpo import pipeline
+
+    pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Write the report of a finished run again."""
+    from semdpo import pipeline
+
+    pipeline.run(pipeline.recipe_of(folder), folder, only="report")
+
+
+@world.command("build")
+def world_build(
+    models: Annotated[list[str] | None, typer.Argument(help="Names; all when none is given.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The build folder.")] = Path("world-build"),
+    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 2,
+    ship: Annotated[bool, typer.Option("--ship", help="Then copy all of them into the package.")] = False,
+) -> None:
+    """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
+    from semdpo.world import build
+
+    build.build(models or [], out, jobs)
+    if ship:
+        build.ship(out)
+
+
+@world.command("show")
+def world_show(
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png file.")] = Path("tiny-world.png"),
+) -> None:
+    """Draw a contact sheet: the painter's and tiny:sd's pictures for the same captions."""
+    from semdpo.models.renderer import load_renderer
+    from semdpo.world.show import contact_sheet
+
+    contact_sheet(load_renderer("tiny:sd", guidance=2.5, batch_size=32), out)
+    say(f"wrote {out}")
+
+
+@world.command("card")
+def world_card() -> None:
+    """Print how good each of the tiny world's models is."""
+    card = Path(__file__).parent / "world" / "card.json"
+    if not card.is_file():
+        raise StoreError("the world has no card yet; run `semdpo world build --ship`")
+    for name, record in json.loads(card.read_text(encoding="utf-8")).items():
+        print(name, ", ".join(f"{key} {value}" for key, value in record["quality"].items()), sep=": ")
+
+
+def main() -> None:
+    """Runs a command; an error that a user can cure becomes one sentence and exit code 2."""
+    quiet_libraries()
+    try:
+        app()
+    except SemdpoError as error:
+        say(f"semdpo: {error}")
+        sys.exit(2)
+    except SystemExit as ending:
+        if ending.code == 130:
+            say("stopped; the same command goes on from here")
+        raise
+
+
+if __name__ == "__main__":
+    main()

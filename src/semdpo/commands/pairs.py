@@ -1,0 +1,94 @@
+"""Commands on a user's own preference pairs: for somebody with pairs and no renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from semdpo import files, store
+from semdpo.config import ObjectiveConfig, TrainConfig
+from semdpo.errors import DataError, StoreError
+from semdpo.parts import fingerprint, real_parts
+from semdpo.progress import bar, say
+from semdpo.recipe import options
+from semdpo.records import Curve
+from semdpo.semantics import effective_sample_size, semantic_weight
+from semdpo.stages.weigh import measure, refuse_unknown_words, with_drift
+
+PAPER_ALPHA = 4.0
+
+
+def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: int) -> None:
+    """Writes a file of pairs with their distances; all of the user's other columns are kept.
+
+    Args:
+        pairs: file of columns prompt, chosen, rejected.
+        out: file to write; its suffix says how.
+        encoder: name of the frozen encoder.
+        alpha: for the summary that is printed, ≥ 0.
+        batch_size: texts at a time, ≥ 1.
+
+    Raises:
+        SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
+    """
+    files.check_suffix(out)
+    table = files.read_table(pairs)
+    rows = files.pairs_of(table)
+    fingerprint(encoder)  # an unknown name is told before torch is imported
+    model = real_parts().encoder(encoder)
+    with bar("measuring drift") as progress:
+        drift = measure(rows, model, batch_size, progress)
+    refuse_unknown_words(drift, encoder)
+    files.write_pairs(out, with_drift(rows, drift), table.columns)
+    weights = semantic_weight(drift.distance, alpha)
+    unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"
+    print(f"{len(rows)} pairs → {out}")
+    print(f"distance of prompt and chosen: mean {drift.distance.mean():.3f}, largest {drift.distance.max():.3f}")
+    print(f"weight at alpha {alpha:g}: mean {weights.mean():.3f}")
+    print(f"effective sample size: {effective_sample_size(weights):.0f} of {len(rows)}")
+    print(f"unknown words: {unknown}; pairs longer than the encoder reads: {int(drift.truncated.sum())}")
+
+
+def train_file(
+    pairs: str,
+    model: str,
+    out: Path,
+    objective: str,
+    alpha: float | None,
+    template: str | None,
+    shared: Mapping[str, float | int],
+) -> None:
+    """Trains a rewriter on a file of pairs and writes its folder.
+
+    Args:
+        pairs: file of columns prompt, chosen, rejected, and distance for sem_dpo.
+        model: the rewriter to start from.
+        out: folder to write; must not exist.
+        objective: ``dpo`` or ``sem_dpo``.
+        alpha: strength of the weight; None is 4 for sem_dpo.
+        template: with ``{prompt}`` in it; None takes the model's own.
+        shared: the other settings of ``TrainConfig``.
+
+    Raises:
+        SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
+    """
+    if alpha is None and objective == "sem_dpo":
+        alpha = PAPER_ALPHA
+    goal = options(ObjectiveConfig, **{"name": objective} | ({} if alpha is None else {"alpha": alpha}))
+    if out.exists():
+        raise StoreError(f"{out} is there already; remove it or choose another folder")
+    rows = files.read_pairs(pairs)
+    if goal.name == "sem_dpo" and any(row.distance is None for row in rows):
+        raise DataError(f"{pairs} has rows without a distance; run `semdpo weigh {pairs} -o weighed.parquet` first")
+    fingerprint(model)
+    from semdpo.models.names import resolve
+    from semdpo.models.rewriter import load_template
+
+    used = load_template(resolve(model).folder()) if template is None else template
+    config = options(TrainConfig, methods={goal.name: goal.model_dump()}, template=used, **shared)
+    work = store.start_model(out)
+    with bar("training") as progress:
+        curves = real_parts().train(rows, model, goal, config, work, progress)
+    files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
+    work.replace(out)
+    say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")

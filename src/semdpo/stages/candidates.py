@@ -1,0 +1,75 @@
+"""Stage 3: several rewrites of every prompt, drawn from the SFT rewriter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from semdpo.config import CandidatesConfig
+from semdpo.protocols import Rewriter
+from semdpo.records import Candidate, Prompt, content_id, content_seed
+
+
+@runtime_checkable
+class FlaggingRewriter(Protocol):
+    """A rewriter that tells which rewrites met its token budget before they had ended."""
+
+    def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
+        """``n`` rewrites for each prompt, each with its flag."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateCounts:
+    """What became of the rewrites that were drawn: kept + duplicates + empty = drawn."""
+
+    kept: int
+    duplicates: int
+    empty: int
+    truncated: int
+    prompts_without: int
+
+
+def sample(
+    prompts: Sequence[Prompt], rewriter: Rewriter, config: CandidatesConfig
+) -> tuple[list[Candidate], CandidateCounts]:
+    """Draws ``config.n`` rewrites of each prompt and keeps the distinct ones.
+
+    The random seed is made of the configured one and the prompts' ids, so it belongs to what is in the batch and not
+    to where the batch stands. White space is normalised; a rewrite may repeat the prompt itself.
+
+    Args:
+        prompts: of one shard.
+        rewriter: draws.
+        config: how many, and the seed.
+
+    Returns:
+        The candidates in the order of the prompts, and what was dropped.
+    """
+    if not prompts:
+        return [], CandidateCounts(0, 0, 0, 0, 0)
+    seed = content_seed("candidates", str(config.seed), *(prompt.prompt_id for prompt in prompts))
+    kept: list[Candidate] = []
+    duplicates = empty = without = 0
+    for prompt, rewrites in zip(prompts, _draw(prompts, rewriter, config.n, seed), strict=True):
+        distinct: set[str] = set()
+        for index, (rewrite, cut) in enumerate(rewrites):
+            text = " ".join(rewrite.split())
+            if not text:
+                empty += 1
+            elif text in distinct:
+                duplicates += 1
+            else:
+                distinct.add(text)
+                identity = content_id(prompt.prompt_id, text)
+                kept.append(Candidate(identity, prompt.prompt_id, prompt.prompt, text, index, seed, cut))
+        without += not distinct
+    return kept, CandidateCounts(len(kept), duplicates, empty, sum(c.truncated for c in kept), without)
+
+
+def _draw(prompts: Sequence[Prompt], rewriter: Rewriter, n: int, seed: int) -> list[list[tuple[str, bool]]]:
+    texts = [prompt.prompt for prompt in prompts]
+    if isinstance(rewriter, FlaggingRewriter):
+        return rewriter.rewrite_flagged(texts, n, seed)
+    return [[(text, False) for text in rewrites] for rewrites in rewriter.rewrite(texts, n, seed)]

@@ -1,0 +1,86 @@
+"""Stage 4: draw every candidate, and score the picture against what the user asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from semdpo.config import LabelConfig
+from semdpo.errors import DataError
+from semdpo.progress import Progress, silent
+from semdpo.protocols import Renderer, Scorer
+from semdpo.records import Candidate, Score, content_seed
+
+
+@runtime_checkable
+class FlaggingRenderer(Protocol):
+    """A renderer that tells which texts are longer than it reads."""
+
+    def too_long(self, prompts: Sequence[str]) -> Sequence[bool]:
+        """A flag for each text."""
+        ...
+
+
+def label(
+    candidates: Sequence[Candidate],
+    renderer: Renderer,
+    scorer: Scorer,
+    config: LabelConfig,
+    progress: Progress = silent,
+) -> list[Score]:
+    """Scores candidates; all those of one prompt are drawn with one image seed, so that only words differ.
+
+    Equal (rewrite, seed) are drawn once. The judge sees the *user's* prompt, never the rewrite.
+
+    Args:
+        candidates: of one shard.
+        renderer: draws.
+        scorer: judges.
+        config: names, batch size and seed.
+        progress: told after every batch.
+
+    Returns:
+        One score for each candidate, in their order; ``truncated`` when the judge could not read the prompt, or the
+        renderer the rewrite, to its end.
+
+    Raises:
+        DataError: the judge gave a score that is not finite; the candidates are named.
+    """
+    seeds = [content_seed("label", str(config.seed), candidate.prompt_id) for candidate in candidates]
+    distinct: dict[tuple[str, int, str], tuple[float, bool]] = {}
+    for candidate, seed in zip(candidates, seeds, strict=True):
+        distinct.setdefault((candidate.rewrite, seed, candidate.prompt), (math.nan, False))
+    for start, batch in _batches(list(distinct), config.batch_size):
+        images = renderer.render([rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
+        scores = scorer.score(images, [prompt for _, _, prompt in batch])
+        too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
+        for key, value, cut, long in zip(batch, scores.values, scores.truncated, too_long, strict=True):
+            distinct[key] = float(value), bool(cut) or long
+        progress(start + len(batch), len(distinct))
+    rows = []
+    for candidate, seed in zip(candidates, seeds, strict=True):
+        value, cut = distinct[candidate.rewrite, seed, candidate.prompt]
+        rows.append(Score(candidate.candidate_id, config.scorer, value, seed, cut))
+    _refuse_broken(rows)
+    return rows
+
+
+def _too_long(renderer: Renderer, rewrites: Sequence[str]) -> list[bool]:
+    if isinstance(renderer, FlaggingRenderer):
+        return [bool(flag) for flag in renderer.too_long(rewrites)]
+    return [False] * len(rewrites)
+
+
+def _batches(keys: list[tuple[str, int, str]], size: int) -> Iterator[tuple[int, list[tuple[str, int, str]]]]:
+    for start in range(0, len(keys), size):
+        yield start, keys[start : start + size]
+
+
+def _refuse_broken(rows: Sequence[Score]) -> None:
+    broken = [row.candidate_id for row in rows if not math.isfinite(row.score)]
+    if broken:
+        raise DataError(
+            f"{rows[0].scorer} gave scores that are not finite to candidates {', '.join(broken[:5])}"
+            f"{' …' if len(broken) > 5 else ''}; try label.renderer.precision=float32, or another scorer"
+        )

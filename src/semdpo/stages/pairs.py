@@ -1,0 +1,88 @@
+"""Stage 5: of every prompt's candidates, the best-scored against the worst-scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from semdpo.config import PairsConfig
+from semdpo.errors import DataError
+from semdpo.records import Candidate, Pair, Score, content_id
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """What became of the prompts; each is counted once, so the sum is the number of prompts that have candidates.
+
+    Attributes:
+        kept: best and worst make a pair.
+        tied: best and worst have equal scores.
+        below_margin: they differ, by less than the margin.
+        single: the prompt has one distinct candidate only.
+    """
+
+    kept: int
+    tied: int
+    below_margin: int
+    single: int
+
+
+def choose(
+    candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig
+) -> tuple[list[Pair], PairCounts]:
+    """Pairs the best candidate of each prompt with the worst; among equal scores the lowest id is taken.
+
+    Args:
+        candidates: of all prompts.
+        scores: one for each candidate, in any order.
+        config: the margin.
+
+    Returns:
+        The pairs, in the order in which their prompts first appear, and the counts.
+
+    Raises:
+        DataError: a score is not a number, or a candidate has none; the candidates are named.
+    """
+    values = {score.candidate_id: score.score for score in scores}
+    _check(candidates, values)
+    groups: dict[str, dict[str, Candidate]] = {}
+    for candidate in candidates:
+        groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
+    pairs: list[Pair] = []
+    tied = below = single = 0
+    for group in groups.values():
+        ids = sorted(group)
+        best = max(ids, key=values.__getitem__)  # max and min keep the first of equals, which has the lowest id
+        worst = min(ids, key=values.__getitem__)
+        difference = values[best] - values[worst]
+        if len(ids) == 1:
+            single += 1
+        elif difference == 0:
+            tied += 1
+        elif difference < config.margin:
+            below += 1
+        else:
+            pairs.append(_pair(group[best], group[worst], values))
+    return pairs, PairCounts(len(pairs), tied, below, single)
+
+
+def _pair(best: Candidate, worst: Candidate, values: dict[str, float]) -> Pair:
+    return Pair(
+        pair_id=content_id(best.prompt, best.rewrite, worst.rewrite),
+        prompt=best.prompt,
+        chosen=best.rewrite,
+        rejected=worst.rewrite,
+        chosen_score=values[best.candidate_id],
+        rejected_score=values[worst.candidate_id],
+    )
+
+
+def _check(candidates: Sequence[Candidate], values: dict[str, float]) -> None:
+    for what, bad in (
+        ("have no score", [c.candidate_id for c in candidates if c.candidate_id not in values]),
+        ("have scores that are not a number", [key for key, value in values.items() if math.isnan(value)]),
+    ):
+        if bad:
+            named = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
+            raise DataError(f"candidates {named} {what}; label them again (--only label --fresh)")

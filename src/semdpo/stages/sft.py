@@ -1,0 +1,67 @@
+"""Stage 2: a language model learns, from examples, what a rewrite looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from semdpo.config import SFTConfig
+from semdpo.errors import DataError
+from semdpo.models.loading import quiet
+from semdpo.models.names import resolve
+from semdpo.models.rewriter import load_causal
+from semdpo.progress import Progress
+from semdpo.records import Curve
+from semdpo.training.batches import encode, refuse_too_long
+from semdpo.training.folder import renamed_at_the_end, save
+from semdpo.training.trainer import SupervisedTrainer, arguments
+
+WARMUP = 0.1  # share of the steps
+
+
+def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
+    """Trains on ``template + " " + rewrite + end token``; only rewrite and end token are learnt.
+
+    Args:
+        pairs: (prompt, rewrite).
+        config: the model to start from, and how.
+        output: the trained rewriter's folder, written whole or not at all.
+        progress: told after every step.
+
+    Returns:
+        Curves ``loss`` and ``learning_rate``, from step 0 (before the first update) on.
+
+    Raises:
+        DataError: there are no pairs, a text is empty, a sequence is too long, or the loss is not finite.
+        ModelError: the model cannot be loaded.
+        StoreError: the output cannot be written.
+    """
+    if not pairs:
+        raise DataError("there are no rewrites to learn from; give a file with columns prompt and rewrite")
+    prompts, rewrites = [each for each, _ in pairs], [each for _, each in pairs]
+    for row, (prompt, rewrite) in enumerate(pairs, start=1):
+        if not prompt.strip() or not rewrite.strip():
+            raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
+    model, tokenizer = load_causal(resolve(config.model).folder())
+    sequences = encode(tokenizer, config.template, prompts, rewrites)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    refuse_too_long(sequences, [f"row {i}" for i in range(1, len(pairs) + 1)], config.max_length, positions)
+    with renamed_at_the_end(output) as folder:
+        with quiet():
+            args = arguments(
+                folder,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                steps=config.steps,
+                warmup_ratio=WARMUP,
+                seed=config.seed,
+            )
+            trainer = SupervisedTrainer(model, args, sequences, tokenizer.pad_token_id, "sft", progress)
+            trainer.train()
+        settings = {
+            "started from": config.model,
+            "examples": len(pairs),
+            **config.model_dump(exclude={"model", "file"}),
+        }
+        save(folder, model, tokenizer, config.template, "SFT", settings)
+    return trainer.curves

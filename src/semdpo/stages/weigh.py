@@ -1,0 +1,114 @@
+"""Stage 6: how far rewrites drift from their prompt, d(x, y) = 1 − cos(e(x), e(y)) (Sem-DPO, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from semdpo.errors import DataError
+from semdpo.progress import Progress, silent
+from semdpo.protocols import TextEncoder
+from semdpo.records import Pair
+from semdpo.semantics import cosine_distance
+
+UNKNOWN_ALLOWED = 0.2
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What an encoder says about pairs.
+
+    Attributes:
+        distance: of prompt and chosen, [n].
+        rejected_distance: of prompt and rejected, [n].
+        truncated: whether the encoder could not read the prompt, the chosen or the rejected to its end, [n].
+        unknown: mean share of words that the encoder has never seen, over all texts; None when it cannot tell.
+    """
+
+    distance: NDArray[np.float64]
+    rejected_distance: NDArray[np.float64]
+    truncated: NDArray[np.bool_]
+    unknown: float | None
+
+
+def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, progress: Progress = silent) -> Drift:
+    """Embeds every distinct text once and takes the distances.
+
+    Args:
+        pairs: at least one.
+        encoder: the frozen encoder e.
+        batch_size: texts at a time.
+        progress: told after every batch.
+
+    Raises:
+        DataError: there are no pairs, or an embedding is not finite.
+    """
+    if not pairs:
+        raise DataError("there are no pairs to weigh; lower pairs.margin or give more prompts")
+    texts = list(dict.fromkeys(text for p in pairs for text in (p.prompt, p.chosen, p.rejected)))
+    batches = []
+    for start in range(0, len(texts), batch_size):
+        batches.append(encoder.encode(texts[start : start + batch_size]))
+        progress(min(start + batch_size, len(texts)), len(texts))
+    row = {text: i for i, text in enumerate(texts)}
+    prompt, chosen, rejected = (
+        np.array([row[text] for text in column])
+        for column in zip(*((p.prompt, p.chosen, p.rejected) for p in pairs), strict=True)
+    )
+    vectors = np.concatenate([batch.vectors for batch in batches])
+    if not np.isfinite(vectors).all():
+        bad = texts[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
+        raise DataError(f"the encoder gives no finite embedding of {bad[:80]!r}; use another encoder or precision")
+    cut = np.concatenate([batch.truncated for batch in batches])
+    shares = [batch.unknown for batch in batches if batch.unknown is not None]
+    return Drift(
+        cosine_distance(vectors[prompt], vectors[chosen]),
+        cosine_distance(vectors[prompt], vectors[rejected]),
+        cut[prompt] | cut[chosen] | cut[rejected],
+        float(np.concatenate(shares).mean()) if shares else None,
+    )
+
+
+def refuse_unknown_words(drift: Drift, name: str) -> None:
+    """Refuses distances of words that the encoder has never seen: they would mean nothing.
+
+    Args:
+        drift: as measured.
+        name: the encoder's.
+
+    Raises:
+        DataError: on average, more than a fifth of the words are unknown.
+    """
+    if drift.unknown is not None and drift.unknown > UNKNOWN_ALLOWED:
+        raise DataError(
+            f"{name} knows only its world's words: {drift.unknown:.0%} of the words here are unknown; "
+            "pass --encoder (in a recipe: weigh.encoder) with a CLIP or a sentence-transformers model"
+        )
+
+
+def with_drift(pairs: Sequence[Pair], drift: Drift) -> list[Pair]:
+    """The pairs with their distances filled in."""
+    columns = zip(pairs, drift.distance, drift.rejected_distance, drift.truncated, strict=True)
+    return [
+        replace(pair, distance=float(d), rejected_distance=float(r), truncated=bool(cut)) for pair, d, r, cut in columns
+    ]
+
+
+def weigh(
+    pairs: Sequence[Pair],
+    encoder: TextEncoder,
+    batch_size: int = 64,
+    name: str = "the encoder",
+    progress: Progress = silent,
+) -> list[Pair]:
+    """Measures pairs and fills in ``distance``, ``rejected_distance`` and ``truncated``.
+
+    Raises:
+        DataError: there are no pairs, or the encoder does not know their words.
+    """
+    drift = measure(pairs, encoder, batch_size, progress)
+    refuse_unknown_words(drift, name)
+    return with_drift(pairs, drift)

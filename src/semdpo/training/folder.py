@@ -1,0 +1,83 @@
+"""A trained rewriter's folder: an ordinary transformers model, with its template and a short model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from semdpo.errors import StoreError
+from semdpo.models.loading import quiet
+from semdpo.models.rewriter import SETTINGS
+
+_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [semdpo, text-to-image, prompt-optimization]
+---
+
+# Prompt rewriter ({method})
+
+Rewrites short prompts for text-to-image models. It reads `{template}` and continues with the rewrite.
+
+    import semdpo
+    semdpo.PromptOptimizer.from_pretrained("path/to/this/folder").optimize("a red ball")
+
+| setting | value |
+| --- | --- |
+{rows}
+"""
+
+
+@contextmanager
+def renamed_at_the_end(output: Path) -> Iterator[Path]:
+    """A temporary folder beside ``output``, which takes its place when all went well and is removed otherwise.
+
+    Args:
+        output: absent, empty, or an earlier rewriter's folder, which is replaced.
+
+    Raises:
+        StoreError: ``output`` holds something else, or cannot be written.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / SETTINGS).is_file()):
+        raise StoreError(f"'{output}' holds something that is not a rewriter; name another output folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    except OSError as error:
+        raise StoreError(f"'{output.parent}' cannot be written ({error.strerror}); name another folder") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's are for the owner only
+        if output.is_dir():
+            shutil.rmtree(output)
+        temporary.rename(output)
+    except OSError as error:
+        raise StoreError(f"'{output}' cannot be written ({error.strerror}); free some space or name another") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def save(folder: Path, model: Any, tokenizer: Any, template: str, method: str, settings: Mapping[str, Any]) -> None:
+    """Writes everything that ``load_rewriter`` and other tools need.
+
+    Args:
+        folder: exists.
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        template: that it was trained with.
+        method: for the card's title.
+        settings: for the card's table.
+    """
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    (folder / SETTINGS).write_text(json.dumps({"template": template}, indent=2) + "\n", encoding="utf-8")
+    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    card = _CARD.format(method=method, template=template, rows=rows)
+    (folder / "README.md").write_text(card, encoding="utf-8")

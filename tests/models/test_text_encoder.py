@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, CLIPModel
+
+from semdpo.errors import ModelError
+from semdpo.models.text_encoder import load_text_encoder
+from semdpo.protocols import TextEncoder
+from tests import tiny_models
+
+TEXTS = ["a red ball", "two cats on a mat", "red"]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.clip(tmp_path_factory.mktemp("clip") / "model")
+
+
+@pytest.fixture(scope="module")
+def sentence(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sentence_transformers")
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    root = tmp_path_factory.mktemp("sentence")
+    tokenizer = tiny_models.bert_tokenizer(24)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+    )
+    BertModel(config).save_pretrained(root / "bert")
+    tokenizer.save_pretrained(root / "bert")
+    words = Transformer(str(root / "bert"), max_seq_length=24)
+    SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(root / "model"), create_model_card=False)
+    return root / "model"
+
+
+def test_clip_gives_unit_vectors_of_its_projected_text(
+    clip: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load_text_encoder(str(clip), batch_size=2)
+    assert isinstance(encoder, TextEncoder)
+    found = encoder.encode(TEXTS)
+    assert found.vectors.dtype == np.float32
+    assert found.unknown is None
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+    model = CLIPModel.from_pretrained(clip).eval()
+    tokenizer = tiny_models.clip_tokenizer()
+    for text, vector in zip(TEXTS, found.vectors, strict=True):
+        with torch.no_grad():
+            ids = tokenizer(text, return_tensors="pt")["input_ids"]
+            hidden = model.text_model(input_ids=ids).last_hidden_state[0, -1]
+            wanted = model.text_projection(hidden)
+        np.testing.assert_allclose(vector, (wanted / wanted.norm()).numpy(), atol=1e-6)
+
+
+def test_clip_flags_what_it_cuts(
+    clip: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fits = "x" * (tiny_models.CLIP_LENGTH - 2)
+    found = load_text_encoder(str(clip)).encode([fits, fits + "x", "short", fits + "y"])
+    assert found.truncated.tolist() == [False, True, False, True]
+    np.testing.assert_allclose(found.vectors[1], found.vectors[3], atol=1e-6)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+def test_a_vocabulary_tells_the_share_of_unknown_words(tmp_path: Path) -> None:
+    folder = tiny_models.clip(tmp_path)
+    (folder / "vocabulary.json").write_text(json.dumps(["a", "red", "ball"]))
+    texts = ["A red, red ball!", "a purple ball", "zwei Bälle", "12 + 3", ""]
+    unknown = load_text_encoder(str(folder)).encode(texts).unknown
+    assert unknown is not None
+    np.testing.assert_allclose(unknown, [0, 1 / 3, 1, 0, 0], rtol=1e-6)
+    (folder / "vocabulary.json").write_text("{}")
+    with pytest.raises(ModelError, match="must hold a list of words"):
+        load_text_encoder(str(folder))
+
+
+def test_no_texts_give_no_vectors(clip: Path) -> None:
+    assert load_text_encoder(str(clip)).encode([]).vectors.shape == (0, 16)
+
+
+def test_a_sentence_transformers_model(
+    sentence: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = load_text_encoder(str(sentence), batch_size=2)
+    found = encoder.encode([*TEXTS, "long " * 30, TEXTS[0]])
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(found.vectors[4], found.vectors[0], atol=1e-5)
+    assert found.truncated.tolist() == [False, False, False, True, False]
+    assert found.unknown is None
+    assert encoder.encode(TEXTS[:1]).vectors.shape == (1, 32)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.messages == []
+
+
+def test_without_sentence_transformers_the_cure_is_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ModelError, match=r"pip install 'semdpo\[sentence\]'"):
+        load_text_encoder(str(tmp_path))
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"\(gpt2\) cannot encode texts"):
+        load_text_encoder(str(tiny_models.gpt2(tmp_path)))

@@ -1,0 +1,63 @@
+"""Stage 3: distinct rewrites, seeded by content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from semdpo.config import CandidatesConfig
+from semdpo.records import Prompt, content_id
+from semdpo.stages.candidates import CandidateCounts, sample
+
+PROMPTS = [Prompt.of("a cat", "s", "train"), Prompt.of("a dog", "s", "train")]
+CONFIG = CandidatesConfig(n=4)
+
+
+class Scripted:
+    def __init__(self, rows: list[list[str]]) -> None:
+        self.rows, self.seeds = rows, list[int]()
+
+    def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
+        self.seeds.append(seed)
+        assert n == 4
+        return self.rows[: len(prompts)]
+
+
+class Flagging(Scripted):
+    def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
+        return [[(text, len(text) > 6) for text in row] for row in self.rows]
+
+
+def test_duplicates_and_empty_rewrites_are_dropped_and_counted() -> None:
+    rewriter = Scripted([["a  cat", "a cat", " \n", "a cat, oil"], ["", " ", "", ""]])
+    rows, counts = sample(PROMPTS, rewriter, CONFIG)
+    assert [(r.rewrite, r.index, r.prompt, r.truncated) for r in rows] == [
+        ("a cat", 0, "a cat", False),
+        ("a cat, oil", 3, "a cat", False),
+    ]
+    assert counts == CandidateCounts(kept=2, duplicates=1, empty=5, truncated=0, prompts_without=1)
+    assert counts.kept + counts.duplicates + counts.empty == 8
+    assert rows[0].candidate_id == content_id(PROMPTS[0].prompt_id, "a cat")
+    assert rows[0].seed == rewriter.seeds[0]
+
+
+def test_rewrites_that_met_the_budget_are_flagged() -> None:
+    rows, counts = sample(PROMPTS, Flagging([["short", "much longer", "x", "y"], ["a", "b", "c", "d"]]), CONFIG)
+    assert [r.rewrite for r in rows if r.truncated] == ["much longer"]
+    assert counts.truncated == 1
+
+
+def test_the_seed_is_made_of_content() -> None:
+    rewriter = Scripted([["a", "b", "c", "d"]] * 2)
+    for prompts, config in (
+        (PROMPTS, CONFIG),
+        (PROMPTS, CONFIG),
+        (PROMPTS[:1], CONFIG),
+        (PROMPTS, CandidatesConfig(n=4, seed=1)),
+    ):
+        sample(prompts, rewriter, config)
+    assert rewriter.seeds[0] == rewriter.seeds[1]
+    assert len(set(rewriter.seeds)) == 3
+
+
+def test_no_prompts_no_candidates() -> None:
+    assert sample([], Scripted([]), CONFIG) == ([], CandidateCounts(0, 0, 0, 0, 0))

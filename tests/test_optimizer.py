@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semdpo.errors import ConfigError, DataError
+from semdpo.optimizer import Optimized, PromptOptimizer
+from semdpo.protocols import Embeddings
+from tests import tiny_models
+
+ANGLES = {"a cat": 0.0, "a cat, art": 0.2, "a fat cat": 0.5, "a dog": 1.5}
+DISTANCES = {text: 1 - np.cos(angle) for text, angle in ANGLES.items()}
+
+
+class Says:
+    """A rewriter that says what it was told to."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = list(texts)
+        self.asked: list[int] = []
+
+    def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
+        self.asked.append(n)
+        return [self.texts for _ in prompts]
+
+
+class Angles:
+    """An encoder that knows four texts, and has never seen the word dog."""
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        angles = [ANGLES[text] for text in texts]
+        vectors = np.array([[np.cos(a), np.sin(a)] for a in angles], np.float32)
+        unknown = np.array(["dog" in text for text in texts], np.float32) / 2
+        return Embeddings(vectors, np.zeros(len(texts), np.bool_), unknown)
+
+
+def _run(greedy: Says, sampling: Says, max_distance: float | None) -> Optimized:
+    return PromptOptimizer(greedy, sampling, Angles(), max_distance=max_distance).optimize(" a cat ")
+
+
+def _check(found: Optimized, rewrite: str, unknown: float, kept: bool) -> None:
+    assert (found.prompt, found.rewrite, found.unknown, found.kept) == ("a cat", rewrite, unknown, kept)
+    assert found.distance == pytest.approx(DISTANCES[rewrite], abs=1e-6)
+
+
+def test_without_a_guard_the_most_probable_rewrite_is_taken() -> None:
+    sampling = Says("a cat, art")
+    _check(_run(Says("a dog"), sampling, None), "a dog", 0.5, kept=True)
+    assert sampling.asked == []
+
+
+def test_a_near_rewrite_passes_the_guard() -> None:
+    sampling = Says("a cat")
+    _check(_run(Says("a cat, art"), sampling, 0.1), "a cat, art", 0.0, kept=True)
+    assert sampling.asked == []
+
+
+def test_the_nearest_of_others_replaces_one_that_drifts() -> None:
+    sampling = Says("a fat cat", "", "a cat, art", "a dog")
+    _check(_run(Says("a dog"), sampling, 0.2), "a cat, art", 0.0, kept=True)
+    assert sampling.asked == [8]
+
+
+def test_the_users_prompt_comes_back_when_all_drift() -> None:
+    _check(_run(Says("a dog"), Says("a fat cat", "a dog"), 0.05), "a cat", 0.0, kept=False)
+
+
+def test_an_empty_rewrite_is_none() -> None:
+    _check(_run(Says(""), Says("a cat"), None), "a cat", 0.0, kept=False)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(DataError, match="prompt is empty"):
+        PromptOptimizer(Says(""), Says(""), Angles()).optimize("  ")
+    with pytest.raises(ConfigError, match="from 0 to 2, not 3"):
+        PromptOptimizer(Says(""), Says(""), Angles(), max_distance=3)
+    with pytest.raises(ConfigError, match="candidates must be at least 1"):
+        PromptOptimizer(Says(""), Says(""), Angles(), candidates=0)
+
+
+def test_real_models(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rewriter, encoder = tiny_models.gpt2(tmp_path / "gpt2"), tiny_models.clip(tmp_path / "clip")
+    (encoder / "vocabulary.json").write_text(json.dumps(["a"]))
+    capfd.readouterr()
+    found = PromptOptimizer.from_pretrained(rewriter, encoder=str(encoder)).optimize("a cat")
+    assert found.kept
+    assert found.rewrite != "a cat"
+    assert 0 <= found.distance <= 2
+    assert found.unknown is not None
+    assert found.unknown >= 0.5
+    guarded = PromptOptimizer.from_pretrained(rewriter, encoder=str(encoder), max_distance=0.0).optimize("a cat")
+    assert guarded == Optimized("a cat", "a cat", 0.0, 0.5, kept=False)
+    assert capfd.readouterr() == ("", "")

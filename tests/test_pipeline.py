@@ -1,0 +1,345 @@
+"""Whole runs with stand-ins for the models: resumed, repeated, refused. As a script, it is the one that is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semdpo import pipeline, store
+from semdpo.config import DecodingConfig, ObjectiveConfig, Recipe, RendererConfig, SFTConfig, TrainConfig
+from semdpo.errors import ConfigError, DataError, ModelError, StoreError
+from semdpo.parts import Parts
+from semdpo.progress import Progress
+from semdpo.protocols import Embeddings, ScoreBatch
+from semdpo.recipe import load_recipe
+from semdpo.records import Candidate, Curve, EvaluationRow, Pair, Score, content_seed
+
+# ------------------------------------------------------------------------------------------------- stand-ins
+
+
+class Rewriter:
+    def __init__(self, folder: Path) -> None:
+        self.weights = (folder / "weights.txt").read_text()
+
+    def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
+        def one(prompt: str, index: int) -> str:
+            return f"{prompt}, style {content_seed(prompt, str(index), str(seed), self.weights) % 7}"
+
+        return [[one(prompt, index) for index in range(n)] for prompt in prompts]
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+
+class Renderer:
+    def __init__(self, delay: float) -> None:
+        self.delay, self.calls = delay, 0
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        self.calls += 1
+        time.sleep(self.delay)
+        seeds = [content_seed(prompt, str(seed)) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return [Image.fromarray(np.random.default_rng(s).integers(0, 255, (8, 8, 3), np.uint8)) for s in seeds]
+
+
+class Scorer:
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+        values = [np.asarray(image).mean() + len(prompt) for image, prompt in zip(images, prompts, strict=True)]
+        return ScoreBatch(np.array(values, np.float32), np.zeros(len(prompts), bool))
+
+
+class Encoder:
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        rows = [np.random.default_rng(content_seed(text)).normal(size=8) for text in texts]
+        vectors = np.array([row / np.linalg.norm(row) for row in rows], np.float32)
+        return Embeddings(vectors, np.zeros(len(texts), bool))
+
+
+def _fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
+    (output / "weights.txt").write_text(f"sft {len(pairs)} {config.seed}")
+    return [Curve("sft", step, "loss", 1 / (step + 1)) for step in range(3)]
+
+
+def _train(
+    pairs: Sequence[Pair],
+    model: str,
+    objective: ObjectiveConfig,
+    config: TrainConfig,
+    output: Path,
+    progress: Progress,
+) -> list[Curve]:
+    started = (Path(model) / "weights.txt").read_text()
+    (output / "weights.txt").write_text(f"{started} {objective.name} {objective.alpha} {len(pairs)}")
+    return [Curve(objective.name, step, "loss", 0.7 / (step + 1)) for step in range(3)]
+
+
+def _parts(delay: float = 0.0) -> Parts:
+    renderer = Renderer(delay)
+
+    def make_renderer(config: RendererConfig) -> Renderer:
+        return renderer
+
+    def make_rewriter(folder: Path, decoding: DecodingConfig) -> Rewriter:
+        return Rewriter(folder)
+
+    return Parts(
+        fine_tune=_fine_tune,
+        train=_train,
+        rewriter=make_rewriter,
+        renderer=make_renderer,
+        scorer=lambda name, batch_size: Scorer(),
+        encoder=lambda name: Encoder(),
+        fingerprint=lambda name: name,
+    )
+
+
+def _recipe(folder: Path, *overrides: str) -> Recipe:
+    files = {"ask": [f"a thing {i}" for i in range(20)], "held": [f"another {i}" for i in range(6)]}
+    for name, lines in files.items():
+        if not (folder / f"{name}.txt").exists():
+            (folder / f"{name}.txt").write_text("\n".join(lines))
+    (folder / "rewrites.jsonl").write_text('{"prompt": "a", "rewrite": "b"}\n')
+    settings = [
+        f"prompts.file={folder}/ask.txt",
+        f"prompts.test_file={folder}/held.txt",
+        f"sft.file={folder}/rewrites.jsonl",
+        "candidates.shard_size=4",
+        "label.shard_size=4",
+        "label.batch_size=4",
+        "evaluate.shard_size=4",
+        "evaluate.keep_images=5",
+    ]
+    return load_recipe("tiny", [*settings, *overrides])
+
+
+def _files(run: Path) -> dict[str, bytes]:
+    """All files that must not depend on how often a run was interrupted."""
+    ignored = {"timing.json", ".lock"}
+    return {
+        path.relative_to(run).as_posix(): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name not in ignored and "report" not in path.parts
+    }
+
+
+def _run_without_report(recipe: Recipe, run: Path, parts: Parts, last: str = "evaluate") -> None:
+    """Drawing the report's plots takes longer than all the rest."""
+    for stage in ("prompts", "sft", "candidates", "label", "pairs", "weigh", "train", "evaluate"):
+        pipeline.run(recipe, run, only=stage, parts=parts)
+        if stage == last:
+            return
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an undisturbed run in ``run``; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    pipeline.run(_recipe(folder), folder / "run", parts=_parts())
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- tests
+
+
+def test_a_run_makes_every_stage(finished: Path) -> None:
+    run = finished / "run"
+    candidates = store.read_rows(run / "candidates", Candidate)
+    scores = store.read_rows(run / "label", Score)
+    assert [c.candidate_id for c in candidates] == [s.candidate_id for s in scores]
+    assert len(list((run / "label").glob("part-*.parquet"))) == 5
+    counts = store.row_counts(run / "candidates")
+    assert counts["kept"] + counts["duplicates"] + counts["empty"] == 20 * 4
+    assert counts["duplicates"] > 0
+    pairs = store.read_rows(run / "weigh", Pair)
+    counted = store.row_counts(run / "pairs")
+    assert counted["kept"] == counted["rows"] == len(pairs)
+    assert sum(counted[name] for name in ("kept", "tied", "below_margin", "single")) == 20
+    assert all(pair.distance is not None for pair in pairs)
+    rows = {m: store.read_rows(run / "evaluate" / m, EvaluationRow) for m in ("human", "sft", "dpo", "sem_dpo")}
+    assert {len(each) for each in rows.values()} == {6 * 2}
+    assert [r.image_seed for r in rows["dpo"]] == [r.image_seed for r in rows["sem_dpo"]]
+    assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept pictures are counted over shards"
+    assert all(r.rewrite == r.prompt for r in rows["human"])
+    assert rows["dpo"][0].rewrite != rows["sem_dpo"][0].rewrite
+    curves = store.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
+    assert {c.method for c in curves} == {"sem_dpo"}
+    page = pipeline.report_path(run).read_text()
+    assert "Sem-DPO on the embedded tiny world" in page
+
+
+def test_two_runs_are_identical(finished: Path, tmp_path: Path) -> None:
+    _run_without_report(_recipe(finished), tmp_path / "again", _parts())
+    again, first = _files(tmp_path / "again"), _files(finished / "run")
+    assert again.keys() == first.keys()
+    assert len(again) > 30
+    assert [name for name in again if again[name] != first[name]] == []
+
+
+def test_a_finished_run_loads_no_model_and_changes_nothing(finished: Path) -> None:
+    before = _files(finished / "run")
+
+    def never(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    idle = replace(_parts(), renderer=never, scorer=never, encoder=never, rewriter=never, train=never, fine_tune=never)
+    pipeline.run(_recipe(finished), finished / "run", parts=idle)
+    assert _files(finished / "run") == before
+
+
+def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    victim = subprocess.Popen([sys.executable, __file__, str(finished), str(run), "0.1"], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "label" / "part-00001.parquet").is_file():
+            assert time.monotonic() < deadline
+            assert victim.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+        with pytest.raises(StoreError, match=f"in use by process {victim.pid}"):
+            pipeline.run(_recipe(finished), run, parts=_parts())
+    finally:
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+    assert not store.is_complete(run / "label")
+    done = sorted((run / "label").glob("part-*.parquet"))
+    assert 2 <= len(done) < 5
+    times = [path.stat().st_mtime_ns for path in done]
+    (run / "label" / ".part-00004.parquet.tmp").write_bytes(b"half")
+    pipeline.run(_recipe(finished), run, parts=_parts())
+    assert [path.stat().st_mtime_ns for path in done] == times, "finished shards are not made again"
+    assert _files(run) == _files(finished / "run")
+
+
+def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Path, tmp_path: Path) -> None:
+    class Failing(Renderer):
+        def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            if self.calls == 3:
+                raise DataError("the third time, it fails")
+            return super().render(prompts, seeds)
+
+    failing = Failing(0.0)
+    with pytest.raises(DataError, match="third time"):
+        pipeline.run(_recipe(finished), tmp_path / "run", parts=replace(_parts(), renderer=lambda _: failing))
+    _run_without_report(_recipe(finished), tmp_path / "run", _parts())
+    assert _files(tmp_path / "run") == _files(finished / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("label.renderer.guidance=3", r"label was made with renderer\.guidance = 2\.5, which is now 3\.0; add --fresh"),
+        ("label.scorer=other", r"label was made with scorer = \"tiny:image-reward\", which is now \"other\""),
+        ("train.methods.sem_dpo.alpha=2", r"sem_dpo was made with objective\.alpha = 4\.0, which is now 2\.0"),
+        ("evaluate.image_seeds=[3]", r"evaluate/human was made with image_seeds = \[0, 1\], which is now \[3\]"),
+    ],
+)
+def test_a_changed_recipe_is_refused_before_any_work(finished: Path, override: str, said: str) -> None:
+    before = _files(finished / "run")
+    with pytest.raises(StoreError, match=said):
+        pipeline.run(_recipe(finished, override), finished / "run", parts=_parts())
+    assert _files(finished / "run") == before
+
+
+def test_a_changed_input_file_or_model_is_refused(tmp_path: Path) -> None:
+    _run_without_report(_recipe(tmp_path), tmp_path / "run", _parts(), last="label")
+    changed = replace(_parts(), fingerprint=lambda name: name.replace("sd", "sd, trained again"))
+    with pytest.raises(StoreError, match=r"label was made from another label\.renderer\.model"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=changed)
+    (tmp_path / "ask.txt").write_text("other\nprompts\n")
+    with pytest.raises(StoreError, match=r"prompts was made from another prompts\.file"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=_parts())
+
+
+def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    _run_without_report(_recipe(finished), run, _parts())
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
+    changed = _recipe(finished, "train.methods.sem_dpo.alpha=2")
+    pipeline.run(changed, run, fresh=True, parts=_parts())
+    again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
+    assert again == {"train/sem_dpo", "evaluate/sem_dpo"}
+    pipeline.run(changed, run, only="weigh", fresh=True, parts=_parts())
+    assert store.is_complete(run / "weigh")
+    assert store.is_complete(run / "evaluate/sft")
+    assert not store.is_complete(run / "train/dpo")
+    assert not (run / "evaluate/dpo").exists()
+
+
+def test_only_one_stage(finished: Path, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", _recipe(finished)
+    with pytest.raises(StoreError, match=r"stage candidates needs prompts, which is not finished"):
+        pipeline.run(recipe, run, only="candidates", parts=_parts())
+    pipeline.run(recipe, run, only="prompts", parts=_parts())
+    pipeline.run(recipe, run, only="sft", parts=_parts())
+    pipeline.run(recipe, run, only="candidates", parts=_parts())
+    assert not (run / "label").exists()
+    with pytest.raises(ConfigError, match=r"there is no stage 'candidate'; did you mean 'candidates'\?"):
+        pipeline.run(recipe, run, only="candidate", parts=_parts())
+    with pytest.raises(StoreError, match="the report needs label"):
+        pipeline.run(recipe, run, only="report", parts=_parts())
+
+
+def test_an_unknown_model_or_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    def fingerprint(name: str) -> str:
+        if name == "tiny:blip-itm":
+            raise ModelError("there is no model 'tiny:blip-itm'")
+        return name
+
+    with pytest.raises(ModelError, match="blip-itm"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=replace(_parts(), fingerprint=fingerprint))
+    with pytest.raises(DataError, match=r"there is no file absent\.jsonl"):
+        pipeline.run(_recipe(tmp_path, "sft.file=absent.jsonl"), tmp_path / "run", parts=_parts())
+    assert not (tmp_path / "run" / "prompts").exists()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda: OSError(28, "No space left on device"),
+        lambda: RuntimeError('IoError(Os { code: 28, kind: StorageFull, message: "No space left on device" })'),
+    ],
+)
+def test_a_disk_that_fills_while_training_is_told_and_leaves_no_model(
+    tmp_path: Path, failure: Callable[[], Exception]
+) -> None:
+    def full(pairs: object, config: object, output: Path, progress: Progress) -> list[Curve]:
+        (output / "weights.txt").write_text("half")
+        raise failure()
+
+    with pytest.raises(StoreError, match="there is no space left to write"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=replace(_parts(), fine_tune=full))
+    assert not (tmp_path / "run" / "sft").exists()
+    pipeline.run(_recipe(tmp_path), tmp_path / "run", only="sft", parts=_parts())
+    assert store.is_complete(tmp_path / "run" / "sft")
+
+
+def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -> None:
+    run = finished / "run"
+    page = pipeline.report_path(run).read_bytes()
+    pipeline.report_path(run).unlink()
+    pipeline.run(pipeline.recipe_of(run), run, only="report", parts=_parts())
+    assert pipeline.report_path(run).read_bytes() == page
+    with pytest.raises(StoreError, match="is no run's folder"):
+        pipeline.recipe_of(finished)
+
+
+def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store.seconds(finished / "run" / "label") > 0
+    pipeline.run(_recipe(finished), finished / "run", parts=_parts())
+    said = capsys.readouterr().err
+    assert "[1/13] prompts: 26 rows, 6 test, 20 train; was there" in said
+    assert "[13/13] report: " in said
+
+
+if __name__ == "__main__":
+    pipeline.run(_recipe(Path(sys.argv[1])), Path(sys.argv[2]), parts=_parts(float(sys.argv[3])))

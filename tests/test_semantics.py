@@ -1,0 +1,66 @@
+"""The weight's formula, against its definition and its promises."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from semdpo.semantics import cosine_distance, effective_sample_size, semantic_weight
+
+DISTANCES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 2))
+
+
+def test_distance_of_known_vectors() -> None:
+    a = [[1, 0], [1, 0], [1, 0], [3, 3]]
+    b = [[2, 0], [0, 5], [-1, 0], [1, 1]]
+    assert cosine_distance(a, b) == pytest.approx([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize("bad", [[[0.0, 0.0]], [[math.nan, 1.0]], [[math.inf, 1.0]]])
+def test_vectors_without_direction_are_refused(bad: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"rows \[0\]"):
+        cosine_distance(bad, [[1.0, 0.0]])
+
+
+def test_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        cosine_distance([[1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]])
+
+
+@given(DISTANCES, st.floats(0, 50))
+def test_weights_lie_in_the_unit_interval_and_fall_with_distance(distance: np.ndarray, alpha: float) -> None:
+    weight = semantic_weight(distance, alpha)
+    assert ((weight > 0) & (weight <= 1)).all()
+    order = np.argsort(distance)
+    assert (np.diff(weight[order]) <= 0).all()
+    assert weight == pytest.approx([math.exp(-alpha * d) for d in distance])
+
+
+@given(DISTANCES)
+def test_alpha_zero_weighs_all_alike(distance: np.ndarray) -> None:
+    assert (semantic_weight(distance, 0.0) == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    ("distance", "alpha"), [([0.5], -1), ([0.5], math.nan), ([math.nan], 4), ([2.5], 4), ([-0.1], 4)]
+)
+def test_values_out_of_range_are_refused(distance: list[float], alpha: float) -> None:
+    with pytest.raises(ValueError, match=r"alpha|\[0, 2\]"):
+        semantic_weight(distance, alpha)
+
+
+@given(DISTANCES, st.floats(0, 10))
+def test_effective_sample_size_lies_between_one_and_n(distance: np.ndarray, alpha: float) -> None:
+    size = effective_sample_size(semantic_weight(distance, alpha))
+    assert 1 - 1e-9 <= size <= len(distance) + 1e-9
+
+
+def test_effective_sample_size_of_equal_weights_is_their_number() -> None:
+    assert effective_sample_size([0.3] * 7) == pytest.approx(7)
+    assert effective_sample_size([1, 0, 0]) == pytest.approx(1)
+    assert effective_sample_size([]) == 0

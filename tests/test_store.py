@@ -1,0 +1,155 @@
+"""The store: whole files or none, equal bytes for equal rows, one process at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from semdpo import store
+from semdpo.errors import StoreError
+from semdpo.records import EvaluationRow, Pair, Prompt
+
+PLAN = store.Plan({"n": 4, "renderer": {"steps": 20}}, {"prompts": "abc"})
+PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(5)]
+
+
+def _stage(folder: Path) -> None:
+    store.start(folder, PLAN)
+    for index in range(2):
+        store.write_shard(folder, index, store.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1}))
+    store.add_seconds(folder, time.monotonic())
+    store.finish(folder, PLAN, 2)
+
+
+def test_rows_come_back_in_order_with_their_counts(tmp_path: Path) -> None:
+    _stage(tmp_path / "a")
+    assert store.read_rows(tmp_path / "a", Prompt) == PROMPTS
+    assert store.row_counts(tmp_path / "a") == {"rows": 5, "seen": 3}
+
+
+def test_equal_rows_give_equal_files_and_hashes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _stage(tmp_path / name)
+    for path in (tmp_path / "a").iterdir():
+        if path.name != "timing.json":
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert store.manifest_hash(tmp_path / "a") == store.manifest_hash(tmp_path / "b")
+    assert (tmp_path / "a/timing.json").read_bytes() != (tmp_path / "b/timing.json").read_bytes()
+
+
+def test_optional_and_spread_columns_keep_their_types(tmp_path: Path) -> None:
+    pair = Pair("id", "p", "c", "r", None, 1.0)
+    row = EvaluationRow("dpo", "i", "p", "s", 2**62, "r", 3, 0.5, True, {"clip": 0.25, "hps": 1.0}, None)
+    pictured = EvaluationRow("dpo", "i", "p", "s", 1, "r", 3, 0.5, False, {"clip": 0.5, "hps": -1.0}, b"\x00w")
+    for kind, rows in ((Pair, [pair]), (EvaluationRow, [row, pictured]), (Pair, [])):
+        (tmp_path / "f.parquet").write_bytes(store.encode(kind, rows, {}))
+        assert store.read_file(tmp_path / "f.parquet", kind) == rows
+
+
+def test_a_plan_agrees_with_what_it_made(tmp_path: Path) -> None:
+    _stage(tmp_path)
+    assert store.disagreement(tmp_path, PLAN) is None
+    assert store.disagreement(tmp_path / "absent", PLAN) is None
+    changed = store.Plan({"n": 4, "renderer": {"steps": 30}}, PLAN.inputs)
+    assert store.disagreement(tmp_path, changed) == "was made with renderer.steps = 20, which is now 30"
+    assert store.disagreement(tmp_path, store.Plan({"n": 4}, PLAN.inputs)) == (
+        'was made with renderer.steps = 20, which is now "…"'
+    )
+    assert store.disagreement(tmp_path, store.Plan(PLAN.config, {"prompts": "x"})) == "was made from another prompts"
+    assert store.disagreement(tmp_path, store.Plan(PLAN.config, {})) is None, "an unknown input is not compared"
+
+
+def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path) -> None:
+    store.start(tmp_path, PLAN)
+    assert not store.is_complete(tmp_path)
+    assert store.disagreement(tmp_path, PLAN) is None
+    assert "was made with n = 4" in str(store.disagreement(tmp_path, store.Plan({**PLAN.config, "n": 5}, {})))
+    started = store.read_json(tmp_path / "started.json")
+    started["versions"]["torch"] = "0.1"
+    (tmp_path / "started.json").write_bytes(store.canonical(started))
+    assert "was begun with torch 0.1" in str(store.disagreement(tmp_path, PLAN))
+
+
+def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    store.start(tmp_path, PLAN)
+    (tmp_path / ".part-00000.parquet.tmp").write_bytes(b"half")
+    store.start(tmp_path, PLAN)
+    assert [p.name for p in tmp_path.iterdir()] == ["started.json"]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "part-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=r"part-00000\.parquet is damaged"):
+        store.read_rows(tmp_path, Prompt)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
+        store.row_counts(tmp_path)
+
+
+def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "dpo"
+    work = store.start_model(folder)
+    (work / "half").write_text("half-trained")
+    (tmp_path / "train" / ".dpo.partial-abc").mkdir()
+    again = store.start_model(folder)
+    assert again == work
+    assert not list(again.iterdir())
+    assert [p.name for p in (tmp_path / "train").iterdir()] == ["dpo.partial"]
+    (again / "model.bin").write_text("weights")
+    store.finish_model(folder, PLAN, {"rows": 1})
+    assert not work.exists()
+    assert store.read_json(folder / "manifest.json")["files"].keys() == {"model.bin"}
+
+
+def test_a_folders_fingerprint_follows_its_content(tmp_path: Path) -> None:
+    prints = set()
+    for content in (b"a", b"b", b"x" * 3 * 2**20, b"x" * (3 * 2**20 - 1) + b"y"):
+        (tmp_path / "weights").write_bytes(content)
+        store.folder_hash.cache_clear()
+        prints.add(store.folder_hash(tmp_path))
+    assert len(prints) == 4
+
+
+def test_one_process_holds_a_run(tmp_path: Path) -> None:
+    code = f"""
+import sys; from pathlib import Path; from semdpo import store
+with store.locked(Path({str(tmp_path)!r})):
+    print("held", flush=True); sys.stdin.readline()
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(StoreError, match=f"in use by process {holder.pid}; wait"), store.locked(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdin.close()
+    holder.stdout.close()
+    with store.locked(tmp_path):
+        assert (tmp_path / ".lock.pid").read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / ".lock.pid").exists()
+
+
+def test_no_space_left_leaves_nothing_half_written(tmp_path: Path) -> None:
+    # A limit on the size of files makes the kernel refuse the write, as a full disk does.
+    code = f"""
+import resource
+from pathlib import Path
+from semdpo import store
+from semdpo.errors import StoreError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    store.write_shard(Path({str(tmp_path)!r}), 0, b"x" * 5000)
+except StoreError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "there is no space left to write" in said
+    assert "free some" in said
+    assert not list(tmp_path.iterdir())
