@@ -90,4 +90,3 @@ def test_light_files_import_nothing_heavy_at_once(name: str) -> None:
         else:
             continue
         assert not roots & HEAVY, f"{name} imports {roots & HEAVY} when it is imported"
-

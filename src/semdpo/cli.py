@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -164,18 +163,16 @@ def world_show(
     from semdpo.models.renderer import load_renderer
     from semdpo.world.show import contact_sheet
 
-    contact_sheet(load_renderer("tiny:sd", guidance=2.5, batch_size=32), out)
+    contact_sheet(load_renderer("tiny:sd", guidance=3.5, batch_size=32), out)
     say(f"wrote {out}")
 
 
 @world.command("card")
 def world_card() -> None:
     """Print how good each of the tiny world's models is."""
-    card = Path(__file__).parent / "world" / "card.json"
-    if not card.is_file():
-        raise StoreError("the world has no card yet; run `semdpo world build --ship`")
-    for name, record in json.loads(card.read_text(encoding="utf-8")).items():
-        print(name, ", ".join(f"{key} {value}" for key, value in record["quality"].items()), sep=": ")
+    from semdpo.world import card
+
+    print(card.markdown(card.read()), end="")
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ def cosine_distance(a: ArrayLike, b: ArrayLike) -> Array:
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
         raise ValueError(f"embeddings must be finite and not zero; rows {bad[:5].tolist()} are not")
     # Rounding can carry the cosine of equal vectors a few ulp past 1.
-    return 1.0 - np.clip((left * right).sum(axis=1) / norms, -1.0, 1.0)
+    distance: Array = 1.0 - np.clip((left * right).sum(axis=1) / norms, -1.0, 1.0)
+    return distance
 
 
 def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
@@ -51,7 +52,8 @@ def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
     # float32 storage may leave a distance a hair below 0
     if not ((d >= -1e-6) & (d <= 2 + 1e-6)).all():
         raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
-    return np.exp(-alpha * np.clip(d, 0.0, 2.0))
+    weights: Array = np.exp(-alpha * np.clip(d, 0.0, 2.0))
+    return weights
 
 
 def effective_sample_size(weights: ArrayLike) -> float:

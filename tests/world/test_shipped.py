@@ -1,4 +1,4 @@
-"""What ships is as good as its card says: the asked-for figures, and a fresh small sample through the public adapters."""
+"""What ships is as good as asked: the card's figures, and a fresh small sample through the public adapters."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_tiny_sd_draws_what_is_asked(items: int, least: float) -> None:
     rng = random.Random(f"shipped-{items}")
     asked = [grammar.request(rng, count=items) for _ in range(40)]
     asked = [one if one.place else replace(one, place="sea") for one in asked]
-    renderer = load_renderer("tiny:sd", steps=20, guidance=2.5, batch_size=20)
+    renderer = load_renderer("tiny:sd", steps=20, guidance=3.5, batch_size=20)
     pictures = renderer.render([grammar.wording(one, rng) for one in asked], list(range(40)))
     import numpy as np
 

@@ -60,7 +60,7 @@ def _pipeline(folder: Path) -> Any:
     try:
         with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
-                str(folder), torch_dtype=torch.float32, local_files_only=True, use_safetensors=True, **without
+                str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, **without
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise unreadable(folder, "diffusers pipeline", error) from error

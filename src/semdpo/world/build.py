@@ -39,14 +39,14 @@ class Model:
 MODELS = (
     Model("vae", 2600, shipped=False),  # shipped inside sd
     Model("clip", 1200),
-    Model("clip-b", 1200),
+    Model("clip-b", 1400),
     Model("judge", 1200),
     Model("gpt2", 1100),
     Model("sd", 2600, needs=("vae", "clip", "clip-b", "judge")),
     Model("blip-itm", 1000),
-    Model("image-reward", 600),
-    Model("pickscore", 500, needs=("clip-b",)),
-    Model("hps", 500, needs=("clip-b",)),
+    Model("image-reward", 900),
+    Model("pickscore", 400, needs=("clip-b",)),
+    Model("hps", 400, needs=("clip-b",)),
 )
 BY_NAME = {model.name: model for model in MODELS}
 

@@ -36,7 +36,7 @@ class Shape:
 
 
 CLIP = Shape(21, patch=16, vision_width=160, vision_layers=4, text_width=128, text_layers=3, activation="quick_gelu")
-CLIP_B = Shape(22, patch=8, vision_width=96, vision_layers=4, text_width=96, text_layers=4, activation="gelu")
+CLIP_B = Shape(22, patch=16, vision_width=192, vision_layers=4, text_width=128, text_layers=4, activation="gelu")
 PLAN = Plan(steps=0, rate=1.2e-3, decay=0.05, warmup=80, hold=0.3, average=0.99)
 PROJECTION = 128
 

@@ -25,7 +25,7 @@ from semdpo.world.grammar import COLORS, PLACES, THINGS, Scene
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, decay=0.01, warmup=50, hold=0.5, average=0.998, seed=41)
 BATCH = 64
 EMPTY_SHARE = 0.1  # captions replaced by "", for classifier-free guidance (Ho & Salimans 2022)
-STEPS, GUIDANCE = 20, 2.5
+STEPS, GUIDANCE = 20, 3.5
 
 
 def new_unet() -> UNet2DConditionModel:

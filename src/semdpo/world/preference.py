@@ -85,7 +85,7 @@ def _score_choices(score: Score, choices: Choices) -> np.ndarray[tuple[int, int]
 
 
 def build_image_reward(
-    folder: Path, out: Path, pictures: int, steps: int, progress: Progress, *, pairs: int = 12000
+    folder: Path, out: Path, pictures: int, steps: int, progress: Progress, *, pairs: int = 24000
 ) -> dict[str, float]:
     """Train tiny:image-reward: its own BLIP towers on the pool, then the labellers' choices.
 
@@ -93,16 +93,14 @@ def build_image_reward(
         folder: the build folder.
         out: where the model's folder is written.
         pictures: size of the pool.
-        steps: updates on choices; the towers get half as many again.
+        steps: updates of the towers, and as many on choices.
         progress: told how far it is.
         pairs: number of choices.
 
     Returns:
         Held-out quality (see `quality`).
     """
-    towers = blips.train_towers(
-        folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps * 3 // 2, progress
-    )
+    towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)
     model = ImageRewardModel(towers.config.vision_config, towers.config.text_config, HEAD_SIZES)
