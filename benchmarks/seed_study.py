@@ -3,8 +3,8 @@
     python benchmarks/seed_study.py --seeds 0 1 2 --out runs/seeds
 
 Every seed is a whole run of the recipe ``tiny`` (SFT, candidates, pictures, pairs, both trainings), evaluated on
-the same held-out prompts and picture seeds. Differences are paired by prompt: a prompt's value is its mean over training and
-picture seeds, so that one prompt counts once.
+the same held-out prompts and picture seeds. Differences are paired by prompt: a prompt's value is its mean over
+training and picture seeds, so that one prompt counts once.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Pa
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("label.renderer.guidance=3", r"label was made with renderer\.guidance = 2\.5, which is now 3\.0; add --fresh"),
+        ("label.renderer.guidance=3", r"label was made with renderer\.guidance = 3\.5, which is now 3\.0; add --fresh"),
         ("label.scorer=other", r"label was made with scorer = \"tiny:image-reward\", which is now \"other\""),
         ("train.methods.sem_dpo.alpha=2", r"sem_dpo was made with objective\.alpha = 4\.0, which is now 2\.0"),
         ("evaluate.image_seeds=[3]", r"evaluate/human was made with image_seeds = \[0, 1\], which is now \[3\]"),

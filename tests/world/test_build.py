@@ -78,6 +78,17 @@ def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
     assert torch.equal(train(tmp_path / "cut.pt", None), whole)
 
 
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    for steps in (2, 3):
+        plan = fit.Plan(steps=steps, rate=1e-2)
+        if steps == 2:
+            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
+            continue
+        with pytest.raises(ModelError, match="another plan"):
+            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
+
+
 def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 1)
     plan = fit.Plan(steps=3, rate=1e-2)

@@ -101,6 +101,8 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
     unfinished = folder / name / "quality.json.partial"
     unfinished.write_text(json.dumps(record, indent=2) + "\n")
     unfinished.replace(folder / name / "quality.json")
+    for checkpoint in (f"{name}.fit.pt", f"{name}-towers.fit.pt"):
+        (folder / checkpoint).unlink(missing_ok=True)
     return record
 
 

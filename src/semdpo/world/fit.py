@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from semdpo.errors import ModelError
 from semdpo.progress import Progress
 
 
@@ -109,12 +110,15 @@ def fit(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        ModelError: the checkpoint was begun with another plan.
     """
     averaged = copy.deepcopy(model) if plan.average else model
     optimizers = _Optimizers(model, plan)
     start, running = 0, math.nan
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
+        if state["plan"] != repr(plan):
+            raise ModelError(f"{checkpoint} was begun with another plan; remove it to start anew")
         start, running = state["step"], state["running"]
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
@@ -140,6 +144,7 @@ def fit(
             _save(
                 checkpoint,
                 {
+                    "plan": repr(plan),
                     "step": step + 1,
                     "running": running,
                     "model": model.state_dict(),
