@@ -49,7 +49,7 @@ def contact_sheet(renderer: Renderer, path: Path, *, count: int = 24, columns: i
     canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     canvas.text(
         (MARGIN, 4),
-        "left: the painter · right: tiny:sd · ★: a combination never seen in training".replace("★", "*"),
+        "left: the painter · right: tiny:sd · *: a combination never seen in training",
         "black",
         font,
     )
@@ -58,6 +58,6 @@ def contact_sheet(renderer: Renderer, path: Path, *, count: int = 24, columns: i
         painted = Image.fromarray(paint(one, np.random.default_rng([seed, k])))
         sheet.paste(painted.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x, y))
         sheet.paste(picture.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x + SHOWN + 2, y))
-        for number, line in enumerate(_wrapped(("* " if k % 6 == 5 else "") + text, 36)):
+        for number, line in enumerate(_wrapped(("* " if k % 6 == 5 else "") + text, 33)):
             canvas.text((x, y + SHOWN + 2 + number * LINE), line, "black", font)
     sheet.save(path)
