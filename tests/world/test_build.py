@@ -12,7 +12,7 @@ from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
 from semdpo.world import build, fit
 
-PICTURES = 1500
+PICTURES = 1200
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from semdpo.models.renderer import load_renderer
 from semdpo.models.scorers import load_scorer
@@ -78,8 +78,6 @@ def test_tiny_sd_draws_what_is_asked(items: int, least: float) -> None:
     asked = [one if one.place else replace(one, place="sea") for one in asked]
     renderer = load_renderer("tiny:sd", steps=20, guidance=3.5, batch_size=20)
     pictures = renderer.render([grammar.wording(one, rng) for one in asked], list(range(40)))
-    import numpy as np
-
     pixels = pool.to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
     right = judge.all_right(judge.facts_shown(judge.load(WEIGHTS / "judge"), pixels, asked))
     assert right.float().mean().item() >= least
@@ -94,7 +92,7 @@ def test_the_labeller_prefers_as_its_people_do() -> None:
     values = [
         scorer.score([Image.fromarray(pair[k]) for pair in choices.pictures], choices.prompts).values for k in (0, 1)
     ]
-    agree = (torch.tensor(values).argmax(0).numpy() == choices.utilities.argmax(1))[clear]
+    agree = (np.stack(values).argmax(0) == choices.utilities.argmax(1))[clear]
     assert agree.mean() > 0.85
 
 

@@ -132,7 +132,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     assert isinstance(averaged, UNet2DConditionModel)
     pipeline = assemble(folder / "clip", autoencoder, averaged)
     pipeline.save_pretrained(out)
-    return quality(pipeline, folder)
+    return quality(pipeline, folder, min(192, pictures // 100))
 
 
 @torch.no_grad()
@@ -174,7 +174,7 @@ def identified(clip: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, subjec
     return right / len(subjects)
 
 
-def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int = 192) -> dict[str, float]:
+def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int) -> dict[str, float]:
     """Draw ``count`` held-out captions of each kind and ask both judges."""
     outside = CLIPModel.from_pretrained(folder / "clip-b", dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip-b")

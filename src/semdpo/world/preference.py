@@ -53,7 +53,7 @@ def _train(
 
 
 @torch.no_grad()
-def quality(score: Score, people: People, pairs: int = 2000) -> dict[str, float]:
+def quality(score: Score, people: People, pairs: int) -> dict[str, float]:
     """Held-out accuracy on a group's noisy choices, what its own noise permits, their ratio, and on its true order.
 
     Args:
@@ -84,22 +84,20 @@ def _score_choices(score: Score, choices: Choices) -> np.ndarray[tuple[int, int]
     return torch.cat(parts).numpy()
 
 
-def build_image_reward(
-    folder: Path, out: Path, pictures: int, steps: int, progress: Progress, *, pairs: int = 24000
-) -> dict[str, float]:
+def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
     """Train tiny:image-reward: its own BLIP towers on the pool, then the labellers' choices.
 
     Args:
         folder: the build folder.
         out: where the model's folder is written.
-        pictures: size of the pool.
+        pictures: size of the pool; four fifths as many choices are asked for.
         steps: updates of the towers, and as many on choices.
         progress: told how far it is.
-        pairs: number of choices.
 
     Returns:
         Held-out quality (see `quality`).
     """
+    pairs = pictures * 4 // 5
     towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)
@@ -118,7 +116,7 @@ def build_image_reward(
     trained.mean, trained.std = float(scores.mean()), float(scores.std()) or 1.0
     trained.save_pretrained(out)
     blips.save_processors(tokenizer, out, "image-reward")
-    return quality(score_with(trained), LABELLERS)
+    return quality(score_with(trained), LABELLERS, min(2000, pairs))
 
 
 def _build_clip_judge(
@@ -144,18 +142,14 @@ def _build_clip_judge(
         trained.logit_scale.clamp_(max=4.0)
     clips.save(trained, tokenizer, out)
     (out / "scorer.json").write_text(json.dumps({"kind": kind}) + "\n")
-    return quality(score_with(trained), people)
+    return quality(score_with(trained), people, min(2000, pairs))
 
 
-def build_pickscore(
-    folder: Path, out: Path, _pictures: int, steps: int, progress: Progress, *, pairs: int = 12000
-) -> dict[str, float]:
+def build_pickscore(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
     """Train tiny:pickscore from tiny:clip-b on the pickers' choices; arguments as in `build_image_reward`."""
-    return _build_clip_judge(PICKERS, "pickscore", folder, out, pairs, steps, progress)
+    return _build_clip_judge(PICKERS, "pickscore", folder, out, pictures * 2 // 5, steps, progress)
 
 
-def build_hps(
-    folder: Path, out: Path, _pictures: int, steps: int, progress: Progress, *, pairs: int = 12000
-) -> dict[str, float]:
+def build_hps(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
     """Train tiny:hps from tiny:clip-b on the HPS raters' choices; arguments as in `build_image_reward`."""
-    return _build_clip_judge(HPS_RATERS, "hpsv2.1", folder, out, pairs, steps, progress)
+    return _build_clip_judge(HPS_RATERS, "hpsv2.1", folder, out, pictures * 2 // 5, steps, progress)
