@@ -33,10 +33,13 @@ def test_the_card_meets_what_was_asked() -> None:
     assert figures["sd"]["one_by_judge"] >= 0.97
     assert figures["sd"]["one_by_clip_b"] >= 0.97
     assert figures["sd"]["two_by_judge"] >= 0.90
-    # 0.90 is asked for here too and is not reached yet: dev/LOG.md has the figures and what was tried.
-    assert figures["sd"]["two_by_clip_b"] >= 0.88
     for name in ("image-reward", "pickscore", "hps"):
         assert figures[name]["choices_share"] >= 0.90
+
+
+@pytest.mark.xfail(strict=True, reason="0.885 so far: the UNet needs longer training, see dev/LOG.md")
+def test_two_objects_are_identified_from_outside() -> None:
+    assert card.read()["sd"]["quality"]["two_by_clip_b"] >= 0.90
 
 
 def test_the_card_belongs_to_the_weights() -> None:
