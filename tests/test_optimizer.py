@@ -12,8 +12,9 @@ from semdpo.optimizer import Optimized, PromptOptimizer
 from semdpo.protocols import Embeddings
 from tests import tiny_models
 
-ANGLES = {"a cat": 0.0, "a cat, art": 0.2, "a fat cat": 0.5, "a dog": 1.5}
+ANGLES = {"a cat": 0.0, "a cat, art": 0.2, "a fat cat": 0.5, "a dog": 1.5, "a quokka": 0.1}
 DISTANCES = {text: 1 - np.cos(angle) for text, angle in ANGLES.items()}
+TOO_FAR = "the prompt is kept: no rewrite was near enough"
 
 
 class Says:
@@ -29,48 +30,62 @@ class Says:
 
 
 class Angles:
-    """An encoder that knows four texts, and has never seen the word dog."""
+    """An encoder that knows five texts, and has never seen the word quokka."""
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
         angles = [ANGLES[text] for text in texts]
         vectors = np.array([[np.cos(a), np.sin(a)] for a in angles], np.float32)
-        unknown = np.array(["dog" in text for text in texts], np.float32) / 2
+        unknown = np.array(["quokka" in text for text in texts], np.float32) / 2
         return Embeddings(vectors, np.zeros(len(texts), np.bool_), unknown)
 
 
-def _run(greedy: Says, sampling: Says, max_distance: float | None) -> Optimized:
-    return PromptOptimizer(greedy, sampling, Angles(), max_distance=max_distance).optimize(" a cat ")
+def _run(greedy: Says, sampling: Says, max_distance: float | None, prompt: str = " a cat ") -> Optimized:
+    return PromptOptimizer(greedy, sampling, Angles(), max_distance=max_distance).optimize(prompt)
 
 
-def _check(found: Optimized, rewrite: str, unknown: float, kept: bool) -> None:
-    assert (found.prompt, found.rewrite, found.unknown, found.kept) == ("a cat", rewrite, unknown, kept)
+def _check(found: Optimized, rewrite: str, reason: str = "") -> None:
+    assert (found.prompt, found.rewrite, found.reason, found.kept) == ("a cat", rewrite, reason, not reason)
     assert found.distance == pytest.approx(DISTANCES[rewrite], abs=1e-6)
 
 
 def test_without_a_guard_the_most_probable_rewrite_is_taken() -> None:
     sampling = Says("a cat, art")
-    _check(_run(Says("a dog"), sampling, None), "a dog", 0.5, kept=True)
+    _check(_run(Says("a dog"), sampling, None), "a dog")
     assert sampling.asked == []
 
 
 def test_a_near_rewrite_passes_the_guard() -> None:
     sampling = Says("a cat")
-    _check(_run(Says("a cat, art"), sampling, 0.1), "a cat, art", 0.0, kept=True)
+    _check(_run(Says("a cat, art"), sampling, 0.1), "a cat, art")
     assert sampling.asked == []
 
 
 def test_the_nearest_of_others_replaces_one_that_drifts() -> None:
     sampling = Says("a fat cat", "", "a cat, art", "a dog")
-    _check(_run(Says("a dog"), sampling, 0.2), "a cat, art", 0.0, kept=True)
+    _check(_run(Says("a dog"), sampling, 0.2), "a cat, art")
     assert sampling.asked == [8]
 
 
 def test_the_users_prompt_comes_back_when_all_drift() -> None:
-    _check(_run(Says("a dog"), Says("a fat cat", "a dog"), 0.05), "a cat", 0.0, kept=False)
+    _check(_run(Says("a dog"), Says("a fat cat", "a dog"), 0.05), "a cat", TOO_FAR)
 
 
 def test_an_empty_rewrite_is_none() -> None:
-    _check(_run(Says(""), Says("a cat"), None), "a cat", 0.0, kept=False)
+    _check(_run(Says(""), Says(""), None), "a cat", TOO_FAR)
+    _check(_run(Says(""), Says("a fat cat"), None), "a fat cat")
+
+
+def test_a_prompt_of_unknown_words_is_kept_and_nothing_is_asked() -> None:
+    greedy = Says("a cat")
+    found = _run(greedy, Says("a cat"), None, "a quokka")
+    assert found == Optimized(
+        "a quokka", "a quokka", 0.0, "the prompt is kept: the encoder does not know 50% of its words"
+    )
+    assert greedy.asked == []
+
+
+def test_a_rewrite_of_unknown_words_counts_as_too_far() -> None:
+    _check(_run(Says("a quokka"), Says("a quokka", "a cat, art"), None), "a cat, art")
 
 
 def test_bad_input_is_refused() -> None:
@@ -84,14 +99,15 @@ def test_bad_input_is_refused() -> None:
 
 def test_real_models(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rewriter, encoder = tiny_models.gpt2(tmp_path / "gpt2"), tiny_models.clip(tmp_path / "clip")
-    (encoder / "vocabulary.json").write_text(json.dumps(["a"]))
     capfd.readouterr()
     found = PromptOptimizer.from_pretrained(rewriter, encoder=str(encoder)).optimize("a cat")
     assert found.kept
     assert found.rewrite != "a cat"
     assert 0 <= found.distance <= 2
-    assert found.unknown is not None
-    assert found.unknown >= 0.5
     guarded = PromptOptimizer.from_pretrained(rewriter, encoder=str(encoder), max_distance=0.0).optimize("a cat")
-    assert guarded == Optimized("a cat", "a cat", 0.0, 0.5, kept=False)
+    assert guarded == Optimized("a cat", "a cat", 0.0, TOO_FAR)
+    (encoder / "vocabulary.json").write_text(json.dumps(["a"]))
+    unknown = PromptOptimizer.from_pretrained(rewriter, encoder=str(encoder)).optimize("a cat")
+    assert unknown.rewrite == "a cat"
+    assert "does not know 50%" in unknown.reason
     assert capfd.readouterr() == ("", "")

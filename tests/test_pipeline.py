@@ -289,6 +289,16 @@ def test_only_one_stage(finished: Path, tmp_path: Path) -> None:
         pipeline.run(recipe, run, only="report", parts=_parts())
 
 
+def test_prompts_that_the_encoder_does_not_know_are_refused_first(tmp_path: Path) -> None:
+    class Foreign(Encoder):
+        def encode(self, texts: Sequence[str]) -> Embeddings:
+            return replace(super().encode(texts), unknown=np.full(len(texts), 0.7, np.float32))
+
+    with pytest.raises(DataError, match="70% of the words here are unknown; pass --encoder"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=replace(_parts(), encoder=lambda name: Foreign()))
+    assert not (tmp_path / "run" / "sft").exists()
+
+
 def test_an_unknown_model_or_file_is_refused_before_any_work(tmp_path: Path) -> None:
     def fingerprint(name: str) -> str:
         if name == "tiny:blip-itm":

@@ -112,16 +112,10 @@ def optimize(
     if not model and not DEMO.is_dir():
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
     from semdpo.optimizer import PromptOptimizer
-    from semdpo.stages.weigh import UNKNOWN_ALLOWED
 
     found = PromptOptimizer.from_pretrained(model or DEMO, encoder, max_distance=max_distance).optimize(prompt)
     print(found.rewrite)
-    if not found.kept:
-        say("no rewrite was near enough: this is the prompt itself")
-    elif found.unknown is not None and found.unknown > UNKNOWN_ALLOWED:
-        say(f"drift: not measured, as {encoder} does not know {found.unknown:.0%} of the words; pass --encoder")
-    else:
-        say(f"drift: {found.distance:.3f} (0: means the same; {encoder})")
+    say(found.reason or f"drift: {found.distance:.3f} (0: means the same; {encoder})")
 
 
 @app.command()

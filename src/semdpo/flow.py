@@ -160,6 +160,10 @@ def _split(run: Run, name: str) -> list[Prompt]:
 def _prompts(run: Run) -> list[Shard]:
     def make(_: Progress) -> Made:
         rows = prompts.collect(run.recipe.prompts)
+        # Asked here, so that an encoder that does not know the prompts is told before anything is drawn.
+        config = run.recipe.weigh
+        share = weigh.unknown_share([row.prompt for row in rows], run.parts.encoder(config.encoder), config.batch_size)
+        weigh.refuse_unknown_words(share, config.encoder)
         return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")}
 
     return [Shard(1, make)]

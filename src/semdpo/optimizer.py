@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semdpo.errors import ConfigError, DataError
+from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 
 if TYPE_CHECKING:
-    from semdpo.protocols import Embeddings, Rewriter, TextEncoder
+    from semdpo.protocols import Rewriter, TextEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +23,18 @@ class Optimized:
         prompt: the user's own.
         rewrite: to give to the text-to-image model; the user's own prompt when no rewrite was near enough.
         distance: cosine distance of prompt and ``rewrite``.
-        unknown: the larger share of words, of prompt or rewrite, that the encoder has never seen; the distance
-            means little when it is high; None when the encoder cannot tell.
-        kept: whether ``rewrite`` is the rewriter's; False when the guard gave the user's own prompt back.
+        reason: why the user's own prompt was given back; empty when ``rewrite`` is the rewriter's.
     """
 
     prompt: str
     rewrite: str
     distance: float
-    unknown: float | None
-    kept: bool
+    reason: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether ``rewrite`` is the rewriter's."""
+        return not self.reason
 
 
 class PromptOptimizer:
@@ -105,7 +109,8 @@ class PromptOptimizer:
         """Rewrites a prompt.
 
         The most probable rewrite is taken if it is near enough; otherwise the nearest of some others, if that is;
-        otherwise the user's own prompt.
+        otherwise the user's own prompt. A rewrite whose words the encoder does not know has no distance, and counts
+        as too far; a prompt of such words is given back at once.
 
         Args:
             prompt: what the user wants to see.
@@ -116,30 +121,25 @@ class PromptOptimizer:
         asked = prompt.strip()
         if not asked:
             raise DataError("the prompt is empty; say what the picture should show")
-        first = self._nearest(asked, self._greedy.rewrite([asked], 1, self._seed)[0])
-        if first is not None and self._near_enough(first):
-            return first
-        if self._max_distance is not None:
-            other = self._nearest(asked, self._sampling.rewrite([asked], self._candidates, self._seed)[0])
-            if other is not None and self._near_enough(other):
-                return other
-        return Optimized(asked, asked, 0.0, self._unknown(self._encoder.encode([asked]), [0]), kept=False)
-
-    def _near_enough(self, found: Optimized) -> bool:
-        return self._max_distance is None or found.distance <= self._max_distance
+        unknown = self._encoder.encode([asked]).unknown
+        if unknown is not None and unknown[0] > UNKNOWN_ALLOWED:
+            return Optimized(
+                asked, asked, 0.0, f"the prompt is kept: the encoder does not know {unknown[0]:.0%} of its words"
+            )
+        found = self._nearest(asked, self._greedy.rewrite([asked], 1, self._seed)[0])
+        if found is None:
+            found = self._nearest(asked, self._sampling.rewrite([asked], self._candidates, self._seed)[0])
+        return found or Optimized(asked, asked, 0.0, "the prompt is kept: no rewrite was near enough")
 
     def _nearest(self, prompt: str, rewrites: Sequence[str]) -> Optimized | None:
-        """The rewrite with the smallest drift; None when all are empty."""
-        from semdpo.semantics import cosine_distance
-
+        """The rewrite with the smallest drift; None when there is none that is near enough."""
         texts = [each for each in dict.fromkeys(rewrites) if each.strip()]
         if not texts:
             return None
         found = self._encoder.encode([prompt, *texts])
         distances = cosine_distance(found.vectors[:1].repeat(len(texts), axis=0), found.vectors[1:])
+        if found.unknown is not None:
+            distances[found.unknown[1:] > UNKNOWN_ALLOWED] = math.inf
         best = int(distances.argmin())
-        return Optimized(prompt, texts[best], float(distances[best]), self._unknown(found, [0, best + 1]), kept=True)
-
-    @staticmethod
-    def _unknown(found: Embeddings, rows: Sequence[int]) -> float | None:
-        return None if found.unknown is None else max(float(found.unknown[row]) for row in rows)
+        limit = 2.0 if self._max_distance is None else self._max_distance
+        return Optimized(prompt, texts[best], float(distances[best])) if distances[best] <= limit else None

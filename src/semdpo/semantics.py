@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+# Of a text's words, the share that an encoder may never have seen before its distances mean nothing.
+UNKNOWN_ALLOWED = 0.2
+
 
 def cosine_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """d(x, y) = 1 − cos(e(x), e(y)), row by row.

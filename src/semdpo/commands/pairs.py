@@ -38,7 +38,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
-    refuse_unknown_words(drift, encoder)
+    refuse_unknown_words(drift.unknown, encoder)
     files.write_pairs(out, with_drift(rows, drift), table.columns)
     weights = semantic_weight(drift.distance, alpha)
     unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"

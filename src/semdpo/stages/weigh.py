@@ -12,9 +12,7 @@ from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
 from semdpo.records import Pair
-from semdpo.semantics import cosine_distance
-
-UNKNOWN_ALLOWED = 0.2
+from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 
 
 @dataclass(frozen=True)
@@ -72,19 +70,26 @@ def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, p
     )
 
 
-def refuse_unknown_words(drift: Drift, name: str) -> None:
-    """Refuses distances of words that the encoder has never seen: they would mean nothing.
+def unknown_share(texts: Sequence[str], encoder: TextEncoder, batch_size: int = 64) -> float | None:
+    """Mean share of the texts' words that the encoder has never seen; None when it cannot tell."""
+    batches = (encoder.encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
+    shares = [batch.unknown for batch in batches if batch.unknown is not None]
+    return float(np.concatenate(shares).mean()) if shares else None
+
+
+def refuse_unknown_words(unknown: float | None, name: str) -> None:
+    """Refuses words that the encoder has never seen, of which its distances would mean nothing.
 
     Args:
-        drift: as measured.
+        unknown: their share, as measured; None passes.
         name: the encoder's.
 
     Raises:
         DataError: on average, more than a fifth of the words are unknown.
     """
-    if drift.unknown is not None and drift.unknown > UNKNOWN_ALLOWED:
+    if unknown is not None and unknown > UNKNOWN_ALLOWED:
         raise DataError(
-            f"{name} knows only its world's words: {drift.unknown:.0%} of the words here are unknown; "
+            f"{name} knows only its world's words: {unknown:.0%} of the words here are unknown; "
             "pass --encoder (in a recipe: weigh.encoder) with a CLIP or a sentence-transformers model"
         )
 
@@ -110,5 +115,5 @@ def weigh(
         DataError: there are no pairs, or the encoder does not know their words.
     """
     drift = measure(pairs, encoder, batch_size, progress)
-    refuse_unknown_words(drift, name)
+    refuse_unknown_words(drift.unknown, name)
     return with_drift(pairs, drift)

@@ -42,9 +42,9 @@ MODELS = (
     Model("clip-b", 1400),
     Model("judge", 1200),
     Model("gpt2", 1100),
-    Model("sd", 2600, needs=("vae", "clip", "clip-b", "judge")),
+    Model("sd", 4000, needs=("vae", "clip", "clip-b", "judge")),
     Model("blip-itm", 1000),
-    Model("image-reward", 900),
+    Model("image-reward", 1500),
     Model("pickscore", 400, needs=("clip-b",)),
     Model("hps", 400, needs=("clip-b",)),
 )

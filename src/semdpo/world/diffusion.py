@@ -24,6 +24,7 @@ from semdpo.world.grammar import COLORS, PLACES, THINGS, Scene
 
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, decay=0.01, warmup=50, hold=0.5, average=0.998, seed=41)
 BATCH = 64
+TWO_ITEM_SHARE = 0.7  # of each batch: which colour belongs to which thing is the hardest to learn
 EMPTY_SHARE = 0.1  # captions replaced by "", for classifier-free guidance (Ho & Salimans 2022)
 STEPS, GUIDANCE = 20, 3.5
 
@@ -109,12 +110,13 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     latents = _latents(folder, autoencoder, images)
     tower, tokenizer = text_tower(folder / "clip"), CLIPTokenizer.from_pretrained(folder / "clip")
     cumulative = new_scheduler().alphas_cumprod
+    by_count = [[i for i, one in enumerate(subjects) if len(one.items) == count] for count in (1, 2)]
     torch.manual_seed(PLAN.seed)
     unet = new_unet()
 
     def loss(step: int) -> Tensor:
         rng = Random(f"{PLAN.seed}-{step}")
-        index = [rng.randrange(len(subjects)) for _ in range(BATCH)]
+        index = [rng.choice(by_count[rng.random() < TWO_ITEM_SHARE]) for _ in range(BATCH)]
         texts = ["" if rng.random() < EMPTY_SHARE else grammar.caption(subjects[i], rng)[0] for i in index]
         # Stable Diffusion pads to full length and masks nothing, so the UNet must learn it so.
         tokens = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
