@@ -37,7 +37,6 @@ def test_the_card_meets_what_was_asked() -> None:
         assert figures[name]["choices_share"] >= 0.90
 
 
-@pytest.mark.xfail(strict=True, reason="0.885 so far: the UNet needs longer training, see dev/LOG.md")
 def test_two_objects_are_identified_from_outside() -> None:
     assert card.read()["sd"]["quality"]["two_by_clip_b"] >= 0.90
 

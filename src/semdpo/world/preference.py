@@ -90,13 +90,14 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     Args:
         folder: the build folder.
         out: where the model's folder is written.
-        pictures: size of the pool, and number of choices asked for.
+        pictures: size of the pool; four fifths as many choices are asked for.
         steps: updates of the towers, and as many on choices.
         progress: told how far it is.
 
     Returns:
         Held-out quality (see `quality`).
     """
+    pairs = pictures * 4 // 5
     towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)
@@ -108,14 +109,14 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
         return lambda texts, pixels: network(pixels, **blips.encode_texts(tokenizer, texts))
 
     plan = replace(PLAN, steps=steps, seed=LABELLERS.seed)
-    trained = _train(model, score_with(model), LABELLERS, pictures, plan, folder / "image-reward.fit.pt", progress)
+    trained = _train(model, score_with(model), LABELLERS, pairs, plan, folder / "image-reward.fit.pt", progress)
     assert isinstance(trained, ImageRewardModel)
     # Upstream's scores have mean 0 and deviation 1 over ordinary pictures; so have ours.
-    scores = _score_choices(score_with(trained), ask(LABELLERS, min(pictures, 500), TRAIN))
+    scores = _score_choices(score_with(trained), ask(LABELLERS, min(pairs, 500), TRAIN))
     trained.mean, trained.std = float(scores.mean()), float(scores.std()) or 1.0
     trained.save_pretrained(out)
     blips.save_processors(tokenizer, out, "image-reward")
-    return quality(score_with(trained), LABELLERS, min(2000, pictures))
+    return quality(score_with(trained), LABELLERS, min(2000, pairs))
 
 
 def _build_clip_judge(
