@@ -44,7 +44,7 @@ MODELS = (
     Model("gpt2", 1100),
     Model("sd", 4000, needs=("vae", "clip", "clip-b", "judge")),
     Model("blip-itm", 1000),
-    Model("image-reward", 900),
+    Model("image-reward", 1250),
     Model("pickscore", 400, needs=("clip-b",)),
     Model("hps", 400, needs=("clip-b",)),
 )

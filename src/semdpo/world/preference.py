@@ -40,9 +40,10 @@ def _train(
 ) -> nn.Module:
     """Bradley–Terry on a group's choices: −log σ(score of chosen − score of the other)."""
     choices = ask(people, pairs, TRAIN)
+    order = np.random.default_rng(people.seed).permutation(pairs)
 
     def loss(step: int) -> Tensor:
-        index = np.random.default_rng([people.seed, step]).integers(0, pairs, BATCH)
+        index = np.take(order, np.arange(step * BATCH, (step + 1) * BATCH), mode="wrap")
         pixels = clips.roughen(pool.to_pixels(choices.pictures[index].reshape(-1, 64, 64, 3)))
         texts = [choices.prompts[i] for i in index for _ in (0, 1)]
         with torch.autocast("cpu", torch.bfloat16):
@@ -90,14 +91,14 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     Args:
         folder: the build folder.
         out: where the model's folder is written.
-        pictures: size of the pool; four fifths as many choices are asked for.
+        pictures: size of the pool; twice as many choices are asked for, since a choice seen twice teaches its noise.
         steps: updates of the towers, and as many on choices.
         progress: told how far it is.
 
     Returns:
         Held-out quality (see `quality`).
     """
-    pairs = pictures * 4 // 5
+    pairs = pictures * 2
     towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)

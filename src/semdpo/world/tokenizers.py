@@ -50,19 +50,19 @@ def clip_tokenizer() -> CLIPTokenizer:
     )
     split = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
         min_frequency=2,
+        # Pieces of one character get their ids in the order of a random hash map unless they are named here.
         # The end token must not have id 2: transformers then pools CLIP texts where the highest id stands.
-        special_tokens=["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>", *(byte + "</w>" for byte in alphabet)],
+        initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     bpe.train_from_iterator(world_text(3000, 1), trainer)
     vocabulary, merges = _pieces(bpe)
-    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary.setdefault(byte + "</w>", len(vocabulary))
     return CLIPTokenizer(
         vocab=vocabulary,
         merges=merges,
@@ -77,17 +77,16 @@ def bert_tokenizer() -> BertTokenizer:
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     pieces.normalizer = normalizers.BertNormalizer(lowercase=True)
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789,.'-"
     trainer = trainers.WordPieceTrainer(
         vocab_size=768,
         min_frequency=2,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        # As for CLIP: ids must not depend on a random hash map.
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *("##" + c for c in characters)],
         show_progress=False,
     )
     pieces.train_from_iterator(world_text(3000, 1), trainer)
     vocabulary = json.loads(pieces.to_str())["model"]["vocab"]
-    for character in "abcdefghijklmnopqrstuvwxyz0123456789":
-        vocabulary.setdefault(character, len(vocabulary))
-        vocabulary.setdefault("##" + character, len(vocabulary))
     return BertTokenizer(vocab=vocabulary, model_max_length=BERT_LENGTH)
 
 
