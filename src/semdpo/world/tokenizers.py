@@ -56,7 +56,13 @@ def clip_tokenizer() -> CLIPTokenizer:
         min_frequency=2,
         # Pieces of one character get their ids in the order of a random hash map unless they are named here.
         # The end token must not have id 2: transformers then pools CLIP texts where the highest id stands.
-        special_tokens=["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>", *(byte + "</w>" for byte in alphabet)],
+        special_tokens=[
+            "<|pad|>",
+            "<|startoftext|>",
+            "<|unk|>",
+            "<|endoftext|>",
+            *(byte + "</w>" for byte in alphabet),
+        ],
         initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
