@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.config import ObjectiveConfig, Recipe
+from semdpo.config import OneObjective, Recipe, SemDPOObjective, TrainConfig
 from semdpo.errors import ConfigError
 from semdpo.recipe import RECIPES, find_recipe, load_recipe, options, read_yaml
 
@@ -15,7 +15,7 @@ from semdpo.recipe import RECIPES, find_recipe, load_recipe, options, read_yaml
 def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
     recipe = load_recipe("tiny")
     assert recipe.folder == Path("runs/tiny")
-    assert recipe.train.methods["sem_dpo"] == ObjectiveConfig(name="sem_dpo", alpha=4.0)
+    assert recipe.train.methods["sem_dpo"] == SemDPOObjective(name="sem_dpo", alpha=4.0)
     written = read_yaml(RECIPES / "tiny.yaml").values
     for stage in ("sft", "candidates", "pairs", "weigh", "report", "prompts"):
         unsaid = set(getattr(recipe, stage).model_dump()) - set(written[stage])
@@ -33,7 +33,15 @@ def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
         ("label.renderer.height=9", "a whole number, ≥ 8 and a multiple of 8 or null"),
         ("train.learning_rate=.nan", "'train.learning_rate' is nan; it must be a number, > 0 and ≤ 1"),
         ("sft.template=hello", "'sft.template': it must contain {prompt} exactly once"),
-        ("train.methods.dpo.alpha=1", "alpha belongs to sem_dpo"),
+        ("train.methods.dpo.alpha=1", "unknown key 'train.methods.dpo.alpha'; alpha belongs to sem_dpo, not to dpo"),
+        ("train.methods.sem_dpo.alfa=1", "unknown key 'train.methods.sem_dpo.alfa'; did you mean 'alpha'?"),
+        ("train.methods.sem_dpo.alpha=-1", "'train.methods.sem_dpo.alpha' is -1; it must be a number, ≥ 0"),
+        ("train.methods.dpo.normalize=sum", "'train.methods.dpo.normalize' is 'sum'; it must be one of pairs, mean"),
+        ("train.methods.dpo.name=dop", "'train.methods.dpo.name' is 'dop'; did you mean 'dpo'?"),
+        ("train.methods.dpo={alpha: 1}", "'train.methods.dpo.name' is missing; it must be one of sft, dpo, sem_dpo"),
+        ("train.methods.kto={name: kto, share: 1}", "share belongs to beta_dpo, not to kto"),
+        ("train={methods: {k: {name: kto}}, batch_size: 1}", "k compares the pairs of a batch with each other"),
+        ("train.lora={rank: 0}", "'train.lora.rank' is 0; it must be a whole number, ≥ 1"),
         ("train.methods.human={name: dpo}", "the names ['human'] mean"),
         ("train.methods.A b={name: dpo}", "'A b' cannot be a name"),
         ("evaluate.metrics.distance=tiny:clip", "the names ['distance'] are other columns"),
@@ -125,5 +133,7 @@ def test_recipes_cannot_be_changed() -> None:
 
 
 def test_options_of_a_command_are_named_as_they_are_written() -> None:
-    with pytest.raises(ConfigError, match=r"--alpha: 'alpha' is -1; it must be a number, ≥ 0"):
-        options(ObjectiveConfig, name="sem_dpo", alpha=-1)
+    with pytest.raises(ConfigError, match=r"--batch-size: 'batch_size' is 0; it must be a whole number, ≥ 1"):
+        options(TrainConfig, methods={"dpo": {"name": "dpo"}}, batch_size=0)
+    with pytest.raises(ConfigError, match=r"--objective: 'objective.alpha' is -1; it must be a number, ≥ 0"):
+        options(OneObjective, objective={"name": "sem_dpo", "alpha": -1})

@@ -76,10 +76,11 @@ def _train(
     objective: ObjectiveConfig,
     config: TrainConfig,
     output: Path,
+    cache: Path,
     progress: Progress,
 ) -> list[Curve]:
     started = (Path(model) / "weights.txt").read_text()
-    (output / "weights.txt").write_text(f"{started} {objective.name} {objective.alpha} {len(pairs)}")
+    (output / "weights.txt").write_text(f"{started} {objective.model_dump()} {len(pairs)}")
     return [Curve(objective.name, step, "loss", 0.7 / (step + 1)) for step in range(3)]
 
 

@@ -75,30 +75,45 @@ def train(
     pairs: PairsFile,
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
-    objective: Annotated[str, typer.Option(help="dpo or sem_dpo.")] = "sem_dpo",
+    objective: Annotated[str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")] = "sem_dpo",
     alpha: Annotated[float | None, typer.Option(help="Strength of sem_dpo's weight; 4 when not given.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another setting of the objective, such as --set nll_coef=0.1")
+    ] = None,
     beta: Annotated[float, typer.Option()] = 0.05,
     learning_rate: Annotated[float, typer.Option()] = 5e-6,
     epochs: Annotated[int, typer.Option()] = 1,
-    batch_size: Annotated[int, typer.Option(help="Pairs.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Pairs of one update.")] = 8,
+    micro_batch_size: Annotated[int | None, typer.Option(help="Pairs computed at once; all when not given.")] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of prompt and rewrite.")] = 256,
     warmup_ratio: Annotated[float, typer.Option()] = 0.1,
     seed: Annotated[int, typer.Option()] = 0,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    checkpoint_steps: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 200,
+    lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank instead of all weights.")] = None,
     template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
+    report_to: Annotated[list[str] | None, typer.Option(help="A tracker, such as tensorboard or wandb.")] = None,
 ) -> None:
-    """Train a rewriter on weighed preference pairs."""
+    """Train a rewriter on preference pairs; started again, it goes on from its last checkpoint."""
     from semdpo.commands.pairs import train_file
+    from semdpo.recipe import assignments
 
+    goal = {"name": objective} | ({} if alpha is None else {"alpha": alpha}) | assignments(set_ or [])
     shared = {
         "beta": beta,
         "learning_rate": learning_rate,
         "epochs": epochs,
         "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
         "max_length": max_length,
         "warmup_ratio": warmup_ratio,
         "seed": seed,
+        "precision": precision,
+        "checkpoint_steps": checkpoint_steps,
+        "lora": None if lora_rank is None else {"rank": lora_rank, "alpha": 2 * lora_rank},
+        "report_to": report_to or [],
     }
-    train_file(pairs, model, out, objective, alpha, template, shared)
+    train_file(pairs, model, out, goal, template, shared)
 
 
 @app.command()

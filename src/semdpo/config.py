@@ -120,33 +120,140 @@ class WeighConfig(Stage):
     batch_size: Positive = 64
 
 
-class ObjectiveConfig(Stage):
-    """What is minimised; ``alpha`` is the strength of Sem-DPO's weight exp(−alpha·d)."""
+class _Objective(Stage):
+    """What all objectives may say.
 
-    name: Literal["dpo", "sem_dpo"]
-    alpha: float = Field(default=0.0, ge=0)
+    Attributes:
+        nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
+        normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
+            steps; ``mean`` divides by the sum of the weights.
+    """
 
-    @model_validator(mode="after")
-    def _alpha_has_a_use(self) -> ObjectiveConfig:
-        if self.name == "dpo" and self.alpha:
-            raise ValueError("alpha belongs to sem_dpo; remove it or set name: sem_dpo")
-        return self
+    nll_coef: float = Field(default=0.0, ge=0)
+    normalize: Literal["pairs", "mean"] = "pairs"
+
+
+class SFTObjective(_Objective):
+    """More supervised fine-tuning, on the chosen rewrites."""
+
+    name: Literal["sft"]
+
+
+class DPOObjective(_Objective):
+    """−log σ(Δ)."""
+
+    name: Literal["dpo"]
+
+
+class SemDPOObjective(_Objective):
+    """exp(−alpha·d)·(−log σ(Δ))."""
+
+    name: Literal["sem_dpo"]
+    alpha: float = Field(default=4.0, ge=0)
+
+
+class BetaDPOObjective(_Objective):
+    """β follows the batch: ``sensitivity`` is the paper's a, ``share`` of the pairs is kept."""
+
+    name: Literal["beta_dpo"]
+    sensitivity: float = Field(default=0.6, gt=0)
+    share: float = Field(default=0.8, gt=0, le=1)
+
+
+class KTOObjective(_Objective):
+    """Chosen and rejected as examples of their own, with the weights of each kind."""
+
+    name: Literal["kto"]
+    desirable_weight: float = Field(default=1.0, gt=0)
+    undesirable_weight: float = Field(default=1.0, gt=0)
+
+
+class ORPOObjective(_Objective):
+    """Negative log-likelihood and odds ratio; ``odds_weight`` is the paper's λ. It has no reference and no β."""
+
+    name: Literal["orpo"]
+    odds_weight: float = Field(default=0.1, gt=0)
+
+
+class AdditiveObjective(_Objective):
+    """The preference score plus ``strength`` times the fidelity score, both on one scale, decides who is chosen."""
+
+    name: Literal["additive"]
+    strength: float = Field(default=1.0, ge=0)
+
+
+ObjectiveConfig = Annotated[
+    SFTObjective | DPOObjective | SemDPOObjective | BetaDPOObjective | KTOObjective | ORPOObjective | AdditiveObjective,
+    Field(discriminator="name"),
+]
+
+
+class OneObjective(Stage):
+    """An objective on its own, as a command names it."""
+
+    objective: ObjectiveConfig
+
+
+class LoRAConfig(Stage):
+    """Low-rank adapters instead of all weights; the reference is the model without them.
+
+    Attributes:
+        rank: of the adapters.
+        alpha: their scale is alpha / rank.
+        target_modules: names of the layers that get one; None is what PEFT does for the model's kind.
+    """
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    target_modules: list[Text] | None = Field(default=None, min_length=1)
 
 
 class TrainConfig(Stage):
-    """Preference training; every method shares everything but its objective."""
+    """Preference training; every method shares everything but its objective.
+
+    Attributes:
+        methods: name to objective.
+        beta: strength of the tie to the reference.
+        learning_rate: at its highest; it rises linearly, then falls linearly to 0.
+        epochs: passes over the pairs.
+        batch_size: pairs of one update, of all processes together.
+        micro_batch_size: pairs that one process computes at once; None takes its whole share.
+        max_length: tokens of prompt and rewrite; longer pairs are refused.
+        warmup_ratio: share of the updates in which the learning rate rises.
+        seed: of the order of pairs.
+        template: what the model reads.
+        precision: ``auto`` computes in bfloat16 where the processor has it, with weights in float32.
+        checkpoint_steps: updates between checkpoints, from which an interrupted training goes on.
+        lora: adapters; None trains all weights.
+        report_to: trackers of transformers' Trainer, such as tensorboard, wandb or mlflow.
+    """
 
     methods: dict[Name, ObjectiveConfig] = Field(min_length=1)
     beta: float = Field(default=0.05, gt=0)
     learning_rate: LearningRate = 1e-4
     epochs: Positive = 1
     batch_size: Positive = 16
+    micro_batch_size: Positive | None = None
     max_length: Positive = 96
     warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
     seed: Seed = 0
     template: str = TEMPLATE
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_steps: Positive = 200
+    lora: LoRAConfig | None = None
+    report_to: list[Text] = []
 
     _template = field_validator("template")(_one_slot)
+
+    @model_validator(mode="after")
+    def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
+        for name, objective in self.methods.items():
+            if objective.name in ("kto", "beta_dpo"):
+                if self.batch_size < 2:
+                    raise ValueError(f"{name} compares the pairs of a batch with each other; set batch_size ≥ 2")
+                if self.micro_batch_size is not None:
+                    raise ValueError(f"{name} needs its whole batch at once; remove micro_batch_size")
+        return self
 
     @field_validator("methods")
     @classmethod

@@ -19,7 +19,10 @@ from semdpo.records import Pair, content_id
 
 DATA = Path(__file__).parent / "world" / "data"
 TABLES = (".csv", ".jsonl", ".parquet")
-NUMBERS = ("chosen_score", "rejected_score", "distance", "rejected_distance")
+NUMBERS = (
+    *("chosen_score", "rejected_score", "distance", "rejected_distance"),
+    *("weight", "chosen_fidelity", "rejected_fidelity"),
+)
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
 log = logging.getLogger("semdpo")

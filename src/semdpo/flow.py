@@ -222,8 +222,8 @@ def _weigh(run: Run) -> list[Shard]:
 
 def _train(method: str, run: Run, output: Path, progress: Progress) -> list[Curve]:
     config = run.recipe.train
-    model = str(run.folder / "sft")
-    curves = run.parts.train(run.rows("weigh", Pair), model, config.methods[method], config, output, progress)
+    model, cache = str(run.folder / "sft"), run.folder / "reference"  # which all methods share
+    curves = run.parts.train(run.rows("weigh", Pair), model, config.methods[method], config, output, cache, progress)
     return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
 
 

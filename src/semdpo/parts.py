@@ -38,7 +38,7 @@ class Parts:
     """
 
     fine_tune: Callable[[Sequence[tuple[str, str]], SFTConfig, Path, Progress], list[Curve]]
-    train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Progress], list[Curve]]
+    train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Path, Progress], list[Curve]]
     rewriter: Callable[[Path, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
     scorer: Callable[[str, int], Scorer]
@@ -83,11 +83,12 @@ def _train(
     objective: ObjectiveConfig,
     config: TrainConfig,
     output: Path,
+    cache: Path,
     progress: Progress,
 ) -> list[Curve]:
     from semdpo.stages.train import train
 
-    return train(pairs, model, objective, config, output, progress)
+    return train(pairs, model, objective, config, output, cache, progress)
 
 
 def _rewriter(folder: Path, decoding: DecodingConfig) -> CountingRewriter:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semdpo import files, store
-from semdpo.config import Recipe
+from semdpo.config import Recipe, SemDPOObjective
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import FILES, AnyStage, ModelStage, Run, TableStage, flow
 from semdpo.parts import Parts, real_parts
@@ -201,7 +201,7 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
         stages=[(s.name, store.seconds(run.folder / s.name), _rows(run.folder / s.name)) for s in stages],
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         versions=store.versions(),
-        alpha=subject.alpha if subject else 0.0,
+        alpha=subject.alpha if isinstance(subject, SemDPOObjective) else 0.0,
         notes=_notes(run),
         fidelity=titles.fidelity,
         preference=titles.preference,

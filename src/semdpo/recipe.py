@@ -136,6 +136,15 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
     return Source(source.file, values, places)
 
 
+def assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` settings as a mapping.
+
+    Raises:
+        ConfigError: one without ``=``, or not YAML.
+    """
+    return override(Source("the command line", {}, {}), texts).values
+
+
 def _copied(value: Any) -> Any:
     return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value
 
@@ -169,12 +178,19 @@ def options(model: type[Settings], **values: Any) -> Settings:
 
 def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
     kind = error["type"]
-    parts = [str(part) for part in error["loc"]]
+    parts = _untagged([str(part) for part in error["loc"]], model)
     about_key = parts[-1:] == ["[key]"]
     key = tuple(parts[:-1] if about_key else parts)
     dotted, place = ".".join(key), source.place(key)
     if kind == "extra_forbidden":
-        return f"{place}: unknown key '{dotted}'{did_you_mean(key[-1], _siblings(key, model))}"
+        return f"{place}: unknown key '{dotted}'{_hint(key, source, model)}"
+    if kind == "union_tag_not_found":
+        return f"{place}: '{dotted}.name' is missing; it must be one of {', '.join(_tags(_annotation(key, model)))}"
+    if kind == "union_tag_invalid":
+        tags, tag = _tags(_annotation(key, model)), str(error["ctx"]["tag"])
+        place = source.place((*key, "name"))
+        hint = did_you_mean(tag, tags)
+        return f"{place}: '{dotted}.name' is {tag!r}{hint or '; it must be one of ' + ', '.join(tags)}"
     if kind == "missing":
         return f"{place}: '{dotted}' is missing; add it"
     if kind == "value_error":
@@ -188,9 +204,41 @@ def _shown(value: Any) -> str:
     return "empty" if value is None else repr(value)
 
 
-def _siblings(key: Key, model: type[BaseModel]) -> list[str]:
-    inner = _without_none(_annotation(key[:-1], model))
-    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
+def _untagged(parts: list[str], model: type[BaseModel]) -> list[str]:
+    """A key without the names that pydantic adds to say which member of a union it means."""
+    for depth in range(len(parts)):
+        try:
+            members = _members(_annotation(tuple(parts[:depth]), model))
+        except (KeyError, IndexError):
+            return parts
+        if members and parts[depth] in members:
+            return _untagged([*parts[:depth], *parts[depth + 1 :]], model)
+    return parts
+
+
+def _members(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The settings that a union is made of, by their ``name``; empty for anything else."""
+    bare = _without_none(annotation)
+    if typing.get_origin(bare) not in (typing.Union, types.UnionType):
+        return {}
+    return {typing.get_args(each.model_fields["name"].annotation)[0]: each for each in typing.get_args(bare)}
+
+
+def _tags(annotation: Any) -> list[str]:
+    return list(_members(annotation))
+
+
+def _hint(key: Key, source: Source, model: type[BaseModel]) -> str:
+    """What an unknown key may have been meant to be."""
+    inner, value = _without_none(_annotation(key[:-1], model)), source.values
+    if members := _members(inner):
+        for part in key[:-1]:
+            value = value[part]
+        if owners := [name for name, each in members.items() if key[-1] in each.model_fields]:
+            return f"; {key[-1]} belongs to {' and '.join(owners)}, not to {value['name']}"
+        inner = members[value["name"]]
+    known = list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
+    return did_you_mean(key[-1], known)
 
 
 def _annotation(key: Key, model: type[BaseModel]) -> Any:
@@ -198,6 +246,8 @@ def _annotation(key: Key, model: type[BaseModel]) -> Any:
     current: Any = model
     for part in key:
         bare = _without_none(current)
+        if members := _members(current):  # a key of any of them, for none is named like another's with other limits
+            bare = next(each for each in members.values() if part in each.model_fields)
         if isinstance(bare, type) and issubclass(bare, BaseModel):
             field = bare.model_fields[part]
             current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
@@ -210,7 +260,8 @@ def _without_none(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Annotated:
         return _without_none(annotation.__origin__)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return _without_none(next(a for a in typing.get_args(annotation) if a is not type(None)))
+        others = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return _without_none(others[0]) if len(others) == 1 else annotation
     return annotation
 
 

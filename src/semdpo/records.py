@@ -64,7 +64,8 @@ class Pair:
     """A preference: for ``prompt``, ``chosen`` drew the better picture.
 
     ``distance`` is the cosine distance of prompt and chosen (None before the weigh stage); the weight is
-    computed from it when training, so that another alpha needs no new embedding.
+    computed from it when training, so that another alpha needs no new embedding. ``weight`` is the data's own, and
+    the fidelities are those of a text-fidelity judge, where there is one.
     """
 
     pair_id: str
@@ -76,6 +77,9 @@ class Pair:
     distance: float | None = None
     rejected_distance: float | None = None
     truncated: bool | None = None
+    weight: float | None = None
+    chosen_fidelity: float | None = None
+    rejected_fidelity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,9 +325,10 @@ def partial(folder: Path) -> Path:
 
 
 def start_model(folder: Path) -> Path:
-    """An empty folder to train into; a half-trained model is started again."""
-    remove(folder)
+    """An empty folder to train into; checkpoints beside it stay."""
     work = partial(folder)
+    for path in (folder, work):
+        _remove_folder(path)
     for leftover in folder.parent.glob(f".{work.name}-*"):  # where the trainer was killed before its rename
         shutil.rmtree(leftover)
     try:
@@ -350,7 +351,13 @@ def finish_model(folder: Path, plan: Plan, counts: Mapping[str, int]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes a stage's files, finished or not; the manifest goes first, so that no half is taken for a whole."""
-    for path in (folder, partial(folder)):
+    """Removes a stage's files, finished or not, and a training's checkpoints."""
+    for path in (folder, *folder.parent.glob(f"{partial(folder).name}*")):
+        _remove_folder(path)
+
+
+def _remove_folder(path: Path) -> None:
+    """The manifest goes first, so that no half is taken for a whole."""
+    if path.is_dir():
         (path / "manifest.json").unlink(missing_ok=True)
-        shutil.rmtree(path, ignore_errors=False) if path.is_dir() else None
+        shutil.rmtree(path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from semdpo import files, store
-from semdpo.config import ObjectiveConfig, TrainConfig
+from semdpo.config import OneObjective, TrainConfig
 from semdpo.errors import DataError, StoreError
 from semdpo.parts import fingerprint, real_parts
 from semdpo.progress import bar, say
@@ -14,8 +15,6 @@ from semdpo.recipe import options
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size, semantic_weight
 from semdpo.stages.weigh import measure, refuse_unknown_words, with_drift
-
-PAPER_ALPHA = 4.0
 
 
 def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: int) -> None:
@@ -53,28 +52,26 @@ def train_file(
     pairs: str,
     model: str,
     out: Path,
-    objective: str,
-    alpha: float | None,
+    objective: Mapping[str, Any],
     template: str | None,
-    shared: Mapping[str, float | int],
+    shared: Mapping[str, Any],
 ) -> None:
-    """Trains a rewriter on a file of pairs and writes its folder.
+    """Trains a rewriter on a file of pairs and writes its folder; interrupted, the same command goes on.
+
+    The reference's log-probabilities are kept in a folder beside the pairs, for the next objective.
 
     Args:
-        pairs: file of columns prompt, chosen, rejected, and distance for sem_dpo.
+        pairs: file or folder with columns prompt, chosen, rejected, and distance for sem_dpo.
         model: the rewriter to start from.
         out: folder to write; must not exist.
-        objective: ``dpo`` or ``sem_dpo``.
-        alpha: strength of the weight; None is 4 for sem_dpo.
+        objective: its name and settings.
         template: with ``{prompt}`` in it; None takes the model's own.
         shared: the other settings of ``TrainConfig``.
 
     Raises:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
     """
-    if alpha is None and objective == "sem_dpo":
-        alpha = PAPER_ALPHA
-    goal = options(ObjectiveConfig, **{"name": objective} | ({} if alpha is None else {"alpha": alpha}))
+    goal = options(OneObjective, objective=dict(objective)).objective
     if out.exists():
         raise StoreError(f"{out} is there already; remove it or choose another folder")
     rows = files.read_pairs(pairs)
@@ -87,8 +84,9 @@ def train_file(
     used = load_template(resolve(model).folder()) if template is None else template
     config = options(TrainConfig, methods={goal.name: goal.model_dump()}, template=used, **shared)
     work = store.start_model(out)
+    cache = Path(f"{pairs.rstrip('/')}.reference")
     with bar("training") as progress:
-        curves = real_parts().train(rows, model, goal, config, work, progress)
+        curves = real_parts().train(rows, model, goal, config, work, cache, progress)
     files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
     work.replace(out)
     say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")

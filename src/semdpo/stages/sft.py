@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo.config import SFTConfig
+from semdpo.config import SFTConfig, SFTObjective
 from semdpo.errors import DataError
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.progress import Progress
 from semdpo.records import Curve
-from semdpo.training.batches import encode, refuse_too_long
+from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import renamed_at_the_end, save
-from semdpo.training.trainer import SupervisedTrainer, arguments
-
-WARMUP = 0.1  # share of the steps
+from semdpo.training.trainer import PreferenceTrainer, training_arguments
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
@@ -29,7 +28,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         progress: told after every step.
 
     Returns:
-        Curves ``loss`` and ``learning_rate``, from step 0 (before the first update) on.
+        Curves ``loss``, ``completion_length`` and ``learning_rate``, from step 0 (before the first update) on.
 
     Raises:
         DataError: there are no pairs, a text is empty, a sequence is too long, or the loss is not finite.
@@ -43,20 +42,23 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         if not prompt.strip() or not rewrite.strip():
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     model, tokenizer = load_causal(resolve(config.model).folder())
-    sequences = encode(tokenizer, config.template, prompts, rewrites)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    refuse_too_long(sequences, [f"row {i}" for i in range(1, len(pairs) + 1)], config.max_length, positions)
+    groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites])
+    names = [f"row {i}" for i in range(1, len(pairs) + 1)]
+    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
+    examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:
         with quiet():
-            args = arguments(
-                folder,
+            trainer = PreferenceTrainer(
+                model,
+                training_arguments(folder, learning_rate=config.learning_rate, seed=config.seed),
+                examples,
+                objective=SFTObjective(name="sft"),
                 batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
+                epochs=math.ceil(config.steps * config.batch_size / len(examples)),
                 steps=config.steps,
-                warmup_ratio=WARMUP,
-                seed=config.seed,
+                order_seed=config.seed,
+                progress=progress,
             )
-            trainer = SupervisedTrainer(model, args, sequences, tokenizer.pad_token_id, "sft", progress)
             trainer.train()
         settings = {
             "started from": config.model,

@@ -1,23 +1,31 @@
-"""Stage 7: the rewriter learns preferences, by DPO or Sem-DPO."""
+"""Stage 7: the rewriter learns preferences, by any of the objectives."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from semdpo.config import ObjectiveConfig, TrainConfig
-from semdpo.errors import DataError
+import torch
+
+from semdpo import store
+from semdpo.config import AdditiveObjective, LoRAConfig, ObjectiveConfig, SemDPOObjective, TrainConfig
+from semdpo.errors import ConfigError, DataError
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
-from semdpo.progress import Progress
+from semdpo.objectives import coefficient_of
+from semdpo.progress import Progress, say
 from semdpo.records import Curve, Pair
-from semdpo.training.batches import encode, refuse_too_long
+from semdpo.training import checkpoints
+from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import renamed_at_the_end, save
-from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PairItem, PreferenceTrainer, arguments
+from semdpo.training.logps import prepare
+from semdpo.training.precision import autocast, resolve_precision
+from semdpo.training.reference import key_of, reference_logps
+from semdpo.training.trainer import PreferenceTrainer, training_arguments
 
 
 def train(
@@ -26,98 +34,229 @@ def train(
     objective: ObjectiveConfig,
     config: TrainConfig,
     output: Path,
+    cache: Path,
     progress: Progress,
 ) -> list[Curve]:
     """Trains a rewriter on preference pairs; the starting model is the reference.
 
     The order of pairs depends on the seed only, so two objectives with one seed see the same batches, and Sem-DPO
-    with α = 0 gives DPO's weights to the bit.
+    with α = 0 gives DPO's weights to the bit. An interrupted training goes on from its last checkpoint, which lies
+    beside the output.
 
     Args:
-        pairs: with distances where the objective is Sem-DPO.
+        pairs: with distances where the objective is Sem-DPO, with scores and fidelities where it is additive.
         model: the rewriter to start from: ``tiny:NAME``, a folder or a published name.
         objective: what is minimised.
         config: how, for all objectives alike.
         output: the trained rewriter's folder, written whole or not at all.
+        cache: a folder for the reference's log-probabilities, which all objectives, seeds and α share.
         progress: told after every step.
 
     Returns:
         Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
-        rejected_logp_change, mean_weight, effective_sample_size, learning_rate. Their method is the objective's name.
+        rejected_logp_change, mean_weight, effective_sample_size, completion_length, learning_rate, and what the
+        objective adds. Their method is the objective's name.
 
     Raises:
-        DataError: there are no pairs, one lacks its distance, a sequence is too long, or a loss is not finite.
+        DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
+            finite.
         ModelError: the model cannot be loaded.
         StoreError: the output cannot be written.
     """
-    _check(pairs, objective)
-    policy, tokenizer = load_causal(resolve(model).folder())
-    items = _items(pairs, policy, tokenizer, config, progress)
-    steps = config.epochs * math.ceil(len(items) / config.batch_size)
-    with renamed_at_the_end(output) as folder:
-        with quiet():
-            args = arguments(
-                folder,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                steps=steps,
-                warmup_ratio=config.warmup_ratio,
-                seed=config.seed,
-            )
-            trainer = PreferenceTrainer(
-                policy,
-                args,
-                items,
-                tokenizer.pad_token_id,
-                objective.name,
-                progress,
-                objective=objective,
-                beta=config.beta,
-            )
-            trainer.train()
-        settings = {
-            "objective": objective.name,
-            **({"alpha": objective.alpha} if objective.name == "sem_dpo" else {}),
-            "pairs": len(pairs),
-            "steps": steps,
-            **config.model_dump(exclude={"methods"}),
-        }
-        save(folder, policy, tokenizer, config.template, objective.name, settings)
+    check(pairs, objective)
+    folder = resolve(model).folder()
+    policy, tokenizer = load_causal(folder)
+    precision = resolve_precision(config.precision)
+    with quiet():
+        packs = prepare(policy)
+    if not packs:
+        say(f"{type(policy).__name__} cannot share prompts between completions; training on padded batches, slower")
+    described = {
+        "model": store.folder_hash(folder),
+        "template": config.template,
+        "max_length": config.max_length,
+        "precision": precision,
+        "packs": packs,
+    }
+    examples = _examples(pairs, policy, tokenizer, config, packs, cache / f"{key_of(described)}.parquet", progress)
+    identity = {
+        "pairs": [each.pair_id for each in pairs],
+        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
+        "objective": objective.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
+        "versions": store.versions(),
+        **described,
+    }
+    work = checkpoints.folder_of(output)
+    last = checkpoints.opened(work, identity)
+    if last is not None:
+        say(f"going on from {last.name}")
+    trainer = _trainer(policy, examples, objective, config, work, packs, _coefficient(pairs, objective), progress)
+    with _writing(output) as final:
+        try:
+            with quiet():
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:
+            checkpoints.sweep(work)
+        if final is not None:
+            save(final, trainer.model, tokenizer, config.template, objective.name, _card(objective, config, identity))
+    shutil.rmtree(work, ignore_errors=True)
     return trainer.curves
 
 
-def _check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
+def _trainer(
+    policy: Any,
+    examples: Sequence[Example],
+    objective: ObjectiveConfig,
+    config: TrainConfig,
+    work: Path,
+    packs: bool,
+    coefficient: float,
+    progress: Progress,
+) -> PreferenceTrainer:
+    with quiet():
+        args = training_arguments(
+            work,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            precision=resolve_precision(config.precision),
+            checkpoint_steps=config.checkpoint_steps,
+            report_to=config.report_to,
+        )
+        return PreferenceTrainer(
+            policy if config.lora is None else _with_adapters(policy, config.lora),
+            args,
+            examples,
+            objective=objective,
+            beta=config.beta,
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size,
+            epochs=config.epochs,
+            warmup_ratio=config.warmup_ratio,
+            order_seed=config.seed,
+            coefficient=coefficient,
+            packs=packs,
+            progress=progress,
+        )
+
+
+def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
+    """Refuses pairs that lack what an objective needs.
+
+    Raises:
+        DataError: with the cure.
+    """
     if not pairs:
         raise DataError("there are no pairs to train on; give more prompts or lower pairs.margin")
-    if objective.name != "sem_dpo":
-        return
-    without = [each.pair_id for each in pairs if each.distance is None]
-    if without:
-        raise DataError(
-            f"{len(without)} of {len(pairs)} pairs have no distance (such as {without[0]}); run `semdpo weigh` first"
-        )
-    wrong = [each for each in pairs if not -1e-6 <= (each.distance or 0.0) <= 2 + 1e-6]
-    if wrong:
-        raise DataError(
-            f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
-            "run `semdpo weigh` again"
-        )
+    if isinstance(objective, SemDPOObjective):
+        without = [each.pair_id for each in pairs if each.distance is None]
+        if without:
+            raise DataError(
+                f"{len(without)} of {len(pairs)} pairs have no distance (such as {without[0]}); "
+                "run `semdpo weigh` first"
+            )
+        wrong = [each for each in pairs if not -1e-6 <= (each.distance or 0.0) <= 2 + 1e-6]
+        if wrong:
+            raise DataError(
+                f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
+                "run `semdpo weigh` again"
+            )
+    if isinstance(objective, AdditiveObjective):
+        without = [each.pair_id for each in pairs if None in _scores(each)]
+        if without:
+            raise DataError(
+                f"{len(without)} of {len(pairs)} pairs lack chosen_score, rejected_score, chosen_fidelity or "
+                f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity judge, or add the columns"
+            )
+    negative = [each for each in pairs if each.weight is not None and each.weight < 0]
+    if negative:
+        raise DataError(f"pair {negative[0].pair_id} has weight {negative[0].weight}; weights must be ≥ 0")
+    if not any(each.weight is None or each.weight > 0 for each in pairs):
+        raise DataError("every pair has weight 0, so that nothing would be learnt; give some of them a weight above 0")
 
 
-def _items(
-    pairs: Sequence[Pair], model: Any, tokenizer: Any, config: TrainConfig, progress: Progress
-) -> list[PairItem]:
-    """The pairs' sequences and the reference's log-probabilities of them."""
-    prompts = [each.prompt for each in pairs]
-    chosen = encode(tokenizer, config.template, prompts, [each.chosen for each in pairs])
-    rejected = encode(tokenizer, config.template, prompts, [each.rejected for each in pairs])
+def _scores(pair: Pair) -> tuple[float | None, ...]:
+    return pair.chosen_score, pair.rejected_score, pair.chosen_fidelity, pair.rejected_fidelity
+
+
+def _examples(
+    pairs: Sequence[Pair],
+    model: Any,
+    tokenizer: Any,
+    config: TrainConfig,
+    packs: bool,
+    cache: Path,
+    progress: Progress,
+) -> list[Example]:
+    """The pairs' tokens and the reference's log-probabilities of them."""
+    groups = encode(
+        tokenizer, config.template, [each.prompt for each in pairs], [(each.chosen, each.rejected) for each in pairs]
+    )
     names = [f"pair {each.pair_id}" for each in pairs]
-    positions = getattr(model.config, "max_position_embeddings", None)
-    refuse_too_long([*chosen, *rejected], [*names, *names], config.max_length, positions)
-    logps = reference_logps(model, [*chosen, *rejected], tokenizer.pad_token_id, 2 * config.batch_size, progress)
+    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
+    with autocast(resolve_precision(config.precision)):
+        logps = reference_logps(model, groups, packs, cache, progress)
     return [
-        PairItem(pair.pair_id, a, b, reference_a, reference_b, pair.distance if pair.distance is not None else 0.0)
-        for pair, a, b, reference_a, reference_b in zip(
-            pairs, chosen, rejected, logps[: len(pairs)].tolist(), logps[len(pairs) :].tolist(), strict=True
+        Example(
+            name,
+            group,
+            reference,
+            distance=pair.distance or 0.0,
+            weight=1.0 if pair.weight is None else pair.weight,
+            preference=(pair.chosen_score or 0.0) - (pair.rejected_score or 0.0),
+            fidelity=(pair.chosen_fidelity or 0.0) - (pair.rejected_fidelity or 0.0),
         )
+        for name, group, reference, pair in zip(names, groups, logps, pairs, strict=True)
     ]
+
+
+def _coefficient(pairs: Sequence[Pair], objective: ObjectiveConfig) -> float:
+    if not isinstance(objective, AdditiveObjective):
+        return 0.0
+    scores = torch.tensor([s for each in pairs for s in (each.chosen_score, each.rejected_score)])
+    fidelities = torch.tensor([s for each in pairs for s in (each.chosen_fidelity, each.rejected_fidelity)])
+    try:
+        return coefficient_of(scores, fidelities, objective.strength)
+    except ValueError as error:
+        raise DataError(f"{error}; score the pairs with another fidelity judge") from error
+
+
+def _with_adapters(model: Any, config: LoRAConfig) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError("train.lora needs peft; install it with: pip install 'semdpo[lora]'") from error
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,
+        target_modules=config.target_modules,
+        fan_in_fan_out=type(model).__name__.startswith("GPT2"),  # its Conv1D layers are stored transposed
+    )
+    torch.manual_seed(0)  # the adapters' first weights are drawn
+    try:
+        return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(f"train.lora does not fit {type(model).__name__}: {error}") from error
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path | None]:
+    """The folder to write into; None in all processes but the first."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+        yield None
+    else:
+        with renamed_at_the_end(output) as folder:
+            yield folder
+
+
+def _card(objective: ObjectiveConfig, config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model card says of the training."""
+    return {
+        "objective": ", ".join(f"{key} {value}" for key, value in objective.model_dump().items()),
+        **config.model_dump(exclude={"methods", "report_to", "template"}, exclude_none=True),
+        "pairs": len(identity["pairs"]),
+        "SHA-256 of the pairs": store.digest(store.canonical([identity["pairs"], identity["numbers"]])),
+        "SHA-256 of the starting model": identity["model"],
+        **{f"{name} version": version for name, version in identity["versions"].items()},
+    }

@@ -1,254 +1,311 @@
-"""Training loops: transformers' Trainer with our losses, which records its curves and prints nothing."""
+"""transformers' Trainer with our losses, our order of the data, and curves from step 0 on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from semdpo import objectives
-from semdpo.config import ObjectiveConfig
+from semdpo.config import KTOObjective, ObjectiveConfig, SFTObjective
 from semdpo.errors import DataError
-from semdpo.objectives import IGNORED, PairLosses, sequence_logps
-from semdpo.progress import Progress, silent
+from semdpo.objectives import GapState
+from semdpo.progress import Progress, say, silent
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
-from semdpo.training.batches import Batch, Tokens, pad
+from semdpo.training.batches import Example, MicroBatch, draw_batches, micro_size, mismatched, split
+from semdpo.training.criterion import START, Judged, Memory, judge, weights_of
+from semdpo.training.displacement import Displacement
+from semdpo.training.logps import group_logps, prepare
+from semdpo.training.packing import Group
+from semdpo.training.reference import reference_logps
 
-# of the chosen and the rejected, under the policy and then under the reference; each [n]
-FourLogps = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-class PairItem(NamedTuple):
-    """One pair, ready to be learnt: its sequences, their reference log-probabilities, and its distance."""
-
-    pair_id: str
-    chosen: Tokens
-    rejected: Tokens
-    reference_chosen: float
-    reference_rejected: float
-    distance: float
+NOT_CURVES = {"epoch", "step", "tokens_per_second", "grad_norm"}  # of the log; speeds differ from run to run
 
 
-class _Items(Dataset[Any]):
-    """A list as torch wants it."""
-
-    def __init__(self, items: Sequence[Any]) -> None:
-        self._items = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._items[index]
-
-
-def arguments(
+def training_arguments(
     output: Path,
     *,
-    batch_size: int,
     learning_rate: float,
-    steps: int,
-    warmup_ratio: float,
-    seed: int,
+    seed: int = 0,
+    precision: str = "float32",
+    checkpoint_steps: int | None = None,
+    report_to: Sequence[str] = (),
+    **more: Any,
 ) -> TrainingArguments:
-    """AdamW without weight decay; the learning rate rises linearly, then falls linearly to 0; nothing is written.
+    """Fused AdamW without weight decay; the learning rate rises linearly, then falls linearly to 0.
 
     Args:
-        output: a folder that Trainer insists on, and leaves empty.
-        batch_size: rows of a step.
+        output: folder of the checkpoints.
         learning_rate: at its highest.
-        steps: in all.
-        warmup_ratio: share of the steps in which it rises.
-        seed: of the order of rows, and of dropout.
+        seed: of dropout, where the model has any.
+        precision: ``float32`` or ``bfloat16``.
+        checkpoint_steps: updates between checkpoints; None writes none.
+        report_to: trackers.
+        more: any other ``TrainingArguments``.
     """
-    return TrainingArguments(
-        output_dir=str(output),
-        per_device_train_batch_size=batch_size,
-        max_steps=steps,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=int(warmup_ratio * steps),
-        weight_decay=0.0,
-        optim="adamw_torch",
-        seed=seed,
-        data_seed=seed,
-        use_cpu=True,
-        dataloader_pin_memory=False,
-        remove_unused_columns=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_nan_inf_filter=False,
-    )
+    settings: dict[str, Any] = {
+        "output_dir": str(output),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "linear",
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "per_device_train_batch_size": 1,  # one micro-batch, which holds many rows
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no" if checkpoint_steps is None else "steps",
+        "save_steps": checkpoint_steps or 500,
+        "save_total_limit": 2,
+        "bf16": precision == "bfloat16",
+        "report_to": list(report_to) or "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    return TrainingArguments(**(settings | more))
 
 
-class RecordingTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that keeps curves in memory, from step 0 on, and tells ``progress`` of every step.
+class PreferenceTrainer(Trainer):  # type: ignore[misc]
+    """Trains a causal language model with any of our objectives.
+
+    Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
 
     Args:
-        model: a causal language model.
-        args: as ``arguments`` makes them.
-        items: the data set.
-        pad_id: fills up batches.
-        method: the curves' name.
-        progress: told after every step, with the loss and the speed.
+        model: the policy; it starts as the reference. With a PEFT model the reference is it without adapters.
+        args: see ``training_arguments``; steps, warm-up and gradient accumulation are set here.
+        examples: what is learnt.
+        objective: what is minimised.
+        beta: strength of the tie to the reference.
+        batch_size: examples of one update, of all processes together.
+        micro_batch_size: examples that one process computes at once; None takes its whole share.
+        epochs: passes over the examples.
+        steps: updates after which the last pass ends; None ends with the pass.
+        warmup_ratio: share of the updates in which the learning rate rises.
+        order_seed: of the order of examples.
+        coefficient: of the additive baseline (``objectives.coefficient_of``).
+        packs: what ``logps.prepare`` said of the model; None asks it.
+        method: the curves' name; None is the objective's.
+        progress: told after every step.
+        callbacks: transformers'.
+
+    Raises:
+        ConfigError: the batch cannot be divided among processes and micro-batches.
+        DataError: there is nothing to learn; or, while training, a loss is not finite: the pairs are named, and the
+            last checkpoint is as it was.
     """
 
     def __init__(
         self,
         model: Any,
         args: TrainingArguments,
-        items: Sequence[Any],
-        pad_id: int,
-        method: str,
+        examples: Sequence[Example],
+        *,
+        objective: ObjectiveConfig,
+        beta: float = 0.05,
+        batch_size: int = 8,
+        micro_batch_size: int | None = None,
+        epochs: int = 1,
+        steps: int | None = None,
+        warmup_ratio: float = 0.1,
+        order_seed: int = 0,
+        coefficient: float = 0.0,
+        packs: bool | None = None,
+        method: str | None = None,
         progress: Progress = silent,
+        callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        super().__init__(model=model, args=args, train_dataset=_Items(items), data_collator=list)
-        # Both would print into the user's terminal.
-        self.remove_callback(PrinterCallback)
+        if not examples:
+            raise DataError("there is nothing to learn; give at least one example")
+        self.objective, self.beta, self.coefficient = objective, beta, coefficient
+        self.method = method or objective.name
+        if not isinstance(objective, SFTObjective):
+            disable_dropout(model)
+        self.packs = prepare(model) if packs is None else packs
+        size = micro_size(batch_size, micro_batch_size, args.world_size)
+        self._own = slice(args.process_index * size, (args.process_index + 1) * size)
+        rows = draw_batches([each.group.tokens for each in examples], batch_size, epochs, order_seed)[:steps]
+        parts = batch_size // (size * args.world_size)
+        args.max_steps, args.gradient_accumulation_steps = len(rows), parts
+        args.warmup_steps = round(warmup_ratio * len(rows))
+        batches = self._plan([[examples[row] for row in step] for step in rows], parts, size * args.world_size, model)
+        super().__init__(
+            model=model, args=args, train_dataset=_Plan(batches), data_collator=_only, callbacks=callbacks or []
+        )
+        self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
+        self.remove_callback(PrinterCallback)  # it would print into the user's terminal
         self.add_callback(_Report(self, progress))
-        self.curves: list[Curve] = []
-        self.pad_id = pad_id
-        self.method = method
         self.note = ""
-        self._began: float | None = None
-        self._tokens = 0
+        self._measured: dict[str, float] = {}
+        self._weights: list[float] = []
+        self._state = START
+        self._displacement = Displacement()
+        self._tokens, self._began = 0, 0.0
 
-    def record(self, values: dict[str, float], tokens: int) -> None:
-        """Adds the values of the current step, which are those *before* its update."""
-        self._began = time.monotonic() if self._began is None else self._began
-        step = self.state.global_step
-        values = values | {"learning_rate": float(self.lr_scheduler.get_last_lr()[0])}
-        self.curves += [Curve(self.method, step, name, value) for name, value in values.items()]
-        self._tokens += tokens
-        speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
-        self.note = f"loss {values['loss']:.4f}" + (f", {speed:.0f} tokens/s" if step else "")
+    def _plan(self, steps: list[list[Example]], parts: int, size: int, model: Any) -> list[MicroBatch]:
+        """Every micro-batch of the training, in order."""
+        extra: list[list[tuple[Group, tuple[float, ...]]]] = [[] for _ in steps]
+        if isinstance(self.objective, KTOObjective):
+            groups = [group for examples in steps for group in mismatched(examples)]
+            known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
+            extra = [[next(known) for _ in examples] for examples in steps]
+        plan = []
+        for examples, added in zip(steps, extra, strict=True):
+            tokens = sum(len(each.group.completions[0]) for each in examples)
+            weight = float(weights_of(examples, self.objective).sum())
+            for places, real in split(examples, parts, size):
+                chosen = [examples[k] for k in places]
+                more = [added[k] for k in places] if added else [(Group((), ()), ())] * len(places)
+                packed = tuple(
+                    Group(each.group.prompt, each.group.completions + other.completions)
+                    for each, (other, _) in zip(chosen, more, strict=True)
+                )
+                reference = tuple(each.reference + values for each, (_, values) in zip(chosen, more, strict=True))
+                plan.append(MicroBatch(tuple(chosen), tuple(real), packed, reference, len(examples), tokens, weight))
+        return plan
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The plan as it is: every process reads all of it, and computes its own rows."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=_only, shuffle=False)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return inputs  # lists of our own items, put into tensors by compute_loss
+        return inputs  # examples, which become tensors in compute_loss
+
+    def compute_loss(self, model: Any, inputs: MicroBatch, **_: Any) -> Tensor:
+        """What this process adds to the step's loss, times the number of processes, over which gradients are averaged.
+
+        Raises:
+            DataError: a pair's loss is not finite; the pairs are named.
+        """
+        own = group_logps(model, inputs.groups[self._own], self.packs)
+        logps = self._of_all_processes(own.view(self._own.stop - self._own.start, -1))
+        judged = judge(self.objective, self.beta, logps, inputs, self._memory())
+        self._refuse_not_finite(judged.losses, inputs)
+        self._state = judged.state
+        real = torch.tensor(inputs.real, device=logps.device)
+        whole = (judged.losses * real) / self._denominator(inputs)
+        self._measure(judged, logps.detach(), inputs, float(whole.detach().sum()))
+        share: Tensor = whole[self._own].sum() * self.args.world_size
+        return share
+
+    def _denominator(self, batch: MicroBatch) -> float:
+        return batch.weight if self.objective.normalize == "mean" else batch.rows
+
+    def _memory(self) -> Memory:
+        history = self.state.log_history
+        if self._state == START and history and "gap_mean" in history[-1]:  # resumed from a checkpoint
+            self._state = GapState(history[-1]["gap_mean"], history[-1]["gap_std"])
+        # A draw depends on seed and step only, so that a resumed training draws the same.
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        return Memory(self.coefficient, self._state, generator)
+
+    def _of_all_processes(self, own: Tensor) -> Tensor:
+        """Everybody's log-probabilities, in order of rank; gradients go into our own."""
+        if self.args.world_size == 1:
+            return own
+        shares = [torch.empty_like(own) for _ in range(self.args.world_size)]
+        torch.distributed.all_gather(shares, own.detach().contiguous())
+        shares[self.args.process_index] = own
+        return torch.cat(shares)
+
+    def _refuse_not_finite(self, losses: Tensor, batch: MicroBatch) -> None:
+        bad = [each.name for each, good in zip(batch.examples, losses.isfinite().tolist(), strict=True) if not good]
+        if bad:
+            raise DataError(
+                f"the loss of {len(bad)} of {len(batch.examples)} rows is not finite at step {self.state.global_step} "
+                f"({', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}); lower the learning rate or remove these rows"
+            )
+
+    def _measure(self, judged: Judged, logps: Tensor, batch: MicroBatch, loss: float) -> None:
+        """Adds a micro-batch to what is known of the current step; the values are those *before* its update."""
+        if not self._began:
+            self._began = time.monotonic()
+        real = torch.tensor(batch.real)
+        share = float(real.sum()) / batch.rows
+
+        def mean(values: Tensor) -> float:
+            return share * float(values.cpu()[real].float().mean()) if share else 0.0
+
+        found = {"loss": loss}
+        if not isinstance(self.objective, SFTObjective):
+            change = logps - torch.tensor(batch.reference, device=logps.device)
+            margin = judged.chosen_rewards - judged.rejected_rewards
+            weights = weights_of(batch.examples, self.objective)
+            found |= {
+                "reward_margin": mean(margin),
+                "reward_accuracy": mean(margin > 0),
+                "chosen_logp_change": mean(change[:, 0]),
+                "rejected_logp_change": mean(change[:, 1]),
+                "mean_weight": mean(weights),
+            }
+            self._weights += weights[real].tolist()
+        found["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
+        for name, value in found.items():
+            self._measured[name] = self._measured.get(name, 0.0) + value
+        self._measured |= judged.more
+        self._tokens += sum(group.tokens for group in batch.groups)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Puts our own measurements into Trainer's log, from where trackers, checkpoints and ``curves`` have them."""
+        if self._measured:
+            speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
+            if self._weights:
+                self._measured["effective_sample_size"] = effective_sample_size(self._weights)
+            logs = logs | self._measured | {"tokens_per_second": round(speed, 1)}
+            self.note = f"loss {self._measured['loss']:.4f}, {speed:.0f} tokens/s"
+            if warning := self._displacement.seen(self._measured.get("chosen_logp_change", 0.0)):
+                say(warning)
+            self._measured, self._weights = {}, []
+            super().log(logs, start_time)
+
+    @property
+    def curves(self) -> list[Curve]:
+        """The training's curves; a value at step k was measured before update k + 1."""
+        return [
+            Curve(self.method, entry["step"] - 1, name, float(value))
+            for entry in self.state.log_history
+            for name, value in entry.items()
+            if name not in NOT_CURVES
+        ]
+
+
+class _Plan(Dataset[MicroBatch]):
+    """A list as torch wants it."""
+
+    def __init__(self, batches: Sequence[MicroBatch]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> MicroBatch:
+        return self._batches[index]
+
+
+def _only(rows: list[MicroBatch]) -> MicroBatch:
+    return rows[0]
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
     """Tells our progress of Trainer's steps."""
 
-    def __init__(self, trainer: RecordingTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._trainer.note)
 
 
-class SupervisedTrainer(RecordingTrainer):
-    """Maximises the log-probability of completions: −Σ log π(y|x), divided by the batch's completion tokens."""
-
-    def compute_loss(self, model: Any, inputs: list[Tokens], **_: Any) -> Tensor:
-        """The batch's loss, a scalar.
-
-        Raises:
-            DataError: it is not finite.
-        """
-        batch = pad(inputs, self.pad_id)
-        counted = int((batch.labels[:, 1:] != IGNORED).sum())
-        loss = -_logps(model, batch).sum() / counted
-        if not bool(torch.isfinite(loss)):
-            raise DataError(
-                f"the loss is {loss.item()} at step {self.state.global_step}; lower sft.learning_rate, or check that "
-                "the model's weights are finite"
-            )
-        self.record({"loss": loss.item()}, int(batch.attention_mask.sum()))
-        return loss
-
-
-class PreferenceTrainer(RecordingTrainer):
-    """Trains on pairs: chosen and rejected in one batch, the reference precomputed, the loss Σ W·ℓ / N.
-
-    Args:
-        model: the policy; it starts as the reference.
-        args: as ``arguments`` makes them.
-        items: the pairs.
-        pad_id: fills up batches.
-        method: the curves' name.
-        progress: told after every step.
-        objective: what is minimised.
-        beta: strength of the tie to the reference.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        args: TrainingArguments,
-        items: Sequence[PairItem],
-        pad_id: int,
-        method: str,
-        progress: Progress = silent,
-        *,
-        objective: ObjectiveConfig,
-        beta: float,
-    ) -> None:
-        super().__init__(model, args, items, pad_id, method, progress)
-        self.objective = objective
-        self.beta = beta
-
-    def compute_loss(self, model: Any, inputs: list[PairItem], **_: Any) -> Tensor:
-        """The batch's loss, a scalar.
-
-        Raises:
-            DataError: a pair's loss is not finite; the pairs are named.
-        """
-        # Without dropout, which would make policy and reference differ before anything is learnt.
-        model.eval()
-        batch = pad([each.chosen for each in inputs] + [each.rejected for each in inputs], self.pad_id)
-        chosen, rejected = _logps(model, batch).chunk(2)
-        reference_chosen = torch.tensor([each.reference_chosen for each in inputs])
-        reference_rejected = torch.tensor([each.reference_rejected for each in inputs])
-        result, weights = self._objective(inputs, (chosen, rejected, reference_chosen, reference_rejected))
-        self._refuse_not_finite(result.losses, inputs)
-        loss = result.losses.sum() / len(inputs)
-        margins = result.chosen_rewards - result.rejected_rewards
-        self.record(
-            {
-                "loss": loss.item(),
-                "reward_margin": margins.mean().item(),
-                "reward_accuracy": (margins > 0).float().mean().item(),
-                "chosen_logp_change": (chosen.detach() - reference_chosen).mean().item(),
-                "rejected_logp_change": (rejected.detach() - reference_rejected).mean().item(),
-                "mean_weight": weights.mean().item(),
-                "effective_sample_size": effective_sample_size(weights.numpy()),
-            },
-            int(batch.attention_mask.sum()),
-        )
-        return loss
-
-    def _objective(self, inputs: list[PairItem], logps: FourLogps) -> tuple[PairLosses, Tensor]:
-        """Weighted losses, and the weights that are in them."""
-        match self.objective.name:
-            case "dpo":
-                return objectives.dpo(*logps, beta=self.beta), torch.ones(len(inputs))
-            case "sem_dpo":
-                distance = torch.tensor([each.distance for each in inputs])
-                alpha = self.objective.alpha
-                return (
-                    objectives.sem_dpo(*logps, beta=self.beta, distance=distance, alpha=alpha),
-                    objectives.weight(distance, alpha),
-                )
-
-    def _refuse_not_finite(self, losses: Tensor, inputs: list[PairItem]) -> None:
-        bad = [each.pair_id for each, good in zip(inputs, torch.isfinite(losses).tolist(), strict=True) if not good]
-        if bad:
-            raise DataError(
-                f"the loss of {len(bad)} pairs is not finite at step {self.state.global_step} (pair_id "
-                f"{', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}); lower train.learning_rate or remove them"
-            )
-
-
-def _logps(model: Any, batch: Batch) -> Tensor:
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
-    return sequence_logps(logits, batch.labels)
+def disable_dropout(model: Any) -> None:
+    """Sets every dropout to 0: with it, policy and reference would differ before anything is learnt."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0

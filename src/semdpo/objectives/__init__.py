@@ -1,0 +1,40 @@
+"""What preference training minimises: pure functions of log-probabilities, one loss a pair, unreduced.
+
+One objective a file. All compute in float32 or wider, and all take a ``weight`` for each pair.
+"""
+
+from semdpo.objectives._shared import PairLosses
+from semdpo.objectives.additive import additive, coefficient_of
+from semdpo.objectives.beta_dpo import BetaDPOLosses, GapState, beta_dpo
+from semdpo.objectives.dpo import dpo
+from semdpo.objectives.kto import ExampleLosses, kto
+from semdpo.objectives.orpo import orpo
+from semdpo.objectives.sem_dpo import sem_dpo, semantic_weight
+from semdpo.objectives.sft import sft
+
+OBJECTIVES = {
+    "sft": sft,
+    "dpo": dpo,
+    "sem_dpo": sem_dpo,
+    "beta_dpo": beta_dpo,
+    "kto": kto,
+    "orpo": orpo,
+    "additive": additive,
+}
+
+__all__ = [
+    "OBJECTIVES",
+    "BetaDPOLosses",
+    "ExampleLosses",
+    "GapState",
+    "PairLosses",
+    "additive",
+    "beta_dpo",
+    "coefficient_of",
+    "dpo",
+    "kto",
+    "orpo",
+    "sem_dpo",
+    "semantic_weight",
+    "sft",
+]

@@ -1,0 +1,82 @@
+"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306): good and bad examples, not pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from semdpo.objectives._shared import positive, same_shape, weighted, wide
+
+
+class ExampleLosses(NamedTuple):
+    """What KTO says of n examples.
+
+    Attributes:
+        losses: one an example, weights applied, [n]; the batch's loss is their mean.
+        rewards: log π_θ − log π_ref, without β (as upstream logs it) and without gradient, [n].
+        kl: the reference point, a scalar without gradient.
+    """
+
+    losses: Tensor
+    rewards: Tensor
+    kl: Tensor
+
+
+def kto(
+    policy: Tensor,
+    reference: Tensor,
+    desirable: Tensor,
+    policy_kl: Tensor,
+    reference_kl: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+    weight: Tensor | None = None,
+) -> ExampleLosses:
+    """λ_D(1 − σ(β(r − KL))) for what is desirable, λ_U(1 − σ(β(KL − r))) for what is not (equations 7 and 8).
+
+    KL is estimated from prompts with completions of other prompts: the sum of their log-ratios over the number of
+    those that are not exactly 0, and never below 0.
+
+    Args:
+        policy: log π_θ(y|x), summed over tokens, [n]: the whole batch, of all processes.
+        reference: log π_ref(y|x), [n].
+        desirable: whether y is a good answer, bool, [n].
+        policy_kl: log π_θ of mismatched pairs (prompt i with the completion of example i + 1, cyclic), [k].
+        reference_kl: log π_ref of the same, [k].
+        beta: strength of the tie to the reference, > 0.
+        desirable_weight: λ_D, > 0.
+        undesirable_weight: λ_U, > 0.
+        weight: of each example, ≥ 0, [n]; None is 1.
+
+    Returns:
+        Losses and rewards, at least float32.
+
+    Raises:
+        ValueError: a setting is not positive, or shapes differ.
+
+    Source:
+        ContextualAI/HALOs, ``KTOTrainer.loss``.
+
+    Example:
+        >>> zeros = torch.zeros(2)
+        >>> kto(zeros, zeros, torch.tensor([True, False]), zeros, zeros, beta=0.1).losses
+        tensor([0.5000, 0.5000])
+    """
+    for name, value in (("beta", beta), ("desirable_weight", desirable_weight)):
+        positive(name, value)
+    positive("undesirable_weight", undesirable_weight)
+    same_shape(policy, reference, desirable)
+    same_shape(policy_kl, reference_kl)
+    ratios = (wide(policy_kl) - wide(reference_kl)).detach()
+    kl = (ratios.sum() / (ratios != 0).sum().clamp(min=1)).clamp(min=0)
+    rewards = wide(policy) - wide(reference)
+    losses = torch.where(
+        desirable,
+        desirable_weight * torch.sigmoid(-beta * (rewards - kl)),
+        undesirable_weight * torch.sigmoid(-beta * (kl - rewards)),
+    )
+    return ExampleLosses(weighted(losses, weight), rewards.detach(), kl)

@@ -1,0 +1,59 @@
+"""Odds-ratio preference optimisation (Hong et al. 2024, arXiv 2403.07691): no reference model."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from semdpo.objectives._shared import PairLosses, positive, same_shape, weighted, wide
+
+
+def orpo(
+    chosen_mean: Tensor,
+    rejected_mean: Tensor,
+    *,
+    nll: Tensor,
+    odds_weight: float,
+    weight: Tensor | None = None,
+) -> PairLosses:
+    """NLL(y_w) − λ·log σ(log odds(y_w|x) − log odds(y_l|x)) (equations 6 and 7).
+
+    Args:
+        chosen_mean: log π_θ(y_w|x) as the mean over tokens, [n].
+        rejected_mean: the same of y_l, [n].
+        nll: negative log-likelihood of the chosen, [n], or one number for the batch.
+        odds_weight: λ, > 0.
+        weight: of each pair, ≥ 0, [n]; None is 1.
+
+    Returns:
+        Losses, and rewards λ·(mean log-probability), at least float32.
+
+    Raises:
+        ValueError: λ is not positive, or shapes differ.
+
+    Source:
+        xfactlab/orpo, ``ORPOTrainer.compute_loss``; ours in a form that stays finite near probability 1.
+
+    Example:
+        >>> p = torch.tensor([-1.0])
+        >>> orpo(p, p, nll=torch.tensor([1.0]), odds_weight=0.1).losses
+        tensor([1.0693])
+    """
+    positive("odds_weight", odds_weight)
+    same_shape(chosen_mean, rejected_mean)
+    chosen, rejected = wide(chosen_mean), wide(rejected_mean)
+    log_odds = (chosen - rejected) - (_log1mexp(chosen) - _log1mexp(rejected))
+    losses = wide(nll) - odds_weight * F.logsigmoid(log_odds)
+    return PairLosses(weighted(losses, weight), odds_weight * chosen.detach(), odds_weight * rejected.detach())
+
+
+def _log1mexp(values: Tensor) -> Tensor:
+    """log(1 − eᵛ) for v < 0, exact on both sides of −log 2 (Mächler 2012)."""
+    near = values > -math.log(2)
+    # Each branch gets harmless values where the other one answers, so that no gradient is 0·∞.
+    by_expm1 = torch.log(-torch.expm1(values.masked_fill(~near, -0.1)))
+    by_log1p = torch.log1p(-torch.exp(values.masked_fill(near, -1.0)))
+    return torch.where(near, by_expm1, by_log1p)

@@ -1,0 +1,75 @@
+"""Sem-DPO (arXiv 2507.20133): DPO in which a winner that left the user's meaning counts little."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semdpo.objectives._shared import PairLosses, weighted, wide
+from semdpo.objectives.dpo import dpo
+
+
+def sem_dpo(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    *,
+    beta: float,
+    distance: Tensor,
+    alpha: float,
+    weight: Tensor | None = None,
+) -> PairLosses:
+    """W·ℓ(Δ) with W = exp(−α·d(x, y_w)) (equations 3 and 4); DPO exactly, to the bit, where α = 0.
+
+    The paper's print lacks the second logarithm of Δ; its equation 3 is meant. The weights enter after the per-pair
+    loss, and the batch's loss divides by the number of pairs, not by the sum of the weights.
+
+    Args:
+        policy_chosen: log π_θ(y_w|x), summed over tokens, [n].
+        policy_rejected: log π_θ(y_l|x), [n].
+        reference_chosen: log π_ref(y_w|x), [n].
+        reference_rejected: log π_ref(y_l|x), [n].
+        beta: strength of the tie to the reference, > 0.
+        distance: cosine distance of prompt and chosen rewrite, in [0, 2], [n].
+        alpha: ≥ 0; the paper uses 4.
+        weight: of each pair, ≥ 0, [n], on top of W; None is 1.
+
+    Returns:
+        Weighted losses, and rewards as in DPO.
+
+    Raises:
+        ValueError: as in ``dpo``, or alpha is negative, or a distance is outside [0, 2] or of another shape.
+
+    Example:
+        >>> zeros, distance = torch.zeros(2), torch.tensor([0.0, 0.25])
+        >>> sem_dpo(zeros, zeros, zeros, zeros, beta=0.05, distance=distance, alpha=4.0).losses
+        tensor([0.6931, 0.2550])
+    """
+    plain = dpo(policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta=beta, weight=weight)
+    semantic = semantic_weight(distance, alpha)
+    if semantic.shape != plain.losses.shape:
+        raise ValueError(f"distances must be of shape {tuple(plain.losses.shape)}, not {tuple(semantic.shape)}")
+    return plain._replace(losses=weighted(plain.losses, semantic))
+
+
+def semantic_weight(distance: Tensor, alpha: float) -> Tensor:
+    """W = exp(−α·d), the tensor twin of ``semantics.semantic_weight``.
+
+    Args:
+        distance: cosine distances in [0, 2], any shape.
+        alpha: ≥ 0.
+
+    Returns:
+        Weights in (0, 1], at least float32.
+
+    Raises:
+        ValueError: alpha is negative or not finite, or a distance is outside [0, 2] or not a number.
+    """
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha must be a finite number ≥ 0, not {alpha}")
+    values = wide(distance)
+    # Storage in float32 may leave a distance a hair below 0.
+    if not bool(((values >= -1e-6) & (values <= 2 + 1e-6)).all()):
+        raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
+    return torch.exp(-alpha * values.clamp(0.0, 2.0))

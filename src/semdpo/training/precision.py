@@ -1,0 +1,29 @@
+"""In which precision a training computes; its weights are float32 always."""
+
+from __future__ import annotations
+
+import torch
+
+
+def resolve_precision(asked: str) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where the GPU or the processor computes in it natively.
+
+    Args:
+        asked: ``auto``, ``float32`` or ``bfloat16``.
+    """
+    if asked != "auto":
+        return asked
+    if torch.cuda.is_available():
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if native else "float32"
+
+
+def autocast(precision: str) -> torch.autocast:
+    """The context in which a model computes in ``precision``, as the trainer's does.
+
+    Args:
+        precision: ``float32`` or ``bfloat16``.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
