@@ -324,6 +324,11 @@ def partial(folder: Path) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of several processes (of accelerate, torchrun) that writes files and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def start_model(folder: Path) -> Path:
     """An empty folder to train into; checkpoints beside it stay."""
     work = partial(folder)

@@ -83,10 +83,16 @@ def train_file(
 
     used = load_template(resolve(model).folder()) if template is None else template
     config = options(TrainConfig, methods={goal.name: goal.model_dump()}, template=used, **shared)
-    work = store.start_model(out)
+    first = store.is_first_process()
+    work = store.start_model(out) if first else store.partial(out)
     cache = Path(f"{pairs.rstrip('/')}.reference")
     with bar("training") as progress:
         curves = real_parts().train(rows, model, goal, config, work, cache, progress)
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
+    if not first:
+        return
     files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
     work.replace(out)
     say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from semdpo import store
 from semdpo.config import AdditiveObjective, LoRAConfig, ObjectiveConfig, SemDPOObjective, TrainConfig
@@ -78,7 +79,10 @@ def train(
         "precision": precision,
         "packs": packs,
     }
-    examples = _examples(pairs, policy, tokenizer, config, packs, cache / f"{key_of(described)}.parquet", progress)
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    with processes.main_process_first():  # the others read what it computed
+        kept = cache / f"{key_of(described)}.parquet"
+        examples = _examples(pairs, policy, tokenizer, config, packs, kept, progress)
     identity = {
         "pairs": [each.pair_id for each in pairs],
         "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
@@ -88,7 +92,8 @@ def train(
         **described,
     }
     work = checkpoints.folder_of(output)
-    last = checkpoints.opened(work, identity)
+    with processes.main_process_first():
+        last = checkpoints.opened(work, identity)
     if last is not None:
         say(f"going on from {last.name}")
     trainer = _trainer(policy, examples, objective, config, work, packs, _coefficient(pairs, objective), progress)
@@ -98,9 +103,14 @@ def train(
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         finally:
             checkpoints.sweep(work)
+        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if final is not None:
-            save(final, trainer.model, tokenizer, config.template, objective.name, _card(objective, config, identity))
-    shutil.rmtree(work, ignore_errors=True)
+            card = _card(objective, config, identity)
+            save(final, trainer.model, tokenizer, config.template, objective.name, card, weights)
+    if final is not None:
+        shutil.rmtree(work, ignore_errors=True)
+    processes.wait_for_everyone()  # a process that leaves early would end the others
     return trainer.curves
 
 
@@ -243,11 +253,11 @@ def _with_adapters(model: Any, config: LoRAConfig) -> Any:
 @contextmanager
 def _writing(output: Path) -> Iterator[Path | None]:
     """The folder to write into; None in all processes but the first."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
-        yield None
-    else:
+    if store.is_first_process():
         with renamed_at_the_end(output) as folder:
             yield folder
+    else:
+        yield None
 
 
 def _card(objective: ObjectiveConfig, config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:

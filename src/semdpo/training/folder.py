@@ -63,7 +63,15 @@ def renamed_at_the_end(output: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def save(folder: Path, model: Any, tokenizer: Any, template: str, method: str, settings: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    template: str,
+    method: str,
+    settings: Mapping[str, Any],
+    weights: Mapping[str, Any] | None = None,
+) -> None:
     """Writes everything that ``load_rewriter`` and other tools need.
 
     Args:
@@ -73,9 +81,10 @@ def save(folder: Path, model: Any, tokenizer: Any, template: str, method: str, s
         template: that it was trained with.
         method: for the card's title.
         settings: for the card's table.
+        weights: gathered from several processes; None are the model's own.
     """
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
     (folder / SETTINGS).write_text(json.dumps({"template": template}, indent=2) + "\n", encoding="utf-8")
     rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
         "seed": seed,
         "use_cpu": not torch.cuda.is_available(),
     }
@@ -146,6 +148,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self.note = ""
         self._measured: dict[str, float] = {}
         self._weights: list[float] = []
+        self._names: list[str] = []
         self._state = START
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
@@ -224,6 +227,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
                 f"({', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}); lower the learning rate or remove these rows"
             )
 
+    def _refuse_broken_gradient(self, norm: float) -> None:
+        if not math.isfinite(norm):
+            raise DataError(
+                f"the gradient is {norm} at step {self.state.global_step - 1} ({', '.join(self._names[:5])} …), "
+                "although every loss is finite; lower the learning rate or beta, or remove these rows"
+            )
+
     def _measure(self, judged: Judged, logps: Tensor, batch: MicroBatch, loss: float) -> None:
         """Adds a micro-batch to what is known of the current step; the values are those *before* its update."""
         if not self._began:
@@ -248,6 +258,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             }
             self._weights += weights[real].tolist()
         found["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
+        self._names = [each.name for each in batch.examples]
         for name, value in found.items():
             self._measured[name] = self._measured.get(name, 0.0) + value
         self._measured |= judged.more
@@ -256,6 +267,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Puts our own measurements into Trainer's log, from where trackers, checkpoints and ``curves`` have them."""
         if self._measured:
+            self._refuse_broken_gradient(logs.get("grad_norm", 0.0))  # before a checkpoint is written
             speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
             if self._weights:
                 self._measured["effective_sample_size"] = effective_sample_size(self._weights)
@@ -272,7 +284,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         return [
             Curve(self.method, entry["step"] - 1, name, float(value))
             for entry in self.state.log_history
-            for name, value in entry.items()
+            for name, value in sorted(entry.items())  # as a checkpoint keeps them
             if name not in NOT_CURVES
         ]
 
