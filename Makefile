@@ -11,7 +11,7 @@ setup: $(STAMP) ## Create .venv with everything pinned by constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,sentence]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,lora,sentence]'
 	@touch $@
 
 check: setup ## Format, lint and strict types
@@ -32,7 +32,7 @@ demo: setup ## Run the whole pipeline on the tiny world and write its report
 constraints: ## Pin the newest versions that fit pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,sentence]' 'torch==2.13.0'
+	$(BIN)/pip install --quiet --editable '.[dev,lora,sentence]' 'torch==2.13.0'
 	(echo '# Everything that `make setup` installs, pinned. Renew with `make constraints`.'; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	touch $(STAMP)

@@ -20,15 +20,8 @@ COMMAND = [sys.executable, "-m", "semdpo.cli", "train"]
 def _command(folder: Path, output: str, objective: str) -> list[str]:
     settings = ["--batch-size", "2", "--epochs", "24", "--checkpoint-steps", "10", "--precision", "float32"]
     settings += ["--objective", objective, "--learning-rate", "1e-3", "--beta", "0.1"]
-    return [
-        *COMMAND,
-        str(folder / "pairs.jsonl"),
-        "--model",
-        str(folder / "model"),
-        "-o",
-        str(folder / output),
-        *settings,
-    ]
+    places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
+    return [*COMMAND, *places, *settings]
 
 
 @pytest.mark.slow

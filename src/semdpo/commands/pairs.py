@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,11 +90,18 @@ def train_file(
     cache = Path(f"{pairs.rstrip('/')}.reference")
     with bar("training") as progress:
         curves = real_parts().train(rows, model, goal, config, work, cache, progress)
-    from accelerate import PartialState
+    if first:
+        files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
+        work.replace(out)
+        say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")
+    _leave_together()
 
-    PartialState().destroy_process_group()
-    if not first:
-        return
-    files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
-    work.replace(out)
-    say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")
+
+def _leave_together() -> None:
+    """Ends this process where it is one of several; gloo's threads may abort a Python that closes in the usual way."""
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.barrier()
+        sys.stderr.flush()
+        os._exit(0)

@@ -110,7 +110,6 @@ def train(
             save(final, trainer.model, tokenizer, config.template, objective.name, card, weights)
     if final is not None:
         shutil.rmtree(work, ignore_errors=True)
-    processes.wait_for_everyone()  # a process that leaves early would end the others
     return trainer.curves
 
 

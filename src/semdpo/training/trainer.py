@@ -224,14 +224,14 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         if bad:
             raise DataError(
                 f"the loss of {len(bad)} of {len(batch.examples)} rows is not finite at step {self.state.global_step} "
-                f"({', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}); lower the learning rate or remove these rows"
+                f"({_some(bad)}); lower the learning rate or remove these rows"
             )
 
     def _refuse_broken_gradient(self, norm: float) -> None:
         if not math.isfinite(norm):
             raise DataError(
-                f"the gradient is {norm} at step {self.state.global_step - 1} ({', '.join(self._names[:5])} …), "
-                "although every loss is finite; lower the learning rate or beta, or remove these rows"
+                f"the gradient is {norm} at step {self.state.global_step - 1} ({_some(self._names)}), although every "
+                "loss is finite; lower the learning rate or beta, or remove these rows"
             )
 
     def _measure(self, judged: Judged, logps: Tensor, batch: MicroBatch, loss: float) -> None:
@@ -287,6 +287,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             for name, value in sorted(entry.items())  # as a checkpoint keeps them
             if name not in NOT_CURVES
         ]
+
+
+def _some(names: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(names))
+    return ", ".join(distinct[:5]) + (" …" if len(distinct) > 5 else "")
 
 
 class _Plan(Dataset[MicroBatch]):

@@ -1,0 +1,108 @@
+"""Two processes learn what one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from semdpo.files import write_pairs
+from semdpo.records import Curve
+from semdpo.store import read_file
+from tests import tiny_models
+from tests.training.test_trainer import PAIRS
+
+SETTINGS = ["--batch-size", "4", "--epochs", "2", "--learning-rate", "1e-3", "--beta", "0.1", "--precision", "float32"]
+LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+def _train(folder: Path, output: str, objective: str, launch: list[str], more: list[str]) -> list[Curve]:
+    places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
+    command = [sys.executable, *launch, "-m", "semdpo.cli", "train", *places, *SETTINGS, "--objective", objective]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("wrote ") == 1  # one of them speaks
+    return read_file(folder / output / "curves.parquet", Curve)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("objective", "more"), [("sem_dpo", ["--micro-batch-size", "1"]), ("kto", []), ("beta_dpo", [])]
+)
+def test_two_processes_take_the_same_way_as_one(tmp_path: Path, objective: str, more: list[str]) -> None:
+    tiny_models.gpt2(tmp_path / "model")
+    write_pairs(tmp_path / "pairs.jsonl", PAIRS)  # ten: the last batch is a short one
+    one = _train(tmp_path, "one", objective, [], [])
+    two = _train(tmp_path, "two", objective, LAUNCH, more)
+    assert [(c.step, c.name) for c in one] == [(c.step, c.name) for c in two]
+    for a, b in zip(one, two, strict=True):
+        assert a.value == pytest.approx(b.value, abs=1e-5), (a.step, a.name)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    assert max(float((weights[0][k] - weights[1][k]).abs().max()) for k in weights[0]) < 1e-5
+
+
+SHARDED = """
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from semdpo.objectives import dpo
+from semdpo.models.rewriter import load_causal
+from semdpo.training.logps import group_logps, prepare
+from semdpo.training.packing import Group
+
+model, _ = load_causal(sys.argv[1])
+assert prepare(model)
+rank = 0
+if len(sys.argv) > 3:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+    for block in model.transformer.h:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    assert all(isinstance(each, DTensor) for each in model.parameters())
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+groups = [Group((k, 2), ((3, 4 + k), (5,))) for k in range(4)]
+own = groups[2 * rank : 2 * rank + 2] if len(sys.argv) > 3 else groups
+for _ in range(3):
+    chosen, rejected = group_logps(model, own, True).view(-1, 2).T
+    loss = dpo(chosen, rejected, torch.full_like(chosen, -9), torch.full_like(chosen, -8), beta=0.1).losses.mean()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+weights = {name: (p.full_tensor() if isinstance(p, DTensor) else p).detach() for name, p in model.named_parameters()}
+if rank == 0:
+    torch.save(weights, sys.argv[2])
+if len(sys.argv) > 3:
+    dist.barrier()
+    os._exit(0)  # gloo's threads may abort a Python that closes in the usual way
+"""
+
+
+@pytest.mark.slow
+def test_a_sharded_model_learns_the_same(tmp_path: Path) -> None:
+    """FSDP2 over gloo. accelerate offers FSDP for accelerators only, so torch's own call is tested here."""
+    model = str(tiny_models.gpt2(tmp_path / "model"))
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for launch, out, more in (([], "one", []), (torchrun, "two", ["sharded"])):
+        command = [sys.executable, *launch, str(script), model, str(tmp_path / out), *more]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
