@@ -152,11 +152,56 @@ def test_bad_pairs_are_refused_with_their_row(tmp_path: Path, change: dict[str, 
 
 
 def test_wrong_types_name_the_row(tmp_path: Path) -> None:
-    conversation = [{"role": "user", "content": "a cat"}]
-    with pytest.raises(DataError, match="line 1: 'chosen' must be text, not list"):
-        read_pairs(_write(tmp_path / "p.jsonl", [{**PAIRS[0], "chosen": conversation}]))
+    with pytest.raises(DataError, match="line 1: 'chosen' must be text, not dict"):
+        read_pairs(_write(tmp_path / "p.jsonl", [{**PAIRS[0], "chosen": {"text": "a cat"}}]))
     with pytest.raises(DataError, match="line 1: 'distance' must be a number, not 'far'"):
         read_pairs(_write(tmp_path / "p.jsonl", [{**PAIRS[0], "distance": "far"}]))
+
+
+def _said(role: str, content: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": content}]
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_conversational_pairs_are_read_as_texts(tmp_path: Path, suffix: str, implicit: bool) -> None:
+    rows = []
+    for pair in PAIRS:
+        asked = _said("user", pair["prompt"])
+        answers = {name: _said("assistant", pair[name]) for name in ("chosen", "rejected")}
+        whole = {name: asked + answer for name, answer in answers.items()}
+        rows.append(whole if implicit else {"prompt": asked, **answers})
+    found = read_pairs(_write(tmp_path / f"p.{suffix}", rows))
+    assert [(p.prompt, p.chosen, p.rejected) for p in found] == [
+        (pair["prompt"], pair["chosen"], pair["rejected"]) for pair in PAIRS
+    ]
+
+
+def test_a_longer_conversation_is_refused_with_its_row(tmp_path: Path) -> None:
+    system = [{"role": "system", "content": "be brief"}, *_said("user", "a cat")]
+    row = {"prompt": system, "chosen": _said("assistant", "a"), "rejected": _said("assistant", "b")}
+    with pytest.raises(DataError, match=r"line 1: prompt must be one message of the user; .* into --template"):
+        read_pairs(_write(tmp_path / "p.jsonl", [row]))
+
+
+def test_a_data_sets_folder_is_read_whole(tmp_path: Path) -> None:
+    for k, pair in enumerate(PAIRS):
+        (tmp_path / "data" / "train").mkdir(parents=True, exist_ok=True)
+        _write(tmp_path / "data" / "train" / f"train-{k}.parquet", [pair])
+    assert [p.prompt for p in read_pairs(tmp_path / "data" / "train")] == [pair["prompt"] for pair in PAIRS]
+    with pytest.raises(DataError, match=r"holds no .* file; name one of its folders train"):
+        read_pairs(tmp_path / "data")
+    _write(tmp_path / "data" / "train" / "train-9.parquet", [{"prompt": "only"}])
+    with pytest.raises(DataError, match=r"train-9\.parquet has other columns than train-0\.parquet"):
+        read_pairs(tmp_path / "data" / "train")
+
+
+def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    Dataset.from_list(PAIRS).save_to_disk(tmp_path / "saved")
+    assert [p.chosen for p in read_pairs(tmp_path / "saved")] == [pair["chosen"] for pair in PAIRS]
 
 
 def test_writing_refuses_what_it_cannot_write(tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from semdpo.errors import ConfigError, DataError, ModelError, SemdpoError, StoreError
+    from semdpo.objectives import OBJECTIVES
     from semdpo.optimizer import PromptOptimizer
     from semdpo.semantics import cosine_distance, effective_sample_size, semantic_weight
+    from semdpo.training.trainer import PreferenceTrainer
 
 __version__ = "0.1.0"
 __all__ = [
+    "OBJECTIVES",
     "ConfigError",
     "DataError",
     "ModelError",
+    "PreferenceTrainer",
     "PromptOptimizer",
     "SemdpoError",
     "StoreError",
@@ -28,9 +32,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "OBJECTIVES": "objectives",
     "ConfigError": "errors",
     "DataError": "errors",
     "ModelError": "errors",
+    "PreferenceTrainer": "training.trainer",
     "PromptOptimizer": "optimizer",
     "SemdpoError": "errors",
     "StoreError": "errors",

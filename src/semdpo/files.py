@@ -119,11 +119,14 @@ def resolve(name: str) -> Path:
 
 
 def read_table(name: str | Path) -> Table:
-    """All columns of a jsonl, csv or parquet file.
+    """All columns of a jsonl, csv or parquet file, or of a data set's folder (of such files, or of ``save_to_disk``).
 
     Raises:
-        DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says.
+        DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says; or the
+            folder's files have different columns.
     """
+    if Path(name).is_dir():
+        return _folder(Path(name))
     path = resolve(str(name))
     readers: dict[str, Callable[[Path], Table]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
     if path.suffix not in readers:
@@ -132,6 +135,37 @@ def read_table(name: str | Path) -> Table:
     if not table.rows:
         raise DataError(f"{path} is empty; give a file with at least one row")
     return table
+
+
+def _folder(path: Path) -> Table:
+    """A data set's split: its files one after the other."""
+    for suffix in (".arrow", *TABLES):
+        parts = [each for each in sorted(path.glob(f"*{suffix}")) if not each.name.startswith("cache-")]
+        if parts:
+            break
+    else:
+        splits = [each.name for each in sorted(path.iterdir()) if each.is_dir()]
+        hint = f"; name one of its folders {', '.join(splits)}" if splits else ""
+        raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl or .parquet file{hint}")
+    tables = [_arrow(each) if suffix == ".arrow" else read_table(each) for each in parts]
+    names = list(tables[0].columns)
+    for each, table in zip(parts, tables, strict=True):
+        if set(table.columns) != set(names):
+            raise DataError(f"{each} has other columns than {parts[0].name}; give files of one data set")
+    columns = {name: [value for table in tables for value in table.columns[name]] for name in names}
+    rows = [f"{each.name} {row}" for each, table in zip(parts, tables, strict=True) for row in table.rows]
+    return Table(str(path), columns, rows)
+
+
+def _arrow(path: Path) -> Table:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            columns = pa.ipc.open_stream(source).read_all().to_pydict()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not an arrow stream; save the data set again") from error
+    return Table(str(path), columns, [f"row {i}" for i in range(1, len(next(iter(columns.values()), [])) + 1)])
 
 
 def read_prompts(name: str | Path, column: str = "prompt") -> list[str]:
@@ -184,6 +218,7 @@ def read_pairs(name: str | Path) -> list[Pair]:
 
 def pairs_of(table: Table) -> list[Pair]:
     """The pairs of a table that was read; see ``read_pairs``."""
+    table = _spoken(table)
     texts = [table.texts(name) for name in ("prompt", "chosen", "rejected")]
     numbers = [table.numbers(name) for name in NUMBERS]
     truncated = [_flag(value) for value in table.columns.get("truncated", [None] * len(table.rows))]
@@ -198,6 +233,38 @@ def pairs_of(table: Table) -> list[Pair]:
             Pair(identity, prompt, chosen, rejected, **dict(zip(NUMBERS, values, strict=True)), truncated=flag)
         )
     return pairs
+
+
+def _spoken(table: Table) -> Table:
+    """Conversational columns, as TRL takes them, as texts: one user's message, answered twice.
+
+    Raises:
+        DataError: a conversation has another form; the row is named.
+    """
+    columns = dict(table.columns)
+    if not any(
+        isinstance(values[0], list) for name, values in columns.items() if name in ("prompt", "chosen") and values
+    ):
+        return table
+    if "prompt" not in columns:  # TRL's implicit prompt: both conversations begin with it
+        columns["prompt"] = [row[:-1] if isinstance(row, list) else row for row in columns["chosen"]]
+        for name in ("chosen", "rejected"):
+            columns[name] = [row[-1:] if isinstance(row, list) else row for row in columns[name]]
+    for name, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
+        said = zip(table.rows, columns.get(name, []), strict=False)
+        columns[name] = [_message(value, role, f"{table.file}, {row}: {name}") for row, value in said]
+    return Table(table.file, columns, table.rows)
+
+
+def _message(value: Any, role: str, place: str) -> Any:
+    if not isinstance(value, list):
+        return value
+    if len(value) != 1 or not isinstance(value[0], dict) or value[0].get("role") != role:
+        raise DataError(
+            f"{place} must be one message of the {role}; a rewriter reads one prompt and gives one rewrite, so put "
+            "anything else into --template"
+        )
+    return value[0].get("content")
 
 
 def _flag(value: Any) -> bool | None:

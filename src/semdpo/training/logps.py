@@ -38,21 +38,19 @@ class TokenLogps(torch.autograd.Function):
         """
         used = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
         states, matrix = (hidden, weight) if used is None else (hidden.to(used), weight.to(used))
-        found, normalisers = [], []
+        found = []
         with torch.autocast(hidden.device.type, enabled=False):
             for rows, wanted in zip(torch.split(states, CHUNK), torch.split(targets, CHUNK), strict=True):
                 logits = _logits(rows, matrix, bias)
-                normaliser = logits.logsumexp(-1)
-                found.append(logits.gather(-1, wanted[:, None]).squeeze(-1) - normaliser)
-                normalisers.append(normaliser)
-        ctx.save_for_backward(states, matrix, bias, targets, torch.cat(normalisers))
+                found.append(logits.log_softmax(-1, dtype=_wide(logits)).gather(-1, wanted[:, None]).squeeze(-1))
+        ctx.save_for_backward(states, matrix, bias, targets)
         ctx.dtypes = hidden.dtype, weight.dtype
         return torch.cat(found)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         """∂/∂logits = g·(one-hot − softmax), chunk by chunk."""
-        states, matrix, bias, targets, normalisers = ctx.saved_tensors
+        states, matrix, bias, targets = ctx.saved_tensors
         hidden_dtype, weight_dtype = ctx.dtypes
         for_states, for_matrix, for_bias = ctx.needs_input_grad[:3]
         of_states = torch.empty_like(states) if for_states else None
@@ -62,7 +60,8 @@ class TokenLogps(torch.autograd.Function):
             part = slice(start, start + CHUNK)
             gradient = gradients[0][part, None]
             # In place: these are the largest tensors of the whole step.
-            slopes = _logits(states[part], matrix, bias).sub_(normalisers[part, None]).exp_().mul_(-gradient)
+            logits = _logits(states[part], matrix, bias)
+            slopes = logits.softmax(-1, dtype=_wide(logits)).mul_(-gradient)
             slopes.scatter_add_(-1, targets[part, None], gradient.to(slopes.dtype))
             if of_bias is not None:
                 of_bias += slopes.sum(0)
@@ -79,8 +78,12 @@ class TokenLogps(torch.autograd.Function):
 
 def _logits(states: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     logits = states @ matrix.T
-    logits = logits if logits.element_size() > 4 else logits.float()
     return logits if bias is None else logits + bias
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    """In which the softmax is computed, straight from the logits' own precision."""
+    return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
 def _attend_in_blocks(

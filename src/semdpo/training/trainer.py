@@ -23,6 +23,7 @@ from semdpo.training.batches import Example, MicroBatch, draw_batches, micro_siz
 from semdpo.training.criterion import START, Judged, Memory, judge, weights_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.logps import group_logps, prepare
+from semdpo.training.memory import keep_freed_memory
 from semdpo.training.packing import Group
 from semdpo.training.reference import reference_logps
 
@@ -127,6 +128,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         self.objective, self.beta, self.coefficient = objective, beta, coefficient
         self.method = method or objective.name
         if not isinstance(objective, SFTObjective):

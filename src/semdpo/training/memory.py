@@ -1,0 +1,25 @@
+"""The processor's memory: large tensors are taken from it once, not anew for every operation."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+# From glibc's malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what was freed for the next tensor; does nothing elsewhere.
+
+    As it comes, malloc gives every tensor of more than some megabytes back to the system and asks for fresh pages for
+    the next one, which are then filled with zeros: a third of a training step of GPT-2 on a CPU.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return  # another C library, such as musl
+    for setting, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, 64 << 20), (_ARENA_MAX, 1)):
+        mallopt(setting, value)
