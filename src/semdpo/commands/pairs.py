@@ -84,7 +84,7 @@ def train_file(
     from semdpo.models.rewriter import load_template
 
     used = load_template(resolve(model).folder()) if template is None else template
-    config = options(TrainConfig, methods={goal.name: goal.model_dump()}, template=used, **shared)
+    config = options(TrainConfig, methods={"trained": goal.model_dump()}, template=used, **shared)
     first = store.is_first_process()
     work = store.start_model(out) if first else store.partial(out)
     cache = Path(f"{pairs.rstrip('/')}.reference")
