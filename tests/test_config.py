@@ -40,7 +40,7 @@ def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
         ("train.methods.dpo.name=dop", "'train.methods.dpo.name' is 'dop'; did you mean 'dpo'?"),
         ("train.methods.dpo={alpha: 1}", "'train.methods.dpo.name' is missing; it must be one of sft, dpo, sem_dpo"),
         ("train.methods.kto={name: kto, share: 1}", "share belongs to beta_dpo, not to kto"),
-        ("train={methods: {k: {name: kto}}, batch_size: 1}", "k compares the pairs of a batch with each other"),
+        ("train={methods: {k: {name: kto}}, batch_size: 1}", "kto compares the pairs of a batch; set batch_size"),
         ("train.lora={rank: 0}", "'train.lora.rank' is 0; it must be a whole number, ≥ 1"),
         ("train.methods.human={name: dpo}", "the names ['human'] mean"),
         ("train.methods.A b={name: dpo}", "'A b' cannot be a name"),

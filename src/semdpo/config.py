@@ -247,12 +247,12 @@ class TrainConfig(Stage):
 
     @model_validator(mode="after")
     def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
-        for name, objective in self.methods.items():
+        for objective in self.methods.values():
             if objective.name in ("kto", "beta_dpo"):
                 if self.batch_size < 2:
-                    raise ValueError(f"{name} compares the pairs of a batch with each other; set batch_size ≥ 2")
+                    raise ValueError(f"{objective.name} compares the pairs of a batch; set batch_size ≥ 2")
                 if self.micro_batch_size is not None:
-                    raise ValueError(f"{name} needs its whole batch at once; remove micro_batch_size")
+                    raise ValueError(f"{objective.name} needs its whole batch at once; remove micro_batch_size")
         return self
 
     @field_validator("methods")

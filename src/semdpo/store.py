@@ -150,7 +150,9 @@ def folder_hash(folder: Path) -> str:
     The ends of a large file tell two trainings of it apart without reading gigabytes at each start.
     """
     parts = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    # How long a run's own model took is no part of it.
+    kept = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "timing.json")
+    for path in sorted(kept):
         size = path.stat().st_size
         parts.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with path.open("rb") as file:

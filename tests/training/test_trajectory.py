@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def _pairs() -> list[Pair]:
     rows = read_rewrites("tiny:rewrites.jsonl")[:49]
     return [
         Pair(content_id(prompt, chosen, rejected), prompt, chosen, rejected, None, None, distance=k % 10 / 10)
-        for k, ((prompt, chosen), (_, rejected)) in enumerate(zip(rows, rows[1:], strict=False))
+        for k, ((prompt, chosen), (_, rejected)) in enumerate(pairwise(rows))
     ]
 
 
