@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from semdpo import cli
-from semdpo.files import read_pairs, read_table
+from semdpo.files import read_pairs
 from semdpo.semantics import cosine_distance
+from semdpo.tables import read_table
 
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "scipy", "pyarrow", "matplotlib", "numpy", "PIL", "pydantic")
 
@@ -99,8 +100,11 @@ def test_help_lists_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("weigh", "{pairs}", "-o", "{tmp}/o.csv", "--encoder", "no such"), "neither a folder nor a known name"),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m"), "run `semdpo weigh"),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}"), "is there already; remove it"),
-        (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "kto"), "must be one of dpo, sem_dpo"),
-        (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--alpha", "-1"), "--alpha: 'alpha' is -1.0"),
+        (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dop"), "did you mean 'dpo'?"),
+        (
+            ("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--alpha", "-1"),
+            "'objective.alpha' is -1.0; it must be a number, ≥ 0",
+        ),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dpo"), "neither a folder nor a known"),
         (("optimize", "a cat"), "run `semdpo demo` first, or give --model"),
         (("report", "{tmp}"), "is no run's folder"),

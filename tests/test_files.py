@@ -17,11 +17,11 @@ from semdpo.files import (
     read_pairs,
     read_prompts,
     read_rewrites,
-    read_table,
     write_bytes,
     write_pairs,
 )
 from semdpo.records import content_id
+from semdpo.tables import read_table
 
 PROMPTS = ["a red ball", "ein süßer Hund, müde", 'a "quoted" cat, on a mat']
 PAIRS = [

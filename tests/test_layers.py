@@ -15,7 +15,7 @@ LAYERS = (
     {"errors", "records", "protocols", "progress"},
     {"config", "recipe"},
     {"semantics", "objectives", "statistics"},
-    {"models", "files", "store"},
+    {"models", "tables", "files", "store"},
     {"training", "reporting"},
     {"stages"},
     {"parts"},

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import files, store
+from semdpo import files, store, tables
 from semdpo.config import Recipe, SemDPOObjective
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import FILES, AnyStage, ModelStage, Run, TableStage, flow
@@ -85,7 +85,7 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
     """The plan with the inputs that come from outside of the run; fails when one of them does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
-        hashes[key] = store.file_hash(files.resolve(name)) if key in FILES else run.parts.fingerprint(name)
+        hashes[key] = store.file_hash(tables.resolve(name)) if key in FILES else run.parts.fingerprint(name)
     return store.Plan(stage.config, hashes)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semdpo import files, store
+from semdpo import files, store, tables
 from semdpo.config import OneObjective, TrainConfig
 from semdpo.errors import DataError, StoreError
 from semdpo.parts import fingerprint, real_parts
@@ -33,7 +33,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
         SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
     """
     files.check_suffix(out)
-    table = files.read_table(pairs)
+    table = tables.read_table(pairs)
     rows = files.pairs_of(table)
     fingerprint(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
