@@ -45,7 +45,9 @@ def part_of(progress: Progress, start: int, total: int) -> Progress:
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr."""
+    """A line for people, on stderr; of several processes only the first speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     print(line, file=sys.stderr, flush=True)
 
 

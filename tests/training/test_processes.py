@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from semdpo.files import write_pairs
@@ -46,6 +48,14 @@ def test_two_processes_take_the_same_way_as_one(tmp_path: Path, objective: str, 
         assert a.value == pytest.approx(b.value, abs=1e-5), (a.step, a.name)
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
     assert max(float((weights[0][k] - weights[1][k]).abs().max()) for k in weights[0]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero3"])
+def test_accelerate_reads_the_files_that_ship(name: str) -> None:
+    path = Path(__file__).parents[2] / "recipes" / "accelerate" / f"{name}.yaml"
+    found = load_config_from_file(str(path))
+    assert found.num_processes == 2
+    assert found.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
 SHARDED = """

@@ -68,6 +68,10 @@ def train(
     folder = resolve(model).folder()
     policy, tokenizer = load_causal(folder)
     precision = resolve_precision(config.precision)
+    if config.precision == "auto":
+        say(f"computing in {precision}, with weights in float32")
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    policy.to(processes.device)
     with quiet():
         packs = prepare(policy)
     if not packs:
@@ -79,18 +83,10 @@ def train(
         "precision": precision,
         "packs": packs,
     }
-    processes = PartialState(cpu=not torch.cuda.is_available())
     with processes.main_process_first():  # the others read what it computed
         kept = cache / f"{key_of(described)}.parquet"
         examples = _examples(pairs, policy, tokenizer, config, packs, kept, progress)
-    identity = {
-        "pairs": [each.pair_id for each in pairs],
-        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
-        "objective": objective.model_dump(mode="json"),
-        "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
-        "versions": store.versions(),
-        **described,
-    }
+    identity = described | _identity(pairs, examples, objective, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
         last = checkpoints.opened(work, identity)
@@ -111,6 +107,19 @@ def train(
     if final is not None:
         shutil.rmtree(work, ignore_errors=True)
     return trainer.curves
+
+
+def _identity(
+    pairs: Sequence[Pair], examples: Sequence[Example], objective: ObjectiveConfig, config: TrainConfig
+) -> dict[str, Any]:
+    """What, beside the starting model, tells one training from another."""
+    return {
+        "pairs": [each.pair_id for each in pairs],
+        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
+        "objective": objective.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
+        "versions": store.versions(),
+    }
 
 
 def _trainer(
