@@ -143,6 +143,12 @@ def test_beta_dpo_logs_its_state(base: Path, tmp_path: Path) -> None:
     assert {0.5} <= set(_of(curves, "kept_share"))
 
 
+def test_ktos_reference_point_is_computed_in_the_policys_precision(base: Path, tmp_path: Path) -> None:
+    curves = _run(base, tmp_path / "kto", {"name": "kto"}, precision="bfloat16", epochs=1, warmup_ratio=0.0)
+    assert _of(curves, "kl")[0] == pytest.approx(0.0, abs=0.01)  # nothing was learnt yet
+    assert _of(curves, "loss")[0] == pytest.approx(0.5, abs=1e-3)
+
+
 def test_additive_needs_scores(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 of 10 pairs lack chosen_score"):
         _run(base, tmp_path / "x", {"name": "additive"}, [*PAIRS[:9], replace(PAIRS[9], chosen_fidelity=None)])

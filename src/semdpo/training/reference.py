@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 from semdpo import store
 from semdpo.files import write_bytes
 from semdpo.progress import Progress, silent
+from semdpo.records import content_id
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 
@@ -34,7 +33,7 @@ def key_of(described: Mapping[str, Any]) -> str:
     Args:
         described: whatever the numbers depend on, as JSON can hold it.
     """
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    return store.digest(store.canonical(described))[:16]
 
 
 def reference_logps(
@@ -77,4 +76,4 @@ def reference_logps(
 
 
 def _hash(prompt: Sequence[int], completion: Sequence[int]) -> str:
-    return hashlib.sha256(f"{prompt}{completion}".encode()).hexdigest()[:24]
+    return content_id(str(prompt), str(completion))

@@ -25,6 +25,7 @@ from semdpo.training.displacement import Displacement
 from semdpo.training.logps import group_logps, prepare
 from semdpo.training.memory import keep_freed_memory
 from semdpo.training.packing import Group
+from semdpo.training.precision import autocast
 from semdpo.training.reference import reference_logps
 
 NOT_CURVES = {"epoch", "step", "tokens_per_second", "grad_norm"}  # of the log; speeds differ from run to run
@@ -141,7 +142,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         parts = batch_size // (size * args.world_size)
         args.max_steps, args.gradient_accumulation_steps = len(rows), parts
         args.warmup_steps = round(warmup_ratio * len(rows))
-        batches = self._plan([[examples[row] for row in step] for step in rows], parts, size * args.world_size, model)
+        steps_of = [[examples[row] for row in step] for step in rows]
+        precision = "bfloat16" if args.bf16 else "float32"
+        batches = self._plan(steps_of, parts, size * args.world_size, model, precision)
         super().__init__(
             model=model, args=args, train_dataset=_Plan(batches), data_collator=_only, callbacks=callbacks or []
         )
@@ -156,12 +159,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
 
-    def _plan(self, steps: list[list[Example]], parts: int, size: int, model: Any) -> list[MicroBatch]:
+    def _plan(self, steps: list[list[Example]], parts: int, size: int, model: Any, precision: str) -> list[MicroBatch]:
         """Every micro-batch of the training, in order."""
         extra: list[list[tuple[Group, tuple[float, ...]]]] = [[] for _ in steps]
         if isinstance(self.objective, KTOObjective):
             groups = [group for examples in steps for group in mismatched(examples)]
-            known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
+            with autocast(precision):  # as the policy computes
+                known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
             extra = [[next(known) for _ in examples] for examples in steps]
         plan = []
         for examples, added in zip(steps, extra, strict=True):
