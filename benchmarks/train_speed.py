@@ -197,7 +197,7 @@ def matmul_peak(precision: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=40)
+    parser.add_argument("--pairs", type=int, default=160)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--measure", choices=KINDS, help=argparse.SUPPRESS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
+import torch
+
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
@@ -15,7 +17,7 @@ def keep_freed_memory() -> None:
     As it comes, malloc gives every tensor of more than some megabytes back to the system and asks for fresh pages for
     the next one, which are then filled with zeros: a third of a training step of GPT-2 on a CPU.
     """
-    if not sys.platform.startswith("linux"):
+    if torch.cuda.is_available() or not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

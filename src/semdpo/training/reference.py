@@ -14,6 +14,7 @@ from semdpo.files import write_bytes
 from semdpo.progress import Progress, silent
 from semdpo.records import content_id
 from semdpo.training.logps import group_logps
+from semdpo.training.memory import keep_freed_memory
 from semdpo.training.packing import Group
 
 BATCH = 16  # groups at a time
@@ -61,6 +62,7 @@ def reference_logps(
     new.sort(key=lambda group: group.tokens)  # a model that cannot be packed then pads little
     training = model.training
     model.eval()
+    keep_freed_memory()
     for start in range(0, len(new), BATCH):
         part = new[start : start + BATCH]
         with torch.no_grad():

@@ -129,8 +129,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
-        if not torch.cuda.is_available():
-            keep_freed_memory()
+        keep_freed_memory()
         self.objective, self.beta, self.coefficient = objective, beta, coefficient
         self.method = method or objective.name
         if not isinstance(objective, SFTObjective):
