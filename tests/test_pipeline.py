@@ -221,6 +221,24 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     assert _files(run) == _files(finished / "run")
 
 
+def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tmp_path: Path) -> None:
+    additive = "train.methods={additive: {name: additive}}"
+    with pytest.raises(ConfigError, match=r"train\.methods\.additive is additive; set label\.fidelity"):
+        _recipe(tmp_path, additive, "report.subject=additive")
+    recipe = _recipe(tmp_path, additive, "label.fidelity=faithful")
+    _run_without_report(recipe, tmp_path / "run", _parts(), last="train")
+    by_judge: dict[str, dict[str, float]] = {}
+    for score in store.read_rows(tmp_path / "run/label", Score):
+        by_judge.setdefault(score.scorer, {})[score.candidate_id] = score.score
+    assert by_judge.keys() == {recipe.label.scorer, "faithful"}
+    assert by_judge["faithful"].keys() == by_judge[recipe.label.scorer].keys()
+    pairs = store.read_rows(tmp_path / "run/weigh", Pair)
+    assert pairs
+    # The stand-in judges agree, so fidelities are the scores again.
+    assert all(each.chosen_fidelity == each.chosen_score for each in pairs)
+    assert all(each.rejected_fidelity == each.rejected_score for each in pairs)
+
+
 def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Path, tmp_path: Path) -> None:
     class Failing(Renderer):
         def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:

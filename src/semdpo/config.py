@@ -98,13 +98,29 @@ class RendererConfig(Stage):
 
 
 class LabelConfig(Stage):
-    """Who draws the candidates and who scores them; ``shard_size`` prompts make one file."""
+    """Who draws the candidates and who scores them.
+
+    Attributes:
+        renderer: who draws.
+        scorer: the preference judge, which makes the pairs.
+        fidelity: a judge of whether the picture shows what was asked, which the additive objective needs.
+        batch_size: pictures in memory at once.
+        seed: of the pictures.
+        shard_size: so many prompts make one file.
+    """
 
     renderer: RendererConfig
     scorer: Text
+    fidelity: Text | None = None
     batch_size: Positive = 32
     seed: Seed = 0
     shard_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _two_judges(self) -> LabelConfig:
+        if self.fidelity == self.scorer:
+            raise ValueError("fidelity must be another judge than scorer, or they would say the same")
+        return self
 
 
 class PairsConfig(Stage):
@@ -337,6 +353,14 @@ class Recipe(Stage):
             raise ValueError(
                 f"report.fidelity and report.preference must name each of evaluate.metrics ({', '.join(known)}) once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _additive_has_its_fidelity(self) -> Recipe:
+        if self.label.fidelity is None:
+            for name, objective in self.train.methods.items():
+                if isinstance(objective, AdditiveObjective):
+                    raise ValueError(f"train.methods.{name} is additive; set label.fidelity to a fidelity judge")
         return self
 
     @property

@@ -131,7 +131,9 @@ def _prompt_files(recipe: Recipe) -> dict[str, str]:
 
 
 def _judges(recipe: Recipe) -> dict[str, str]:
-    return {"label.renderer.model": recipe.label.renderer.model, "label.scorer": recipe.label.scorer}
+    config = recipe.label
+    fidelity = {} if config.fidelity is None else {"label.fidelity": config.fidelity}
+    return {"label.renderer.model": config.renderer.model, "label.scorer": config.scorer} | fidelity
 
 
 def _encoder(recipe: Recipe) -> dict[str, str]:
@@ -187,7 +189,13 @@ def _candidates(run: Run) -> list[Shard]:
 
 def _label(run: Run) -> list[Shard]:
     config = run.recipe.label
-    models = _once(lambda: (run.parts.renderer(config.renderer), run.parts.scorer(config.scorer, config.batch_size)))
+    judges = [name for name in (config.scorer, config.fidelity) if name is not None]
+    models = _once(
+        lambda: (
+            run.parts.renderer(config.renderer),
+            {name: run.parts.scorer(name, config.batch_size) for name in judges},
+        )
+    )
     by_prompt: dict[str, list[Candidate]] = {}
     for candidate in run.rows("candidates", Candidate):
         by_prompt.setdefault(candidate.prompt_id, []).append(candidate)
@@ -203,7 +211,12 @@ def _label(run: Run) -> list[Shard]:
 
 def _pairs(run: Run) -> list[Shard]:
     def make(_: Progress) -> Made:
-        rows, counts = pairs.choose(run.rows("candidates", Candidate), run.rows("label", Score), run.recipe.pairs)
+        judged: dict[str, list[Score]] = {}
+        for score in run.rows("label", Score):
+            judged.setdefault(score.scorer, []).append(score)
+        fidelities = judged.get(run.recipe.label.fidelity or "", [])
+        scores = judged.get(run.recipe.label.scorer, [])
+        rows, counts = pairs.choose(run.rows("candidates", Candidate), scores, run.recipe.pairs, fidelities)
         return rows, asdict(counts)
 
     return [Shard(1, make)]

@@ -52,7 +52,7 @@ class Scorer:
 def test_pictures_are_judged_against_the_users_prompt_and_share_a_seed() -> None:
     candidates = [_candidate("a cat", "a cat, oil"), _candidate("a cat", "a cat, ink!"), _candidate("a fish", "fish")]
     renderer, scorer = Renderer(), Scorer()
-    rows = label(candidates, renderer, scorer, CONFIG)
+    rows = label(candidates, renderer, {"judge": scorer}, CONFIG)
     assert [row.candidate_id for row in rows] == [c.candidate_id for c in candidates]
     assert [row.score for row in rows] == [510.0, 511.0, 604.0]
     assert scorer.asked == ["a cat", "a cat", "a fish"]
@@ -63,25 +63,38 @@ def test_pictures_are_judged_against_the_users_prompt_and_share_a_seed() -> None
 
 def test_seeds_do_not_depend_on_position_and_follow_the_recipes_seed() -> None:
     candidates = [_candidate("a", "x"), _candidate("b", "y"), _candidate("c", "z")]
-    forward = label(candidates, Renderer(), Scorer(), CONFIG)
-    backward = label(candidates[::-1], Renderer(), Scorer(), CONFIG)
+    forward = label(candidates, Renderer(), {"judge": Scorer()}, CONFIG)
+    backward = label(candidates[::-1], Renderer(), {"judge": Scorer()}, CONFIG)
     assert forward == backward[::-1]
-    other = label(candidates, Renderer(), Scorer(), CONFIG.model_copy(update={"seed": 1}))
+    other = label(candidates, Renderer(), {"judge": Scorer()}, CONFIG.model_copy(update={"seed": 1}))
     assert {row.image_seed for row in other}.isdisjoint(row.image_seed for row in forward)
+
+
+def test_a_second_judge_sees_the_same_pictures_and_adds_its_own_rows() -> None:
+    candidates, renderer = [_candidate("a cat", "a cat, oil"), _candidate("a fish", "fish")], Renderer()
+    rows = label(candidates, renderer, {"judge": Scorer(), "faithful": Scorer()}, CONFIG)
+    assert [(row.candidate_id, row.scorer) for row in rows] == [
+        (each.candidate_id, name) for each in candidates for name in ("judge", "faithful")
+    ]
+    assert len(renderer.drawn) == 2
 
 
 def test_equal_rewrites_of_a_prompt_are_drawn_once() -> None:
     candidates = [_candidate("a cat", "same", 0), _candidate("a cat", "same", 1), _candidate("a dog", "same", 0)]
     renderer = Renderer()
-    rows = label(candidates, renderer, Scorer(), CONFIG)
+    rows = label(candidates, renderer, {"judge": Scorer()}, CONFIG)
     assert len(rows) == 3
     assert len(renderer.drawn) == 2, "another prompt has another seed"
 
 
 def test_texts_that_a_model_cannot_read_to_the_end_are_flagged() -> None:
     candidates = [_candidate("a cat", "endless"), _candidate("a cat", "b"), _candidate("a very long prompt", "c")]
-    assert [row.truncated for row in label(candidates, FlaggingRenderer(), Scorer(), CONFIG)] == [True, False, True]
-    assert [row.truncated for row in label(candidates, Renderer(), Scorer(), CONFIG)] == [False, False, True]
+    assert [row.truncated for row in label(candidates, FlaggingRenderer(), {"judge": Scorer()}, CONFIG)] == [
+        True,
+        False,
+        True,
+    ]
+    assert [row.truncated for row in label(candidates, Renderer(), {"judge": Scorer()}, CONFIG)] == [False, False, True]
 
 
 def test_a_score_that_is_no_number_names_the_candidates() -> None:
@@ -92,11 +105,11 @@ def test_a_score_that_is_no_number_names_the_candidates() -> None:
 
     candidates = [_candidate("a", "x"), _candidate("b", "y")]
     with pytest.raises(DataError, match=f"not finite to candidates {candidates[1].candidate_id};"):
-        label(candidates, Renderer(), Broken(), CONFIG)
+        label(candidates, Renderer(), {"judge": Broken()}, CONFIG)
 
 
 def test_progress_reaches_the_end() -> None:
     told: list[tuple[int, int]] = []
     candidates = [_candidate(str(i), "x") for i in range(5)]
-    label(candidates, Renderer(), Scorer(), CONFIG, lambda done, total, note="": told.append((done, total)))
+    label(candidates, Renderer(), {"judge": Scorer()}, CONFIG, lambda done, total, note="": told.append((done, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]

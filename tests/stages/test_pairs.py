@@ -34,6 +34,17 @@ def test_the_best_meets_the_worst() -> None:
     assert counts == PairCounts(kept=1, tied=0, below_margin=0, single=0)
 
 
+def test_fidelities_go_along_without_deciding() -> None:
+    candidates, scores = _rows([[0.1, 0.9, -0.5, 0.3]])
+    fidelities = [
+        Score(c.candidate_id, "faithful", value, 0, False) for c, value in zip(candidates, [4, 1, 2, 3], strict=True)
+    ]
+    (pair,), _ = choose(candidates, scores, PairsConfig(), fidelities)
+    assert (pair.chosen, pair.chosen_fidelity, pair.rejected_fidelity) == ("rewrite 0 1", 1, 2)
+    with pytest.raises(DataError, match=candidates[3].candidate_id):
+        choose(candidates, scores, PairsConfig(), fidelities[:3])
+
+
 def test_ties_small_margins_and_single_candidates_are_skipped_and_counted() -> None:
     rows = _rows([[1, 1, 1], [1, 1.2], [5], [0, 0.5], [2, 0]])
     pairs, counts = choose(*rows, PairsConfig(margin=0.5))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
 from semdpo.stages.train import train
 from semdpo.training.batches import encode
+from semdpo.training.logps import group_logps
+from semdpo.training.packing import Group
 from semdpo.training.reference import reference_logps
 from tests import tiny_models
 
@@ -127,6 +130,21 @@ def test_sem_dpo_with_alpha_zero_is_dpo_bit_for_bit(base: Path, tmp_path: Path) 
     assert not all(torch.equal(dpo[key], four[key]) for key in dpo)
     assert [replace(c, method="") for c in runs["dpo"]] == [replace(c, method="") for c in runs["zero"]]
     assert all(0 < value < 1 for value in _of(runs["four"], "mean_weight"))
+
+
+def test_a_sweep_of_alphas_asks_the_reference_once(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances are stored with the pairs, so nothing but the trainings is left of a sweep."""
+    asked: list[int] = []
+
+    def counting(model: Any, groups: Sequence[Group], packs: bool) -> torch.Tensor:
+        asked.append(len(groups))
+        return group_logps(model, groups, packs)
+
+    monkeypatch.setattr("semdpo.training.reference.group_logps", counting)
+    for alpha in (0, 1, 2, 4, 8, 16):
+        objective = SemDPOObjective(name="sem_dpo", alpha=alpha)
+        train(PAIRS, str(base), objective, _config(epochs=1), tmp_path / f"{alpha}", tmp_path / "cache", silent)
+    assert sum(asked) == len(PAIRS)
 
 
 def test_the_loss_is_the_weighted_sum_over_the_number_of_pairs(base: Path, tmp_path: Path) -> None:

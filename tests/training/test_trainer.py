@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, EarlyStoppingCallback
 
 from semdpo.config import TrainConfig
 from semdpo.errors import ConfigError, DataError
@@ -18,7 +18,10 @@ from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
 from semdpo.stages.train import train
+from semdpo.training.batches import Example, encode
 from semdpo.training.displacement import LOOKS, STEPS, Displacement
+from semdpo.training.reference import reference_logps
+from semdpo.training.trainer import PreferenceTrainer, training_arguments
 from tests import tiny_models
 
 COLORS = ["red", "blue", "green", "grey", "pink", "gold", "white", "black", "brown", "teal"]
@@ -211,3 +214,67 @@ def test_a_long_fall_of_the_chosen_is_told_once() -> None:
     assert "nll_coef" in said[LOOKS * STEPS - 1]
     rising = Displacement()
     assert not any(rising.seen(step / STEPS) for step in range(2 * LOOKS * STEPS))
+
+
+class _Stops(EarlyStoppingCallback):  # type: ignore[misc]
+    """transformers' own, which also keeps what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(early_stopping_patience=2)
+        self.losses: list[float] = []
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
+        super().on_evaluate(args, state, control, metrics, **more)
+        self.losses.append(metrics["eval_loss"])
+
+
+def _trainer(base: Path, folder: Path, objective: dict[str, Any], flip: bool, **more: Any) -> PreferenceTrainer:
+    """Six examples to learn; the other four are held out, with chosen and rejected exchanged where ``flip``."""
+    model, tokenizer = load_causal(base)
+    sides = [(p.rejected, p.chosen) if flip and i >= 6 else (p.chosen, p.rejected) for i, p in enumerate(PAIRS)]
+    groups = encode(tokenizer, "{prompt}", [p.prompt for p in PAIRS], sides)
+    logps = reference_logps(model, groups, True)
+    examples = [Example(str(i), group, known) for i, (group, known) in enumerate(zip(groups, logps, strict=True))]
+    goal = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
+    args = training_arguments(folder, learning_rate=1e-3, **more)
+    return PreferenceTrainer(
+        model, args, examples[:6], objective=goal, batch_size=3, epochs=10, held_out=examples[6:], callbacks=[]
+    )
+
+
+def test_early_stopping_is_transformers_own(base: Path, tmp_path: Path) -> None:
+    often = {
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+    good = _trainer(base, tmp_path / "good", {"name": "dpo"}, flip=False, **often)
+    told = _Stops()
+    good.add_callback(told)
+    good.train()
+    assert len(told.losses) == 20
+    assert told.losses[0] > told.losses[-1]
+    assert [c.value for c in good.curves if c.name == "eval_loss"] == told.losses
+    bad = _trainer(base, tmp_path / "bad", {"name": "dpo"}, flip=True, **often)
+    told = _Stops()
+    bad.add_callback(told)
+    bad.train()
+    assert bad.state.global_step < 20, "what it learns is wrong for the held-out pairs"
+
+
+def test_evaluation_changes_neither_weights_nor_the_running_mean(base: Path, tmp_path: Path) -> None:
+    plain = _trainer(base, tmp_path / "plain", {"name": "beta_dpo"}, flip=False)
+    watched = _trainer(base, tmp_path / "w", {"name": "beta_dpo"}, flip=False, eval_strategy="steps", eval_steps=1)
+    plain.train()
+    watched.train()
+    assert [c for c in watched.curves if not c.name.startswith("eval_")] == plain.curves
+    found, wanted = watched.model.state_dict(), plain.model.state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_evaluating_nothing_is_refused(base: Path, tmp_path: Path) -> None:
+    trainer = _trainer(base, tmp_path / "none", {"name": "dpo"}, flip=False)
+    trainer.eval_dataset = type(trainer.eval_dataset)([])
+    with pytest.raises(DataError, match="held_out"):
+        trainer.evaluate()

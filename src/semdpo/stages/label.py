@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from semdpo.config import LabelConfig
@@ -25,7 +25,7 @@ class FlaggingRenderer(Protocol):
 def label(
     candidates: Sequence[Candidate],
     renderer: Renderer,
-    scorer: Scorer,
+    scorers: Mapping[str, Scorer],
     config: LabelConfig,
     progress: Progress = silent,
 ) -> list[Score]:
@@ -36,32 +36,34 @@ def label(
     Args:
         candidates: of one shard.
         renderer: draws.
-        scorer: judges.
+        scorers: name to judge: the preference judge, and the fidelity judge where the recipe has one.
         config: names, batch size and seed.
         progress: told after every batch.
 
     Returns:
-        One score for each candidate, in their order; ``truncated`` when the judge could not read the prompt, or the
-        renderer the rewrite, to its end.
+        One score of each judge for each candidate, in the candidates' order; ``truncated`` when the judge could not
+        read the prompt, or the renderer the rewrite, to its end.
 
     Raises:
         DataError: the judge gave a score that is not finite; the candidates are named.
     """
     seeds = [content_seed("label", str(config.seed), candidate.prompt_id) for candidate in candidates]
-    distinct: dict[tuple[str, int, str], tuple[float, bool]] = {}
-    for candidate, seed in zip(candidates, seeds, strict=True):
-        distinct.setdefault((candidate.rewrite, seed, candidate.prompt), (math.nan, False))
-    for start, batch in _batches(list(distinct), config.batch_size):
+    pictures = zip((c.rewrite for c in candidates), seeds, (c.prompt for c in candidates), strict=True)
+    distinct = list(dict.fromkeys(pictures))
+    found: dict[tuple[str, str, int, str], tuple[float, bool]] = {}
+    for start, batch in _batches(distinct, config.batch_size):
         images = renderer.render([rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
-        scores = scorer.score(images, [prompt for _, _, prompt in batch])
         too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
-        for key, value, cut, long in zip(batch, scores.values, scores.truncated, too_long, strict=True):
-            distinct[key] = float(value), bool(cut) or long
+        for name, scorer in scorers.items():
+            scores = scorer.score(images, [prompt for _, _, prompt in batch])
+            for key, value, cut, long in zip(batch, scores.values, scores.truncated, too_long, strict=True):
+                found[name, *key] = float(value), bool(cut) or long
         progress(start + len(batch), len(distinct))
     rows = []
     for candidate, seed in zip(candidates, seeds, strict=True):
-        value, cut = distinct[candidate.rewrite, seed, candidate.prompt]
-        rows.append(Score(candidate.candidate_id, config.scorer, value, seed, cut))
+        for name in scorers:
+            value, cut = found[name, candidate.rewrite, seed, candidate.prompt]
+            rows.append(Score(candidate.candidate_id, name, value, seed, cut))
     _refuse_broken(rows)
     return rows
 
@@ -78,9 +80,10 @@ def _batches(keys: list[tuple[str, int, str]], size: int) -> Iterator[tuple[int,
 
 
 def _refuse_broken(rows: Sequence[Score]) -> None:
-    broken = [row.candidate_id for row in rows if not math.isfinite(row.score)]
+    broken = [row for row in rows if not math.isfinite(row.score)]
     if broken:
+        named = ", ".join(row.candidate_id for row in broken[:5])
         raise DataError(
-            f"{rows[0].scorer} gave scores that are not finite to candidates {', '.join(broken[:5])}"
+            f"{broken[0].scorer} gave scores that are not finite to candidates {named}"
             f"{' …' if len(broken) > 5 else ''}; try label.renderer.precision=float32, or another scorer"
         )

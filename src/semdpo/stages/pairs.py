@@ -29,14 +29,15 @@ class PairCounts:
 
 
 def choose(
-    candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig
+    candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig, fidelities: Sequence[Score] = ()
 ) -> tuple[list[Pair], PairCounts]:
     """Pairs the best candidate of each prompt with the worst; among equal scores the lowest id is taken.
 
     Args:
         candidates: of all prompts.
-        scores: one for each candidate, in any order.
+        scores: of the preference judge, one for each candidate, in any order.
         config: the margin.
+        fidelities: of the fidelity judge, which only go along with the pairs; none, or one for each candidate.
 
     Returns:
         The pairs, in the order in which their prompts first appear, and the counts.
@@ -46,6 +47,9 @@ def choose(
     """
     values = {score.candidate_id: score.score for score in scores}
     _check(candidates, values)
+    faithful = {score.candidate_id: score.score for score in fidelities}
+    if faithful:
+        _check(candidates, faithful)
     groups: dict[str, dict[str, Candidate]] = {}
     for candidate in candidates:
         groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
@@ -63,11 +67,11 @@ def choose(
         elif difference < config.margin:
             below += 1
         else:
-            pairs.append(_pair(group[best], group[worst], values))
+            pairs.append(_pair(group[best], group[worst], values, faithful))
     return pairs, PairCounts(len(pairs), tied, below, single)
 
 
-def _pair(best: Candidate, worst: Candidate, values: dict[str, float]) -> Pair:
+def _pair(best: Candidate, worst: Candidate, values: dict[str, float], faithful: dict[str, float]) -> Pair:
     return Pair(
         pair_id=content_id(best.prompt, best.rewrite, worst.rewrite),
         prompt=best.prompt,
@@ -75,6 +79,8 @@ def _pair(best: Candidate, worst: Candidate, values: dict[str, float]) -> Pair:
         rejected=worst.rewrite,
         chosen_score=values[best.candidate_id],
         rejected_score=values[worst.candidate_id],
+        chosen_fidelity=faithful.get(best.candidate_id),
+        rejected_fidelity=faithful.get(worst.candidate_id),
     )
 
 

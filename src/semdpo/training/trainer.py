@@ -99,7 +99,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         packs: what ``logps.prepare`` said of the model; None asks it.
         method: the curves' name; None is the objective's.
         progress: told after every step.
-        callbacks: transformers'.
+        callbacks: transformers', such as its EarlyStoppingCallback.
+        held_out: examples that ``evaluate`` judges; with ``args.eval_strategy`` it does so while training.
 
     Raises:
         ConfigError: the batch cannot be divided among processes and micro-batches.
@@ -126,6 +127,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         method: str | None = None,
         progress: Progress = silent,
         callbacks: list[TrainerCallback] | None = None,
+        held_out: Sequence[Example] = (),
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
@@ -138,14 +140,22 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         size = micro_size(batch_size, micro_batch_size, args.world_size)
         self._own = slice(args.process_index * size, (args.process_index + 1) * size)
         rows = draw_batches([each.group.tokens for each in examples], batch_size, epochs, order_seed)[:steps]
+        judged = draw_batches([each.group.tokens for each in held_out], batch_size, 1, order_seed)
         parts = batch_size // (size * args.world_size)
         args.max_steps, args.gradient_accumulation_steps = len(rows), parts
         args.warmup_steps = round(warmup_ratio * len(rows))
-        steps_of = [[examples[row] for row in step] for step in rows]
         precision = "bfloat16" if args.bf16 else "float32"
-        batches = self._plan(steps_of, parts, size * args.world_size, model, precision)
+
+        def plan(steps: list[list[Example]]) -> _Plan:
+            return _Plan(self._plan(steps, parts, size * args.world_size, model, precision))
+
         super().__init__(
-            model=model, args=args, train_dataset=_Plan(batches), data_collator=_only, callbacks=callbacks or []
+            model=model,
+            args=args,
+            train_dataset=plan([[examples[row] for row in step] for step in rows]),
+            eval_dataset=plan([[held_out[row] for row in step] for step in judged]),
+            data_collator=_only,
+            callbacks=callbacks or [],
         )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
         self.remove_callback(PrinterCallback)  # it would print into the user's terminal
@@ -194,9 +204,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DataError: a pair's loss is not finite; the pairs are named.
         """
-        own = group_logps(model, inputs.groups[self._own], self.packs)
-        logps = self._of_all_processes(own.view(self._own.stop - self._own.start, -1))
-        judged = judge(self.objective, self.beta, logps, inputs, self._memory())
+        judged, logps = self._judge(model, inputs)
         self._refuse_not_finite(judged.losses, inputs)
         self._state = judged.state
         real = torch.tensor(inputs.real, device=logps.device)
@@ -205,13 +213,49 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         share: Tensor = whole[self._own].sum() * self.args.world_size
         return share
 
+    def _judge(self, model: Any, batch: MicroBatch) -> tuple[Judged, Tensor]:
+        own = group_logps(model, batch.groups[self._own], self.packs)
+        logps = self._of_all_processes(own.view(self._own.stop - self._own.start, -1))
+        return judge(self.objective, self.beta, logps, batch, self._memory()), logps
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """The held-out examples' mean loss and reward accuracy; neither weights nor β-DPO's state change.
+
+        Args:
+            metric_key_prefix: of the metrics' names; transformers' other arguments are not used.
+
+        Returns:
+            ``eval_loss``, divided as the training's, and ``eval_reward_accuracy``.
+
+        Raises:
+            DataError: the trainer was given nothing to hold out.
+        """
+        batches = [self.eval_dataset[k] for k in range(len(self.eval_dataset))]
+        if not batches:
+            raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
+        training, loss, right, rows = self.model.training, 0.0, 0.0, 0
+        self.model.eval()
+        for batch in batches:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                judged, _ = self._judge(self.model, batch)
+            real = torch.tensor(batch.real, device=judged.losses.device)
+            # A step's losses are over its own denominator; weighted by its rows they make the mean over all.
+            loss += float((judged.losses * real).sum()) / self._denominator(batch) * batch.rows
+            right += float(((judged.chosen_rewards > judged.rejected_rewards) & real).sum())
+            rows += int(real.sum())
+        self.model.train(training)
+        metrics = {f"{metric_key_prefix}_loss": loss / rows, f"{metric_key_prefix}_reward_accuracy": right / rows}
+        super().log(metrics)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
     def _denominator(self, batch: MicroBatch) -> float:
         return batch.weight if self.objective.normalize == "mean" else batch.rows
 
     def _memory(self) -> Memory:
-        history = self.state.log_history
-        if self._state == START and history and "gap_mean" in history[-1]:  # resumed from a checkpoint
-            self._state = GapState(history[-1]["gap_mean"], history[-1]["gap_std"])
+        if self._state == START:  # or resumed from a checkpoint, whose log has it
+            known = [entry for entry in self.state.log_history if "gap_mean" in entry]
+            self._state = GapState(known[-1]["gap_mean"], known[-1]["gap_std"]) if known else START
         # A draw depends on seed and step only, so that a resumed training draws the same.
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         return Memory(self.coefficient, self._state, generator)
@@ -288,7 +332,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     def curves(self) -> list[Curve]:
         """The training's curves; a value at step k was measured before update k + 1."""
         return [
-            Curve(self.method, entry["step"] - 1, name, float(value))
+            Curve(self.method, entry["step"] - ("eval_loss" not in entry), name, float(value))
             for entry in self.state.log_history
             for name, value in sorted(entry.items())  # as a checkpoint keeps them
             if name not in NOT_CURVES

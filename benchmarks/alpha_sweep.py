@@ -1,0 +1,102 @@
+"""What a sweep of six values of alpha costs, on the embedded tiny world: one embedding, one reference, six trainings.
+
+    python benchmarks/alpha_sweep.py
+
+Measured side by side in one process: DPO alone, with everything that it needs, and Sem-DPO at six alphas with what
+they share. The last line is one JSON object; ``ratio`` is the sweep's time over six times DPO's training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from semdpo import files
+from semdpo.config import DPOObjective, ObjectiveConfig, SemDPOObjective
+from semdpo.models.text_encoder import load_text_encoder
+from semdpo.progress import quiet_libraries, silent
+from semdpo.recipe import load_recipe
+from semdpo.records import Pair, content_id
+from semdpo.stages import train as training
+from semdpo.stages.weigh import weigh
+
+ALPHAS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def make_pairs(count: int) -> list[Pair]:
+    """Pairs whose chosen rewrite is that of the prompt, and whose rejected one is the next prompt's."""
+    rows = files.read_rewrites("tiny:rewrites.jsonl")[: count + 1]
+    return [
+        Pair(content_id(prompt, chosen, rejected), prompt, chosen, rejected, 1.0, 0.0)
+        for (prompt, chosen), (_, rejected) in pairwise(rows)
+        if chosen != rejected
+    ]
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    begun = time.monotonic()
+    found = work()
+    return time.monotonic() - begun, found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=400)
+    options = parser.parse_args()
+    quiet_libraries()
+    recipe = load_recipe("tiny", [])
+    encoder = load_text_encoder(recipe.weigh.encoder)
+    embed, pairs = timed(lambda: weigh(make_pairs(options.pairs), encoder, 64, recipe.weigh.encoder))
+    asked: list[int] = []
+    count_asked(asked)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def one(objective: ObjectiveConfig, name: str, cache: str) -> float:
+            where = Path(folder)
+            work = lambda: training.train(  # noqa: E731
+                pairs, "tiny:gpt2", objective, recipe.train, where / name, where / cache, silent
+            )
+            return timed(work)[0]
+
+        one(DPOObjective(name="dpo"), "warm", "warm")  # loads what is loaded once
+        asked.clear()
+        alone = one(DPOObjective(name="dpo"), "dpo", "alone")
+        again = one(DPOObjective(name="dpo"), "again", "alone")
+        of_dpo = sum(asked)
+        asked.clear()
+        sweep = [one(SemDPOObjective(name="sem_dpo", alpha=a), f"alpha{a}", "sweep") for a in ALPHAS]
+    print(f"{len(pairs)} pairs: embedding them {embed:.2f} s, once")
+    print(f"DPO: {alone:.2f} s with its reference pass, {again:.2f} s without; {of_dpo} pairs asked of the reference")
+    print("Sem-DPO: " + ", ".join(f"alpha {a:g} {s:.2f} s" for a, s in zip(ALPHAS, sweep, strict=True)))
+    print(
+        json.dumps(
+            {
+                "ratio": round(sum(sweep) / (len(ALPHAS) * again), 3),
+                "ratio_sem_dpo": round(sum(sweep[1:]) / len(sweep[1:]) / again, 3),
+                "reference_passes": sum(asked) / len(pairs),
+            }
+        )
+    )
+
+
+def count_asked(asked: list[int]) -> None:
+    """Notes how many groups the reference is asked about."""
+    from semdpo.training import reference
+
+    plain = reference.group_logps
+
+    def counting(model: Any, groups: Any, packs: bool) -> Any:
+        asked.append(len(groups))
+        return plain(model, groups, packs)
+
+    reference.group_logps = counting
+
+
+if __name__ == "__main__":
+    main()
