@@ -13,7 +13,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BlipForImageTextRetrieval, CLIPModel
 
 from semdpo.errors import ModelError
-from semdpo.models.hps import HPSScorer, fit_square
+from semdpo.models.clip import load_towers
+from semdpo.models.compute import compute
+from semdpo.models.hps import fit_square
+from semdpo.models.names import resolve
 from semdpo.models.scorers import load_scorer
 from semdpo.protocols import Scorer
 from tests import tiny_models
@@ -135,7 +138,6 @@ def test_hps_resizes_in_float_and_pads_with_black() -> None:
 
 def test_hps_pads_where_clip_crops(folders: dict[str, Path]) -> None:
     tall = tiny_models.picture(5, width=20, height=60)
-    assert isinstance(load_scorer(str(folders["hpsv2.1"])), HPSScorer)
     one, other = (load_scorer(str(folders[k])).score([tall], ["a"]).values[0] for k in ("hpsv2.1", "clip-score"))
     assert one != pytest.approx(other, abs=1e-6)
 
@@ -143,8 +145,8 @@ def test_hps_pads_where_clip_crops(folders: dict[str, Path]) -> None:
 def test_half_precision_weights_are_computed_in_single(tmp_path: Path) -> None:
     folder = tiny_models.clip(tmp_path / "half", half=True)
     assert load_file(folder / "model.safetensors")["logit_scale"].dtype == torch.float16
-    scorer = load_scorer(str(folder))
-    assert next(scorer._towers.model.parameters()).dtype == torch.float32  # type: ignore[attr-defined]
+    model = load_towers(resolve(str(folder)), compute("float32")).model
+    assert {each.dtype for each in model.parameters()} == {torch.float32}
 
 
 def test_an_end_token_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path) -> None:

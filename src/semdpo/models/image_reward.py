@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,47 @@ from transformers.models.blip.modeling_blip import BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextModel
 
 from semdpo.errors import ModelError
-from semdpo.models.loading import Texts, load_image_processor, load_tokenizer, pixels, tokenize
-from semdpo.models.scorers import score_in_batches
-from semdpo.protocols import ScoreBatch
+from semdpo.models.checkpoint import load_strictly, read_checkpoint
+from semdpo.models.compute import Compute
+from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor, tokenize
+from semdpo.models.names import Place
+from semdpo.models.scorers import Judge
+from semdpo.protocols import Bool
 
 MAX_TOKENS = 35  # upstream pads to and cuts at 35 tokens, whatever the tokenizer says
+CHECKPOINT = "ImageReward.pt"
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# The published sizes: ViT-L/16 and BERT-base.
+VISION = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "image_size": 224, "patch_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
+}  # fmt: skip
+TEXT = {
+    "vocab_size": 30524, "hidden_size": 768, "encoder_hidden_size": 1024, "intermediate_size": 3072,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512, "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12, "is_decoder": True, "pad_token_id": 0, "bos_token_id": 30522, "sep_token_id": 102,
+}  # fmt: skip
+HEAD = (768, 1024, 128, 64, 16, 1)
+SCORE_MEAN, SCORE_STD = 0.16717362830052426, 1.0333394966054072
+
+# In the checkpoint, but not part of the score.
+UNUSED = {
+    "blip.text_encoder.embeddings.position_ids",
+    *(f"blip.{name}.{kind}" for name in ("vision_proj", "text_proj") for kind in ("weight", "bias")),
+}
+_RENAMED = (
+    (r"blip\.visual_encoder\.cls_token", "vision_model.embeddings.class_embedding"),
+    (r"blip\.visual_encoder\.pos_embed", "vision_model.embeddings.position_embedding"),
+    (r"blip\.visual_encoder\.patch_embed\.proj\.", "vision_model.embeddings.patch_embedding."),
+    (r"blip\.visual_encoder\.norm\.", "vision_model.post_layernorm."),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.norm([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.qkv\.", r"vision_model.encoder.layers.\1.self_attn.qkv."),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
+    (r"blip\.visual_encoder\.blocks\.(\d+)\.mlp\.fc([12])\.", r"vision_model.encoder.layers.\1.mlp.fc\2."),
+    (r"blip\.text_encoder\.", "text_encoder."),
+    (r"mlp\.layers\.", "mlp."),
+)
 
 
 class ImageRewardModel(nn.Module):
@@ -135,6 +172,39 @@ class ImageRewardModel(nn.Module):
         return model.float().eval()
 
 
+def to_parts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Upstream's names to ours; what is not known keeps its name, so that loading refuses it.
+
+    Args:
+        state: of upstream's ImageReward.
+    """
+    return {_renamed(name): value for name, value in state.items() if name not in UNUSED}
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        if re.match(pattern, name):
+            return re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def published() -> ImageRewardModel:
+    """The network in its published size, with random weights."""
+    return ImageRewardModel(BlipVisionConfig(**VISION), BlipTextConfig(**TEXT), HEAD, SCORE_MEAN, SCORE_STD)
+
+
+def from_upstream(path: Path) -> ImageRewardModel:
+    """The published model from upstream's file.
+
+    Raises:
+        ModelError: the file cannot be read, or its weights do not fit.
+    """
+    with no_weights():
+        model = published()
+    load_strictly(model, to_parts(read_checkpoint(path)), path)
+    return model.float().eval()
+
+
 def _check_sizes(vision: BlipVisionConfig, text: BlipTextConfig, head_sizes: tuple[int, ...], std: float) -> None:
     if not text.is_decoder:
         raise ModelError("ImageReward's text_config needs is_decoder=True, or it has no cross-attention")
@@ -160,32 +230,51 @@ def _linear_head(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class ImageRewardScorer:
-    """ImageReward as a judge of pictures.
+def shortest_side(image: Image.Image, side: int) -> Image.Image:
+    """The middle of the picture, its shortest side resized to ``side``, as torchvision's Resize and CenterCrop do it.
+
+    transformers' processor rounds the crop's corner otherwise, which shifts some pictures by a pixel.
 
     Args:
-        folder: model, tokenizer and image processor.
-        batch_size: pictures at a time.
+        image: any size and mode.
+        side: pixels.
+
+    Returns:
+        RGB, side x side.
     """
+    picture = image.convert("RGB")
+    short = min(picture.size)
+    if short != side:
+        width, height = (side if each == short else int(side * each / short) for each in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (round((each - side) / 2) for each in picture.size)
+    return picture.crop((left, top, left + side, top + side))
 
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        self._model = ImageRewardModel.from_pretrained(folder)
-        self._processor = load_image_processor(folder)
-        self._tokenizer = load_tokenizer(folder)
-        self._batch_size = batch_size
 
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
-        """Scores, about 0 ± 1 for ordinary pictures; a prompt over 35 tokens is cut and flagged.
+def image_reward(place: Place, where: Compute) -> Judge:
+    """ImageReward, about 0 ± 1 for ordinary pictures; it reads 35 tokens.
 
-        Args:
-            images: pictures, n.
-            prompts: what the user asked for, n.
+    Args:
+        place: upstream's ``ImageReward.pt``, or a folder that ``ImageRewardModel.save_pretrained`` wrote.
+        where: it computes.
 
-        Raises:
-            ModelError: as many pictures as prompts are not given, or a score is not finite.
-        """
-        return score_in_batches(self._batch, images, prompts, self._batch_size)
+    Raises:
+        ModelError: a folder cannot be read, or the weights do not fit.
+    """
+    folder = place.folder()
+    upstream = (folder / CHECKPOINT).is_file()
+    model = from_upstream(folder / CHECKPOINT) if upstream else ImageRewardModel.from_pretrained(folder)
+    model = model.to(where.device, where.dtype)
+    tokenizer = load_tokenizer(place.texts())
+    side: int = model.vision_model.config.image_size
+    settings = {} if upstream else read_json(folder / "preprocessor_config.json")
+    mean = torch.tensor(settings.get("image_mean", MEAN)).view(3, 1, 1)
+    std = torch.tensor(settings.get("image_std", STD)).view(3, 1, 1)
 
-    def _batch(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Texts]:
-        texts = tokenize(self._tokenizer, prompts, MAX_TOKENS)
-        return self._model(pixels(self._processor, images), texts.input_ids, texts.attention_mask), texts
+    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+        tokens = tokenize(tokenizer, prompts, MAX_TOKENS, where.device)
+        values = torch.stack([to_tensor(shortest_side(image, side)) for image in images])
+        pictures = ((values - mean) / std).to(where.device, where.dtype)
+        return model(pictures, tokens.input_ids, tokens.attention_mask), tokens.truncated
+
+    return judge

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from semdpo.errors import ModelError
+from semdpo.models.compute import Compute
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,12 +84,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def load_model(model_class: Any, folder: str | Path) -> Any:
-    """A transformers model in float32 and evaluation mode, every weight of it read from the folder.
+def load_model(model_class: Any, folder: str | Path, where: Compute | None = None, **more: Any) -> Any:
+    """A transformers model in evaluation mode, every weight of it read from the folder.
 
     Args:
         model_class: such as ``CLIPModel`` or ``AutoModelForCausalLM``.
         folder: a saved model.
+        where: it will compute; None is the processor, in float32.
+        more: other arguments of ``from_pretrained``.
 
     Raises:
         ModelError: the folder cannot be read, or lacks weights (which transformers would leave random).
@@ -97,10 +100,13 @@ def load_model(model_class: Any, folder: str | Path) -> Any:
         with quiet():
             model, info = model_class.from_pretrained(
                 str(folder),
-                dtype=torch.float32,  # half-precision files would stay half, which is slow and coarse on a CPU
+                # float32: half-precision files would stay half, which is slow and coarse on a CPU
+                dtype=torch.float32 if where is None else where.dtype,
                 local_files_only=True,
-                use_safetensors=True,
+                # Old publications have a file of torch's only; transformers reads it with weights_only.
+                use_safetensors=any(Path(folder).glob("*.safetensors")) or not any(Path(folder).glob("*.bin")),
                 output_loading_info=True,
+                **more,
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise unreadable(folder, "model", error) from error
@@ -109,7 +115,16 @@ def load_model(model_class: Any, folder: str | Path) -> Any:
         raise ModelError(
             f"'{folder}' lacks {len(lost)} of its model's weights, such as {lost[0]}; save or download it again"
         )
-    return model.eval()
+    return model.eval() if where is None else model.to(where.device).eval()
+
+
+@contextlib.contextmanager
+def no_weights() -> Iterator[None]:
+    """Networks that are made inside have no weights yet, so that no time goes into those that are read afterwards."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):  # buffers are computed, not read
+        yield
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -161,21 +176,27 @@ class Texts:
     truncated: NDArray[np.bool_]
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Texts:
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int, device: torch.device | str = "cpu") -> Texts:
     """Tokens of texts; those that are too long are cut, and flagged.
 
     Args:
         tokenizer: a transformers tokenizer.
         texts: n texts.
         max_tokens: what the model reads, special tokens included.
+        device: of the tensors.
     """
     rows = [ids[:] for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
     truncated = np.array([len(ids) > max_tokens for ids in rows], np.bool_)
     batch = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=True, return_tensors="pt")
-    return Texts(batch["input_ids"], batch["attention_mask"], truncated)
+    return Texts(batch["input_ids"].to(device), batch["attention_mask"].to(device), truncated)
 
 
 def pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
     """Normalised pictures, [n, 3, height, width], as the processor makes them."""
     values: Tensor = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
     return values
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """A picture as numbers from 0 to 1, [3, height, width]."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255

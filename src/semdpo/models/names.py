@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,57 @@ from pathlib import Path
 from semdpo.errors import ModelError, did_you_mean
 
 TINY = Path(__file__).resolve().parent.parent / "world" / "weights"
+OWN_MODELS = "SEMDPO_MODELS"  # environment variable: a folder of downloaded models, looked into before the hub
 
-# Short names of published models, and the repositories of the hub that hold them.
+WORDS = ("*.json", "*.txt", "*.model", "*.jinja")  # tokenizers and settings
+_TRANSFORMERS = (*WORDS, "*.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A published model.
+
+    Attributes:
+        repository: of the hub.
+        files: patterns of those that are needed.
+        texts: the repository whose tokenizer it reads texts with, where its own has none.
+        gated: whether its licence must be accepted on the hub first.
+        gigabytes: of its files, about.
+    """
+
+    repository: str
+    files: tuple[str, ...] = _TRANSFORMERS
+    texts: str | None = None
+    gated: bool = False
+    gigabytes: float = 1.0
+
+
+_CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PUBLISHED = {
-    "image-reward": "THUDM/ImageReward",
-    "hpsv2.1": "xswu/HPSv2",
-    "pickscore": "yuvalkirstain/PickScore_v1",
-    "clip-vit-large-patch14": "openai/clip-vit-large-patch14",
-    "blip-itm-base-coco": "Salesforce/blip-itm-base-coco",
-    "stable-diffusion-v1-4": "CompVis/stable-diffusion-v1-4",
-    "gpt2": "openai-community/gpt2",
+    "image-reward": Published(
+        "THUDM/ImageReward", ("ImageReward.pt", "med_config.json"), "google-bert/bert-base-uncased", gigabytes=1.8
+    ),
+    "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, gigabytes=2.0),
+    "pickscore": Published("yuvalkirstain/PickScore_v1", texts=_CLIP_H, gigabytes=4.0),
+    "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", gigabytes=1.7),
+    "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", gigabytes=0.9),
+    "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", gigabytes=1.9),
+    "jina-embeddings-v4": Published("jinaai/jina-embeddings-v4", (*_TRANSFORMERS, "*.py"), gigabytes=8.0),
+    "jina-clip-v2": Published("jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), gigabytes=1.8),
+    "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", gigabytes=7.5),
+    "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", gigabytes=4.5),
+    "gpt2": Published("openai-community/gpt2", gigabytes=0.6),
+    "qwen1.5-1.8b": Published("Qwen/Qwen1.5-1.8B", gigabytes=3.7),
+    "llama3.2-1b": Published("meta-llama/Llama-3.2-1B", gated=True, gigabytes=2.5),
+    "qwen3-0.6b": Published("Qwen/Qwen3-0.6B", gigabytes=1.5),
+    "qwen3-1.7b": Published("Qwen/Qwen3-1.7B", gigabytes=4.1),
+    "promptist": Published("microsoft/Promptist", (*WORDS, "*.bin"), "openai-community/gpt2", gigabytes=0.6),
+    "beautiful-prompt": Published("alibaba-pai/pai-bloom-1b1-text2prompt-sd", (*_TRANSFORMERS, "*.bin"), gigabytes=2.2),
 }
+SKIPPED = ("*.fp16.*", "*non_ema*", "onnx/*", "flax_*", "tf_*", "original/*")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +71,48 @@ class Place:
         name: what the user wrote.
         path: a folder's path, or a hub id.
         local: whether ``path`` is a folder.
+        files: patterns of the files that are fetched from the hub.
+        texts_from: hub id of the tokenizer, for a folder without one.
     """
 
     name: str
     path: str
     local: bool
+    files: tuple[str, ...] = _TRANSFORMERS
+    texts_from: str | None = None
 
     def folder(self) -> Path:
         """The folder; a hub id is looked up among what has been downloaded, and fetched when it is not there.
 
         Raises:
-            ModelError: the hub cannot be reached, or does not have it.
+            ModelError: the hub cannot be reached, does not have it, or does not give it to this user.
         """
         if self.local:
             return Path(self.path)
-        from huggingface_hub import snapshot_download
+        from semdpo.models.hub import fetch
 
-        from semdpo.models.loading import quiet
+        return fetch(self.path, self.name, self.files, SKIPPED)
 
-        try:
-            with quiet():
-                return Path(
-                    snapshot_download(self.path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.md"])
-                )
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"model '{self.name}' could not be fetched from the hub as '{self.path}'; check the connection, or "
-                "download it elsewhere and give its folder"
-            ) from error
+    def texts(self) -> Path:
+        """The folder with the tokenizer: the model's own where it has one.
+
+        Raises:
+            ModelError: as ``folder``.
+        """
+        own = self.folder()
+        if self.texts_from is None or any((own / file).is_file() for file in _TOKENIZERS):
+            return own
+        place = resolve(self.texts_from)
+        return Place(place.name, place.path, place.local, WORDS).folder()
 
 
 def resolve(name: str) -> Place:
     """Find a model.
 
     Args:
-        name: ``tiny:NAME`` (the embedded world), an existing folder, a short published name, or ``owner/name``.
+        name: ``tiny:NAME`` (the embedded world), an existing folder, a short published name, or ``owner/name``. The
+            last two are looked for in the folder that the environment variable ``SEMDPO_MODELS`` names, before the
+            hub is asked.
 
     Raises:
         ModelError: nothing of that name is known, or the folder is no model folder.
@@ -74,14 +120,19 @@ def resolve(name: str) -> Place:
     text = str(name).strip()
     if text.startswith("tiny:"):
         return Place(text, str(_tiny(text)), local=True)
+    published = PUBLISHED.get(text) or next((each for each in PUBLISHED.values() if each.repository == text), None)
+    files, texts = (published.files, published.texts) if published else (_TRANSFORMERS, None)
+    own = _own(text) or (published and _own(published.repository))
+    if own:
+        return Place(text, str(own), local=True, texts_from=texts)
     if text in PUBLISHED and not Path(text).is_dir():
-        return Place(text, PUBLISHED[text], local=False)
+        return Place(text, PUBLISHED[text].repository, False, files, texts)
     if text and Path(text).is_dir():
-        return Place(text, text, local=True)
+        return Place(text, text, local=True, texts_from=_companion(Path(text)))
     if text and Path(text).is_file():
         raise ModelError(f"model '{text}' is a file; give the folder that it lies in")
     if _HUB_ID.fullmatch(text):
-        return Place(text, text, local=False)
+        return Place(text, text, False, files, texts)
     known = [*PUBLISHED, *(f"tiny:{each}" for each in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
@@ -89,6 +140,23 @@ def resolve(name: str) -> Place:
 def tiny_names() -> list[str]:
     """The models of the embedded world, sorted."""
     return sorted(each.name for each in TINY.iterdir() if each.is_dir()) if TINY.is_dir() else []
+
+
+def _own(name: str) -> Path | None:
+    """The user's own copy of a published model."""
+    root = os.environ.get(OWN_MODELS)
+    if not root or not name or name.startswith((".", "/")):
+        return None
+    folder = Path(root) / name
+    return folder if folder.is_dir() else None
+
+
+def _companion(folder: Path) -> str | None:
+    """Whose tokenizer an upstream checkpoint in a user's folder reads texts with."""
+    for each in PUBLISHED.values():
+        if each.texts is not None and each.files[0].endswith(".pt") and (folder / each.files[0]).is_file():
+            return each.texts
+    return None
 
 
 def _tiny(name: str) -> Path:

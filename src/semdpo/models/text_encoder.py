@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from semdpo.errors import ModelError
+from semdpo.models.compute import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
-from semdpo.models.names import resolve
+from semdpo.models.names import Place, resolve
 from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -30,7 +31,8 @@ def load_text_encoder(name: str, batch_size: int = 64) -> TextEncoder:
         ModelError: the name is unknown, the folder holds no such model, or sentence-transformers is not installed.
     """
     check_positive("batch_size", batch_size)
-    folder = resolve(name).folder()
+    place = resolve(name)
+    folder = place.folder()
     if (folder / "modules.json").is_file():
         return SentenceEncoder(folder, batch_size)
     config = read_json(folder / "config.json")
@@ -39,7 +41,7 @@ def load_text_encoder(name: str, batch_size: int = 64) -> TextEncoder:
             f"model '{name}' ({config.get('model_type', 'of no named type')}) cannot encode texts; give a CLIPModel "
             "or a sentence-transformers model"
         )
-    return CLIPTextEncoder(folder, batch_size)
+    return CLIPTextEncoder(place, batch_size)
 
 
 class CLIPTextEncoder:
@@ -49,15 +51,15 @@ class CLIPTextEncoder:
     text's words that are not in it then comes with its vector.
 
     Args:
-        folder: a saved CLIPModel with tokenizer.
+        place: a saved CLIPModel with tokenizer.
         batch_size: texts at a time.
     """
 
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        from semdpo.models.clip import CLIPTowers
+    def __init__(self, place: Place, batch_size: int) -> None:
+        from semdpo.models.clip import load_towers
 
-        self._towers = CLIPTowers(folder)
-        self._words = _vocabulary(folder / "vocabulary.json")
+        self._towers = load_towers(place, compute())
+        self._words = _vocabulary(place.folder() / "vocabulary.json")
         self._batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
@@ -72,7 +74,7 @@ class CLIPTextEncoder:
             rows = slice(start, start + self._batch_size)
             with torch.inference_mode():
                 unit, tokens = self._towers.texts(texts[rows])
-            vectors[rows], truncated[rows] = unit.numpy(), tokens.truncated
+            vectors[rows], truncated[rows] = unit.cpu().numpy(), tokens.truncated
         _check_finite(vectors, texts)
         return Embeddings(vectors, truncated, self._unknown(texts))
 
@@ -103,7 +105,9 @@ class SentenceEncoder:
             ) from error
         try:
             with quiet():
-                self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True).float()
+                self._model: Any = SentenceTransformer(
+                    str(folder), device=compute().device.type, local_files_only=True
+                ).float()
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unreadable(folder, "sentence-transformers model", error) from error
         self._batch_size = batch_size

@@ -233,18 +233,18 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         batches = [self.eval_dataset[k] for k in range(len(self.eval_dataset))]
         if not batches:
             raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
-        training, loss, right, rows = self.model.training, 0.0, 0.0, 0
+        training, loss, right, count = self.model.training, 0.0, 0.0, 0
         self.model.eval()
         for batch in batches:
             with torch.no_grad(), self.compute_loss_context_manager():
-                judged, _ = self._judge(self.model, batch)
-            real = torch.tensor(batch.real, device=judged.losses.device)
+                judged = self._judge(self.model, batch)[0]
+            counted = torch.tensor(batch.real, device=judged.losses.device)
             # A step's losses are over its own denominator; weighted by its rows they make the mean over all.
-            loss += float((judged.losses * real).sum()) / self._denominator(batch) * batch.rows
-            right += float(((judged.chosen_rewards > judged.rejected_rewards) & real).sum())
-            rows += int(real.sum())
+            loss += float((judged.losses * counted).sum()) / self._denominator(batch) * batch.rows
+            right += float(((judged.chosen_rewards > judged.rejected_rewards) & counted).sum())
+            count += int(counted.sum())
         self.model.train(training)
-        metrics = {f"{metric_key_prefix}_loss": loss / rows, f"{metric_key_prefix}_reward_accuracy": right / rows}
+        metrics = {f"{metric_key_prefix}_loss": loss / count, f"{metric_key_prefix}_reward_accuracy": right / count}
         super().log(metrics)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
