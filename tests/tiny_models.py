@@ -227,3 +227,110 @@ def stable_diffusion(folder: Path, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+# ------------------------------------------------------------------------------------------- models that see and answer
+
+
+def jina(folder: Path) -> Path:
+    """A model that brings its own Python code, with jina-clip's two methods."""
+    folder.mkdir(parents=True)
+    (folder / "modeling_toy.py").write_text(
+        """import numpy as np
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+class ToyConfig(PretrainedConfig):
+    model_type = "toy_jina"
+
+
+class JinaCLIPModel(PreTrainedModel):
+    config_class = ToyConfig
+    all_tied_weights_keys = {}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(4))
+
+    def _init_weights(self, module):
+        pass
+
+    def encode_text(self, texts):
+        return np.stack([np.array([len(t), t.count("a"), t.count("e"), 1.0]) for t in texts])
+
+    def encode_image(self, images):
+        return [torch.tensor([*np.asarray(i, np.float32).mean((0, 1)) / 255, 1.0]) for i in images]
+"""
+    )
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "architectures": ["JinaCLIPModel"],
+                "model_type": "toy_jina",
+                "auto_map": {"AutoConfig": "modeling_toy.ToyConfig", "AutoModel": "modeling_toy.JinaCLIPModel"},
+            }
+        )
+    )
+    from safetensors.torch import save_file
+
+    save_file({"scale": torch.ones(4)}, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def llava(folder: Path) -> Path:
+    """LLaVA's classes: CLIP's image tower and a small Llama, with a tokenizer of bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = ["<pad>", "<s>", "</s>", "<image>", *BYTES]
+    bpe = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        additional_special_tokens=["<image>"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE,
+            patch_size=8, projection_dim=16,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            num_key_value_heads=2, max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            initializer_range=0.3,
+        ),
+        image_token_index=3,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor = LlavaProcessor(
+        image_processor=_image_processor(), tokenizer=tokenizer, patch_size=8, vision_feature_select_strategy="default",
+        image_token="<image>", num_additional_image_tokens=1,
+    )  # fmt: skip
+    processor.save_pretrained(folder)
+    return folder
+
+
+def llava_yes(folder: Path, image: Image.Image, prompt: str) -> float:
+    """exp(−cross-entropy of the answer), token by token, by transformers alone."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    text = f'<image>\nDoes this figure show "{prompt}"? Please answer yes or no. '
+    found = []
+    for position, letter in enumerate("Yes"):
+        inputs = processor(images=image, text=text + "Yes"[:position], return_tensors="pt")
+        with torch.no_grad():
+            logits = model(**inputs).logits[0, -1]
+        found.append(logits.log_softmax(-1)[processor.tokenizer.convert_tokens_to_ids(letter)].item())
+    return float(np.exp(np.mean(found)))

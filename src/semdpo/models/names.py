@@ -120,19 +120,19 @@ def resolve(name: str) -> Place:
     text = str(name).strip()
     if text.startswith("tiny:"):
         return Place(text, str(_tiny(text)), local=True)
-    published = PUBLISHED.get(text) or next((each for each in PUBLISHED.values() if each.repository == text), None)
-    files, texts = (published.files, published.texts) if published else (_TRANSFORMERS, None)
-    own = _own(text) or (published and _own(published.repository))
+    short = next((name for name, each in PUBLISHED.items() if text in (name, each.repository)), text)
+    published = PUBLISHED.get(short, Published(text))
+    own = _own(short) or _own(published.repository)
     if own:
-        return Place(text, str(own), local=True, texts_from=texts)
+        return Place(text, str(own), local=True, texts_from=published.texts)
     if text in PUBLISHED and not Path(text).is_dir():
-        return Place(text, PUBLISHED[text].repository, False, files, texts)
+        return Place(text, published.repository, False, published.files, published.texts)
     if text and Path(text).is_dir():
         return Place(text, text, local=True, texts_from=_companion(Path(text)))
     if text and Path(text).is_file():
         raise ModelError(f"model '{text}' is a file; give the folder that it lies in")
     if _HUB_ID.fullmatch(text):
-        return Place(text, text, False, files, texts)
+        return Place(text, text, False, published.files, published.texts)
     known = [*PUBLISHED, *(f"tiny:{each}" for each in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
