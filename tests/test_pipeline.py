@@ -90,15 +90,15 @@ def _parts(delay: float = 0.0) -> Parts:
     def make_renderer(config: RendererConfig) -> Renderer:
         return renderer
 
-    def make_rewriter(folder: Path, decoding: DecodingConfig) -> Rewriter:
-        return Rewriter(folder)
+    def make_rewriter(model: str, template: str | None, decoding: DecodingConfig) -> Rewriter:
+        return Rewriter(Path(model))
 
     return Parts(
         fine_tune=_fine_tune,
         train=_train,
         rewriter=make_rewriter,
         renderer=make_renderer,
-        scorer=lambda name, batch_size: Scorer(),
+        scorer=lambda name, scoring: Scorer(),
         encoder=lambda name: Encoder(),
         fingerprint=lambda name: name,
     )

@@ -13,6 +13,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Side = Annotated[int, Field(ge=8, multiple_of=8)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Text = Annotated[str, Field(min_length=1)]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 TEMPLATE = "{prompt} Rephrase:"
 NOT_METRICS = {
@@ -54,14 +55,29 @@ class PromptsConfig(Stage):
 
 
 class SFTConfig(Stage):
-    """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs."""
+    """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs.
+
+    Attributes:
+        model: to start from.
+        file: columns prompt and rewrite.
+        steps: updates.
+        batch_size: pairs of one update.
+        micro_batch_size: pairs computed at once; None takes all.
+        learning_rate: at its highest.
+        max_length: tokens of prompt and rewrite; longer pairs are refused.
+        precision: ``auto`` computes in bfloat16 where the machine has it, with weights in float32.
+        seed: of the order of pairs.
+        template: what the model reads.
+    """
 
     model: Text
     file: Text
     steps: Positive = 200
     batch_size: Positive = 32
+    micro_batch_size: Positive | None = None
     learning_rate: LearningRate = 1e-3
     max_length: Positive = 96
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: Seed = 0
     template: str = TEMPLATE
 
@@ -69,13 +85,60 @@ class SFTConfig(Stage):
 
 
 class DecodingConfig(Stage):
-    """How a rewriter samples; ``temperature`` 0 is greedy."""
+    """How a rewriter chooses its tokens; the words are those of transformers.
+
+    Attributes:
+        temperature: of sampling; 0 is greedy, or beam search.
+        top_p: sample from the most probable tokens that make up this share.
+        top_k: sample from so many most probable tokens; None from all.
+        max_new_tokens: the rewrite's budget.
+        num_beams: of beam search, which needs temperature 0.
+        length_penalty: of beam search; below 0 it prefers short rewrites.
+        repetition_penalty: of tokens that are there already.
+        precision: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a processor.
+        seed: of sampling.
+        batch_size: prompts at a time.
+    """
 
     temperature: float = Field(default=1.0, ge=0, le=10)
     top_p: float = Field(default=0.95, gt=0, le=1)
+    top_k: Positive | None = None
     max_new_tokens: Positive = 40
+    num_beams: Positive = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    precision: Precision = "auto"
     seed: Seed = 0
     batch_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _beams_do_not_sample(self) -> DecodingConfig:
+        if self.num_beams > 1 and self.temperature > 0:
+            raise ValueError("beam search does not sample; set temperature to 0")
+        return self
+
+
+class RewriterConfig(DecodingConfig):
+    """Another rewriter to compare with: a published one, or any folder; ``template`` is what it reads."""
+
+    model: Text
+    template: str = TEMPLATE
+
+    _template = field_validator("template")(_one_slot)
+
+
+class ScoringConfig(Stage):
+    """How judges of pictures run, wherever the recipe names one.
+
+    Attributes:
+        batch_size: pictures at a time.
+        precision: of their weights.
+        allow_remote_code: names of models whose own Python code may run.
+    """
+
+    batch_size: Positive = 32
+    precision: Precision = "float32"
+    allow_remote_code: tuple[Text, ...] = ()
 
 
 class CandidatesConfig(DecodingConfig):
@@ -86,7 +149,11 @@ class CandidatesConfig(DecodingConfig):
 
 
 class RendererConfig(Stage):
-    """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels."""
+    """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
+
+    The safety checker blackens pictures, which would then be scored as if the prompt were at fault; it is off unless
+    asked for.
+    """
 
     model: Text
     steps: Positive = 20
@@ -94,7 +161,8 @@ class RendererConfig(Stage):
     height: Side | None = None
     width: Side | None = None
     batch_size: Positive = 32
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
+    safety_checker: bool = False
 
 
 class LabelConfig(Stage):
@@ -287,7 +355,8 @@ class EvaluateConfig(Stage):
         image_seeds: one picture of every rewrite for each.
         keep_images: the pictures of so many prompts are kept for the report.
         renderer: who draws.
-        rewrite: how methods decode.
+        rewrite: how the trained methods decode.
+        rewriters: other rewriters to compare with; method's name to model, template and decoding.
         shard_size: so many prompts make one file.
     """
 
@@ -296,6 +365,7 @@ class EvaluateConfig(Stage):
     keep_images: int = Field(default=8, ge=0)
     renderer: RendererConfig
     rewrite: DecodingConfig = DecodingConfig()
+    rewriters: dict[Name, RewriterConfig] = {}
     shard_size: Positive = 64
 
     @field_validator("metrics")
@@ -342,6 +412,7 @@ class Recipe(Stage):
     label: LabelConfig
     pairs: PairsConfig = PairsConfig()
     weigh: WeighConfig
+    scoring: ScoringConfig = ScoringConfig()
     train: TrainConfig
     evaluate: EvaluateConfig
     report: ReportConfig
@@ -353,6 +424,12 @@ class Recipe(Stage):
             raise ValueError(
                 f"report.fidelity and report.preference must name each of evaluate.metrics ({', '.join(known)}) once"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_method_has_its_own_name(self) -> Recipe:
+        if taken := self.evaluate.rewriters.keys() & {"human", "sft", *self.train.methods}:
+            raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which are methods already; choose other names")
         return self
 
     @model_validator(mode="after")

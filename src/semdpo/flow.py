@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from semdpo import files, store
-from semdpo.config import Recipe, Stage
+from semdpo.config import Recipe, RewriterConfig, Stage
 from semdpo.parts import CountingRewriter, Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Scorer, TextEncoder
@@ -92,7 +93,7 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         TableStage("prompts", "reading", _dump(r.prompts), (), _prompt_files(r), Prompt, _prompts),
         ModelStage("sft", "fine-tuning", _dump(r.sft), (), {"sft.model": r.sft.model, "sft.file": r.sft.file}, _sft),
         TableStage("candidates", "rewriting", _dump(r.candidates), ("prompts", "sft"), {}, Candidate, _candidates),
-        TableStage("label", "drawing and scoring", _dump(r.label), ("candidates",), _judges(r), Score, _label),
+        TableStage("label", "drawing and scoring", _labelling(r), ("candidates",), _judges(r), Score, _label),
         TableStage("pairs", "choosing", _dump(r.pairs), ("candidates", "label"), {}, Pair, _pairs),
         TableStage("weigh", "measuring drift", _dump(r.weigh), ("pairs",), _encoder(r), Pair, _weigh),
         *(
@@ -101,10 +102,10 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         ),
         *(
             TableStage(
-                f"evaluate/{m}", "drawing and judging", _evaluation(r), ("prompts", _model_of(m)),
-                _jury(r), EvaluationRow, partial(_evaluate, m),
+                f"evaluate/{m}", "drawing and judging", _evaluation(r, m), ("prompts", _model_of(r, m)),
+                _jury(r, m), EvaluationRow, partial(_evaluate, m),
             )
-            for m in ("human", "sft", *methods)
+            for m in ("human", "sft", *methods, *r.evaluate.rewriters)
         ),
     ]  # fmt: skip
 
@@ -121,8 +122,19 @@ def _training(recipe: Recipe, method: str) -> dict[str, Any]:
     return shared | {"objective": _dump(recipe.train.methods[method])}
 
 
-def _evaluation(recipe: Recipe) -> dict[str, Any]:
-    return _dump(recipe.evaluate) | {"encoder": recipe.weigh.encoder}
+def _labelling(recipe: Recipe) -> dict[str, Any]:
+    return _dump(recipe.label) | {"scoring": _dump(recipe.scoring)}
+
+
+def _evaluation(recipe: Recipe, method: str) -> dict[str, Any]:
+    """What a method's results depend on; another method's rewriter is not part of it."""
+    shared = recipe.evaluate.model_dump(mode="json", exclude={"rewriters"})
+    own = recipe.evaluate.rewriters.get(method)
+    return shared | {
+        "encoder": recipe.weigh.encoder,
+        "scoring": _dump(recipe.scoring),
+        "rewriter": None if own is None else _dump(own),
+    }
 
 
 def _prompt_files(recipe: Recipe) -> dict[str, str]:
@@ -140,14 +152,16 @@ def _encoder(recipe: Recipe) -> dict[str, str]:
     return {"weigh.encoder": recipe.weigh.encoder}
 
 
-def _jury(recipe: Recipe) -> dict[str, str]:
+def _jury(recipe: Recipe, method: str) -> dict[str, str]:
+    own = recipe.evaluate.rewriters.get(method)
+    rewriter = {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
     judges = {f"evaluate.metrics.{name}": scorer for name, scorer in recipe.evaluate.metrics.items()}
-    return judges | _encoder(recipe) | {"evaluate.renderer.model": recipe.evaluate.renderer.model}
+    return judges | rewriter | _encoder(recipe) | {"evaluate.renderer.model": recipe.evaluate.renderer.model}
 
 
-def _model_of(method: str) -> str:
-    """The stage whose model rewrites for a method; for ``human`` nothing is rewritten, and sft's tokenizer counts."""
-    return "sft" if method in ("human", "sft") else f"train/{method}"
+def _model_of(recipe: Recipe, method: str) -> str:
+    """The stage whose model rewrites for a method; sft's counts the tokens of what no stage's model wrote."""
+    return f"train/{method}" if method in recipe.train.methods else "sft"
 
 
 def _parts_of(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -178,7 +192,7 @@ def _sft(run: Run, output: Path, progress: Progress) -> list[Curve]:
 
 def _candidates(run: Run) -> list[Shard]:
     config = run.recipe.candidates
-    rewriter = _once(lambda: run.parts.rewriter(run.folder / "sft", config))
+    rewriter = _once(lambda: run.parts.rewriter(str(run.folder / "sft"), None, config))
 
     def make(part: Sequence[Prompt], _: Progress) -> Made:
         rows, counts = candidates.sample(part, rewriter(), config)
@@ -193,7 +207,7 @@ def _label(run: Run) -> list[Shard]:
     models = _once(
         lambda: (
             run.parts.renderer(config.renderer),
-            {name: run.parts.scorer(name, config.batch_size) for name in judges},
+            {name: run.parts.scorer(name, run.recipe.scoring) for name in judges},
         )
     )
     by_prompt: dict[str, list[Candidate]] = {}
@@ -246,17 +260,24 @@ def _evaluate(method: str, run: Run) -> list[Shard]:
     config = run.recipe.evaluate
 
     def load() -> tuple[CountingRewriter, Renderer, dict[str, Scorer], TextEncoder]:
-        size = config.renderer.batch_size
-        judges = {name: run.parts.scorer(scorer, size) for name, scorer in config.metrics.items()}
-        rewriter = run.parts.rewriter(run.folder / _model_of(method), config.rewrite)
+        judges = {name: run.parts.scorer(scorer, run.recipe.scoring) for name, scorer in config.metrics.items()}
+        rewriter = run.parts.rewriter(str(run.folder / _model_of(run.recipe, method)), None, config.rewrite)
         return rewriter, run.parts.renderer(config.renderer), judges, run.parts.encoder(run.recipe.weigh.encoder)
 
     models = _once(load)
 
+    @functools.cache
+    def published(own: RewriterConfig) -> CountingRewriter:
+        return run.parts.rewriter(own.model, own.template, own)
+
     def make(part: Sequence[Prompt], before: int, progress: Progress) -> Made:
         rewriter, renderer, judges, encoder = models()
-        human = method == "human"
-        rewrites = [each.prompt for each in part] if human else rewrite_all(part, rewriter, config)
+        if method == "human":
+            rewrites = [each.prompt for each in part]
+        elif (own := config.rewriters.get(method)) is not None:
+            rewrites = rewrite_all(part, published(own), own.seed)
+        else:
+            rewrites = rewrite_all(part, rewriter, config.rewrite.seed)
         kept = config.model_copy(update={"keep_images": max(0, config.keep_images - before)})
         rows = evaluate(method, part, rewrites, renderer, judges, encoder, kept, rewriter.tokens, progress)
         return rows, {"truncated": sum(row.truncated for row in rows)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from semdpo.config import DecodingConfig, ObjectiveConfig, RendererConfig, SFTConfig, TrainConfig
+from semdpo.config import DecodingConfig, ObjectiveConfig, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair
@@ -30,18 +30,18 @@ class Parts:
     Attributes:
         fine_tune: ``stages.sft.fine_tune``.
         train: ``stages.train.train``.
-        rewriter: from a trained model's folder and how it decodes.
+        rewriter: from a name or folder, its template (None is the folder's own) and how it decodes.
         renderer: from its settings.
-        scorer: from a name and a batch size.
+        scorer: from a name and how judges run.
         encoder: from a name.
         fingerprint: of a named model, which changes when the model does; raises ``ModelError`` when there is none.
     """
 
     fine_tune: Callable[[Sequence[tuple[str, str]], SFTConfig, Path, Progress], list[Curve]]
     train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Path, Progress], list[Curve]]
-    rewriter: Callable[[Path, DecodingConfig], CountingRewriter]
+    rewriter: Callable[[str, str | None, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
-    scorer: Callable[[str, int], Scorer]
+    scorer: Callable[[str, ScoringConfig], Scorer]
     encoder: Callable[[str], TextEncoder]
     fingerprint: Callable[[str], str]
 
@@ -60,15 +60,19 @@ def real_parts() -> Parts:
 
 
 def fingerprint(name: str) -> str:
-    """Tells two models of one name apart: the hash of a local folder; the id of a published one.
+    """Tells two models of one name apart: the hash of a local folder; id and commit of a published one.
+
+    A published model that is not there yet is fetched, so that nothing is begun that cannot be finished.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or it cannot be fetched.
     """
     from semdpo.models.names import resolve
 
     place = resolve(name)
-    return folder_hash(Path(place.path)) if place.local else place.path
+    folder = place.folder()
+    place.texts()
+    return folder_hash(folder) if place.local else f"{place.path}@{folder.name}"
 
 
 def _fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
@@ -91,16 +95,11 @@ def _train(
     return train(pairs, model, objective, config, output, cache, progress)
 
 
-def _rewriter(folder: Path, decoding: DecodingConfig) -> CountingRewriter:
+def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> CountingRewriter:
     from semdpo.models.rewriter import load_rewriter
 
-    return load_rewriter(
-        str(folder),
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        max_new_tokens=decoding.max_new_tokens,
-        batch_size=decoding.batch_size,
-    )
+    settings = {name: getattr(decoding, name) for name in DecodingConfig.model_fields if name != "seed"}
+    return load_rewriter(model, template, **settings)
 
 
 def _renderer(config: RendererConfig) -> Renderer:
@@ -109,10 +108,10 @@ def _renderer(config: RendererConfig) -> Renderer:
     return load_renderer(**config.model_dump())
 
 
-def _scorer(name: str, batch_size: int) -> Scorer:
+def _scorer(name: str, config: ScoringConfig) -> Scorer:
     from semdpo.models.scorers import load_scorer
 
-    return load_scorer(name, batch_size)
+    return load_scorer(name, **config.model_dump())
 
 
 def _encoder(name: str) -> TextEncoder:

@@ -284,7 +284,7 @@ def _allowed(annotation: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is dict:
         return "a mapping of names with at least one entry"
-    if origin is list:
+    if origin in (list, tuple):
         return "a list with at least one entry"
     return WORDS.get(annotation, "a mapping")
 

@@ -127,11 +127,11 @@ def test_rewrites_must_be_as_many_as_prompts_and_not_empty() -> None:
     with pytest.raises(DataError, match="m has 1 rewrites for 3 prompts"):
         evaluate("m", PROMPTS, ["x"], Painter(), {}, Encoder(), _config(), _words)
     assert evaluate("m", [], [], Painter(), {}, Encoder(), _config(), _words) == []
-    assert rewrite_all(PROMPTS, Echo(), _config()) == ["a cat 9 0", "a dog 9 0", "an owl 9 0"]
+    assert rewrite_all(PROMPTS, Echo(), 9) == ["a cat 9 0", "a dog 9 0", "an owl 9 0"]
 
     class Mute(Echo):
         def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
             return [[" "] for _ in prompts]
 
     with pytest.raises(DataError, match="answers 'a cat' with an empty text"):
-        rewrite_all(PROMPTS, Mute(), _config())
+        rewrite_all(PROMPTS, Mute(), 0)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from semdpo.errors import ModelError
+from semdpo.models.compute import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
 from semdpo.models.names import resolve
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def load_renderer(
@@ -27,6 +28,7 @@ def load_renderer(
     width: int | None = None,
     batch_size: int = 8,
     precision: Precision = "auto",
+    safety_checker: bool = False,
 ) -> DiffusionRenderer:
     """A diffusion pipeline that samples with DDIM, as the paper does.
 
@@ -37,30 +39,36 @@ def load_renderer(
         height: pixels; None is the model's own.
         width: pixels; None is the model's own.
         batch_size: pictures at a time, ≥ 1.
-        precision: ``bfloat16`` computes in mixed precision, faster on processors that have it; ``auto`` is float32.
+        precision: on a processor ``auto`` is float32, and ``bfloat16`` computes in mixed precision, faster where the
+            processor has it; on a GPU it is that of the weights, ``auto`` being bfloat16.
+        safety_checker: blacken pictures that the model's own checker refuses. Off, they are given as they are, which
+            is right for labelling, where a black picture would be scored as if the prompt were at fault.
 
     Raises:
         ModelError: the name is unknown, the folder holds no pipeline, or an option is out of range.
     """
     check_positive("steps", steps)
     check_positive("batch_size", batch_size)
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ModelError(f"precision must be auto, float32 or bfloat16, not {precision!r}")
-    pipeline = _pipeline(resolve(model).folder())
+    where = compute(precision)
+    on_cpu = where.device.type == "cpu"
+    pipeline = _pipeline(resolve(model).folder(), torch.float32 if on_cpu else where.dtype, safety_checker)
+    pipeline.to(where.device)
     call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
-    return DiffusionRenderer(pipeline, call, batch_size, precision == "bfloat16")
+    return DiffusionRenderer(pipeline, call, batch_size, on_cpu and precision == "bfloat16")
 
 
-def _pipeline(folder: Path) -> Any:
+def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
     index = read_json(folder / "model_index.json")
-    # A checker blackens pictures on a whim of its own, and would be scored as if the prompt were at fault.
+    if checked and (index.get("safety_checker") or [None])[0] is None:
+        raise ModelError(f"'{folder}' has no safety checker; set safety_checker to false, or use a model that has one")
     without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
+    without = {} if checked else without
     with quiet():
         from diffusers import DDIMScheduler, DiffusionPipeline
     try:
         with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
-                str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, **without
+                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **without
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise unreadable(folder, "diffusers pipeline", error) from error

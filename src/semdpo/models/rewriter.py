@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from semdpo.config import TEMPLATE
 from semdpo.errors import DataError, ModelError
+from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import resolve
 from semdpo.records import content_seed
 
 SETTINGS = "semdpo.json"
+THINKING = ("<think>",)  # with which Qwen3 begins to think aloud
 
 
 def fill(template: str, prompt: str) -> str:
@@ -36,16 +39,18 @@ def load_template(folder: Path) -> str:
     return _checked(read_json(folder / SETTINGS).get("template"), str(folder / SETTINGS))
 
 
-def load_causal(folder: Path) -> tuple[Any, Any]:
-    """A causal language model in float32 and its tokenizer, which is sure to have an end and a padding token.
+def load_causal(folder: Path, texts: Path | None = None, where: Compute | None = None) -> tuple[Any, Any]:
+    """A causal language model and its tokenizer, which is sure to have an end and a padding token.
 
     Args:
-        folder: a saved model with tokenizer.
+        folder: a saved model.
+        texts: the folder of its tokenizer; None is the same.
+        where: it will compute; None is the processor, in float32.
 
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
     """
-    model, tokenizer = load_model(AutoModelForCausalLM, folder), load_tokenizer(folder)
+    model, tokenizer = load_model(AutoModelForCausalLM, folder, where), load_tokenizer(texts or folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -64,38 +69,70 @@ def load_causal(folder: Path) -> tuple[Any, Any]:
 def load_rewriter(
     path: str | Path,
     template: str | None = None,
-    temperature: float = 1.0,
-    top_p: float = 0.95,
-    max_new_tokens: int = 40,
-    batch_size: int = 64,
+    precision: str = "auto",
+    **decoding: Any,
 ) -> CausalRewriter:
-    """A rewriter from a folder of transformers' kind.
+    """A rewriter from a folder of transformers' kind, on the GPU where there is one.
 
     Args:
         path: ``tiny:NAME``, a folder or a published name.
         template: with ``{prompt}`` in it; None takes that of the folder's ``semdpo.json``.
-        temperature: 0 always takes the most probable token.
-        top_p: sample from the most probable tokens that make up this share, in (0, 1].
-        max_new_tokens: the rewrite's budget, ≥ 1.
-        batch_size: prompts at a time, ≥ 1.
+        precision: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a processor.
+        decoding: the settings of ``Decoding``.
 
     Raises:
         ModelError: the name is unknown, the folder holds no language model, or an option is out of range.
     """
-    check_positive("max_new_tokens", max_new_tokens)
-    check_positive("batch_size", batch_size)
-    if not temperature >= 0 or not 0 < top_p <= 1:
-        raise ModelError(f"temperature must be ≥ 0 and top_p in (0, 1], not {temperature} and {top_p}")
-    folder = resolve(str(path)).folder()
+    how = Decoding(**decoding)
+    place = resolve(str(path))
+    folder = place.folder()
     used = load_template(folder) if template is None else _checked(template, "the option template")
-    model, tokenizer = load_causal(folder)
-    return CausalRewriter(model, tokenizer, used, temperature, top_p, max_new_tokens, batch_size)
+    model, tokenizer = load_causal(folder, place.texts(), compute(precision))
+    return CausalRewriter(model, tokenizer, used, how)
 
 
 def _checked(template: object, where: str) -> str:
     if not isinstance(template, str) or template.count("{prompt}") != 1:
         raise ModelError(f"{where} must contain {{prompt}} exactly once, not {template!r}")
     return template
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a rewriter's tokens are chosen.
+
+    Attributes:
+        temperature: 0 always takes the most probable token.
+        top_p: sample from the most probable tokens that make up this share, in (0, 1].
+        top_k: sample from so many most probable tokens; None from all.
+        max_new_tokens: the rewrite's budget, ≥ 1.
+        num_beams: of beam search, which needs temperature 0; 1 is none.
+        length_penalty: of beam search: exponent of the length that divides a beam's log-probability.
+        repetition_penalty: divides the logits of tokens that are there already; 1 is none.
+        batch_size: prompts at a time, ≥ 1.
+
+    Raises:
+        ModelError: a setting is out of range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int | None = None
+    max_new_tokens: int = 40
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for name in ("max_new_tokens", "num_beams", "batch_size"):
+            check_positive(name, getattr(self, name))
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+            raise ModelError(f"temperature must be ≥ 0 and top_p in (0, 1], not {self.temperature} and {self.top_p}")
+        if self.num_beams > 1 and self.temperature > 0:
+            raise ModelError(f"beam search does not sample; set temperature to 0, not {self.temperature}")
+        if not self.repetition_penalty > 0:
+            raise ModelError(f"repetition_penalty must be > 0, not {self.repetition_penalty}")
 
 
 class CausalRewriter:
@@ -105,37 +142,20 @@ class CausalRewriter:
         model: a causal language model whose generation config names end and padding tokens.
         tokenizer: its tokenizer.
         template: with ``{prompt}`` in it.
-        temperature: 0 is greedy.
-        top_p: share of probability that is sampled from.
-        max_new_tokens: the rewrite's budget.
-        batch_size: prompts at a time.
+        decoding: how tokens are chosen.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        template: str,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        batch_size: int,
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, template: str, decoding: Decoding) -> None:
         self._model, self._tokenizer = model, tokenizer
         self.template = template
-        self._temperature, self._top_p = temperature, top_p
-        self._max_new_tokens, self._batch_size = max_new_tokens, batch_size
+        self._decoding = decoding
+        # A model that was taught to think aloud is kept from beginning to.
+        self._silenced = sorted({tokenizer.get_vocab()[each] for each in THINKING if each in tokenizer.get_vocab()})
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
         """The same rewriter with another temperature; the weights are shared."""
         return CausalRewriter(
-            self._model,
-            self._tokenizer,
-            self.template,
-            temperature,
-            self._top_p,
-            self._max_new_tokens,
-            self._batch_size,
+            self._model, self._tokenizer, self.template, replace(self._decoding, temperature=temperature)
         )
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
@@ -156,8 +176,8 @@ class CausalRewriter:
         check_positive("n", n)
         self._check_lengths(prompts)
         found: list[list[tuple[str, bool]]] = []
-        for start in range(0, len(prompts), self._batch_size):
-            batch = prompts[start : start + self._batch_size]
+        for start in range(0, len(prompts), self._decoding.batch_size):
+            batch = prompts[start : start + self._decoding.batch_size]
             rows = self._generate(
                 [fill(self.template, prompt) for prompt in batch for _ in range(n)],
                 [content_seed("rewrite", prompt, str(index), str(seed)) for prompt in batch for index in range(n)],
@@ -180,28 +200,36 @@ class CausalRewriter:
         if limit is None:
             return
         for prompt, ids in zip(prompts, self._ids([fill(self.template, each) for each in prompts]), strict=True):
-            if len(ids) + self._max_new_tokens > limit:
+            if len(ids) + self._decoding.max_new_tokens > limit:
                 raise DataError(
                     f"the prompt '{prompt[:60]}…' has {len(ids)} tokens with its template, and with max_new_tokens "
-                    f"{self._max_new_tokens} exceeds the model's {limit}; shorten it or lower max_new_tokens"
+                    f"{self._decoding.max_new_tokens} exceeds the model's {limit}; shorten it or lower max_new_tokens"
                 )
 
     def _generate(self, texts: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, bool]]:
         # Padding stands on the left, so that every row's next token follows its last.
         inputs = self._tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt")
+        inputs = inputs.to(self._model.device)
+        how = self._decoding
         steps: list[LogitsProcessor] = []
-        if self._temperature > 0:
-            steps.append(TemperatureLogitsWarper(self._temperature))
-            if self._top_p < 1:
-                steps.append(TopPLogitsWarper(self._top_p))
+        if how.temperature > 0:
+            steps.append(TemperatureLogitsWarper(how.temperature))
+            if how.top_k is not None:
+                steps.append(TopKLogitsWarper(how.top_k))
+            if how.top_p < 1:
+                steps.append(TopPLogitsWarper(how.top_p))
             steps.append(_GumbelNoise(seeds))
         # Rows that end early are padded, of which transformers warns although nothing reads the padding.
         with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
-                max_new_tokens=self._max_new_tokens,
+                max_new_tokens=how.max_new_tokens,
                 do_sample=False,
+                num_beams=how.num_beams,
+                length_penalty=how.length_penalty,
+                repetition_penalty=how.repetition_penalty,
+                suppress_tokens=self._silenced or None,
                 logits_processor=LogitsProcessorList(steps),
             )
         ends = set(self._model.generation_config.eos_token_id)
@@ -226,4 +254,4 @@ class _GumbelNoise(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
         size = scores.shape[-1]
         noise = torch.stack([torch.empty(size).exponential_(generator=each) for each in self._generators])
-        return scores.float() - noise.log()
+        return scores.float() - noise.log().to(scores.device)

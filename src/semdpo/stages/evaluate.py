@@ -39,18 +39,18 @@ class _Texts:
     truncated: NDArray[np.bool_]
 
 
-def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, config: EvaluateConfig) -> list[str]:
+def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> list[str]:
     """One rewrite for each prompt, in their order.
 
     Args:
         prompts: n prompts.
-        rewriter: already set to the decoding of ``config.rewrite``.
-        config: for the seed.
+        rewriter: which knows how to decode.
+        seed: of its sampling.
 
     Raises:
         DataError: a rewrite is empty, so that there is nothing to draw.
     """
-    rewrites = [row[0] for row in rewriter.rewrite([each.prompt for each in prompts], 1, config.rewrite.seed)]
+    rewrites = [row[0] for row in rewriter.rewrite([each.prompt for each in prompts], 1, seed)]
     for prompt, rewrite in zip(prompts, rewrites, strict=True):
         if not rewrite.strip():
             raise DataError(f"the rewriter answers '{prompt.prompt[:60]}' with an empty text; train it longer")

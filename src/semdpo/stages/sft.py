@@ -15,6 +15,7 @@ from semdpo.progress import Progress
 from semdpo.records import Curve
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import renamed_at_the_end, save
+from semdpo.training.precision import resolve_precision
 from semdpo.training.trainer import PreferenceTrainer, training_arguments
 
 
@@ -41,7 +42,8 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
     for row, (prompt, rewrite) in enumerate(pairs, start=1):
         if not prompt.strip() or not rewrite.strip():
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
-    model, tokenizer = load_causal(resolve(config.model).folder())
+    place = resolve(config.model)
+    model, tokenizer = load_causal(place.folder(), place.texts())
     groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites])
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
     refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
@@ -50,10 +52,16 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         with quiet():
             trainer = PreferenceTrainer(
                 model,
-                training_arguments(folder, learning_rate=config.learning_rate, seed=config.seed),
+                training_arguments(
+                    folder,
+                    learning_rate=config.learning_rate,
+                    seed=config.seed,
+                    precision=resolve_precision(config.precision),
+                ),
                 examples,
                 objective=SFTObjective(name="sft"),
                 batch_size=config.batch_size,
+                micro_batch_size=config.micro_batch_size,
                 epochs=math.ceil(config.steps * config.batch_size / len(examples)),
                 steps=config.steps,
                 order_seed=config.seed,
