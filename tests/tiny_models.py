@@ -334,3 +334,30 @@ def llava_yes(folder: Path, image: Image.Image, prompt: str) -> float:
             logits = model(**inputs).logits[0, -1]
         found.append(logits.log_softmax(-1)[processor.tokenizer.convert_tokens_to_ids(letter)].item())
     return float(np.exp(np.mean(found)))
+
+
+# ------------------------------------------------------------------------------------------ other rewriters' classes
+
+
+def causal(folder: Path, kind: str, seed: int = 0, words: tuple[str, ...] = ()) -> Path:
+    """Qwen2 (Qwen1.5's class), Llama, Qwen3 or BLOOM, with a tokenizer of bytes; ``words`` are tokens of their own."""
+    from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, Qwen2Config, Qwen3Config
+
+    known = {"<|endoftext|>": 0, **{byte: i + 1 for i, byte in enumerate(BYTES)}}
+    tokenizer = GPT2Tokenizer(vocab=known, merges=[])
+    tokenizer.add_tokens(list(words))
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "vocab_size": len(tokenizer)}
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2,
+    }  # fmt: skip
+    configs = {
+        "qwen2": lambda: Qwen2Config(**sizes, **ends),
+        "llama": lambda: LlamaConfig(**sizes, **ends),
+        "qwen3": lambda: Qwen3Config(**sizes, **ends, head_dim=8),
+        "bloom": lambda: BloomConfig(hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2, **ends),
+    }
+    torch.manual_seed(seed)
+    AutoModelForCausalLM.from_config(configs[kind]()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
