@@ -60,7 +60,7 @@ def main() -> None:
         def one(objective: ObjectiveConfig, name: str, cache: str) -> float:
             where = Path(folder)
             work = lambda: training.train(  # noqa: E731
-                pairs, "tiny:gpt2", objective, recipe.train, where / name, where / cache, silent
+                pairs, "tiny:gpt2", objective, recipe.train, where / name, where / "cache" / cache, silent
             )
             return timed(work)[0]
 
