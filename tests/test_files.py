@@ -15,11 +15,11 @@ from semdpo.errors import DataError, StoreError
 from semdpo.files import (
     out_of_space,
     read_pairs,
-    read_prompts,
     read_rewrites,
     write_bytes,
     write_pairs,
 )
+from semdpo.prompt_sets import read_prompts
 from semdpo.records import content_id
 from semdpo.tables import read_table
 
@@ -61,8 +61,8 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_another_column_is_read_only_when_named(tmp_path: Path) -> None:
-    path = _write(tmp_path / "p.jsonl", [{"Prompt": "a cat", "caption": "a dog"}])
-    with pytest.raises(DataError, match=r"no column 'prompt', only 'Prompt', 'caption'; did you mean 'Prompt'\?"):
+    path = _write(tmp_path / "p.jsonl", [{"prompts": "a cat", "caption": "a dog"}])
+    with pytest.raises(DataError, match=r"no column 'prompt', only 'prompts', 'caption'; did you mean 'prompts'\?"):
         read_prompts(path)
     assert read_prompts(path, column="caption") == ["a dog"]
 
@@ -88,7 +88,7 @@ def test_another_column_is_read_only_when_named(tmp_path: Path) -> None:
         ("p.csv", b"prompt,x\na,b,c\n", "line 2: 3 values for 2 columns"),
         ("p.csv", b"text,x\na,b\n", "no column 'prompt', only 'text', 'x'; name one of them with prompts.column"),
         ("p.csv", b"prompt,prompt\na,b\n", "two columns of one name"),
-        ("p.xlsx", b"x", "unknown suffix; prompts come as .txt, .jsonl, .csv or .parquet"),
+        ("p.xlsx", b"x", "unknown suffix; prompts come as .txt, .jsonl, .csv, .parquet, or COCO"),
     ],
 )
 def test_bad_prompt_files_are_refused_in_words(tmp_path: Path, name: str, content: bytes, said: str) -> None:

@@ -15,7 +15,7 @@ LAYERS = (
     {"errors", "records", "protocols", "progress"},
     {"config", "recipe"},
     {"semantics", "objectives", "statistics"},
-    {"models", "tables", "files", "store"},
+    {"models", "tables", "files", "store", "prompt_sets"},
     {"training", "reporting"},
     {"stages"},
     {"parts"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"optimizer", "world"},
     {"cli", "commands"},
 )
-HEAVY = {"torch", "transformers", "diffusers", "pandas", "scipy", "matplotlib", "pyarrow", "sentence_transformers"}
+HEAVY = {"torch", "transformers", "diffusers", "pandas", "scipy", "matplotlib", "pyarrow", "sentence_transformers", "datasets"}
 LIGHT_FILES = ("__init__.py", "cli.py", "config.py", "errors.py", "records.py", "recipe.py", "progress.py")
 
 

@@ -34,24 +34,44 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class PromptSetConfig(Stage):
+    """A set to evaluate on; ``limit`` prompts are drawn by the hash of their words."""
+
+    file: Text
+    column: Text | None = None
+    limit: Positive | None = None
+
+
 class PromptsConfig(Stage):
     """Which prompts are trained on and which are held out.
 
     Attributes:
-        file: txt, jsonl, csv or parquet; ``tiny:FILE`` for the embedded world's.
+        file: txt, jsonl, csv, parquet, COCO's captions; ``tiny:FILE`` for the embedded world's; ``hub:OWNER/NAME``.
         test_file: held-out prompts; None holds out ``test_share`` of ``file``.
-        column: the column that carries the prompts (not used for txt).
-        limit: take the first so many training prompts; None takes all.
-        test_limit: the same for the held-out ones.
-        test_share: share that is held out when there is no ``test_file``.
+        test_sets: instead of ``test_file``: several sets to evaluate on, by name.
+        column: the column that carries the prompts; None takes prompt, or else Prompt.
+        limit: take so many training prompts; None takes all.
+        draw: take the ``first`` of them, or draw them by the ``hash`` of their words.
+        test_limit: the first so many held-out prompts of ``test_file``.
+        test_share: share that is held out when there are neither ``test_file`` nor ``test_sets``.
+        skip_empty: leave out rows without text, as DiffusionDB has them, instead of refusing them.
     """
 
     file: Text
     test_file: Text | None = None
-    column: Text = "prompt"
+    test_sets: dict[Name, PromptSetConfig] = {}
+    column: Text | None = None
     limit: Positive | None = None
+    draw: Literal["first", "hash"] = "first"
     test_limit: Positive | None = None
     test_share: float = Field(default=0.1, gt=0, lt=1)
+    skip_empty: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_out(self) -> PromptsConfig:
+        if self.test_file is not None and self.test_sets:
+            raise ValueError("test_file and test_sets exclude each other; make the file one of the sets")
+        return self
 
 
 class SFTConfig(Stage):

@@ -15,7 +15,7 @@ from typing import Any
 
 from semdpo.errors import DataError, StoreError
 from semdpo.records import Pair, content_id
-from semdpo.tables import TABLES, Table, read_table, read_text, resolve
+from semdpo.tables import TABLES, Table, read_table
 
 NUMBERS = (
     *("chosen_score", "rejected_score", "distance", "rejected_distance"),
@@ -24,34 +24,6 @@ NUMBERS = (
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
 log = logging.getLogger("semdpo")
-
-
-def read_prompts(name: str | Path, column: str = "prompt") -> list[str]:
-    """The prompts of a file; exact duplicates are dropped, the first kept, and their number logged.
-
-    Args:
-        name: txt (one a line), jsonl, csv or parquet, or ``tiny:FILE``.
-        column: where the prompts are; not used for txt.
-
-    Raises:
-        DataError: see ``read_table``; or a prompt is empty or no text.
-    """
-    path = resolve(str(name))
-    if path.suffix == ".txt":
-        lines = read_text(path).removesuffix("\n").split("\n")
-        if lines == [""]:
-            raise DataError(f"{path} is empty; write one prompt on each line")
-        lines = [line.removesuffix("\r") for line in lines]
-        table = Table(str(path), {column: lines}, [f"line {i}" for i in range(1, len(lines) + 1)])
-    elif path.suffix in TABLES:
-        table = read_table(name)
-    else:
-        raise DataError(f"{path} has an unknown suffix; prompts come as .txt, .jsonl, .csv or .parquet")
-    prompts = table.texts(column, "; name one of them with prompts.column")
-    distinct = list(dict.fromkeys(prompts))
-    if len(distinct) < len(prompts):
-        log.warning("%s: dropped %d exact duplicates of prompts", path, len(prompts) - len(distinct))
-    return distinct
 
 
 def read_rewrites(name: str | Path) -> list[tuple[str, str]]:

@@ -82,7 +82,11 @@ class ModelStage:
 
 
 AnyStage = TableStage | ModelStage
-FILES = {"prompts.file", "prompts.test_file", "sft.file"}  # the other things from outside are models
+
+
+def is_file(key: str) -> bool:
+    """Whether what a recipe's key names from outside is a file; otherwise it is a model."""
+    return key.startswith("prompts.") or key == "sft.file"
 
 
 def flow(recipe: Recipe) -> list[AnyStage]:
@@ -139,7 +143,8 @@ def _evaluation(recipe: Recipe, method: str) -> dict[str, Any]:
 
 def _prompt_files(recipe: Recipe) -> dict[str, str]:
     named = {"prompts.file": recipe.prompts.file, "prompts.test_file": recipe.prompts.test_file}
-    return {key: name for key, name in named.items() if name is not None}
+    sets = {f"prompts.test_sets.{name}": each.file for name, each in recipe.prompts.test_sets.items()}
+    return {key: name for key, name in named.items() if name is not None} | sets
 
 
 def _judges(recipe: Recipe) -> dict[str, str]:
@@ -175,12 +180,12 @@ def _split(run: Run, name: str) -> list[Prompt]:
 
 def _prompts(run: Run) -> list[Shard]:
     def make(_: Progress) -> Made:
-        rows = prompts.collect(run.recipe.prompts)
+        rows, left_out = prompts.collect(run.recipe.prompts)
         # Asked here, so that an encoder that does not know the prompts is told before anything is drawn.
         config = run.recipe.weigh
         share = weigh.unknown_share([row.prompt for row in rows], run.parts.encoder(config.encoder), config.batch_size)
         weigh.refuse_unknown_words(share, config.encoder)
-        return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")}
+        return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")} | left_out
 
     return [Shard(1, make)]
 

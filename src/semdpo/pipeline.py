@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import files, store, tables
+from semdpo import files, prompt_sets, store
 from semdpo.config import Recipe, SemDPOObjective
 from semdpo.errors import ConfigError, StoreError, did_you_mean
-from semdpo.flow import FILES, AnyStage, ModelStage, Run, TableStage, flow
+from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
 from semdpo.parts import Parts, real_parts
 from semdpo.progress import Progress, bar, part_of, say
 from semdpo.recipe import read_yaml, validate
@@ -85,7 +85,7 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
     """The plan with the inputs that come from outside of the run; fails when one of them does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
-        hashes[key] = store.file_hash(tables.resolve(name)) if key in FILES else run.parts.fingerprint(name)
+        hashes[key] = prompt_sets.fingerprint(name) if is_file(key) else run.parts.fingerprint(name)
     return store.Plan(stage.config, hashes)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,13 @@ def resolve(name: str) -> Path:
     return path
 
 
-def read_table(name: str | Path) -> Table:
-    """All columns of a jsonl, csv or parquet file, or of a data set's folder (of such files, or of ``save_to_disk``).
+def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequence[str] = ()) -> Table:
+    """The columns of a jsonl, csv or parquet file, or of a data set's folder (of such files, or of ``save_to_disk``).
+
+    Args:
+        name: of the file or folder.
+        only: read only these of a parquet file, which may be large, if it has them; None reads all …
+        either: … or, if it has one of them, the first of these.
 
     Raises:
         DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says; or the
@@ -114,7 +120,11 @@ def read_table(name: str | Path) -> Table:
     if Path(name).is_dir():
         return _folder(Path(name))
     path = resolve(str(name))
-    readers: dict[str, Callable[[Path], Table]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    readers: dict[str, Callable[[Path], Table]] = {
+        ".csv": _csv,
+        ".jsonl": _jsonl,
+        ".parquet": partial(_parquet, only=only, either=either),
+    }
     if path.suffix not in readers:
         raise DataError(f"{path} must be a table; convert it to one of {', '.join(TABLES)}")
     table = readers[path.suffix](path)
@@ -212,14 +222,17 @@ def _csv(path: Path) -> Table:
     return Table(str(path), {name: [record[i] for record in records] for i, name in enumerate(names)}, rows)
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path, only: Sequence[str] | None, either: Sequence[str]) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; give a file with at least one row")
     try:
-        columns = pq.ParquetFile(path).read().to_pydict()
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+        wanted = [each for each in (only or either) if each in names][: None if only else 1]
+        columns = file.read(columns=wanted or names).to_pydict()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a parquet file; write it again or name it by what it is") from error
     length = len(next(iter(columns.values()), []))

@@ -6,33 +6,67 @@ from pathlib import Path
 
 from semdpo.config import PromptsConfig
 from semdpo.errors import DataError
-from semdpo.files import read_prompts
+from semdpo.prompt_sets import draw, normalised, read_prompts
 from semdpo.records import Prompt, content_id
 
 
-def collect(config: PromptsConfig) -> list[Prompt]:
-    """Reads the prompt files; training prompts come first, each part in its file's order.
+def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:
+    """Reads the prompts; training prompts come first, each part in its file's order, or that of its draw.
 
-    Without a test file, the prompts whose ids are lowest are held out: which ones these are does not depend on their
-    order in the file.
+    Which prompts are held out or drawn depends on their words only, never on their order in a file. Prompts are
+    compared by their letters and digits, without case, marks of punctuation and extra spaces.
+
+    A file of held-out prompts that the user made must share none with the training prompts. Public sets do overlap,
+    so what is drawn from ``test_sets`` is left out of the training prompts, and of the sets that come after.
+
+    Returns:
+        The prompts, and how many were left out: ``also_held_out`` of the training prompts, ``in_two_sets`` of the
+        sets' prompts.
 
     Raises:
-        DataError: a file is missing or of the wrong form, a part is empty, or a held-out prompt is trained on
-            (compared without case and extra spaces).
+        DataError: a source is missing or of the wrong form, a part is empty or a set too small, or a held-out prompt
+            of ``test_file`` is trained on.
     """
-    train = read_prompts(config.file, config.column)
-    if config.test_file is None:
-        train, test = _hold_out(train, config.test_share)
+    train = read_prompts(config.file, config.column, config.skip_empty)
+    counts: dict[str, int] = {}
+    if config.test_sets:
+        test, counts["in_two_sets"] = _sets(config)
+        held = {normalised(each.prompt) for each in test}
+        kept = [text for text in train if normalised(text) not in held]
+        counts["also_held_out"] = len(train) - len(kept)
+        train = kept
+    elif config.test_file is None:
+        train, held_out = _hold_out(train, config.test_share)
+        test = [Prompt.of(text, _source(config.file), "test") for text in held_out[: config.test_limit]]
     else:
-        test = read_prompts(config.test_file, config.column)
-    train, test = train[: config.limit], test[: config.test_limit]
+        file = config.test_file
+        own = read_prompts(file, config.column, config.skip_empty)[: config.test_limit]
+        test = [Prompt.of(text, _source(file), "test") for text in own]
+    train = draw(train, config.limit) if config.draw == "hash" else train[: config.limit]
     if not train or not test:
         raise DataError(f"{config.file} has too few prompts to hold some out; add prompts or set prompts.test_file")
-    _refuse_leaks(train, test, config)
-    return [
-        *(Prompt.of(text, _source(config.file), "train") for text in train),
-        *(Prompt.of(text, _source(config.test_file or config.file), "test") for text in test),
-    ]
+    _refuse_leaks(train, [each.prompt for each in test], config)
+    return [*(Prompt.of(text, _source(config.file), "train") for text in train), *test], counts
+
+
+def _sets(config: PromptsConfig) -> tuple[list[Prompt], int]:
+    """The evaluation sets' prompts, and how many were passed over because an earlier set has them."""
+    found: list[Prompt] = []
+    taken: set[str] = set()
+    passed = 0
+    for name, each in config.test_sets.items():
+        texts = draw(read_prompts(each.file, each.column, config.skip_empty), None)
+        free = [text for text in texts if normalised(text) not in taken]
+        chosen = free[: each.limit]
+        if each.limit is not None and len(chosen) < each.limit:
+            raise DataError(
+                f"{each.file} has {len(chosen)} distinct prompts, and prompts.test_sets.{name} wants {each.limit}; "
+                "lower its limit"
+            )
+        passed += len(texts) - len(free)
+        taken |= {normalised(text) for text in chosen}
+        found += [Prompt.of(text, name, "test") for text in chosen]
+    return found, passed
 
 
 def _source(file: str) -> str:
@@ -45,14 +79,10 @@ def _hold_out(prompts: list[str], share: float) -> tuple[list[str], list[str]]:
 
 
 def _refuse_leaks(train: list[str], test: list[str], config: PromptsConfig) -> None:
-    seen = {_key(text): text for text in train}
-    leaks = [text for text in test if _key(text) in seen]
+    seen = {normalised(text) for text in train}
+    leaks = [text for text in test if normalised(text) in seen]
     if leaks:
         raise DataError(
             f"{len(leaks)} of the held-out prompts are also trained on, the first is {leaks[0]!r}; "
-            f"remove them from {config.file} or from {config.test_file or 'it (they differ in case or spaces only)'}"
+            f"remove them from {config.file} or from {config.test_file or 'it (they differ in case or marks only)'}"
         )
-
-
-def _key(text: str) -> str:
-    return " ".join(text.split()).casefold()
