@@ -24,7 +24,17 @@ LAYERS = (
     {"optimizer", "world"},
     {"cli", "commands"},
 )
-HEAVY = {"torch", "transformers", "diffusers", "pandas", "scipy", "matplotlib", "pyarrow", "sentence_transformers", "datasets"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "diffusers",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "pyarrow",
+    "sentence_transformers",
+    "datasets",
+}
 LIGHT_FILES = ("__init__.py", "cli.py", "config.py", "errors.py", "records.py", "recipe.py", "progress.py")
 
 

@@ -285,7 +285,8 @@ def _evaluate(method: str, run: Run) -> list[Shard]:
             rewrites = rewrite_all(part, rewriter, config.rewrite.seed)
         kept = config.model_copy(update={"keep_images": max(0, config.keep_images - before)})
         rows = evaluate(method, part, rewrites, renderer, judges, encoder, kept, rewriter.tokens, progress)
-        return rows, {"truncated": sum(row.truncated for row in rows)}
+        empty = sum(not rewrite.strip() for rewrite in rewrites)
+        return rows, {"truncated": sum(row.truncated for row in rows), "empty": empty}
 
     unit = len(config.image_seeds) * (1 + len(config.metrics))  # a picture is drawn once and judged by each
     parts = list(_parts_of(_split(run, "test"), config.shard_size))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from semdpo.config import DecodingConfig, ObjectiveConfig, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
+from semdpo.config import DecodingConfig, ObjectiveConfig, Recipe, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
+from semdpo.errors import ModelError
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair
@@ -73,6 +74,25 @@ def fingerprint(name: str) -> str:
     folder = place.folder()
     place.texts()
     return folder_hash(folder) if place.local else f"{place.path}@{folder.name}"
+
+
+def refuse_remote_code(recipe: Recipe) -> None:
+    """Models that would run Python code of their own must have been allowed to, before anything is begun.
+
+    Raises:
+        ModelError: one was not.
+    """
+    from semdpo.models.names import published
+
+    judges = {"label.scorer": recipe.label.scorer, "label.fidelity": recipe.label.fidelity or ""}
+    judges |= {f"evaluate.metrics.{key}": name for key, name in recipe.evaluate.metrics.items()}
+    for key, name in judges.items():
+        known = published(name)
+        if known is not None and known.runs_code and name not in recipe.scoring.allow_remote_code:
+            raise ModelError(
+                f"{key}: '{name}' runs Python code that comes with it; if you trust its publisher, say so with "
+                f"--set \"scoring.allow_remote_code=['{name}']\"; otherwise remove it from the recipe"
+            )
 
 
 def _fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:

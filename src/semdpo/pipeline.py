@@ -10,7 +10,7 @@ from semdpo import files, prompt_sets, store
 from semdpo.config import Recipe, SemDPOObjective
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
-from semdpo.parts import Parts, real_parts
+from semdpo.parts import Parts, real_parts, refuse_remote_code
 from semdpo.progress import Progress, bar, part_of, say
 from semdpo.recipe import read_yaml, validate
 from semdpo.records import Curve, EvaluationRow, Pair
@@ -39,6 +39,8 @@ def run(
         StoreError: the folder is in use, was made by another configuration, or cannot be written.
         SemdpoError: whatever a stage finds wrong.
     """
+    if parts is None:
+        refuse_remote_code(recipe)
     this = Run(folder or recipe.folder, recipe, parts or real_parts())
     stages = flow(recipe)
     chosen = _chosen(stages, only)

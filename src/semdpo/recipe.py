@@ -63,6 +63,7 @@ def find_recipe(name: str) -> Path:
             return path
         raise ConfigError(f"there is no recipe file {path}; check the path")
     known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
+    known = {name: p for name, p in known.items() if not name.startswith("accelerate/")}  # accelerate's own files
     if name in known:
         return known[name]
     raise ConfigError(f"unknown recipe '{name}'{did_you_mean(name, known)} (or give the path of a .yaml file)")

@@ -26,6 +26,7 @@ class Published:
         texts: the repository whose tokenizer it reads texts with, where its own has none.
         gated: whether its licence must be accepted on the hub first.
         gigabytes: of its files, about.
+        runs_code: whether Python code that comes with it must run.
     """
 
     repository: str
@@ -33,6 +34,7 @@ class Published:
     texts: str | None = None
     gated: bool = False
     gigabytes: float = 1.0
+    runs_code: bool = False
 
 
 _CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -45,8 +47,10 @@ PUBLISHED = {
     "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", gigabytes=1.7),
     "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", gigabytes=0.9),
     "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", gigabytes=1.9),
-    "jina-embeddings-v4": Published("jinaai/jina-embeddings-v4", (*_TRANSFORMERS, "*.py"), gigabytes=8.0),
-    "jina-clip-v2": Published("jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), gigabytes=1.8),
+    "jina-embeddings-v4": Published(
+        "jinaai/jina-embeddings-v4", (*_TRANSFORMERS, "*.py"), gigabytes=8.0, runs_code=True
+    ),
+    "jina-clip-v2": Published("jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), gigabytes=1.8, runs_code=True),
     "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", gigabytes=7.5),
     "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", gigabytes=4.5),
     "gpt2": Published("openai-community/gpt2", gigabytes=0.6),
@@ -135,6 +139,11 @@ def resolve(name: str) -> Place:
         return Place(text, text, False, published.files, published.texts)
     known = [*PUBLISHED, *(f"tiny:{each}" for each in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
+
+
+def published(name: str) -> Published | None:
+    """What is known of a published model, by its short name or its repository."""
+    return next((each for short, each in PUBLISHED.items() if name in (short, each.repository)), None)
 
 
 def tiny_names() -> list[str]:
