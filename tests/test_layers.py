@@ -20,6 +20,7 @@ LAYERS = (
     {"stages"},
     {"parts"},
     {"flow"},
+    {"doctor"},
     {"pipeline"},
     {"optimizer", "world"},
     {"cli", "commands"},

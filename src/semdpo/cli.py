@@ -57,6 +57,22 @@ def run(
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe's name or path; the machine alone when not given.")
+    ] = None,
+    set_: Overrides = None,
+    out: Out = None,
+    measured: Annotated[bool, typer.Option("--measure/--no-measure", help="Draw for 20 s to tell the time.")] = True,
+) -> None:
+    """Say what this machine has, what a recipe needs, what is missing and how to get it, and how long a run takes."""
+    from semdpo.commands.doctor import diagnose
+
+    if not diagnose(recipe, set_ or [], out, measured):
+        raise typer.Exit(1)
+
+
+@app.command()
 def weigh(
     pairs: PairsFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write them: .jsonl, .csv or .parquet.")],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semdpo import files, prompt_sets, store
 from semdpo.config import Recipe, SemDPOObjective
+from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
 from semdpo.parts import Parts, real_parts, refuse_remote_code
@@ -41,6 +42,7 @@ def run(
     """
     if parts is None:
         refuse_remote_code(recipe)
+        refuse_the_impossible(recipe, folder or recipe.folder)
     this = Run(folder or recipe.folder, recipe, parts or real_parts())
     stages = flow(recipe)
     chosen = _chosen(stages, only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from semdpo.errors import ModelError
 from semdpo.models.loading import quiet
@@ -63,6 +64,23 @@ def cached(repository: str, files: Sequence[str], skipped: Sequence[str]) -> boo
     except (OSError, ValueError):
         return False
     return True
+
+
+def ask(repository: str) -> Literal["there", "gated", "absent", "unreachable"]:
+    """Whether the hub would give a repository to this user."""
+    from huggingface_hub import auth_check
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        with quiet():
+            auth_check(repository)
+    except GatedRepoError:
+        return "gated"
+    except RepositoryNotFoundError:
+        return "absent"
+    except Exception:  # what a lost connection is called depends on the library that the hub's own talks with
+        return "unreachable"
+    return "there"
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,6 +25,7 @@ class Published:
         files: patterns of those that are needed.
         texts: the repository whose tokenizer it reads texts with, where its own has none.
         gated: whether its licence must be accepted on the hub first.
+        millions: of its parameters.
         gigabytes: of its files, about.
         runs_code: whether Python code that comes with it must run.
     """
@@ -33,33 +34,44 @@ class Published:
     files: tuple[str, ...] = _TRANSFORMERS
     texts: str | None = None
     gated: bool = False
-    gigabytes: float = 1.0
+    millions: int = 0
+    gigabytes: float = 0.0
     runs_code: bool = False
 
 
 _CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PUBLISHED = {
     "image-reward": Published(
-        "THUDM/ImageReward", ("ImageReward.pt", "med_config.json"), "google-bert/bert-base-uncased", gigabytes=1.8
+        "THUDM/ImageReward",
+        ("ImageReward.pt", "med_config.json"),
+        "google-bert/bert-base-uncased",
+        millions=449,
+        gigabytes=1.8,
     ),
-    "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, gigabytes=2.0),
-    "pickscore": Published("yuvalkirstain/PickScore_v1", texts=_CLIP_H, gigabytes=4.0),
-    "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", gigabytes=1.7),
-    "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", gigabytes=0.9),
-    "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", gigabytes=1.9),
+    "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, millions=986, gigabytes=2.0),
+    "pickscore": Published("yuvalkirstain/PickScore_v1", texts=_CLIP_H, millions=986, gigabytes=4.0),
+    "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", millions=428, gigabytes=1.7),
+    "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", millions=224, gigabytes=0.9),
+    "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", millions=447, gigabytes=1.9),
     "jina-embeddings-v4": Published(
-        "jinaai/jina-embeddings-v4", (*_TRANSFORMERS, "*.py"), gigabytes=8.0, runs_code=True
+        "jinaai/jina-embeddings-v4", (*_TRANSFORMERS, "*.py"), millions=3940, gigabytes=8.0, runs_code=True
     ),
-    "jina-clip-v2": Published("jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), gigabytes=1.8, runs_code=True),
-    "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", gigabytes=7.5),
-    "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", gigabytes=4.5),
-    "gpt2": Published("openai-community/gpt2", gigabytes=0.6),
-    "qwen1.5-1.8b": Published("Qwen/Qwen1.5-1.8B", gigabytes=3.7),
-    "llama3.2-1b": Published("meta-llama/Llama-3.2-1B", gated=True, gigabytes=2.5),
-    "qwen3-0.6b": Published("Qwen/Qwen3-0.6B", gigabytes=1.5),
-    "qwen3-1.7b": Published("Qwen/Qwen3-1.7B", gigabytes=4.1),
-    "promptist": Published("microsoft/Promptist", (*WORDS, "*.bin"), "openai-community/gpt2", gigabytes=0.6),
-    "beautiful-prompt": Published("alibaba-pai/pai-bloom-1b1-text2prompt-sd", (*_TRANSFORMERS, "*.bin"), gigabytes=2.2),
+    "jina-clip-v2": Published(
+        "jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), millions=865, gigabytes=1.8, runs_code=True
+    ),
+    "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", millions=3755, gigabytes=7.5),
+    "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=4.5),
+    "gpt2": Published("openai-community/gpt2", millions=124, gigabytes=0.6),
+    "qwen1.5-1.8b": Published("Qwen/Qwen1.5-1.8B", millions=1837, gigabytes=3.7),
+    "llama3.2-1b": Published("meta-llama/Llama-3.2-1B", gated=True, millions=1236, gigabytes=2.5),
+    "qwen3-0.6b": Published("Qwen/Qwen3-0.6B", millions=596, gigabytes=1.5),
+    "qwen3-1.7b": Published("Qwen/Qwen3-1.7B", millions=1721, gigabytes=4.1),
+    "promptist": Published(
+        "microsoft/Promptist", (*WORDS, "*.bin"), "openai-community/gpt2", millions=124, gigabytes=0.6
+    ),
+    "beautiful-prompt": Published(
+        "alibaba-pai/pai-bloom-1b1-text2prompt-sd", (*_TRANSFORMERS, "*.bin"), millions=1065, gigabytes=2.2
+    ),
 }
 SKIPPED = ("*.fp16.*", "*non_ema*", "onnx/*", "flax_*", "tf_*", "original/*")
 

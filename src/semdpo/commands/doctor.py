@@ -1,0 +1,60 @@
+"""``semdpo doctor``: what this machine has, and what a recipe needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from semdpo import doctor
+from semdpo.doctor import Finding
+from semdpo.models import names
+from semdpo.recipe import load_recipe
+
+MARKS = {"ok": " ", "warning": "?", "error": "!"}
+
+
+def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, measured: bool) -> bool:
+    """Prints what was found.
+
+    Args:
+        recipe: name or path; None looks at the machine only, and lists the published names.
+        overrides: of the recipe.
+        out: the run's folder; the recipe's own when None.
+        measured: draw pictures for 20 seconds, to tell how long a run takes.
+
+    Returns:
+        Whether a run could begin.
+
+    Raises:
+        ConfigError: the recipe is not valid.
+    """
+    loaded = None if recipe is None else load_recipe(recipe, overrides)
+    folder = out or (Path("runs") if loaded is None else loaded.folder)
+    _show("This machine", doctor.machine(folder))
+    if loaded is None:
+        _show("Published models", [_published(name, each) for name, each in names.PUBLISHED.items()])
+        return True
+    found = doctor.needs(loaded, folder)
+    count = doctor.pictures(loaded)
+    if count is not None:
+        found.append(Finding("ok", "pictures", f"{count:,} at most"))
+    if measured:
+        found.append(doctor.measure(loaded))
+    _show(f"Recipe {recipe}", found)
+    wrong = sum(each.level == "error" for each in found)
+    print(f"\n{wrong} things to be done before a run can begin" if wrong else "\na run can begin")
+    return not wrong
+
+
+def _published(name: str, each: names.Published) -> Finding:
+    remarks = [f"{each.gigabytes:g} GB", *(["gated"] if each.gated else []), *(["own code"] if each.runs_code else [])]
+    return Finding("ok", name, f"{each.repository} ({', '.join(remarks)})")
+
+
+def _show(title: str, found: Sequence[Finding]) -> None:
+    width = max(len(each.what) for each in found)
+    print(f"\n{title}")
+    for each in found:
+        print(f"{MARKS[each.level]} {each.what:<{width}}  {each.found}")
+        if each.cure:
+            print(f"  {'':<{width}}  -> {each.cure}")
