@@ -53,6 +53,7 @@ def test_whatever_is_missing_is_named_with_its_cure() -> None:
         assert found[name].level == "error", name
         assert found[name].cure
     assert "hf download THUDM/ImageReward ImageReward.pt med_config.json" in found["image-reward"].cure
+    assert "bert-base-uncased --include '*.json'" in found["google-bert/bert-base-uncased"].cure
     assert "allow_remote_code=['jina-embeddings-v4']" in found["remote code"].found
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -214,18 +214,19 @@ def _model(key: str, name: str) -> Iterable[Finding]:
         yield _to_be_fetched(key, name)
     else:
         yield Finding("ok", name, f"{key}: {state}, {parameters(name) / 1e6:.4g} M parameters")
-    words = names.resolve(name).texts_from
-    if words is not None and _where(words).startswith("not"):
-        yield _to_be_fetched(f"{key}, the tokenizer", words)
+    words = names.resolve(name).words_elsewhere()
+    if words is not None and _where(words, names.WORDS).startswith("not"):
+        yield _to_be_fetched(f"{key}, the tokenizer", words, names.WORDS)
 
 
-def _to_be_fetched(key: str, name: str) -> Finding:
+def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     """A model of the hub that is not here: whether it will come by itself, and if not, what to do."""
     place = names.resolve(name)
     known = names.published(name)
-    size = f", about {known.gigabytes:g} GB" if known else ""
+    size = f", about {known.gigabytes:g} GB" if known and not files else ""
     exact = [file for file in place.files if "*" not in file]
-    download = " ".join(["`hf download", place.path, *exact]) + "`"
+    patterns = [f"--include '{each}'" for each in files]
+    download = " ".join(["`hf download", place.path, *exact, *patterns]) + "`"
     match ask(place.path):
         case "there":
             return Finding("warning", name, f"{key}: not downloaded{size}; the run will fetch it", download)
@@ -239,7 +240,7 @@ def _to_be_fetched(key: str, name: str) -> Finding:
             return Finding("error", name, f"{key}: not downloaded{size}, and the hub cannot be reached", cure)
 
 
-def _where(name: str) -> str:
+def _where(name: str, files: Sequence[str] | None = None) -> str:
     """Where a model is, in words; begins with "not" when it is nowhere here.
 
     Raises:
@@ -248,7 +249,7 @@ def _where(name: str) -> str:
     place = names.resolve(name)
     if place.local:
         return "embedded" if name.startswith("tiny:") else f"in {place.path}"
-    return "downloaded" if cached(place.path, place.files, names.SKIPPED) else "not downloaded"
+    return "downloaded" if cached(place.path, files or place.files, names.SKIPPED) else "not downloaded"
 
 
 def _memory() -> tuple[float, str]:

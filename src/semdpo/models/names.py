@@ -116,10 +116,14 @@ class Place:
             ModelError: as ``folder``.
         """
         own = self.folder()
-        if self.texts_from is None or any((own / file).is_file() for file in _TOKENIZERS):
+        if self.texts_from is None or _has_tokenizer(own):
             return own
         place = resolve(self.texts_from)
         return Place(place.name, place.path, place.local, WORDS).folder()
+
+    def words_elsewhere(self) -> str | None:
+        """The hub id of the tokenizer that must be had beside the model; None when its own folder has one."""
+        return None if self.local and _has_tokenizer(Path(self.path)) else self.texts_from
 
 
 def resolve(name: str) -> Place:
@@ -161,6 +165,10 @@ def published(name: str) -> Published | None:
 def tiny_names() -> list[str]:
     """The models of the embedded world, sorted."""
     return sorted(each.name for each in TINY.iterdir() if each.is_dir()) if TINY.is_dir() else []
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / file).is_file() for file in _TOKENIZERS)
 
 
 def _own(name: str) -> Path | None:
