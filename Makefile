@@ -1,11 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo constraints
+.PHONY: help setup check format test demo smoke-full constraints
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 help: ## Show what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## Create .venv with everything pinned by constraints.txt
 
@@ -28,6 +28,9 @@ test: setup ## Run the tests
 
 demo: setup ## Run the whole pipeline on the tiny world and write its report
 	$(BIN)/semdpo demo
+
+smoke-full: setup ## Full-size models with random weights: draw one picture and score it (14 GB of disk, 2 minutes)
+	$(BIN)/python benchmarks/smoke_full.py
 
 constraints: ## Pin the newest versions that fit pyproject.toml
 	rm -rf .venv

@@ -189,8 +189,24 @@ def blip_itm(folder: Path, seed: int = 0) -> Path:
 # ------------------------------------------------------------------------------------------------ Stable Diffusion
 
 
-def stable_diffusion(folder: Path, seed: int = 0) -> Path:
-    """A StableDiffusionPipeline that draws 16x16 pictures; its scheduler is PNDM, as the published one's."""
+def _strict_checker() -> object:
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": SIDE, "patch_size": 8,
+    }  # fmt: skip
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=sizes, projection_dim=16))
+    with torch.no_grad():
+        checker.concept_embeds_weights.fill_(-2.0)  # thresholds that every cosine exceeds
+    return checker
+
+
+def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) -> Path:
+    """A StableDiffusionPipeline that draws 16x16 pictures; its scheduler is PNDM, as the published one's.
+
+    A strict checker refuses every picture.
+    """
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -221,9 +237,9 @@ def stable_diffusion(folder: Path, seed: int = 0) -> Path:
         tokenizer=tokenizer,
         unet=unet,
         scheduler=PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=_strict_checker() if strict_checker else None,
+        feature_extractor=_image_processor() if strict_checker else None,
+        requires_safety_checker=strict_checker,
     )
     pipeline.save_pretrained(folder)
     return folder

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semdpo.config import RewriterConfig
@@ -93,3 +94,16 @@ def test_decoding_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
         load_rewriter(folder, repetition_penalty=0.0)
     with pytest.raises(ValueError, match="beam search does not sample"):
         RewriterConfig(model="m", num_beams=2)
+
+
+def test_a_model_in_torchs_own_form_is_read_without_running_what_is_in_it(tmp_path: Path) -> None:
+    """Promptist has no safetensors file; its tokenizer is GPT-2's and lies elsewhere."""
+    folder = tiny_models.gpt2(tmp_path / "model")
+    wanted = load_rewriter(folder, temperature=0.0, max_new_tokens=5).rewrite(PROMPTS, 1, seed=0)
+    weights = folder / "model.safetensors"
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    assert load_rewriter(folder, temperature=0.0, max_new_tokens=5).rewrite(PROMPTS, 1, seed=0) == wanted
+    torch.save({"a": Path("x")}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="does not hold a readable model"):
+        load_rewriter(folder)

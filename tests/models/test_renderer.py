@@ -80,5 +80,31 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no readable model_index\.json"):
         load_renderer(str(tmp_path))
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(ModelError, match="does not hold a readable diffusers pipeline"):
+    with pytest.raises(ModelError, match=r"does not hold a readable diffusers pipeline"):
         load_renderer(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
+def test_a_half_downloaded_part_is_refused(part: str, tmp_path: Path) -> None:
+    folder = tiny_models.stable_diffusion(tmp_path / "sd")
+    weights = folder / part
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(ModelError, match=r"does not hold a readable diffusers pipeline.*or download it again"):
+        load_renderer(str(folder))
+
+
+def test_a_safety_checker_that_is_not_there_cannot_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="has no safety checker"):
+        load_renderer(str(tiny_models.stable_diffusion(tmp_path / "sd")), safety_checker=True)
+
+
+def test_a_safety_checker_blackens_what_it_refuses_only_when_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_models.stable_diffusion(tmp_path / "sd", strict_checker=True)
+    capfd.readouterr()
+    free = load_renderer(str(folder), steps=1).render(["a cat"], [0])[0]
+    assert "the safety checker of sd is off" in capfd.readouterr().err
+    checked = load_renderer(str(folder), steps=1, safety_checker=True).render(["a cat"], [0])[0]
+    assert np.asarray(free).max() > 0
+    assert np.asarray(checked).max() == 0

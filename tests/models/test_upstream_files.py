@@ -229,3 +229,11 @@ def test_vqa_score_is_the_probability_of_yes(tmp_path: Path) -> None:
     alone = scorer.score([picture], ["two cats"]).values
     np.testing.assert_allclose(values[1], alone[0], rtol=1e-4)
     np.testing.assert_allclose(alone[0], tiny_models.llava_yes(folder, picture, "two cats"), rtol=1e-4)
+
+
+def test_a_half_downloaded_folder_is_refused(tmp_path: Path) -> None:
+    folder = tiny_models.clip(tmp_path / "clip")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"does not hold a readable model.*or download it again"):
+        load_scorer(str(folder))

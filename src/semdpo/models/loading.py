@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import pickle
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from semdpo.errors import ModelError
@@ -39,11 +41,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+# What transformers and diffusers raise for folders that they cannot read.
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
+
+
 def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
     """The error for a folder that transformers or diffusers refuses; their messages run over many lines."""
     lines = str(error).strip().splitlines()
     reason = lines[0][:200].rstrip(" .") if lines else type(error).__name__
-    return ModelError(f"'{folder}' does not hold a readable {what} ({reason}); give the folder of a saved model")
+    return ModelError(
+        f"'{folder}' does not hold a readable {what} ({reason}); give the folder of a saved model, or download it again"
+    )
 
 
 def check_positive(name: str, value: int) -> None:
@@ -108,7 +119,7 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
                 output_loading_info=True,
                 **more,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except UNREADABLE as error:
         raise unreadable(folder, "model", error) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         lost = sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])])

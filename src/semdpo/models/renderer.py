@@ -14,8 +14,9 @@ from PIL import Image
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import compute
-from semdpo.models.loading import check_positive, quiet, read_json, unreadable
+from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.names import resolve
+from semdpo.progress import say
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -62,7 +63,10 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
     if checked and (index.get("safety_checker") or [None])[0] is None:
         raise ModelError(f"'{folder}' has no safety checker; set safety_checker to false, or use a model that has one")
     without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-    without = {} if checked else without
+    if checked:
+        without = {}
+    elif (index.get("safety_checker") or [None])[0] is not None:
+        say(f"the safety checker of {folder.name} is off: its pictures are given as they are")
     with quiet():
         from diffusers import DDIMScheduler, DiffusionPipeline
     try:
@@ -70,7 +74,7 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
             pipeline = DiffusionPipeline.from_pretrained(
                 str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **without
             )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise unreadable(folder, "diffusers pipeline", error) from error
     pipeline.set_progress_bar_config(disable=True)
     if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
