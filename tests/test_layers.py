@@ -14,7 +14,8 @@ ROOT = Path(semdpo.__file__).parent
 LAYERS = (
     {"errors", "records", "protocols", "progress"},
     {"config", "recipe"},
-    {"semantics", "objectives", "statistics"},
+    {"semantics", "objectives", "statistics", "paper"},
+    {"bounds"},
     {"models", "tables", "files", "store", "prompt_sets"},
     {"training", "reporting"},
     {"stages"},
