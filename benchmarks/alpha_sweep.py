@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from semdpo import files
-from semdpo.config import DPOObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.models.text_encoder import load_text_encoder
+from semdpo.objective import DPOObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.progress import quiet_libraries, silent
 from semdpo.recipe import load_recipe
 from semdpo.records import Pair, content_id

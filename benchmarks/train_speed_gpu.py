@@ -62,7 +62,7 @@ def make_clock() -> Any:
 
 
 def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[float]]:
-    from semdpo.config import DPOObjective
+    from semdpo.objective import DPOObjective
     from semdpo.training.batches import Example, encode
     from semdpo.training.logps import prepare
     from semdpo.training.precision import autocast

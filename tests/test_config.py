@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.config import OneObjective, Recipe, SemDPOObjective, TrainConfig
+from semdpo.config import Recipe, TrainConfig
 from semdpo.errors import ConfigError
+from semdpo.objective import OneObjective, SemDPOObjective
 from semdpo.recipe import RECIPES, find_recipe, load_recipe, options, read_yaml
 
 

@@ -13,7 +13,7 @@ ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
     {"errors", "records", "protocols", "progress"},
-    {"config", "recipe"},
+    {"fields", "objective", "config", "recipe"},
     {"semantics", "objectives", "statistics", "paper"},
     {"bounds"},
     {"models", "tables", "files", "store", "prompt_sets"},
@@ -37,7 +37,17 @@ HEAVY = {
     "sentence_transformers",
     "datasets",
 }
-LIGHT_FILES = ("__init__.py", "cli.py", "config.py", "errors.py", "records.py", "recipe.py", "progress.py")
+LIGHT_FILES = (
+    "__init__.py",
+    "cli.py",
+    "config.py",
+    "fields.py",
+    "objective.py",
+    "errors.py",
+    "records.py",
+    "recipe.py",
+    "progress.py",
+)
 
 
 def _files() -> list[Path]:

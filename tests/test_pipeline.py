@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline, store
-from semdpo.config import DecodingConfig, ObjectiveConfig, Recipe, RendererConfig, SFTConfig, TrainConfig
+from semdpo.config import DecodingConfig, Recipe, RendererConfig, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
+from semdpo.objective import ObjectiveConfig
 from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-LearningRate = Annotated[float, Field(gt=0, le=1)]
-Side = Annotated[int, Field(ge=8, multiple_of=8)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-Text = Annotated[str, Field(min_length=1)]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from semdpo.fields import TEMPLATE, LearningRate, Name, Positive, Precision, Seed, Side, Stage, Text, one_slot
+from semdpo.objective import AdditiveObjective, ObjectiveConfig
 
-TEMPLATE = "{prompt} Rephrase:"
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "average"),
 }
-
-
-def _one_slot(template: str) -> str:
-    if template.count("{prompt}") != 1:
-        raise ValueError("it must contain {prompt} exactly once")
-    return template
-
-
-class Stage(BaseModel):
-    """Base of all stages' settings: immutable, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PromptSetConfig(Stage):
@@ -59,7 +41,7 @@ class PromptsConfig(Stage):
 
     file: Text
     test_file: Text | None = None
-    test_sets: dict[Name, PromptSetConfig] = {}
+    test_sets: dict[Name, PromptSetConfig] = Field(default_factory=dict)
     column: Text | None = None
     limit: Positive | None = None
     draw: Literal["first", "hash"] = "first"
@@ -101,7 +83,7 @@ class SFTConfig(Stage):
     seed: Seed = 0
     template: str = TEMPLATE
 
-    _template = field_validator("template")(_one_slot)
+    _template = field_validator("template")(one_slot)
 
 
 class DecodingConfig(Stage):
@@ -144,7 +126,7 @@ class RewriterConfig(DecodingConfig):
     model: Text
     template: str = TEMPLATE
 
-    _template = field_validator("template")(_one_slot)
+    _template = field_validator("template")(one_slot)
 
 
 class ScoringConfig(Stage):
@@ -224,80 +206,6 @@ class WeighConfig(Stage):
     batch_size: Positive = 64
 
 
-class _Objective(Stage):
-    """What all objectives may say.
-
-    Attributes:
-        nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
-        normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
-            steps; ``mean`` divides by the sum of the weights.
-    """
-
-    nll_coef: float = Field(default=0.0, ge=0)
-    normalize: Literal["pairs", "mean"] = "pairs"
-
-
-class SFTObjective(_Objective):
-    """More supervised fine-tuning, on the chosen rewrites."""
-
-    name: Literal["sft"]
-
-
-class DPOObjective(_Objective):
-    """−log σ(Δ)."""
-
-    name: Literal["dpo"]
-
-
-class SemDPOObjective(_Objective):
-    """exp(−alpha·d)·(−log σ(Δ))."""
-
-    name: Literal["sem_dpo"]
-    alpha: float = Field(default=4.0, ge=0)
-
-
-class BetaDPOObjective(_Objective):
-    """β follows the batch: ``sensitivity`` is the paper's a, ``share`` of the pairs is kept."""
-
-    name: Literal["beta_dpo"]
-    sensitivity: float = Field(default=0.6, gt=0)
-    share: float = Field(default=0.8, gt=0, le=1)
-
-
-class KTOObjective(_Objective):
-    """Chosen and rejected as examples of their own, with the weights of each kind."""
-
-    name: Literal["kto"]
-    desirable_weight: float = Field(default=1.0, gt=0)
-    undesirable_weight: float = Field(default=1.0, gt=0)
-
-
-class ORPOObjective(_Objective):
-    """Negative log-likelihood and odds ratio; ``odds_weight`` is the paper's λ. It has no reference and no β."""
-
-    name: Literal["orpo"]
-    odds_weight: float = Field(default=0.1, gt=0)
-
-
-class AdditiveObjective(_Objective):
-    """The preference score plus ``strength`` times the fidelity score, both on one scale, decides who is chosen."""
-
-    name: Literal["additive"]
-    strength: float = Field(default=1.0, ge=0)
-
-
-ObjectiveConfig = Annotated[
-    SFTObjective | DPOObjective | SemDPOObjective | BetaDPOObjective | KTOObjective | ORPOObjective | AdditiveObjective,
-    Field(discriminator="name"),
-]
-
-
-class OneObjective(Stage):
-    """An objective on its own, as a command names it."""
-
-    objective: ObjectiveConfig
-
-
 class LoRAConfig(Stage):
     """Low-rank adapters instead of all weights; the reference is the model without them.
 
@@ -345,9 +253,9 @@ class TrainConfig(Stage):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_steps: Positive = 200
     lora: LoRAConfig | None = None
-    report_to: list[Text] = []
+    report_to: list[Text] = Field(default_factory=list)
 
-    _template = field_validator("template")(_one_slot)
+    _template = field_validator("template")(one_slot)
 
     @model_validator(mode="after")
     def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
@@ -385,7 +293,7 @@ class EvaluateConfig(Stage):
     keep_images: int = Field(default=8, ge=0)
     renderer: RendererConfig
     rewrite: DecodingConfig = DecodingConfig()
-    rewriters: dict[Name, RewriterConfig] = {}
+    rewriters: dict[Name, RewriterConfig] = Field(default_factory=dict)
     shard_size: Positive = 64
 
     @field_validator("metrics")
@@ -415,8 +323,8 @@ class ReportConfig(Stage):
     """
 
     title: Text = "Sem-DPO report"
-    fidelity: list[Name] = []
-    preference: list[Name] = []
+    fidelity: list[Name] = Field(default_factory=list)
+    preference: list[Name] = Field(default_factory=list)
     subject: Name = "sem_dpo"
     baseline: Name = "dpo"
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from semdpo import files, store
-from semdpo.config import Recipe, RewriterConfig, Stage
+from semdpo.config import Recipe, RewriterConfig
+from semdpo.fields import Stage
 from semdpo.parts import CountingRewriter, Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Scorer, TextEncoder

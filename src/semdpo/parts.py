@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from semdpo.config import DecodingConfig, ObjectiveConfig, Recipe, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
+from semdpo.config import DecodingConfig, Recipe, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
 from semdpo.errors import ModelError
+from semdpo.objective import ObjectiveConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semdpo import files, prompt_sets, store
-from semdpo.config import Recipe, SemDPOObjective
+from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
+from semdpo.objective import SemDPOObjective
 from semdpo.parts import Parts, real_parts, refuse_remote_code
 from semdpo.progress import Progress, bar, part_of, say
 from semdpo.recipe import read_yaml, validate

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from semdpo.config import DPOObjective, SemDPOObjective, TrainConfig
+from semdpo.config import TrainConfig
 from semdpo.errors import DataError
 from semdpo.models.rewriter import load_causal
+from semdpo.objective import DPOObjective, SemDPOObjective
 from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
 from semdpo.stages.train import train

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from semdpo import files, store, tables
-from semdpo.config import OneObjective, TrainConfig
+from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
+from semdpo.objective import OneObjective
 from semdpo.parts import fingerprint, real_parts
 from semdpo.progress import bar, say
 from semdpo.recipe import options

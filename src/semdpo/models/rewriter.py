@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from semdpo.config import TEMPLATE
 from semdpo.errors import DataError, ModelError
+from semdpo.fields import TEMPLATE
 from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import resolve

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo.config import SFTConfig, SFTObjective
+from semdpo.config import SFTConfig
 from semdpo.errors import DataError
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.objective import SFTObjective
 from semdpo.progress import Progress
 from semdpo.records import Curve
 from semdpo.training.batches import Example, encode, refuse_too_long

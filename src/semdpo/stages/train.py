@@ -12,11 +12,12 @@ import torch
 from accelerate import PartialState
 
 from semdpo import store
-from semdpo.config import AdditiveObjective, LoRAConfig, ObjectiveConfig, SemDPOObjective, TrainConfig
+from semdpo.config import LoRAConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.objective import AdditiveObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.objectives import coefficient_of
 from semdpo.progress import Progress, say
 from semdpo.records import Curve, Pair

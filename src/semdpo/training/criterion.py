@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semdpo import objectives
-from semdpo.config import (
+from semdpo.objective import (
     AdditiveObjective,
     BetaDPOObjective,
     DPOObjective,

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from semdpo.config import KTOObjective, ObjectiveConfig, SFTObjective
 from semdpo.errors import DataError
+from semdpo.objective import KTOObjective, ObjectiveConfig, SFTObjective
 from semdpo.objectives import GapState
 from semdpo.progress import Progress, say, silent
 from semdpo.records import Curve

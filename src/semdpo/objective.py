@@ -1,0 +1,83 @@
+"""The settings of each training objective, as a recipe or a command names it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from semdpo.fields import Stage
+
+
+class _Objective(Stage):
+    """What all objectives may say.
+
+    Attributes:
+        nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
+        normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
+            steps; ``mean`` divides by the sum of the weights.
+    """
+
+    nll_coef: float = Field(default=0.0, ge=0)
+    normalize: Literal["pairs", "mean"] = "pairs"
+
+
+class SFTObjective(_Objective):
+    """More supervised fine-tuning, on the chosen rewrites."""
+
+    name: Literal["sft"]
+
+
+class DPOObjective(_Objective):
+    """−log σ(Δ)."""
+
+    name: Literal["dpo"]
+
+
+class SemDPOObjective(_Objective):
+    """exp(−alpha·d)·(−log σ(Δ))."""
+
+    name: Literal["sem_dpo"]
+    alpha: float = Field(default=4.0, ge=0)
+
+
+class BetaDPOObjective(_Objective):
+    """β follows the batch: ``sensitivity`` is the paper's a, ``share`` of the pairs is kept."""
+
+    name: Literal["beta_dpo"]
+    sensitivity: float = Field(default=0.6, gt=0)
+    share: float = Field(default=0.8, gt=0, le=1)
+
+
+class KTOObjective(_Objective):
+    """Chosen and rejected as examples of their own, with the weights of each kind."""
+
+    name: Literal["kto"]
+    desirable_weight: float = Field(default=1.0, gt=0)
+    undesirable_weight: float = Field(default=1.0, gt=0)
+
+
+class ORPOObjective(_Objective):
+    """Negative log-likelihood and odds ratio; ``odds_weight`` is the paper's λ. It has no reference and no β."""
+
+    name: Literal["orpo"]
+    odds_weight: float = Field(default=0.1, gt=0)
+
+
+class AdditiveObjective(_Objective):
+    """The preference score plus ``strength`` times the fidelity score, both on one scale, decides who is chosen."""
+
+    name: Literal["additive"]
+    strength: float = Field(default=1.0, ge=0)
+
+
+ObjectiveConfig = Annotated[
+    SFTObjective | DPOObjective | SemDPOObjective | BetaDPOObjective | KTOObjective | ORPOObjective | AdditiveObjective,
+    Field(discriminator="name"),
+]
+
+
+class OneObjective(Stage):
+    """An objective on its own, as a command names it."""
+
+    objective: ObjectiveConfig
