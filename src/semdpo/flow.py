@@ -222,7 +222,7 @@ def _label(run: Run) -> list[Shard]:
 
     def make(part: Sequence[Candidate], progress: Progress) -> Made:
         rows = label.label(part, *models(), config, progress)
-        return rows, {"truncated": sum(row.truncated for row in rows)}
+        return rows, {"truncated": sum(row.truncated for row in rows if row.scorer == config.scorer)}
 
     groups = _parts_of(list(by_prompt.values()), config.shard_size)
     parts = [[candidate for group in part for candidate in group] for part in groups]

@@ -108,3 +108,11 @@ def test_a_set_that_is_too_small_is_refused(tmp_path: Path) -> None:
         collect(PromptsConfig.model_validate(config))
     with pytest.raises(ValueError, match="exclude each other"):
         PromptsConfig.model_validate(config | {"test_file": small})
+
+
+def test_alike_prompts_are_held_out_together(tmp_path: Path) -> None:
+    lines = [text for i in range(20) for text in (f"prompt {i}", f"Prompt {i}!")]
+    rows, _ = collect(PromptsConfig(file=_file(tmp_path / "a.txt", lines), test_share=0.3))
+    test = {r.prompt.casefold().rstrip("!") for r in rows if r.split == "test"}
+    assert len(test) == 6
+    assert sum(r.split == "test" for r in rows) == 12

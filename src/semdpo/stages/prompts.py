@@ -74,8 +74,13 @@ def _source(file: str) -> str:
 
 
 def _hold_out(prompts: list[str], share: float) -> tuple[list[str], list[str]]:
-    held = set(sorted(prompts, key=content_id)[: round(len(prompts) * share)])
-    return [text for text in prompts if text not in held], [text for text in prompts if text in held]
+    """Prompts that are alike go to one side together."""
+    keys = sorted({normalised(text) for text in prompts}, key=content_id)
+    held = set(keys[: round(len(keys) * share)])
+    sides: tuple[list[str], list[str]] = [], []
+    for text in prompts:
+        sides[normalised(text) in held].append(text)
+    return sides
 
 
 def _refuse_leaks(train: list[str], test: list[str], config: PromptsConfig) -> None:
@@ -84,5 +89,5 @@ def _refuse_leaks(train: list[str], test: list[str], config: PromptsConfig) -> N
     if leaks:
         raise DataError(
             f"{len(leaks)} of the held-out prompts are also trained on, the first is {leaks[0]!r}; "
-            f"remove them from {config.file} or from {config.test_file or 'it (they differ in case or marks only)'}"
+            f"remove them from {config.file} or from {config.test_file}"
         )

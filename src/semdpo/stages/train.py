@@ -66,8 +66,9 @@ def train(
         StoreError: the output cannot be written.
     """
     check(pairs, objective)
-    folder = resolve(model).folder()
-    policy, tokenizer = load_causal(folder)
+    place = resolve(model)
+    folder = place.folder()
+    policy, tokenizer = load_causal(folder, place.texts())
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
