@@ -182,7 +182,8 @@ def test_weighed_pairs_train_a_rewriter_that_optimizes(
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
     # The process stops in the middle of a command, where a user's Ctrl-C would find it.
     code = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from semdpo import cli
 import semdpo.recipe
 def slow(*_):
@@ -194,10 +195,13 @@ cli.main()
     victim = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
-    assert victim.stdout is not None
-    assert victim.stdout.readline() == "working\n"
-    os.kill(victim.pid, signal.SIGINT)
-    _, said = victim.communicate(timeout=30)
+    try:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "working\n"
+        os.kill(victim.pid, signal.SIGINT)
+        _, said = victim.communicate(timeout=30)
+    finally:
+        victim.kill()
     assert victim.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
