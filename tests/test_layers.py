@@ -17,6 +17,7 @@ LAYERS = (
     {"semantics", "objectives", "statistics", "paper"},
     {"bounds"},
     {"models", "tables", "files", "store", "prompt_sets"},
+    {"audit"},
     {"training", "reporting"},
     {"stages"},
     {"parts"},

@@ -87,6 +87,26 @@ def weigh(
 
 
 @app.command()
+def audit(
+    pairs: PairsFile,
+    encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = "tiny:clip",
+    alpha: Annotated[float, typer.Option(min=0, help="Weights are exp(-alpha * distance).")] = 4.0,
+    evaluation: Annotated[str | None, typer.Option(help="Prompts that must not be trained on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK[=SHARE]", help="Exit with 1 when there are any, or more than this share."),
+    ] = None,
+) -> None:
+    """Say what preference pairs will teach: drift, duplicates, leaks, truncation, ties, length bias."""
+    from semdpo.commands.audit import audit_file
+
+    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or []):
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     pairs: PairsFile,
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],

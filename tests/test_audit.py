@@ -1,0 +1,141 @@
+"""An audit of pairs: each question on pairs made for it, and the command as a user and as CI would call it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from semdpo.audit import CHECKS, Audit, audit, failures, limits
+from semdpo.cli import app
+from semdpo.errors import ConfigError
+from semdpo.records import Pair, content_id
+from semdpo.reporting.audit import as_page
+
+
+def _pair(prompt: str, chosen: str, rejected: str, distance: float = 0.1, scores: tuple[float, float] = (1, 0)) -> Pair:
+    identity = content_id(prompt, chosen, rejected)
+    return Pair(identity, prompt, chosen, rejected, *scores, distance=distance, truncated=False)
+
+
+GOOD = [_pair(f"prompt {i}", f"chosen {i}", f"rejected {i}") for i in range(4)]
+
+
+def _count(found: Audit, name: str) -> int | None:
+    return next(each.count for each in found.checks if each.name == name)
+
+
+def test_good_pairs_have_nothing_to_say() -> None:
+    found = audit(GOOD, 4.0, ["another"])
+    assert tuple(each.name for each in found.checks) == CHECKS
+    assert [each.count for each in found.checks] == [0] * len(CHECKS)
+    assert failures(found, dict.fromkeys(CHECKS, 0.0)) == []
+    assert found.effective == pytest.approx(4)
+
+
+def test_each_question_finds_what_it_asks_for() -> None:
+    pairs = [
+        *GOOD,
+        GOOD[0],
+        _pair("prompt 1", "rejected 1", "chosen 1"),
+        _pair("Prompt, held!", "a much longer text", "short"),
+        replace(GOOD[2], pair_id="cut", truncated=True),
+        _pair("tie", "one", "two", scores=(0.5, 0.5)),
+        _pair("far", "away", "near", distance=1.2),
+    ]
+    found = audit(pairs, 4.0, ["prompt held"])
+    wanted = {"duplicates": 1, "contradictions": 2, "leaks": 1, "truncation": 1, "ties": 1, "silenced": 1}
+    assert {name: _count(found, name) for name in wanted} == wanted
+    assert _count(found, "length-bias") == 1
+    assert found.lightest(1)[0][0].prompt == "far"
+    assert found.lightest(1)[0][1] == pytest.approx(math.exp(-4.8))
+
+
+def test_what_is_not_known_is_said_and_fails() -> None:
+    unknown = [replace(each, truncated=None, chosen_score=None) for each in GOOD]
+    found = audit(unknown, 4.0)
+    assert [_count(found, name) for name in ("truncation", "ties", "leaks")] == [None] * 3
+    assert [each.name for each in failures(found, {"truncation": 0.5, "duplicates": 0.0})] == ["truncation"]
+
+
+def test_length_bias_has_an_interval() -> None:
+    pairs = [_pair(f"{i}", "a b c" if i < 18 else "a", "a b") for i in range(20)]
+    (check,) = [each for each in audit(pairs, 4.0).checks if each.name == "length-bias"]
+    assert (check.count, check.total) == (18, 20)
+    assert "95% interval 70% to 97%; p = 0.0004" in check.remark
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=30), st.floats(0, 20))
+def test_weights_are_those_of_training(distances: list[float], alpha: float) -> None:
+    pairs = [_pair(f"p{i}", "c", "r", distance=d) for i, d in enumerate(distances)]
+    found = audit(pairs, alpha)
+    np.testing.assert_allclose(found.weights, np.exp(-alpha * np.array(distances)))
+    weights = [weight for _, weight in found.lightest(30)]
+    assert weights == sorted(weights)
+    assert found.heaviest(30)[0][1] == max(found.weights)
+
+
+def test_limits() -> None:
+    assert limits(["duplicates", "truncation=0.05"]) == {"duplicates": 0.0, "truncation": 0.05}
+    for text, told in (
+        ("duplicate", "did you mean 'duplicates'"),
+        ("length-bias", r"needs a share, such as --fail-on length-bias=0\.7"),
+        ("leaks=many", "'many' is not a share"),
+        ("leaks=2", "a share lies between 0 and 1"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            limits([text])
+
+
+def test_whatever_the_pairs_say_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    page = as_page(audit([_pair(evil, evil + "!", evil + "?")], 4.0), evil, [])
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 4
+    assert "http" not in page.replace("http://www.w3.org", ""), "it loads nothing"
+
+
+def _write(path: Path, pairs: list[Pair]) -> Path:
+    rows = [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected, "distance": p.distance} for p in pairs]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+def test_the_command(tmp_path: Path) -> None:
+    pairs = _write(tmp_path / "pairs.jsonl", [*GOOD, GOOD[0]])
+    held = tmp_path / "held.txt"
+    held.write_text("prompt 3\n")
+    options = ["--html", str(tmp_path / "a.html"), "--json", str(tmp_path / "a.json"), "--evaluation", str(held)]
+    done = CliRunner().invoke(app, ["audit", str(pairs), *options])
+    assert done.exit_code == 0
+    assert "5 pairs; at alpha 4 they teach as much as 5 equal ones" in done.output
+    known = json.loads((tmp_path / "a.json").read_text())
+    assert known["checks"]["duplicates"]["count"] == known["checks"]["leaks"]["count"] == 1
+    assert "What pairs.jsonl will teach" in (tmp_path / "a.html").read_text()
+    failing = CliRunner().invoke(app, ["audit", str(pairs), "--fail-on", "duplicates", "--fail-on", "silenced"])
+    assert failing.exit_code == 1
+    assert "FAILS duplicates" in failing.output
+    assert CliRunner().invoke(app, ["audit", str(pairs), "--fail-on", "duplicates=0.5"]).exit_code == 0
+
+
+def test_pairs_without_distances_are_measured(tmp_path: Path) -> None:
+    rows = [{"prompt": "a red ball", "chosen": "a red ball in the desert", "rejected": "a cat"}]
+    (tmp_path / "p.jsonl").write_text(json.dumps(rows[0]))
+    done = CliRunner().invoke(app, ["audit", str(tmp_path / "p.jsonl"), "--fail-on", "truncation"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"truncation +0 \( +0%\)", done.output)
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "zyxw vuts", "chosen": "qwrt", "rejected": "plkj"}')
+    done = CliRunner().invoke(app, ["audit", str(tmp_path / "p.jsonl"), "--html", str(tmp_path / "a.html")])
+    assert "knows only its world's words" in str(done.exception)
+    assert [each.name for each in tmp_path.iterdir()] == ["p.jsonl"]
