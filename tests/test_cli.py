@@ -103,7 +103,7 @@ def test_help_lists_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dop"), "did you mean 'dpo'?"),
         (
             ("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--alpha", "-1"),
-            "'objective.alpha' is -1.0; it must be a number, ≥ 0",
+            "'objective.alpha': it must be a number ≥ 0, or auto, not -1",
         ),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dpo"), "neither a folder nor a known"),
         (("optimize", "a cat"), "run `semdpo demo` first, or give --model"),

@@ -36,7 +36,7 @@ def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
         ("sft.template=hello", "'sft.template': it must contain {prompt} exactly once"),
         ("train.methods.dpo.alpha=1", "unknown key 'train.methods.dpo.alpha'; alpha belongs to sem_dpo, not to dpo"),
         ("train.methods.sem_dpo.alfa=1", "unknown key 'train.methods.sem_dpo.alfa'; did you mean 'alpha'?"),
-        ("train.methods.sem_dpo.alpha=-1", "'train.methods.sem_dpo.alpha' is -1; it must be a number, ≥ 0"),
+        ("train.methods.sem_dpo.alpha=-1", "'train.methods.sem_dpo.alpha': it must be a number ≥ 0, or auto, not -1"),
         ("train.methods.dpo.normalize=sum", "'train.methods.dpo.normalize' is 'sum'; it must be one of pairs, mean"),
         ("train.methods.dpo.name=dop", "'train.methods.dpo.name' is 'dop'; did you mean 'dpo'?"),
         ("train.methods.dpo={alpha: 1}", "'train.methods.dpo.name' is missing; it must be one of sft, dpo, sem_dpo"),
@@ -85,6 +85,7 @@ def test_overrides_are_yaml_and_the_last_wins() -> None:
     assert recipe.prompts.limit is None
     assert recipe.sft.steps == 4
     assert load_recipe("tiny", ["train.methods.sem_dpo.alpha=0"]).train.methods["sem_dpo"].alpha == 0
+    assert load_recipe("tiny", ["train.methods.sem_dpo.alpha=auto"]).train.methods["sem_dpo"].alpha == "auto"
 
 
 @pytest.mark.parametrize(
@@ -136,5 +137,5 @@ def test_recipes_cannot_be_changed() -> None:
 def test_options_of_a_command_are_named_as_they_are_written() -> None:
     with pytest.raises(ConfigError, match=r"--batch-size: 'batch_size' is 0; it must be a whole number, ≥ 1"):
         options(TrainConfig, methods={"dpo": {"name": "dpo"}}, batch_size=0)
-    with pytest.raises(ConfigError, match=r"--objective: 'objective.alpha' is -1; it must be a number, ≥ 0"):
+    with pytest.raises(ConfigError, match=r"--objective: 'objective.alpha': it must be a number ≥ 0, or auto, not -1"):
         options(OneObjective, objective={"name": "sem_dpo", "alpha": -1})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from semdpo.semantics import cosine_distance, effective_sample_size, semantic_weight
+from semdpo.semantics import automatic_alpha, cosine_distance, effective_sample_size, semantic_weight
 
 DISTANCES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 2))
 
@@ -64,3 +64,28 @@ def test_effective_sample_size_of_equal_weights_is_their_number() -> None:
     assert effective_sample_size([0.3] * 7) == pytest.approx(7)
     assert effective_sample_size([1, 0, 0]) == pytest.approx(1)
     assert effective_sample_size([]) == 0
+
+
+@given(arrays.arrays(np.float64, st.integers(5, 40), elements=st.floats(0, 2), unique=True), st.floats(0.3, 1))
+def test_an_automatic_alpha_keeps_the_share_it_is_asked_for(distance: np.ndarray, share: float) -> None:
+    if np.diff(np.sort(distance)).min() < 1e-4:
+        return
+    alpha = automatic_alpha(distance, share)
+    nearest = distance - distance.min()
+    assert effective_sample_size(np.exp(-alpha * nearest)) == pytest.approx(share * len(distance), rel=1e-4)
+
+
+@given(DISTANCES)
+def test_the_effective_sample_size_falls_as_alpha_grows(distance: np.ndarray) -> None:
+    sizes = [effective_sample_size(semantic_weight(distance, alpha)) for alpha in (0, 1, 2, 4, 8, 16)]
+    assert (np.diff(sizes) <= 1e-9).all()
+
+
+def test_an_alpha_that_does_not_exist_is_refused() -> None:
+    assert automatic_alpha([0.1, 0.5], 1.0) == 0.0
+    with pytest.raises(ValueError, match="too many are equally near"):
+        automatic_alpha([0.3] * 5, 0.5)
+    with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
+        automatic_alpha([0.1], 0.0)
+    with pytest.raises(ValueError, match=r"\[0, 2\]"):
+        automatic_alpha([math.nan], 0.5)

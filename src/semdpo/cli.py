@@ -112,7 +112,7 @@ def train(
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
     objective: Annotated[str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")] = "sem_dpo",
-    alpha: Annotated[float | None, typer.Option(help="Strength of sem_dpo's weight; 4 when not given.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="Strength of sem_dpo's weight: a number (4) or auto.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another setting of the objective, such as --set nll_coef=0.1")
     ] = None,
@@ -134,7 +134,8 @@ def train(
     from semdpo.commands.pairs import train_file
     from semdpo.recipe import assignments
 
-    goal = {"name": objective} | ({} if alpha is None else {"alpha": alpha}) | assignments(set_ or [])
+    own = [] if alpha is None else [f"alpha={alpha}"]
+    goal = {"name": objective} | assignments([*own, *(set_ or [])])
     shared = {
         "beta": beta,
         "learning_rate": learning_rate,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator
 
 from semdpo.fields import Stage
 
@@ -34,11 +35,20 @@ class DPOObjective(_Objective):
     name: Literal["dpo"]
 
 
+def _strength(value: object) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"it must be a number ≥ 0, or auto, not {value!r}")
+    return float(value)
+
+
 class SemDPOObjective(_Objective):
-    """exp(−alpha·d)·(−log σ(Δ))."""
+    """exp(−alpha·d)·(−log σ(Δ)); ``alpha`` auto is where the effective sample size is ``kept_share`` of the pairs."""
 
     name: Literal["sem_dpo"]
-    alpha: float = Field(default=4.0, ge=0)
+    alpha: Annotated[float | Literal["auto"], PlainValidator(_strength)] = 4.0
+    kept_share: float = Field(default=0.8, gt=0, le=1)
 
 
 class BetaDPOObjective(_Objective):

@@ -11,11 +11,12 @@ from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
-from semdpo.objective import SemDPOObjective
+from semdpo.objective import ObjectiveConfig, SemDPOObjective
 from semdpo.parts import Parts, real_parts, refuse_remote_code
 from semdpo.progress import Progress, bar, part_of, say
 from semdpo.recipe import read_yaml, validate
 from semdpo.records import Curve, EvaluationRow, Pair
+from semdpo.semantics import automatic_alpha
 
 CURVES = "curves.parquet"
 
@@ -197,16 +198,17 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
     curves = [row for s in models for row in store.read_file(run.folder / s.name / CURVES, Curve)]
     subject = recipe.train.methods.get(titles.subject)
+    weighed = run.rows("weigh", Pair)
     data = ReportData(
         title=titles.title,
         evaluation=[row for s in tables if s.kind is EvaluationRow for row in run.rows(s.name, EvaluationRow)],
-        pairs=run.rows("weigh", Pair),
+        pairs=weighed,
         pair_counts=_without_rows(store.row_counts(run.folder / "pairs")),
         curves=curves,
         stages=[(s.name, store.seconds(run.folder / s.name), _rows(run.folder / s.name)) for s in stages],
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         versions=store.versions(),
-        alpha=subject.alpha if isinstance(subject, SemDPOObjective) else 0.0,
+        alpha=_alpha(subject, weighed),
         notes=_notes(run),
         fidelity=titles.fidelity,
         preference=titles.preference,
@@ -217,6 +219,15 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
     with bar("report: plotting"):
         write_report(data, report_path(run.folder))
     say(f"[{len(stages) + 1}/{len(stages) + 1}] report: {report_path(run.folder)}")
+
+
+def _alpha(objective: ObjectiveConfig | None, pairs: Sequence[Pair]) -> float:
+    """Of the weights that the report shows; 0 where the subject has none."""
+    if not isinstance(objective, SemDPOObjective):
+        return 0.0
+    if objective.alpha == "auto":
+        return automatic_alpha([each.distance or 0.0 for each in pairs], objective.kept_share)
+    return float(objective.alpha)
 
 
 def _rows(folder: Path) -> int:

@@ -222,7 +222,8 @@ def _members(annotation: Any) -> dict[str, type[BaseModel]]:
     bare = _without_none(annotation)
     if typing.get_origin(bare) not in (typing.Union, types.UnionType):
         return {}
-    return {typing.get_args(each.model_fields["name"].annotation)[0]: each for each in typing.get_args(bare)}
+    models = [each for each in typing.get_args(bare) if isinstance(each, type) and issubclass(each, BaseModel)]
+    return {typing.get_args(each.model_fields["name"].annotation)[0]: each for each in models}
 
 
 def _tags(annotation: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
@@ -63,3 +64,38 @@ def effective_sample_size(weights: ArrayLike) -> float:
     """(ΣW)² / Σ(W²): how many equally weighted pairs carry the same information (Kish 1965)."""
     w = np.asarray(weights, np.float64)
     return float(w.sum() ** 2 / (w**2).sum()) if w.size else 0.0
+
+
+def automatic_alpha(distance: ArrayLike, share: float) -> float:
+    """The α at which the effective sample size of W = exp(−α·d) is a share of the number of pairs.
+
+    The size falls as α grows, for W leaves ever more of the say to the nearest pairs; so there is one such α. It needs
+    neither pictures nor preference scores: it says how much of the data may be given up for meaning.
+
+    Args:
+        distance: cosine distances, [n], n ≥ 1.
+        share: of n, in (0, 1]; 1 gives 0, which is DPO.
+
+    Raises:
+        ValueError: the share is out of range, or no α reaches it because too many pairs are equally near.
+    """
+    d = np.asarray(distance, np.float64)
+    if not 0 < share <= 1 or d.ndim != 1 or not d.size:
+        raise ValueError(f"the share must lie in (0, 1] and distances be [n], n ≥ 1, not {share} and {d.shape}")
+    semantic_weight(d, 0.0)  # which refuses distances out of range
+    nearest = d - d.min()  # a common factor changes no effective sample size, and this one underflows less
+
+    def excess(alpha: float) -> float:
+        return effective_sample_size(np.exp(-alpha * nearest)) - share * d.size
+
+    if share == 1:
+        return 0.0
+    high = 1.0
+    while excess(high) > 0:
+        high *= 2
+        if high > 1e6:
+            raise ValueError(
+                f"no alpha brings the effective sample size down to {share:g} of the pairs, for too many are equally "
+                "near to their prompts; give a number"
+            )
+    return float(brentq(excess, 0.0, high, xtol=1e-9))

@@ -16,6 +16,7 @@ from semdpo.models.rewriter import load_causal
 from semdpo.objective import DPOObjective, SemDPOObjective
 from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
+from semdpo.semantics import automatic_alpha
 from semdpo.stages.train import train
 from semdpo.training.batches import encode
 from semdpo.training.logps import group_logps
@@ -146,6 +147,23 @@ def test_a_sweep_of_alphas_asks_the_reference_once(base: Path, tmp_path: Path, m
         objective = SemDPOObjective(name="sem_dpo", alpha=alpha)
         train(PAIRS, str(base), objective, _config(epochs=1), tmp_path / f"{alpha}", tmp_path / "cache", silent)
     assert sum(asked) == len(PAIRS)
+
+
+def test_an_automatic_alpha_is_the_number_that_it_finds(
+    base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    distances = [each.distance or 0.0 for each in PAIRS]
+    found = automatic_alpha(distances, 0.6)
+    for name, alpha in (("auto", "auto"), ("number", found)):
+        objective = SemDPOObjective(name="sem_dpo", alpha=alpha, kept_share=0.6)
+        train(PAIRS, str(base), objective, _config(epochs=1), tmp_path / name, tmp_path / "cache", silent)
+    assert f"alpha {found:.3g} keeps 0.6 of the 7 pairs' effective sample size" in capfd.readouterr().err
+    one, other = _weights(tmp_path / "auto"), _weights(tmp_path / "number")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    equal = [replace(each, distance=0.3) for each in PAIRS]
+    auto = SemDPOObjective(name="sem_dpo", alpha="auto")
+    with pytest.raises(DataError, match="alpha: auto: no alpha brings"):
+        train(equal, str(base), auto, _config(), tmp_path / "e", tmp_path / "cache", silent)
 
 
 def test_the_loss_is_the_weighted_sum_over_the_number_of_pairs(base: Path, tmp_path: Path) -> None:

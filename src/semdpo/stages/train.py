@@ -23,6 +23,7 @@ from semdpo.progress import Progress, say
 from semdpo.records import Curve, Pair
 from semdpo.training import checkpoints
 from semdpo.training.batches import Example, encode, refuse_too_long
+from semdpo.training.criterion import settled
 from semdpo.training.folder import renamed_at_the_end, save
 from semdpo.training.logps import prepare
 from semdpo.training.precision import autocast, resolve_precision
@@ -66,6 +67,8 @@ def train(
         StoreError: the output cannot be written.
     """
     check(pairs, objective)
+    if isinstance(objective, SemDPOObjective):
+        objective = _with_a_number(objective, pairs)
     place = resolve(model)
     folder = place.folder()
     policy, tokenizer = load_causal(folder, place.texts())
@@ -109,6 +112,14 @@ def train(
     if final is not None:
         shutil.rmtree(work, ignore_errors=True)
     return trainer.curves
+
+
+def _with_a_number(objective: SemDPOObjective, pairs: Sequence[Pair]) -> SemDPOObjective:
+    found = settled(objective, [each.distance or 0.0 for each in pairs])
+    if found is not objective:
+        share = f"{found.kept_share:g} of the {len(pairs)} pairs' effective sample size"
+        say(f"alpha {float(found.alpha):.3g} keeps {share}")
+    return found
 
 
 def _identity(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from semdpo import objectives
+from semdpo.errors import DataError
 from semdpo.objective import (
     AdditiveObjective,
     BetaDPOObjective,
@@ -21,6 +22,7 @@ from semdpo.objective import (
     SFTObjective,
 )
 from semdpo.objectives import GapState, PairLosses
+from semdpo.semantics import automatic_alpha
 from semdpo.training.batches import Example, MicroBatch
 
 START = GapState()  # of β-DPO, before the first batch
@@ -69,11 +71,31 @@ class _Four(NamedTuple):
     reference_rejected: Tensor
 
 
+def settled(objective: SemDPOObjective, distances: Sequence[float]) -> SemDPOObjective:
+    """The objective with a number for ``alpha``, where the data were to choose it.
+
+    Args:
+        objective: with a number, or ``auto``.
+        distances: of all pairs, [n].
+
+    Raises:
+        DataError: no alpha does what is asked.
+    """
+    if objective.alpha != "auto":
+        return objective
+    try:
+        return objective.model_copy(update={"alpha": automatic_alpha(distances, objective.kept_share)})
+    except ValueError as error:
+        raise DataError(f"alpha: auto: {error}") from error
+
+
 def weights_of(examples: Sequence[Example], objective: ObjectiveConfig) -> Tensor:
     """Each pair's weight: the data's own, times W where the objective is Sem-DPO, [n] float32."""
     own = torch.tensor([each.weight for each in examples])
     if isinstance(objective, SemDPOObjective):
-        return own * objectives.semantic_weight(torch.tensor([each.distance for each in examples]), objective.alpha)
+        return own * objectives.semantic_weight(
+            torch.tensor([each.distance for each in examples]), float(objective.alpha)
+        )
     return own
 
 
@@ -99,7 +121,7 @@ def judge(objective: ObjectiveConfig, beta: float, logps: Tensor, batch: MicroBa
             found = _pairs(objectives.dpo(*four, beta=beta, weight=weight))
         case SemDPOObjective(alpha=alpha):
             distance = _column(batch, "distance", logps)
-            found = _pairs(objectives.sem_dpo(*four, beta=beta, distance=distance, alpha=alpha, weight=weight))
+            found = _pairs(objectives.sem_dpo(*four, beta=beta, distance=distance, alpha=float(alpha), weight=weight))
         case AdditiveObjective():
             found = _additive(four, beta, batch, memory.coefficient, weight)
         case ORPOObjective(odds_weight=odds_weight):

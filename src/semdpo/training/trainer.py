@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from semdpo.errors import DataError
-from semdpo.objective import KTOObjective, ObjectiveConfig, SFTObjective
+from semdpo.objective import KTOObjective, ObjectiveConfig, SemDPOObjective, SFTObjective
 from semdpo.objectives import GapState
 from semdpo.progress import Progress, say, silent
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
 from semdpo.training.batches import Example, MicroBatch, draw_batches, micro_size, mismatched, split
-from semdpo.training.criterion import START, Judged, Memory, judge, weights_of
+from semdpo.training.criterion import START, Judged, Memory, judge, settled, weights_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.logps import group_logps, prepare
 from semdpo.training.memory import keep_freed_memory
@@ -132,6 +132,8 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
         keep_freed_memory()
+        if isinstance(objective, SemDPOObjective):
+            objective = settled(objective, [each.distance for each in examples])
         self.objective, self.beta, self.coefficient = objective, beta, coefficient
         self.method = method or objective.name
         if not isinstance(objective, SFTObjective):
