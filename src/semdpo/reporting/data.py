@@ -35,6 +35,9 @@ METHOD_LABELS = {
     "kto": "KTO",
     "orpo": "ORPO",
     "beta_dpo": "β-DPO",
+    "additive": "Additive reward",
+    "promptist": "Promptist",
+    "beautiful_prompt": "BeautifulPrompt",
 }
 METRIC_LABELS = {
     "clip": "CLIP",

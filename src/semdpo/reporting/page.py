@@ -34,6 +34,12 @@ EXPLAINED = {
     "sft": "a rewriter that learnt from examples of rewrites",
     "dpo": "tuned further on pairs of rewrites, towards the one whose picture a judge liked more",
     "sem_dpo": "the same, but a pair counts less the further its better rewrite drifted from the prompt",
+    "kto": "tuned on the same rewrites one by one, each liked or not",
+    "orpo": "tuned on the same pairs without a reference model",
+    "beta_dpo": "DPO whose tie to the reference follows the batch",
+    "additive": "DPO where a judge of faithfulness helps to decide which rewrite is the better one",
+    "promptist": "a published rewriter (arXiv 2212.09611)",
+    "beautiful_prompt": "a published rewriter (arXiv 2311.06752)",
 }
 
 
