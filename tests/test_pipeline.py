@@ -172,7 +172,8 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert [r.image_seed for r in rows["dpo"]] == [r.image_seed for r in rows["sem_dpo"]]
     assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept pictures are counted over shards"
     assert all(r.rewrite == r.prompt for r in rows["human"])
-    assert rows["dpo"][0].rewrite != rows["sem_dpo"][0].rewrite
+    # Single rewrites of the stand-in may be equal by chance; all of them are not.
+    assert [r.rewrite for r in rows["dpo"]] != [r.rewrite for r in rows["sem_dpo"]]
     curves = store.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
     assert {c.method for c in curves} == {"sem_dpo"}
     page = pipeline.report_path(run).read_text()
