@@ -99,12 +99,11 @@ def resources(recipe: Recipe, folder: Path) -> list[Finding]:
         folder: where the run's files would go.
     """
     policy = parameters(recipe.sft.model)
-    trained = policy * (TRAINED_BYTES if recipe.train.lora is None else 5)
     drawing = 4 * parameters(recipe.label.renderer.model)
     judges = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     jury = set(recipe.evaluate.metrics.values())
     wanted = {
-        "training": policy * TRAINED_BYTES if recipe.train.lora is None else trained,
+        "training": policy * TRAINED_BYTES,  # fine-tuning moves all weights, whatever comes after it
         "drawing and scoring": drawing + sum(4 * parameters(name) for name in judges),
         "drawing and judging": drawing + 4 * policy + sum(4 * parameters(name) for name in jury),
     }
@@ -112,7 +111,7 @@ def resources(recipe: Recipe, folder: Path) -> list[Finding]:
     memory, what = _memory()
     kept = 4 * policy * (2 + len(recipe.train.methods)) + 2 * 12 * policy
     return [
-        _compare("memory", wanted[most], memory, f"for {most}", f"{what} free", _less_memory(recipe, most)),
+        _compare("memory", wanted[most], memory, f"for {most}", f"{what} free", _less_memory(most)),
         _compare(
             "disk", kept, _free(folder), "for models and checkpoints", "free", "give a folder on a larger disk: --out"
         ),
@@ -265,9 +264,9 @@ def _compare(what: str, wanted: float, there: float, purpose: str, kind: str, cu
     return Finding("error", what, found, cure) if wanted > there else Finding("ok", what, found)
 
 
-def _less_memory(recipe: Recipe, stage: str) -> str:
-    if stage == "training" and recipe.train.lora is None:
-        return "train adapters instead of all weights (--set train.lora.rank=16), or a smaller sft.model"
+def _less_memory(stage: str) -> str:
+    if stage == "training":
+        return "choose a smaller sft.model, or use a machine with more memory"
     return "name fewer or smaller judges, or use a machine with more memory"
 
 

@@ -42,7 +42,7 @@ def run(
         StoreError: the folder is in use, was made by another configuration, or cannot be written.
         SemdpoError: whatever a stage finds wrong.
     """
-    if parts is None:
+    if parts is None and only != "report":  # which needs no model
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, folder or recipe.folder)
     this = Run(folder or recipe.folder, recipe, parts or real_parts())
