@@ -71,3 +71,13 @@ print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled(
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
     assert said.stdout == "True False\n"
     assert said.stderr == ""
+
+
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    progress.share_the_processor()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    progress.share_the_processor()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"

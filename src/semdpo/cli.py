@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from semdpo.errors import SemdpoError, StoreError
-from semdpo.progress import quiet_libraries, say
+from semdpo.progress import quiet_libraries, say, share_the_processor
 
 app = typer.Typer(
     help="Sem-DPO: tune a prompt rewriter for text-to-image models on preferences, weighted by meaning.",
@@ -224,6 +224,7 @@ def world_card() -> None:
 def main() -> None:
     """Runs a command; an error that a user can cure becomes one sentence and exit code 2."""
     quiet_libraries()
+    share_the_processor()
     try:
         app()
     except SemdpoError as error:
