@@ -140,9 +140,9 @@ def quiet_libraries() -> None:
 def share_the_processor() -> None:
     """Lets waiting threads sleep soon, so that other programs on the machine do not bring the work to a halt.
 
-    torch's threads (OpenMP's) wait for each other by spinning, and a thread that another program has displaced makes all
-    others spin for a whole turn: two trainings of the tiny rewriter side by side take more than twenty times as long
-    as one after the other. With this they take twice as long, and one alone is no slower. Call it before torch is
-    imported; what the user has set stays.
+    torch's threads (OpenMP's) wait for each other by spinning, and a thread that another program has displaced makes
+    all others spin for a whole turn: two trainings of the tiny rewriter side by side take more than twenty times as
+    long as one after the other. With this they take twice as long, and one alone is no slower. Call it before torch
+    is imported; what the user has set stays.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
