@@ -179,6 +179,22 @@ def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
 
 
 @app.command()
+def sweep(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (tiny) or the path of a .yaml file.")],
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    out: Out = None,
+) -> None:
+    """Train Sem-DPO at several alpha, compare them on tuning prompts, and say which one to take."""
+    from semdpo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_ or [])
+    from semdpo import pipeline
+
+    pipeline.sweep(loaded, out, fresh=fresh)
+
+
+@app.command()
 def report(folder: RunFolder) -> None:
     """Write the report of a finished run again."""
     from semdpo import pipeline

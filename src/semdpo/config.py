@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from semdpo.objective import AdditiveObjective, ObjectiveConfig
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
-    *("tokens", "distance", "truncated", "image", "drift", "average"),
+    *("tokens", "distance", "truncated", "image", "drift", "average", "pictures"),
 }
 
 
@@ -281,7 +281,7 @@ class EvaluateConfig(Stage):
     Attributes:
         metrics: column name to scorer's name.
         image_seeds: one picture of every rewrite for each.
-        keep_images: the pictures of so many prompts are kept for the report.
+        keep_images: the pictures of so many prompts are shown in the report.
         renderer: who draws.
         rewrite: how the trained methods decode.
         rewriters: other rewriters to compare with; method's name to model, template and decoding.
@@ -329,6 +329,33 @@ class ReportConfig(Stage):
     baseline: Name = "dpo"
 
 
+class SweepConfig(Stage):
+    """Sem-DPO at several strengths of the weight, compared on prompts and pictures that no report shows.
+
+    Attributes:
+        alphas: strengths to train with, ≥ 0.
+        prompts: tuning prompts; those that are trained on or held out are passed over.
+        image_seeds: of their pictures; none of evaluate.image_seeds.
+        fidelity: one of evaluate.metrics: whether the picture shows what was asked.
+        preference: one of evaluate.metrics: whether people would like it.
+        floor: the method that fidelity must not fall below.
+    """
+
+    alphas: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 1.0, 2.0, 4.0, 8.0, 16.0], min_length=2)
+    prompts: PromptSetConfig
+    image_seeds: list[Seed] = Field(min_length=1)
+    fidelity: Name
+    preference: Name
+    floor: Literal["human", "sft"] = "human"
+
+    @field_validator("alphas", "image_seeds")
+    @classmethod
+    def _distinct(cls, values: list[float]) -> list[float]:
+        if len(set(values)) != len(values):
+            raise ValueError("every value may appear only once")
+        return values
+
+
 class Recipe(Stage):
     """A whole experiment. ``run`` is its folder, ``runs/<name>`` when not given."""
 
@@ -344,6 +371,18 @@ class Recipe(Stage):
     train: TrainConfig
     evaluate: EvaluateConfig
     report: ReportConfig
+    sweep: SweepConfig | None = None
+
+    @model_validator(mode="after")
+    def _tuning_is_kept_apart(self) -> Recipe:
+        if self.sweep is None:
+            return self
+        for key in (self.sweep.fidelity, self.sweep.preference):
+            if key not in self.evaluate.metrics:
+                raise ValueError(f"sweep names '{key}', which is none of evaluate.metrics; add it there")
+        if shared := set(self.sweep.image_seeds) & set(self.evaluate.image_seeds):
+            raise ValueError(f"sweep.image_seeds has {sorted(shared)}, which the report shows; choose others")
+        return self
 
     @model_validator(mode="after")
     def _every_metric_is_shown_once(self) -> Recipe:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator
 
-from semdpo.fields import Stage
+from semdpo.fields import LearningRate, Stage
 
 
 class _Objective(Stage):
@@ -15,11 +15,15 @@ class _Objective(Stage):
 
     Attributes:
         nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
+        beta: strength of the tie to the reference, and …
+        learning_rate: … at its highest, for this method alone; None is what all methods share.
         normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
             steps; ``mean`` divides by the sum of the weights.
     """
 
     nll_coef: float = Field(default=0.0, ge=0)
+    beta: float | None = Field(default=None, gt=0)
+    learning_rate: LearningRate | None = None
     normalize: Literal["pairs", "mean"] = "pairs"
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from semdpo.config import DecodingConfig, Recipe, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
 from semdpo.errors import ModelError
@@ -15,6 +16,8 @@ from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair
 from semdpo.store import folder_hash
+
+T = TypeVar("T")
 
 
 class CountingRewriter(Rewriter, Protocol):
@@ -49,16 +52,37 @@ class Parts:
 
 
 def real_parts() -> Parts:
-    """The parts of this package; a renderer, scorer or encoder that two stages share is loaded once."""
+    """The parts of this package.
+
+    Stages that follow each other share a renderer or scorer; the one that was used last is let go before another is
+    loaded, so that memory holds what one stage needs. The encoder stays.
+    """
+    heavy = _OneAtATime()
     return Parts(
         fine_tune=_fine_tune,
         train=_train,
         rewriter=_rewriter,
-        renderer=functools.cache(_renderer),
-        scorer=functools.cache(_scorer),
+        renderer=partial(heavy.get, _renderer),
+        scorer=partial(heavy.get, _scorer),
         encoder=functools.cache(_encoder),
         fingerprint=fingerprint,
     )
+
+
+class _OneAtATime:
+    """Keeps the model that was loaded last."""
+
+    def __init__(self) -> None:
+        self.key: tuple[Any, ...] = ()
+        self.model: Any = None
+
+    def get(self, load: Callable[..., T], *arguments: Any) -> T:
+        if self.key != (load, *arguments):
+            self.key, self.model = (), None  # before the next one needs the memory
+            self.model = load(*arguments)
+            self.key = (load, *arguments)
+        model: T = self.model
+        return model
 
 
 def fingerprint(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +12,13 @@ from semdpo import files, prompt_sets, store
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
-from semdpo.flow import AnyStage, ModelStage, Run, TableStage, flow, is_file
-from semdpo.objective import ObjectiveConfig, SemDPOObjective
+from semdpo.flow import flow, is_file
 from semdpo.parts import Parts, real_parts, refuse_remote_code
-from semdpo.progress import Progress, bar, part_of, say
+from semdpo.progress import Progress, bar, part_of, say, share_of
 from semdpo.recipe import read_yaml, validate
-from semdpo.records import Curve, EvaluationRow, Pair
-from semdpo.semantics import automatic_alpha
-
-CURVES = "curves.parquet"
+from semdpo.records import Curve
+from semdpo.stage import AnyStage, ModelStage, Run, TableStage, line_of
+from semdpo.sweep import sweep_flow
 
 
 def run(
@@ -49,19 +49,53 @@ def run(
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     with store.locked(this.folder):
-        last = max((stages.index(stage) for stage in chosen), default=-1)
-        plans = {stage.name: _outside_plan(stage, this) for stage in stages[: last + 1]}
-        if fresh:
-            _remove_stale(stages, plans, this, chosen if only else None)
-        for stage in stages[: last + 1]:
-            _refuse_changes(stage, _complete(plans[stage.name], stage, this), this)
-        files.write_bytes(this.folder / "recipe.json", recipe.model_dump_json(indent=1).encode())
-        for number, stage in enumerate(stages, start=1):
-            if stage in chosen:
-                _run_stage(stage, plans[stage.name], this, f"[{number}/{len(stages) + 1}]")
+        _make(stages, chosen, this, only, fresh)
         if only in (None, "report"):
             _write_report(stages, this)
     return this.folder
+
+
+def sweep(recipe: Recipe, folder: Path | None = None, fresh: bool = False, parts: Parts | None = None) -> Path:
+    """Trains Sem-DPO at every α of the recipe's section ``sweep``, and compares them on tuning prompts.
+
+    What a run in the folder has already made is used; the reference's log-probabilities and the pairs' distances
+    are computed once for all.
+
+    Args:
+        recipe: validated.
+        folder: of the run; the recipe's when None.
+        fresh: as in ``run``.
+        parts: models and trainers; the package's own when None.
+
+    Returns:
+        The sweep's page.
+
+    Raises:
+        ConfigError: the recipe has no section ``sweep``.
+        SemdpoError: as in ``run``.
+    """
+    stages = sweep_flow(recipe)
+    if parts is None:
+        refuse_remote_code(recipe)
+        refuse_the_impossible(recipe, folder or recipe.folder)
+    this = Run(folder or recipe.folder, recipe, parts or real_parts())
+    with store.locked(this.folder):
+        _make(stages, stages, this, None, fresh)
+        return _write_sweep(this)
+
+
+def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only: str | None, fresh: bool) -> None:
+    last = max((stages.index(stage) for stage in chosen), default=-1)
+    plans = {stage.name: _outside_plan(stage, run) for stage in stages[: last + 1]}
+    if fresh:
+        _remove_stale(stages, plans, run, chosen if only else None)
+    for stage in stages[: last + 1]:
+        _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
+    files.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
+    lines = [list(group) for _, group in itertools.groupby(stages, key=line_of)]
+    for number, group in enumerate(lines, start=1):
+        if wanted := [stage for stage in group if stage in chosen]:
+            _run_line(wanted, plans, run, f"[{number}/{len(lines) + 1}]")
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -80,9 +114,9 @@ def recipe_of(folder: Path) -> Recipe:
 def _chosen(stages: Sequence[AnyStage], only: str | None) -> list[AnyStage]:
     if only is None:
         return list(stages)
-    chosen = [stage for stage in stages if only in (stage.name, stage.name.split("/")[0])]
+    chosen = [stage for stage in stages if stage.name == only or stage.name.startswith(f"{only}/")]
     if not chosen and only != "report":
-        names = {"report", *(n for s in stages for n in (s.name, s.name.split("/")[0]))}
+        names = {"report", *("/".join(parts[:n]) for s in stages for parts in [s.name.split("/")] for n in (1, 2, 3))}
         raise ConfigError(f"there is no stage '{only}'{did_you_mean(only, names)}")
     return chosen
 
@@ -129,21 +163,33 @@ def _remove_stale(
             store.remove(run.folder / stage.name)
 
 
-def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, number: str) -> None:
+def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, number: str) -> None:
+    """Stages that people are told of as one: they have equally many units of work."""
+    title, done = f"{number} {line_of(stages[0])}", True
+    with bar(f"{title}: {stages[0].title}") as progress:
+        for index, stage in enumerate(stages):
+            done = _run_stage(stage, plans[stage.name], run, share_of(progress, index, len(stages))) and done
+    folders = [run.folder / stage.name for stage in stages]
+    counts = sum((Counter(store.row_counts(folder)) for folder in folders), Counter[str]())
+    told = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in store.row_counts(folders[0]))
+    spent = sum(store.seconds(folder) for folder in folders)
+    say(f"{title}: {told}; {'was there' if done else f'{spent:.1f} s'}")
+
+
+def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progress) -> bool:
+    """Whether the stage was there already."""
     folder = run.folder / stage.name
     if missing := [name for name in stage.inputs if not store.is_complete(run.folder / name)]:
         raise StoreError(f"stage {stage.name} needs {missing[0]}, which is not finished; run without --only first")
     plan = _complete(outside, stage, run)
     _refuse_changes(stage, plan, run)  # again: what was missing when the run began is there now
-    done = store.is_complete(folder)
-    if not done:
-        with bar(f"{number} {stage.name}: {stage.title}") as progress:
-            if isinstance(stage, TableStage):
-                _make_table(stage, plan, run, progress)
-            else:
-                _make_model(stage, plan, run, progress)
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in store.row_counts(folder).items())
-    say(f"{number} {stage.name}: {counts}; {'was there' if done else f'{store.seconds(folder):.1f} s'}")
+    if store.is_complete(folder):
+        return True
+    if isinstance(stage, TableStage):
+        _make_table(stage, plan, run, progress)
+    else:
+        _make_model(stage, plan, run, progress)
+    return False
 
 
 def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
@@ -173,7 +219,7 @@ def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progres
         if files.out_of_space(error):
             raise files.unwritable(work, error) from error
         raise
-    files.write_bytes(work / CURVES, store.encode(Curve, curves, {}))
+    files.write_bytes(work / store.CURVES, store.encode(Curve, curves, {}))
     store.add_seconds(work, time.monotonic() - begun)
     store.finish_model(folder, plan, {"rows": len(curves)})
 
@@ -187,72 +233,23 @@ def report_path(folder: Path) -> Path:
 
 
 def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
-    import yaml
-
-    from semdpo.stages.report import ReportData, write_report
+    from semdpo.gather import report_data
+    from semdpo.stages.report import write_report
 
     if missing := [stage.name for stage in stages if not store.is_complete(run.folder / stage.name)]:
         raise StoreError(f"the report needs {missing[0]}, which is not finished; run without --only first")
-    recipe, titles = run.recipe, run.recipe.report
-    tables = [stage for stage in stages if isinstance(stage, TableStage)]
-    models = [stage for stage in stages if isinstance(stage, ModelStage)]
-    curves = [row for s in models for row in store.read_file(run.folder / s.name / CURVES, Curve)]
-    subject = recipe.train.methods.get(titles.subject)
-    weighed = run.rows("weigh", Pair)
-    data = ReportData(
-        title=titles.title,
-        evaluation=[row for s in tables if s.kind is EvaluationRow for row in run.rows(s.name, EvaluationRow)],
-        pairs=weighed,
-        pair_counts=_without_rows(store.row_counts(run.folder / "pairs")),
-        curves=curves,
-        stages=[(s.name, store.seconds(run.folder / s.name), _rows(run.folder / s.name)) for s in stages],
-        recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        versions=store.versions(),
-        alpha=_alpha(subject, weighed),
-        notes=_notes(run),
-        fidelity=titles.fidelity,
-        preference=titles.preference,
-        seen=_seen(recipe),
-        subject=titles.subject,
-        baseline=titles.baseline,
-    )
     with bar("report: plotting"):
-        write_report(data, report_path(run.folder))
-    say(f"[{len(stages) + 1}/{len(stages) + 1}] report: {report_path(run.folder)}")
+        write_report(report_data(stages, run), report_path(run.folder))
+    say(f"report: {report_path(run.folder)}")
 
 
-def _alpha(objective: ObjectiveConfig | None, pairs: Sequence[Pair]) -> float:
-    """Of the weights that the report shows; 0 where the subject has none."""
-    if not isinstance(objective, SemDPOObjective):
-        return 0.0
-    if objective.alpha == "auto":
-        return automatic_alpha([each.distance or 0.0 for each in pairs], objective.kept_share)
-    return float(objective.alpha)
+def _write_sweep(run: Run) -> Path:
+    from semdpo.gather import swept
+    from semdpo.stages.report import write_sweep
 
-
-def _rows(folder: Path) -> int:
-    return store.row_counts(folder)["rows"]
-
-
-def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
-    return {name: count for name, count in counts.items() if name != "rows"}
-
-
-def _seen(recipe: Recipe) -> dict[str, str]:
-    """Which judges are no outsiders, and why."""
-    reasons = {
-        recipe.weigh.encoder: "its text tower measured the drift that set the weights",
-        recipe.label.scorer: "it labelled the training pairs",
-    }
-    return {name: reasons[scorer] for name, scorer in recipe.evaluate.metrics.items() if scorer in reasons}
-
-
-def _notes(run: Run) -> list[str]:
-    drawn, labelled = (store.row_counts(run.folder / name) for name in ("candidates", "label"))
-    weighed = store.row_counts(run.folder / "weigh")
-    return [
-        f"Candidates: {drawn['kept']} kept, {drawn['duplicates']} duplicates and {drawn['empty']} empty ones dropped, "
-        f"{drawn['truncated']} cut at the token limit; {drawn['prompts_without']} prompts were left without any.",
-        f"Longer than the renderer or the labelling judge reads: {labelled['truncated']} candidates; "
-        f"longer than the encoder reads: {weighed['truncated']} pairs.",
-    ]
+    found = swept(run)
+    path = report_path(run.folder).with_name("sweep.html")
+    write_sweep(found, path)
+    say(f"alpha {found.chosen:g}: {found.choice.reason}; set train.methods.NAME.alpha={found.chosen:g}")
+    say(f"sweep: {path}")
+    return path

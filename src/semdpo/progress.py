@@ -44,6 +44,19 @@ def part_of(progress: Progress, start: int, total: int) -> Progress:
     return _Part(progress, start, total)
 
 
+class _Share:
+    def __init__(self, progress: Progress, index: int, count: int) -> None:
+        self.progress, self.index, self.count = progress, index, count
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        self.progress(self.index * total + done, self.count * total, note)
+
+
+def share_of(progress: Progress, index: int, count: int) -> Progress:
+    """A ``Progress`` for one of ``count`` steps of equal size, the one at ``index``."""
+    return _Share(progress, index, count)
+
+
 def say(line: str) -> None:
     """A line for people, on stderr; of several processes only the first speaks."""
     if os.environ.get("RANK", "0") != "0":

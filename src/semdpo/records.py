@@ -93,6 +93,35 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """What a method drew for a prompt; ``image`` is lossless WebP, so that a judge added later sees the same pixels.
+
+    ``tokens``, ``distance`` and ``truncated`` are as in ``EvaluationRow``, before any judge has read the prompt.
+    """
+
+    method: str
+    prompt_id: str
+    prompt: str
+    source: str
+    image_seed: int
+    rewrite: str
+    tokens: int
+    distance: float
+    truncated: bool
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One judge's score of one picture; ``truncated`` when it could not read the user's prompt to its end."""
+
+    prompt_id: str
+    image_seed: int
+    score: float
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationRow:
     """One picture of one method: its scores against the user's prompt.
 

@@ -27,6 +27,7 @@ from semdpo.files import unwritable, write_bytes
 Row = TypeVar("Row")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
 COUNTS = b"semdpo.counts"
+CURVES = "curves.parquet"  # in a trained model's folder
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from semdpo.records import EvaluationRow, Pair
@@ -24,6 +23,8 @@ from semdpo.reporting.data import (
     weights,
 )
 from semdpo.reporting.plots import colours
+from semdpo.reporting.sweep import Sweep
+from semdpo.selection import RULE
 from semdpo.semantics import effective_sample_size
 from semdpo.statistics import Difference, Estimate
 
@@ -111,12 +112,7 @@ def render_page(data: ReportData, tables: Tables, plots: Mapping[str, str]) -> s
     Returns:
         HTML that loads nothing from anywhere.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
-    )
-    environment.filters.update(method=method_label, metric=metric_label, runs=runs)
-    source = resources.files("semdpo.reporting").joinpath("report.html.j2").read_text("utf-8")
-    return environment.from_string(source).render(
+    return _template("report.html.j2").render(
         data=data,
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
@@ -133,6 +129,40 @@ def render_page(data: ReportData, tables: Tables, plots: Mapping[str, str]) -> s
         recipe_hash=hashlib.sha256(data.recipe.encode()).hexdigest(),
         sources=list(dict.fromkeys(row.source for row in data.evaluation)),
     )
+
+
+def render_sweep(sweep: Sweep, plot: str) -> str:
+    """The page of a sweep over α: what each does, which one the rule picks, and why."""
+    columns = [sweep.fidelity, sweep.preference, "drift"]
+    places = {
+        name: decimals(max(sweep.means[m, name].high - sweep.means[m, name].low for m in sweep.alphas) / 2)
+        for name in columns
+    }
+    rows = [
+        {
+            "alpha": f"{alpha:g}",
+            "chosen": method == sweep.choice.setting,
+            "effective": f"{100 * sweep.effective[method]:.0f}%",
+            "cells": [_interval(sweep.means[method, name], places[name]) for name in columns],
+            "minus": _signed(sweep.choice.differences[method]),
+            "above": sweep.choice.above_floor[method],
+        }
+        for method, alpha in sweep.alphas.items()
+    ]
+    return _template("sweep.html.j2").render(sweep=sweep, plot=Markup(plot), rows=rows, columns=columns, rule=RULE)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("semdpo.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(method=method_label, metric=metric_label, runs=runs)
+    return environment.get_template(name)
 
 
 def _interval(e: Estimate, places: int) -> tuple[str, str]:

@@ -1,24 +1,24 @@
-"""Stage 8: draw a method's rewrites of held-out prompts and judge every picture against the user's prompt."""
+"""Stage 8: draw every method's rewrites of held-out prompts, judge each picture against the user's prompt, join."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from semdpo.config import EvaluateConfig
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
-from semdpo.records import EvaluationRow, Prompt, content_seed
+from semdpo.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
 from semdpo.semantics import cosine_distance
 
-WEBP_QUALITY = 90
+SHOWN_QUALITY = 90  # of the pictures on the report's page; judges see the lossless ones
 
 
 @runtime_checkable
@@ -50,70 +50,139 @@ def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> lis
     return [row[0] for row in rewriter.rewrite([each.prompt for each in prompts], 1, seed)]
 
 
-def evaluate(
+def draw(
     method: str,
     prompts: Sequence[Prompt],
     rewrites: Sequence[str],
     renderer: Renderer,
-    scorers: Mapping[str, Scorer],
     encoder: TextEncoder,
-    config: EvaluateConfig,
+    image_seeds: Sequence[int],
+    batch_size: int,
     count_tokens: Callable[[Sequence[str]], Sequence[int]],
     progress: Progress = silent,
-) -> list[EvaluationRow]:
-    """Pictures of rewrites, judged against the prompts.
+) -> list[Picture]:
+    """Pictures of rewrites.
 
-    The seed of a picture is made of the prompt's id and the image seed, so all methods share it. Each picture is
-    drawn once for all metrics.
+    The seed of a picture is made of the prompt's id and the image seed, so all methods share it.
 
     Args:
         method: the rows' name.
         prompts: n prompts.
         rewrites: of the method, n; the prompts themselves for ``human``.
         renderer: draws.
-        scorers: column name to judge.
         encoder: measures the drift.
-        config: image seeds, and how many of *these* prompts' pictures are kept (at their first image seed).
+        image_seeds: one picture of every rewrite for each.
+        batch_size: pictures that are asked for at once.
         count_tokens: of the rewriter's tokenizer: texts to numbers of tokens.
-        progress: told after every batch of pictures, and after every judge.
+        progress: told after every batch.
 
     Returns:
-        n · len(config.image_seeds) rows, prompt by prompt. ``truncated`` says that the renderer or the encoder did
-        not read the rewrite to its end, or a judge or the encoder the prompt.
+        n · len(image_seeds) rows, prompt by prompt. ``truncated`` says that the renderer or the encoder did not read
+        the rewrite to its end, or the encoder the prompt.
 
     Raises:
-        DataError: numbers of prompts and rewrites differ.
+        DataError: numbers of prompts and rewrites differ, or the renderer gives another number of pictures than asked.
     """
     if len(prompts) != len(rewrites):
         raise DataError(f"{method} has {len(rewrites)} rewrites for {len(prompts)} prompts; rewrite them again")
     if not prompts:
         return []
     known = _texts(prompts, rewrites, renderer, encoder, count_tokens)
-    order = [(i, seed) for i in range(len(prompts)) for seed in config.image_seeds]
-    images = _draw(prompts, rewrites, renderer, config, order, progress, len(order) * (1 + len(scorers)))
-    asked = [prompts[i].prompt for i, _ in order]
-    values: dict[str, NDArray[np.float32]] = {}
-    truncated = known.truncated[[i for i, _ in order]]
-    for name, scorer in scorers.items():
-        scores = scorer.score(images, asked)
-        values[name] = scores.values
-        truncated = truncated | scores.truncated
-        progress(len(order) * (1 + len(values)), len(order) * (1 + len(scorers)), name)
+    order = [(i, seed) for i in range(len(prompts)) for seed in image_seeds]
+    rows: list[Picture] = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
+        images = renderer.render([rewrites[i] for i, _ in batch], seeds)
+        if len(images) != len(batch):
+            raise DataError(f"{method}: the renderer drew {len(images)} pictures for {len(batch)} texts; mend it")
+        rows += [
+            Picture(
+                method=method,
+                prompt_id=prompts[i].prompt_id,
+                prompt=prompts[i].prompt,
+                source=prompts[i].source,
+                image_seed=seed,
+                rewrite=rewrites[i],
+                tokens=int(known.tokens[i]),
+                distance=float(known.distance[i]),
+                truncated=bool(known.truncated[i]),
+                image=_lossless(image),
+            )
+            for (i, seed), image in zip(batch, images, strict=True)
+        ]
+        progress(len(rows), len(order))
+    return rows
+
+
+def judge(pictures: Sequence[Picture], scorer: Scorer, name: str) -> list[Judgement]:
+    """One judge's scores of pictures, each against what the *user* asked for.
+
+    Args:
+        pictures: n.
+        scorer: the judge.
+        name: of the metric, for errors.
+
+    Returns:
+        n judgements, in the pictures' order.
+
+    Raises:
+        DataError: a picture cannot be read, the judge gave more or fewer scores than pictures, or one that is not
+            finite; the rows are named.
+    """
+    images = [_open(picture) for picture in pictures]
+    scores = scorer.score(images, [picture.prompt for picture in pictures])
+    if len(scores.values) != len(pictures) or len(scores.truncated) != len(pictures):
+        first = _named(pictures[min(len(scores.values), len(pictures) - 1)])
+        raise DataError(
+            f"'{name}' gave {len(scores.values)} scores for {len(pictures)} pictures; its scores end before or go on "
+            f"after {first}; mend the judge"
+        )
+    broken = [p for p, value in zip(pictures, scores.values, strict=True) if not math.isfinite(value)]
+    if broken:
+        named = ", ".join(_named(each) for each in broken[:3])
+        raise DataError(
+            f"'{name}' gave {len(broken)} scores that are not finite ({named}{' …' if len(broken) > 3 else ''}); "
+            "try scoring.precision=float32, or another judge"
+        )
+    return [
+        Judgement(picture.prompt_id, picture.image_seed, float(value), bool(cut))
+        for picture, value, cut in zip(pictures, scores.values, scores.truncated, strict=True)
+    ]
+
+
+def join(
+    pictures: Sequence[Picture], judgements: Mapping[str, Sequence[Judgement]], keep_images: int
+) -> list[EvaluationRow]:
+    """One row per picture, with every judge's score.
+
+    Args:
+        pictures: of one method, prompt by prompt.
+        judgements: metric to judgements of the same pictures in the same order.
+        keep_images: the rows of so many prompts carry their picture, at the first image seed.
+
+    Raises:
+        DataError: a metric's judgements are of other pictures; the first one is named.
+    """
+    for name, rows in judgements.items():
+        _refuse_others(pictures, rows, name)
+    seed = pictures[0].image_seed if pictures else 0
+    shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
     return [
         EvaluationRow(
-            method=method,
-            prompt_id=prompts[i].prompt_id,
-            prompt=prompts[i].prompt,
-            source=prompts[i].source,
-            image_seed=seed,
-            rewrite=rewrites[i],
-            tokens=int(known.tokens[i]),
-            distance=float(known.distance[i]),
-            truncated=bool(truncated[row]),
-            metrics={name: float(column[row]) for name, column in values.items()},
-            image=_webp(images[row]) if i < config.keep_images and seed == config.image_seeds[0] else None,
+            method=picture.method,
+            prompt_id=picture.prompt_id,
+            prompt=picture.prompt,
+            source=picture.source,
+            image_seed=picture.image_seed,
+            rewrite=picture.rewrite,
+            tokens=picture.tokens,
+            distance=picture.distance,
+            truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
+            metrics={name: rows[i].score for name, rows in judgements.items()},
+            image=_small(picture) if picture.prompt_id in shown and picture.image_seed == seed else None,
         )
-        for row, (i, seed) in enumerate(order)
+        for i, picture in enumerate(pictures)
     ]
 
 
@@ -131,26 +200,40 @@ def _texts(
     return _Texts(count_tokens(rewrites), cosine_distance(asked.vectors, got.vectors), truncated)
 
 
-def _draw(
-    prompts: Sequence[Prompt],
-    rewrites: Sequence[str],
-    renderer: Renderer,
-    config: EvaluateConfig,
-    order: Sequence[tuple[int, int]],
-    progress: Progress,
-    total: int,
-) -> list[Image.Image]:
-    images: list[Image.Image] = []
-    size = config.renderer.batch_size
-    for start in range(0, len(order), size):
-        batch = order[start : start + size]
-        seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
-        images += renderer.render([rewrites[i] for i, _ in batch], seeds)
-        progress(len(images), total, "drawing")
-    return images
+def _refuse_others(pictures: Sequence[Picture], rows: Sequence[Judgement], name: str) -> None:
+    if len(rows) != len(pictures):
+        raise DataError(f"'{name}' judged {len(rows)} pictures, and there are {len(pictures)}; evaluate again")
+    for picture, row in zip(pictures, rows, strict=True):
+        if (picture.prompt_id, picture.image_seed) != (row.prompt_id, row.image_seed):
+            raise DataError(
+                f"'{name}' judged prompt {row.prompt_id}, seed {row.image_seed}, where {_named(picture)} stands; "
+                "evaluate again"
+            )
 
 
-def _webp(image: Image.Image) -> bytes:
+def _named(picture: Picture) -> str:
+    return f"method '{picture.method}', prompt {picture.prompt_id}, seed {picture.image_seed}"
+
+
+def _open(picture: Picture) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(picture.image)) as image:
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(
+            f"the picture of {_named(picture)} is damaged or half-written ({error}); remove the folder "
+            f"evaluate/{picture.method}/pictures of the run, and evaluate again"
+        ) from error
+
+
+def _lossless(image: Image.Image) -> bytes:
+    # The quickest of WebP's lossless ways: a third larger than the slowest, and ten times as fast.
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=WEBP_QUALITY)
+    image.convert("RGB").save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    return buffer.getvalue()
+
+
+def _small(picture: Picture) -> bytes:
+    buffer = io.BytesIO()
+    _open(picture).save(buffer, "WEBP", quality=SHOWN_QUALITY)
     return buffer.getvalue()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo.config import PromptsConfig
+from semdpo.config import PromptsConfig, PromptSetConfig
 from semdpo.errors import DataError
 from semdpo.prompt_sets import draw, normalised, read_prompts
 from semdpo.records import Prompt, content_id
@@ -47,6 +48,35 @@ def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:
         raise DataError(f"{config.file} has too few prompts to hold some out; add prompts or set prompts.test_file")
     _refuse_leaks(train, [each.prompt for each in test], config)
     return [*(Prompt.of(text, _source(config.file), "train") for text in train), *test], counts
+
+
+def collect_tuning(
+    config: PromptSetConfig, used: Sequence[Prompt], skip_empty: bool
+) -> tuple[list[Prompt], dict[str, int]]:
+    """Prompts to choose settings by: drawn by the hash of their words from those that are used for nothing else.
+
+    Args:
+        config: the file, and how many.
+        used: training and held-out prompts.
+        skip_empty: leave out rows without text instead of refusing them.
+
+    Returns:
+        The prompts, of split ``tune``, and how many were ``used_elsewhere``.
+
+    Raises:
+        DataError: the file is missing or of the wrong form, or too few of its prompts are free.
+    """
+    taken = {normalised(each.prompt) for each in used}
+    texts = draw(read_prompts(config.file, config.column, skip_empty), None)
+    free = [text for text in texts if normalised(text) not in taken]
+    chosen = free[: config.limit]
+    if len(chosen) < max(2, config.limit or 0):
+        raise DataError(
+            f"{config.file} has {len(chosen)} prompts that are neither trained on nor held out; lower the limit of the "
+            "tuning prompts, or give another file"
+        )
+    prompts = [Prompt.of(text, _source(config.file), "tune") for text in chosen]
+    return prompts, {"used_elsewhere": len(texts) - len(free)}
 
 
 def _sets(config: PromptsConfig) -> tuple[list[Prompt], int]:

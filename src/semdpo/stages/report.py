@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semdpo.errors import StoreError
 from semdpo.reporting.data import ReportData, compute_tables, differences_frame, results_frame
 
-__all__ = ["ReportData", "write_report"]
+if TYPE_CHECKING:
+    from semdpo.reporting.sweep import Sweep
+
+__all__ = ["ReportData", "write_report", "write_sweep"]
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -42,6 +46,26 @@ def write_report(data: ReportData, path: Path) -> None:
     for name, content in files.items():
         _write(path.parent / name, content)
     _write(path, page.encode())
+
+
+def write_sweep(sweep: Sweep, path: Path) -> None:
+    """Write the page of a sweep over α, and beside it ``sweep.csv`` and ``plots/sweep.png``.
+
+    Args:
+        sweep: its numbers.
+        path: of the HTML file.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    from semdpo.reporting.page import render_sweep
+    from semdpo.reporting.plots import to_png, to_svg
+    from semdpo.reporting.sweep import sweep_frame, trade_off
+
+    figure = trade_off(sweep)
+    _write(path.parent / "sweep.csv", sweep_frame(sweep).to_csv(index=False, lineterminator="\n").encode())
+    _write(path.parent / "plots/sweep.png", to_png(figure))
+    _write(path, render_sweep(sweep, to_svg(figure, "sweep")).encode())
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -148,7 +148,7 @@ def _trainer(
     with quiet():
         args = training_arguments(
             work,
-            learning_rate=config.learning_rate,
+            learning_rate=objective.learning_rate or config.learning_rate,
             seed=config.seed,
             precision=resolve_precision(config.precision),
             checkpoint_steps=config.checkpoint_steps,
@@ -159,7 +159,7 @@ def _trainer(
             args,
             examples,
             objective=objective,
-            beta=config.beta,
+            beta=objective.beta or config.beta,
             batch_size=config.batch_size,
             micro_batch_size=config.micro_batch_size,
             epochs=config.epochs,

@@ -1,0 +1,130 @@
+"""The stages that evaluate: every method's pictures, then every judge's scores of them, each in a folder of its own.
+
+Pictures are drawn once for all metrics and kept, so that a new metric costs its own judging only, and a new method its
+own pictures and their judging. Judges come one after the other over all methods, so that one is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from semdpo import store
+from semdpo.config import EvaluateConfig, Recipe
+from semdpo.progress import Progress
+from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
+from semdpo.stage import Made, Run, Shard, TableStage, once, parts_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Which methods draw which prompts, and who judges.
+
+    Attributes:
+        folder: of the run, where the results go.
+        prompts: the stage that holds the prompts.
+        split: which of its prompts.
+        models: method to the stage whose model rewrites for it; sft's counts the tokens of what no stage's model wrote.
+        config: renderer, image seeds, metrics, other rewriters.
+    """
+
+    folder: str
+    prompts: str
+    split: str
+    models: Mapping[str, str]
+    config: EvaluateConfig
+
+    def stages(self, recipe: Recipe) -> list[TableStage]:
+        """All pictures, method by method; then all judgements, metric by metric."""
+        drawn = [self._drawing(recipe, method) for method in self.models]
+        judged = [self._judging(recipe, metric, method) for metric in self.config.metrics for method in self.models]
+        return [*drawn, *judged]
+
+    def rows(self, run: Run) -> list[EvaluationRow]:
+        """One row per picture of the finished evaluation, method by method.
+
+        Raises:
+            DataError: a judge's scores and the pictures do not belong together.
+        """
+        from semdpo.stages.evaluate import join
+
+        found: list[EvaluationRow] = []
+        for method in self.models:
+            judgements = {m: run.rows(f"{self.folder}/{method}/{m}", Judgement) for m in self.config.metrics}
+            found += join(run.rows(self._pictures(method), Picture), judgements, self.config.keep_images)
+        return found
+
+    def _pictures(self, method: str) -> str:
+        return f"{self.folder}/{method}/pictures"
+
+    def _drawing(self, recipe: Recipe, method: str) -> TableStage:
+        config, own = self.config, self.config.rewriters.get(method)
+        rewriting = {} if method == "human" else {"rewrite": (own or config.rewrite).model_dump(mode="json")}
+        shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
+        outside = {"weigh.encoder": recipe.weigh.encoder, "evaluate.renderer.model": config.renderer.model}
+        outside |= {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
+        return TableStage(
+            self._pictures(method),
+            "drawing",
+            shared | rewriting | {"encoder": recipe.weigh.encoder},
+            (self.prompts, self.models[method]),
+            outside,
+            Picture,
+            partial(self._draw, method),
+        )
+
+    def _judging(self, recipe: Recipe, metric: str, method: str) -> TableStage:
+        scorer = self.config.metrics[metric]
+        return TableStage(
+            f"{self.folder}/{method}/{metric}",
+            "judging",
+            {"scorer": scorer, "scoring": recipe.scoring.model_dump(mode="json")},
+            (self._pictures(method),),
+            {f"evaluate.metrics.{metric}": scorer},
+            Judgement,
+            partial(self._judge, metric, method),
+            line=f"{self.folder}/…/{metric}",
+        )
+
+    def _shards(self, run: Run) -> list[Sequence[Prompt]]:
+        chosen = [prompt for prompt in run.rows(self.prompts, Prompt) if prompt.split == self.split]
+        return list(parts_of(chosen, self.config.shard_size))
+
+    def _draw(self, method: str, run: Run) -> list[Shard]:
+        from semdpo.stages.evaluate import draw, rewrite_all
+
+        config, own = self.config, self.config.rewriters.get(method)
+        model = str(run.folder / self.models[method])
+        counter = once(lambda: run.parts.rewriter(model, None, config.rewrite))
+        rewriter = counter if own is None else once(lambda: run.parts.rewriter(own.model, own.template, own))
+        seed = config.rewrite.seed if own is None else own.seed
+        encoder = once(lambda: run.parts.encoder(run.recipe.weigh.encoder))
+        renderer = once(lambda: run.parts.renderer(config.renderer))
+
+        def make(part: Sequence[Prompt], progress: Progress) -> Made:
+            human = method == "human"
+            rewrites = [each.prompt for each in part] if human else rewrite_all(part, rewriter(), seed)
+            size, tokens = config.renderer.batch_size, counter().tokens
+            rows = draw(
+                method, part, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
+            )  # fmt: skip
+            empty = sum(not rewrite.strip() for rewrite in rewrites)
+            return rows, {"truncated": sum(row.truncated for row in rows), "empty": empty}
+
+        return [Shard(len(part) * len(config.image_seeds), partial(make, part)) for part in self._shards(run)]
+
+    def _judge(self, metric: str, method: str, run: Run) -> list[Shard]:
+        from semdpo.stages.evaluate import judge
+
+        scorer = once(lambda: run.parts.scorer(self.config.metrics[metric], run.recipe.scoring))
+        folder = run.folder / self._pictures(method)
+
+        def make(index: int, progress: Progress) -> Made:
+            pictures = store.read_file(store.shard_path(folder, index), Picture)
+            rows = judge(pictures, scorer(), metric)
+            progress(len(rows), len(rows), method)
+            return rows, {"truncated": sum(row.truncated for row in rows)}
+
+        seeds = len(self.config.image_seeds)
+        return [Shard(len(part) * seeds, partial(make, i)) for i, part in enumerate(self._shards(run))]
