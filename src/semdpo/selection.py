@@ -9,8 +9,9 @@ import pandas as pd
 from semdpo.statistics import Array, Difference, paired_difference
 
 RULE = (
-    "the largest preference among the settings whose fidelity is not below the floor's (the paired difference's 95% "
-    "interval reaches 0); where all are below it, the largest fidelity"
+    "of the settings whose fidelity is not below the floor's, keep those whose preference is not below that of the "
+    "most preferred one, and take the most faithful of them; where all are below the floor, the most faithful of all. "
+    "Below means that the 95% interval of the difference, paired by prompt, lies under 0"
 )
 
 
@@ -46,11 +47,13 @@ def choose(fidelity: pd.DataFrame, preference: pd.DataFrame, floor: Array) -> Ch
     differences = {name: paired_difference(fidelity[name], floor) for name in names}
     above = {name: found.high >= 0 for name, found in differences.items()}
     allowed = [name for name in names if above[name]]
-    means = preference.mean() if allowed else fidelity.mean()
-    setting = max(allowed or names, key=lambda name: float(means[name]))
-    reason = (
-        f"the largest preference of the {len(allowed)} of {len(names)} whose fidelity is not below the floor's"
-        if allowed
-        else f"the largest fidelity, for all {len(names)} are below the floor's"
-    )
-    return Choice(setting, above, differences, reason)
+    if not allowed:
+        kept, reason = names, f"the most faithful, for all {len(names)} are below the floor"
+    else:
+        best = max(allowed, key=lambda name: float(preference[name].mean()))
+        kept = [n for n in allowed if n == best or paired_difference(preference[n], preference[best]).high >= 0]
+        reason = (
+            f"the most faithful of {len(kept)} that cannot be told from the most preferred one, "
+            f"of {len(allowed)} not below the floor, of {len(names)}"
+        )
+    return Choice(max(kept, key=lambda name: float(fidelity[name].mean())), above, differences, reason)
