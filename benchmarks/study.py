@@ -82,8 +82,8 @@ def tune(folder: Path) -> dict[str, dict[str, Any]]:
         [
             *SHARED, *seeded(TUNING_SEED), methods(trials()),
             "prompts.test_file=tiny:tuning.jsonl", "prompts.test_limit=200", "evaluate.image_seeds=[100]",
-            f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
-            "sweep=null",
+            f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]",
+            f"report.preference=[{PREFERENCE}]", "sweep=null",
         ],
     )  # fmt: skip
     for stage in STAGES:  # no report, which would compare 36 methods with each other

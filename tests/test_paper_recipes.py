@@ -12,8 +12,11 @@ import pytest
 
 from semdpo import pipeline, store
 from semdpo.errors import ModelError
+from semdpo.flow import evaluation
+from semdpo.parts import real_parts
 from semdpo.recipe import RECIPES, load_recipe
-from semdpo.records import EvaluationRow, Pair
+from semdpo.records import Pair
+from semdpo.stage import Run
 from tests import tiny_models
 
 REWRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
@@ -100,8 +103,9 @@ def test_a_recipe_of_the_paper_runs_from_end_to_end(name: str, here: Path) -> No
     assert pairs
     assert all(each.distance is not None and each.chosen_fidelity is not None for each in pairs)
     methods = ["human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo", "promptist", "beautiful_prompt"]
+    evaluated = evaluation(recipe).rows(Run(run, recipe, real_parts()))
     for method in methods:
-        rows = store.read_rows(run / "evaluate" / method, EvaluationRow)
+        rows = [row for row in evaluated if row.method == method]
         assert [row.source for row in rows] == ["coco"] * 2 + ["diffusiondb"] * 2 + ["lexica"] * 2
         assert rows[0].metrics.keys() == {"clip", "hps", "pickscore", "blip_itm", "jina"}
         assert rows[0].tokens > 0

@@ -12,18 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from semdpo import pipeline, store
 from semdpo.config import DecodingConfig, Recipe, RendererConfig, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
+from semdpo.flow import evaluation
 from semdpo.objective import ObjectiveConfig
 from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.recipe import load_recipe
-from semdpo.records import Candidate, Curve, EvaluationRow, Pair, Score, content_seed
+from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Prompt, Score, content_seed
+from semdpo.stage import Run
 
 # ------------------------------------------------------------------------------------------------- stand-ins
 
@@ -85,6 +88,18 @@ def _train(
     return [Curve(objective.name, step, "loss", 0.7 / (step + 1)) for step in range(3)]
 
 
+def _losses(
+    pairs: Sequence[Pair],
+    policy: str,
+    reference: str,
+    beta: float,
+    config: TrainConfig,
+    cache: Path,
+    progress: Progress,
+) -> list[PairLoss]:
+    return [PairLoss(each.pair_id, float(each.distance or 0), beta * i) for i, each in enumerate(pairs)]
+
+
 def _parts(delay: float = 0.0) -> Parts:
     renderer = Renderer(delay)
 
@@ -97,6 +112,7 @@ def _parts(delay: float = 0.0) -> Parts:
     return Parts(
         fine_tune=_fine_tune,
         train=_train,
+        losses=_losses,
         rewriter=make_rewriter,
         renderer=make_renderer,
         scorer=lambda name, scoring: Scorer(),
@@ -136,10 +152,18 @@ def _files(run: Path) -> dict[str, bytes]:
 
 def _run_without_report(recipe: Recipe, run: Path, parts: Parts, last: str = "evaluate") -> None:
     """Drawing the report's plots takes longer than all the rest."""
-    for stage in ("prompts", "sft", "candidates", "label", "pairs", "weigh", "train", "evaluate"):
+    for stage in ("prompts", "sft", "candidates", "label", "pairs", "weigh", "train", "losses", "evaluate"):
         pipeline.run(recipe, run, only=stage, parts=parts)
         if stage == last:
             return
+
+
+def _evaluated(recipe: Recipe, run: Path) -> dict[str, list[EvaluationRow]]:
+    """Method to its rows."""
+    found: dict[str, list[EvaluationRow]] = {}
+    for row in evaluation(recipe).rows(Run(run, recipe, _parts())):
+        found.setdefault(row.method, []).append(row)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +191,8 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert counted["kept"] == counted["rows"] == len(pairs)
     assert sum(counted[name] for name in ("kept", "tied", "below_margin", "single")) == 20
     assert all(pair.distance is not None for pair in pairs)
-    rows = {m: store.read_rows(run / "evaluate" / m, EvaluationRow) for m in ("human", "sft", "dpo", "sem_dpo")}
+    rows = _evaluated(_recipe(finished), run)
+    assert list(rows) == ["human", "sft", "dpo", "sem_dpo"]
     assert {len(each) for each in rows.values()} == {6 * 2}
     assert [r.image_seed for r in rows["dpo"]] == [r.image_seed for r in rows["sem_dpo"]]
     assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept pictures are counted over shards"
@@ -261,7 +286,10 @@ def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Pa
         ("label.renderer.guidance=3", r"label was made with renderer\.guidance = 3\.5, which is now 3\.0; add --fresh"),
         ("label.scorer=other", r"label was made with scorer = \"tiny:image-reward\", which is now \"other\""),
         ("train.methods.sem_dpo.alpha=2", r"sem_dpo was made with objective\.alpha = 4\.0, which is now 2\.0"),
-        ("evaluate.image_seeds=[3]", r"evaluate/human was made with image_seeds = \[0, 1\], which is now \[3\]"),
+        (
+            "evaluate.image_seeds=[3]",
+            r"evaluate/human/pictures was made with image_seeds = \[0, 1\], which is now \[3\]",
+        ),
     ],
 )
 def test_a_changed_recipe_is_refused_before_any_work(finished: Path, override: str, said: str) -> None:
@@ -288,12 +316,82 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     changed = _recipe(finished, "train.methods.sem_dpo.alpha=2")
     pipeline.run(changed, run, fresh=True, parts=_parts())
     again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
-    assert again == {"train/sem_dpo", "evaluate/sem_dpo"}
+    own = {f"evaluate/sem_dpo/{name}" for name in ("pictures", *changed.evaluate.metrics)}
+    assert again == {"train/sem_dpo", *own}
     pipeline.run(changed, run, only="weigh", fresh=True, parts=_parts())
     assert store.is_complete(run / "weigh")
-    assert store.is_complete(run / "evaluate/sft")
+    assert store.is_complete(run / "evaluate/sft/pictures")
     assert not store.is_complete(run / "train/dpo")
-    assert not (run / "evaluate/dpo").exists()
+    assert not store.is_complete(run / "evaluate/dpo/pictures")
+
+
+def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    metrics = {"clip": "tiny:clip", "hps": "tiny:hps"}
+    shown = ("report.fidelity=[clip]", "report.preference=[hps]", "sweep=null")
+    pipeline.run(_recipe(finished, f"evaluate.metrics={metrics}", *shown), run, parts=_parts())
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")}
+    renderer, loaded = Renderer(0.0), []
+
+    def scorer(name: str, scoring: object) -> Scorer:
+        loaded.append(name)
+        return Scorer()
+
+    watched = replace(_parts(), renderer=lambda _: renderer, scorer=scorer)
+    more = f"evaluate.metrics={metrics | {'jina': 'tiny:clip-b'}}"
+    third = "train.methods={dpo: {name: dpo}, sem_dpo: {name: sem_dpo, alpha: 4.0}, kto: {name: kto}}"
+    own = ("report.fidelity=[clip, jina]", "report.preference=[hps]", "sweep=null")
+    pipeline.run(_recipe(finished, more, *own), run, parts=watched)
+    assert (renderer.calls, set(loaded)) == (0, {"tiny:clip-b"})
+    loaded.clear()
+    recipe = _recipe(finished, more, third, *own)
+    pipeline.run(recipe, run, parts=watched)
+    assert renderer.calls == 2, "two shards of the new method"
+    assert loaded == ["tiny:clip", "tiny:hps", "tiny:clip-b"], "one judge after the other"
+    assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
+    rows = _evaluated(recipe, run)
+    assert list(rows["kto"][0].metrics) == ["clip", "hps", "jina"]
+    assert [(r.prompt_id, r.image_seed) for r in rows["kto"]] == [(r.prompt_id, r.image_seed) for r in rows["human"]]
+
+
+def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (tmp_path / "tune.txt").write_text("\n".join(["another 1", "a thing 3", *(f"tune {i}" for i in range(12))]))
+    section = (
+        f"sweep.prompts={{file: {tmp_path}/tune.txt, limit: 8}}", "sweep.alphas=[0, 2, 8]", "sweep.image_seeds=[7]",
+    )  # fmt: skip
+    recipe = _recipe(finished, *section)
+    _run_without_report(recipe, run, _parts(), last="weigh")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")}
+    page = pipeline.sweep(recipe, run, parts=_parts())
+    assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
+    tuning = store.read_rows(run / "sweep/prompts", Prompt)
+    assert len(tuning) == 8
+    assert {each.split for each in tuning} == {"tune"}
+    used = {each.prompt_id for each in store.read_rows(run / "prompts", Prompt)}
+    assert used.isdisjoint(each.prompt_id for each in tuning)
+    assert store.row_counts(run / "sweep/prompts")["used_elsewhere"] == 2
+    table = pd.read_csv(page.with_name("sweep.csv"))
+    assert table["alpha"].tolist() == [0, 2, 8]
+    assert table["chosen"].sum() == 1
+    assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
+    assert "Take α" in page.read_text()
+    assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
+    with pytest.raises(ConfigError, match="has no section 'sweep'"):
+        pipeline.sweep(_recipe(finished, "sweep=null"), run, parts=_parts())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("sweep.image_seeds=[0, 7]", r"image_seeds has \[0\], which the report shows"),
+        ("sweep.fidelity=jina", "names 'jina', which is none of evaluate.metrics"),
+        ("sweep.alphas=[1, 1]", "only once"),
+    ],
+)
+def test_a_sweep_keeps_tuning_and_reporting_apart(finished: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        _recipe(finished, override)
 
 
 def test_only_one_stage(finished: Path, tmp_path: Path) -> None:
@@ -368,8 +466,8 @@ def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.C
     assert store.seconds(finished / "run" / "label") > 0
     pipeline.run(_recipe(finished), finished / "run", parts=_parts())
     said = capsys.readouterr().err
-    assert "[1/13] prompts: 26 rows, 6 test, 20 train; was there" in said
-    assert "[13/13] report: " in said
+    assert "[1/21] prompts: 26 rows, 6 test, 20 train; was there" in said
+    assert "[19/21] report: " in said
 
 
 if __name__ == "__main__":

@@ -111,6 +111,30 @@ def drift_decomposition(prompts: ArrayLike, rewrites: ArrayLike, pictures: Array
     return Drift(_length(x - picture), _length(x - y), _length(y - picture))
 
 
+def drift_of_cosines(prompt_rewrite: ArrayLike, prompt_picture: ArrayLike, rewrite_picture: ArrayLike) -> Drift:
+    """The same lengths where only the cosines of the three vectors are known: ‖u − v‖ = √(2(1 − cos)).
+
+    Args:
+        prompt_rewrite: cos(e(x), e(y)), [n], in [-1, 1].
+        prompt_picture: cos(e(x), e_img(I(y))), [n]: the CLIP score against what the user asked.
+        rewrite_picture: cos(e(y), e_img(I(y))), [n]: the CLIP score against the rewrite.
+
+    Raises:
+        ValueError: shapes differ, or a value is no cosine.
+    """
+    named = {"prompt_rewrite": prompt_rewrite, "prompt_picture": prompt_picture, "rewrite_picture": rewrite_picture}
+    found = {name: np.asarray(values, np.float64) for name, values in named.items()}
+    shapes = [each.shape for each in found.values()]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise ValueError(f"cosines must be three [n] arrays, not of shapes {shapes}")
+    for name, values in found.items():
+        bad = np.flatnonzero(~(np.abs(values) <= 1 + UNIT))
+        if bad.size:
+            raise ValueError(f"rows {bad[:5].tolist()} of {name} are no cosines; they must lie in [-1, 1]")
+    lengths = {name: np.sqrt(2 * (1 - np.clip(values, -1, 1))) for name, values in found.items()}
+    return Drift(lengths["prompt_picture"], lengths["prompt_rewrite"], lengths["rewrite_picture"])
+
+
 def _unit(name: str, vectors: ArrayLike) -> Array:
     found = np.asarray(vectors, np.float64)
     if found.ndim != 2:

@@ -12,7 +12,7 @@ from semdpo.objective import AdditiveObjective, ObjectiveConfig
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
-    *("tokens", "distance", "truncated", "image", "drift", "average", "pictures"),
+    *("tokens", "distance", "truncated", "image", "drift", "average", "pictures", "consistency"),
 }
 
 

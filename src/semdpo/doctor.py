@@ -102,18 +102,24 @@ def resources(recipe: Recipe, folder: Path) -> list[Finding]:
     drawing = 4 * parameters(recipe.label.renderer.model)
     judges = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     jury = set(recipe.evaluate.metrics.values())
+    encoder = 4 * parameters(recipe.weigh.encoder)
     wanted = {
         "training": policy * TRAINED_BYTES,  # fine-tuning moves all weights, whatever comes after it
         "drawing and scoring": drawing + sum(4 * parameters(name) for name in judges),
-        "drawing and judging": drawing + 4 * policy + sum(4 * parameters(name) for name in jury),
+        "evaluation": encoder + max(drawing + 2 * 4 * policy, *(4 * parameters(name) for name in jury)),
     }
     most = max(wanted, key=lambda stage: wanted[stage])
     memory, what = _memory()
-    kept = 4 * policy * (2 + len(recipe.train.methods)) + 2 * 12 * policy
+    kept = 4 * policy * (2 + len(recipe.train.methods)) + 2 * 12 * policy + (evaluated(recipe) or 0) * _bytes(recipe)
     return [
         _compare("memory", wanted[most], memory, f"for {most}", f"{what} free", _less_memory(most)),
         _compare(
-            "disk", kept, _free(folder), "for models and checkpoints", "free", "give a folder on a larger disk: --out"
+            "disk",
+            kept,
+            _free(folder),
+            "for models, checkpoints and pictures",
+            "free",
+            "give a folder on a larger disk: --out",
         ),
     ]
 
@@ -130,12 +136,25 @@ def refuse_the_impossible(recipe: Recipe, folder: Path) -> None:
 
 def pictures(recipe: Recipe) -> int | None:
     """How many pictures a run draws at most; None when the number of prompts is not given."""
+    judged = evaluated(recipe)
+    if recipe.prompts.limit is None or judged is None:
+        return None
+    return recipe.prompts.limit * recipe.candidates.n + judged
+
+
+def evaluated(recipe: Recipe) -> int | None:
+    """How many pictures the evaluation draws and keeps; None when the number of prompts is not given."""
     sets = [each.limit for each in recipe.prompts.test_sets.values()] or [recipe.prompts.test_limit]
-    if recipe.prompts.limit is None or None in sets:
+    if None in sets:
         return None
     methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters)
-    judged = sum(each or 0 for each in sets) * methods * len(recipe.evaluate.image_seeds)
-    return recipe.prompts.limit * recipe.candidates.n + judged
+    return sum(each or 0 for each in sets) * methods * len(recipe.evaluate.image_seeds)
+
+
+def _bytes(recipe: Recipe) -> float:
+    """Of one kept picture: lossless WebP takes about 60% of a photograph's bytes."""
+    config = recipe.evaluate.renderer
+    return 0.6 * 3 * (config.height or 512) * (config.width or 512)
 
 
 def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:

@@ -6,15 +6,20 @@ own pictures and their judging. Judges come one after the other over all methods
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from semdpo import store
 from semdpo.config import EvaluateConfig, Recipe
 from semdpo.progress import Progress
+from semdpo.protocols import Scorer
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
 from semdpo.stage import Made, Run, Shard, TableStage, once, parts_of
+from semdpo.stages.evaluate import consistency, draw, join, judge, rewrite_all
+
+CONSISTENCY = "consistency"
+Asking = Callable[[Sequence[Picture], Scorer, str, Progress], list[Judgement]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Evaluation:
         """All pictures, method by method; then all judgements, metric by metric."""
         drawn = [self._drawing(recipe, method) for method in self.models]
         judged = [self._judging(recipe, metric, method) for metric in self.config.metrics for method in self.models]
-        return [*drawn, *judged]
+        return [*drawn, *judged, *(self._comparing(recipe, method) for method in self._compared(recipe))]
 
     def rows(self, run: Run) -> list[EvaluationRow]:
         """One row per picture of the finished evaluation, method by method.
@@ -47,12 +52,12 @@ class Evaluation:
         Raises:
             DataError: a judge's scores and the pictures do not belong together.
         """
-        from semdpo.stages.evaluate import join
-
         found: list[EvaluationRow] = []
         for method in self.models:
             judgements = {m: run.rows(f"{self.folder}/{method}/{m}", Judgement) for m in self.config.metrics}
-            found += join(run.rows(self._pictures(method), Picture), judgements, self.config.keep_images)
+            pictures, own = run.rows(self._pictures(method), Picture), f"{self.folder}/{method}/{CONSISTENCY}"
+            consistencies = run.rows(own, Judgement) if method in self._compared(run.recipe) else None
+            found += join(pictures, judgements, self.config.keep_images, consistencies)
         return found
 
     def _pictures(self, method: str) -> str:
@@ -83,8 +88,26 @@ class Evaluation:
             (self._pictures(method),),
             {f"evaluate.metrics.{metric}": scorer},
             Judgement,
-            partial(self._judge, metric, method),
+            partial(self._judge, judge, scorer, metric, method),
             line=f"{self.folder}/…/{metric}",
+        )
+
+    def _compared(self, recipe: Recipe) -> list[str]:
+        """The methods whose pictures are compared with their rewrites: all, where the encoder can see pictures."""
+        sees = recipe.weigh.encoder in self.config.metrics.values() and self.folder == "evaluate"
+        return list(self.models) if sees else []
+
+    def _comparing(self, recipe: Recipe, method: str) -> TableStage:
+        encoder = recipe.weigh.encoder
+        return TableStage(
+            f"{self.folder}/{method}/{CONSISTENCY}",
+            "comparing pictures and rewrites",
+            {"encoder": encoder, "scoring": recipe.scoring.model_dump(mode="json")},
+            (self._pictures(method),),
+            {"weigh.encoder": encoder},
+            Judgement,
+            partial(self._judge, consistency, encoder, CONSISTENCY, method),
+            line=f"{self.folder}/…/{CONSISTENCY}",
         )
 
     def _shards(self, run: Run) -> list[Sequence[Prompt]]:
@@ -92,8 +115,6 @@ class Evaluation:
         return list(parts_of(chosen, self.config.shard_size))
 
     def _draw(self, method: str, run: Run) -> list[Shard]:
-        from semdpo.stages.evaluate import draw, rewrite_all
-
         config, own = self.config, self.config.rewriters.get(method)
         model = str(run.folder / self.models[method])
         counter = once(lambda: run.parts.rewriter(model, None, config.rewrite))
@@ -114,16 +135,13 @@ class Evaluation:
 
         return [Shard(len(part) * len(config.image_seeds), partial(make, part)) for part in self._shards(run)]
 
-    def _judge(self, metric: str, method: str, run: Run) -> list[Shard]:
-        from semdpo.stages.evaluate import judge
-
-        scorer = once(lambda: run.parts.scorer(self.config.metrics[metric], run.recipe.scoring))
+    def _judge(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
+        scorer = once(lambda: run.parts.scorer(name, run.recipe.scoring))
         folder = run.folder / self._pictures(method)
 
         def make(index: int, progress: Progress) -> Made:
             pictures = store.read_file(store.shard_path(folder, index), Picture)
-            rows = judge(pictures, scorer(), metric)
-            progress(len(rows), len(rows), method)
+            rows = ask(pictures, scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 
         seeds = len(self.config.image_seeds)

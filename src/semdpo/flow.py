@@ -12,9 +12,9 @@ from semdpo import files
 from semdpo.config import Recipe
 from semdpo.evaluation import Evaluation
 from semdpo.fields import Stage
-from semdpo.objective import ObjectiveConfig
+from semdpo.objective import ObjectiveConfig, SemDPOObjective
 from semdpo.progress import Progress
-from semdpo.records import Candidate, Curve, Pair, Prompt, Score
+from semdpo.records import Candidate, Curve, Pair, PairLoss, Prompt, Score
 from semdpo.stage import AnyStage, Made, ModelStage, Run, Shard, TableStage, once, parts_of
 from semdpo.stages import candidates, label, pairs, prompts, weigh
 
@@ -27,7 +27,8 @@ def is_file(key: str) -> bool:
 def flow(recipe: Recipe) -> list[AnyStage]:
     """The stages of a recipe, in the order in which data flows; the report comes after them."""
     trainings = [training(f"train/{m}", m, own, recipe) for m, own in recipe.train.methods.items()]
-    return [*data_flow(recipe), *trainings, *evaluation(recipe).stages(recipe)]
+    losses = [_losing(m, own, recipe) for m, own in recipe.train.methods.items() if isinstance(own, SemDPOObjective)]
+    return [*data_flow(recipe), *trainings, *losses, *evaluation(recipe).stages(recipe)]
 
 
 def data_flow(recipe: Recipe) -> list[AnyStage]:
@@ -54,6 +55,15 @@ def training(name: str, method: str, objective: ObjectiveConfig, recipe: Recipe)
     """
     config = recipe.train.model_dump(mode="json", exclude={"methods"}) | {"objective": _dump(objective)}
     return ModelStage(name, "training", config, ("sft", "weigh"), {}, partial(_train, method, objective))
+
+
+def _losing(method: str, objective: SemDPOObjective, recipe: Recipe) -> TableStage:
+    beta = objective.beta or recipe.train.beta
+    shared = recipe.train.model_dump(mode="json", include={"template", "precision", "max_length"})
+    inputs = ("sft", "weigh", f"train/{method}")
+    return TableStage(
+        f"losses/{method}", "measuring", shared | {"beta": beta}, inputs, {}, PairLoss, partial(_losses, method, beta)
+    )
 
 
 def evaluation(recipe: Recipe) -> Evaluation:
@@ -173,3 +183,12 @@ def _train(method: str, objective: ObjectiveConfig, run: Run, output: Path, prog
     model, cache = str(run.folder / "sft"), run.folder / "reference"  # which all methods share
     curves = run.parts.train(run.rows("weigh", Pair), model, objective, config, output, cache, progress)
     return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
+
+
+def _losses(method: str, beta: float, run: Run) -> list[Shard]:
+    def make(progress: Progress) -> Made:
+        policy, reference = str(run.folder / "train" / method), str(run.folder / "sft")
+        weighed, cache = run.rows("weigh", Pair), run.folder / "reference"
+        return run.parts.losses(weighed, policy, reference, beta, run.recipe.train, cache, progress), {}
+
+    return [Shard(1, make)]

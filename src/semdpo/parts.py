@@ -14,7 +14,7 @@ from semdpo.errors import ModelError
 from semdpo.objective import ObjectiveConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
-from semdpo.records import Curve, Pair
+from semdpo.records import Curve, Pair, PairLoss
 from semdpo.store import folder_hash
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class Parts:
     Attributes:
         fine_tune: ``stages.sft.fine_tune``.
         train: ``stages.train.train``.
+        losses: ``stages.losses.pair_losses``.
         rewriter: from a name or folder, its template (None is the folder's own) and how it decodes.
         renderer: from its settings.
         scorer: from a name and how judges run.
@@ -44,6 +45,7 @@ class Parts:
 
     fine_tune: Callable[[Sequence[tuple[str, str]], SFTConfig, Path, Progress], list[Curve]]
     train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Path, Progress], list[Curve]]
+    losses: Callable[[Sequence[Pair], str, str, float, TrainConfig, Path, Progress], list[PairLoss]]
     rewriter: Callable[[str, str | None, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
     scorer: Callable[[str, ScoringConfig], Scorer]
@@ -61,6 +63,7 @@ def real_parts() -> Parts:
     return Parts(
         fine_tune=_fine_tune,
         train=_train,
+        losses=_losses,
         rewriter=_rewriter,
         renderer=partial(heavy.get, _renderer),
         scorer=partial(heavy.get, _scorer),
@@ -138,6 +141,20 @@ def _train(
     from semdpo.stages.train import train
 
     return train(pairs, model, objective, config, output, cache, progress)
+
+
+def _losses(
+    pairs: Sequence[Pair],
+    policy: str,
+    reference: str,
+    beta: float,
+    config: TrainConfig,
+    cache: Path,
+    progress: Progress,
+) -> list[PairLoss]:
+    from semdpo.stages.losses import pair_losses
+
+    return pair_losses(pairs, policy, reference, beta, config, cache, progress)
 
 
 def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> CountingRewriter:

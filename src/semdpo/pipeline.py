@@ -92,7 +92,7 @@ def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only
     for stage in stages[: last + 1]:
         _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
     files.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
-    lines = [list(group) for _, group in itertools.groupby(stages, key=line_of)]
+    lines = _lines(stages)
     for number, group in enumerate(lines, start=1):
         if wanted := [stage for stage in group if stage in chosen]:
             _run_line(wanted, plans, run, f"[{number}/{len(lines) + 1}]")
@@ -163,8 +163,13 @@ def _remove_stale(
             store.remove(run.folder / stage.name)
 
 
+def _lines(stages: Sequence[AnyStage]) -> list[list[AnyStage]]:
+    """Stages that people are told of as one."""
+    return [list(group) for _, group in itertools.groupby(stages, key=line_of)]
+
+
 def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, number: str) -> None:
-    """Stages that people are told of as one: they have equally many units of work."""
+    """Runs stages of one line, which have equally many units of work."""
     title, done = f"{number} {line_of(stages[0])}", True
     with bar(f"{title}: {stages[0].title}") as progress:
         for index, stage in enumerate(stages):
@@ -240,7 +245,8 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
         raise StoreError(f"the report needs {missing[0]}, which is not finished; run without --only first")
     with bar("report: plotting"):
         write_report(report_data(stages, run), report_path(run.folder))
-    say(f"report: {report_path(run.folder)}")
+    last = len(_lines(stages)) + 1
+    say(f"[{last}/{last}] report: {report_path(run.folder)}")
 
 
 def _write_sweep(run: Run) -> Path:

@@ -83,6 +83,15 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class PairLoss:
+    """ℓ = −log σ(Δ) of a training pair under a trained rewriter, before any weight, and how far its chosen drifts."""
+
+    pair_id: str
+    distance: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """One point of a training curve: the value of ``name`` at ``step`` of ``method``'s training."""
 
@@ -126,7 +135,8 @@ class EvaluationRow:
     """One picture of one method: its scores against the user's prompt.
 
     ``tokens`` counts the rewrite's tokens under the rewriter's tokenizer, ``distance`` is that of prompt and
-    rewrite, ``image`` holds WebP bytes for the few pictures that the report shows.
+    rewrite, ``image`` holds WebP bytes for the few pictures that the report shows. ``consistency`` is the cosine of the
+    picture and the *rewrite* under the encoder that measures drift, None where that encoder is none of the judges.
     """
 
     method: str
@@ -140,3 +150,4 @@ class EvaluationRow:
     truncated: bool
     metrics: dict[str, float]
     image: bytes | None
+    consistency: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from semdpo.statistics import Array, Difference, paired_difference
@@ -44,16 +45,18 @@ def choose(fidelity: pd.DataFrame, preference: pd.DataFrame, floor: Array) -> Ch
         DataError: fewer than two prompts, or a value is not finite.
     """
     names = [str(name) for name in fidelity.columns]
-    differences = {name: paired_difference(fidelity[name], floor) for name in names}
+    faithful = {name: fidelity[name].to_numpy(np.float64) for name in names}
+    liked = {name: preference[name].to_numpy(np.float64) for name in names}
+    differences = {name: paired_difference(faithful[name], floor) for name in names}
     above = {name: found.high >= 0 for name, found in differences.items()}
     allowed = [name for name in names if above[name]]
     if not allowed:
         kept, reason = names, f"the most faithful, for all {len(names)} are below the floor"
     else:
-        best = max(allowed, key=lambda name: float(preference[name].mean()))
-        kept = [n for n in allowed if n == best or paired_difference(preference[n], preference[best]).high >= 0]
+        best = max(allowed, key=lambda name: liked[name].mean())
+        kept = [n for n in allowed if n == best or paired_difference(liked[n], liked[best]).high >= 0]
         reason = (
             f"the most faithful of {len(kept)} that cannot be told from the most preferred one, "
             f"of {len(allowed)} not below the floor, of {len(names)}"
         )
-    return Choice(max(kept, key=lambda name: float(fidelity[name].mean())), above, differences, reason)
+    return Choice(max(kept, key=lambda name: faithful[name].mean()), above, differences, reason)

@@ -33,6 +33,7 @@ class Estimate:
 class Difference:
     """Mean paired difference a − b over ``prompts`` prompts, its interval, and two two-sided p-values.
 
+    ``detectable`` is the smallest true difference, either way, that so many prompts would show with a power of 80%.
     ``p_t`` is the paired t-test's, ``p_wilcoxon`` the signed-rank test's; neither is corrected for how many
     comparisons are made (see ``holm``).
     """
@@ -42,12 +43,16 @@ class Difference:
     high: float
     p_t: float
     p_wilcoxon: float
+    detectable: float
     prompts: int
 
 
 @dataclass(frozen=True, slots=True)
 class HeadToHead:
-    """Prompts on which a beat b, tied, lost; ``share`` = wins among decided prompts with its Wilson interval."""
+    """Prompts on which a beat b, tied, lost; ``share`` = wins among decided prompts with its Wilson interval.
+
+    ``p_sign`` is the two-sided sign test's p-value over the decided prompts; 1 when there are none.
+    """
 
     wins: int
     ties: int
@@ -55,6 +60,7 @@ class HeadToHead:
     share: float
     low: float
     high: float
+    p_sign: float
 
 
 def prompt_means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -184,7 +190,7 @@ def paired_difference(
     estimate = mean_interval(d, level=level, resamples=resamples, seed=seed)
     moved = d[np.abs(d) > 1e-12]
     p_wilcoxon = float(stats.wilcoxon(moved).pvalue) if moved.size else 1.0
-    return Difference(estimate.mean, estimate.low, estimate.high, _t_test(d), p_wilcoxon, d.size)
+    return Difference(estimate.mean, estimate.low, estimate.high, _t_test(d), p_wilcoxon, detectable_effect(d), d.size)
 
 
 def _t_test(d: Array) -> float:
@@ -195,17 +201,78 @@ def _t_test(d: Array) -> float:
     return float(2 * stats.t.sf(abs(mean) / error, d.size - 1))
 
 
+def detectable_effect(differences: ArrayLike, *, level: float = 0.95, power: float = 0.8) -> float:
+    """The smallest true mean difference that a paired t-test on so many prompts finds with the given power.
+
+    It tells what "no difference could be seen" leaves open.
+
+    Args:
+        differences: one per prompt, [prompts]; their spread is taken for the truth.
+        level: of the two-sided test, in (0, 1).
+        power: probability of finding it, in (0, 1).
+
+    Returns:
+        A difference > 0 in the unit of the values; 0 where all differences are equal.
+
+    Raises:
+        DataError: fewer than two prompts, or a value is not finite.
+
+    Source: ``statsmodels.stats.power.TTestPower``; Cohen 1988.
+    """
+    d = _checked(differences)
+    spread = float(d.std(ddof=1))
+    if spread <= 1e-12:
+        return 0.0
+    from statsmodels.stats.power import TTestPower  # takes a second to import
+
+    effect = TTestPower().solve_power(nobs=d.size, alpha=1 - level, power=power, alternative="two-sided")
+    return float(effect) * spread
+
+
+def crossed_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Estimate:
+    """Mean with an interval that speaks of other prompts *and* of other training seeds.
+
+    Prompts and seeds are resampled independently of each other (the pigeonhole bootstrap), since every seed is
+    evaluated on every prompt and neither the values of one prompt nor those of one seed are independent. It errs on
+    the wide side.
+
+    Args:
+        values: [prompts, seeds]; at least two of each.
+        level: confidence, in (0, 1).
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        DataError: there are fewer than two prompts or seeds, or a value is not finite.
+
+    Source: Owen 2007, "The pigeonhole bootstrap".
+    """
+    x = np.asarray(values, np.float64)
+    if x.ndim != 2 or min(x.shape) < 2:
+        raise DataError(f"values must be [prompts, seeds] with at least two of each, not of shape {x.shape}")
+    bad = np.argwhere(~np.isfinite(x))
+    if bad.size:
+        raise DataError(f"the value of prompt number {bad[0][0]}, seed number {bad[0][1]} is not finite")
+    rng = np.random.default_rng(seed)
+    prompts, seeds = x.shape
+    # How often each prompt and each seed is drawn; a resample's mean needs no more than that.
+    rows = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples) / prompts
+    columns = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
+    means = np.einsum("rp,ps,rs->r", rows, x, columns, optimize=True)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(x.mean()), float(low), float(high))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for being several: Holm's step-down method, in the order given.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(v) for v in adjusted]
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(np.asarray(p_values, np.float64), method="holm")[1]]
 
 
 def head_to_head(
@@ -236,9 +303,11 @@ def head_to_head(
     wins, losses = int((d > tolerance).sum()), int((d < -tolerance).sum())
     decided = wins + losses
     if not decided:
-        return HeadToHead(0, d.size, 0, 0.5, 0.0, 1.0)
-    interval = stats.binomtest(wins, decided).proportion_ci(confidence_level=level, method="wilson")
-    return HeadToHead(wins, d.size - decided, losses, wins / decided, float(interval.low), float(interval.high))
+        return HeadToHead(0, d.size, 0, 0.5, 0.0, 1.0, 1.0)
+    test = stats.binomtest(wins, decided)
+    interval = test.proportion_ci(confidence_level=level, method="wilson")
+    share, ties = wins / decided, d.size - decided
+    return HeadToHead(wins, ties, losses, share, float(interval.low), float(interval.high), float(test.pvalue))
 
 
 def min_max_average(means: pd.DataFrame) -> pd.Series[float]:

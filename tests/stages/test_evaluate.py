@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo.config import EvaluateConfig
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, ScoreBatch
-from semdpo.records import Prompt, content_seed
-from semdpo.stages.evaluate import evaluate, rewrite_all
+from semdpo.records import EvaluationRow, Picture, Prompt, content_seed
+from semdpo.stages.evaluate import draw, join, judge, rewrite_all
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 
@@ -24,15 +24,15 @@ class Painter:
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         self.asked += zip(prompts, seeds, strict=True)
-        colors = [content_seed(p, str(s)).to_bytes(8, "big") for p, s in zip(prompts, seeds, strict=True)]
-        return [Image.new("RGB", (8, 8), tuple(color[-3:])) for color in colors]
+        seeds = [content_seed(p, str(s)) for p, s in zip(prompts, seeds, strict=True)]
+        return [Image.fromarray(np.random.default_rng(s).integers(0, 256, (8, 8, 3), np.uint8)) for s in seeds]
 
     def too_long(self, prompts: Sequence[str]) -> np.ndarray:
         return np.array([len(prompt) > 20 for prompt in prompts], np.bool_)
 
 
 class Judge:
-    """Scores the picture's colour and the prompt's length."""
+    """Scores the picture's first pixel and the prompt's length."""
 
     def __init__(self, limit: int = 100) -> None:
         self.limit = limit
@@ -56,29 +56,24 @@ class Echo:
         return [[f"{prompt} {seed} {i}" for i in range(n)] for prompt in prompts]
 
 
-def _config(**changes: object) -> EvaluateConfig:
-    values = {
-        "metrics": {"clip": "tiny:clip", "hps": "tiny:hps"},
-        "image_seeds": [0, 5],
-        "keep_images": 2,
-        "renderer": {"model": "tiny:sd", "batch_size": 4},
-        "rewrite": {"seed": 9},
-    }
-    return EvaluateConfig.model_validate(values | changes)
-
-
 def _words(texts: Sequence[str]) -> list[int]:
     return [len(text.split()) for text in texts]
 
 
+def _drawn(
+    rewrites: Sequence[str], prompts: Sequence[Prompt] = PROMPTS, painter: Painter | None = None
+) -> list[Picture]:
+    return draw("dpo", prompts, rewrites, painter or Painter(), Encoder(), [0, 5], 4, _words)
+
+
+def _rows(rewrites: Sequence[str], keep: int = 2, **judges: Judge) -> list[EvaluationRow]:
+    pictures = _drawn(rewrites)
+    return join(pictures, {name: judge(pictures, each, name) for name, each in judges.items()}, keep)
+
+
 def test_rows_come_prompt_by_prompt_with_all_that_is_known() -> None:
-    painter, rewrites = Painter(), ["a cat, art", "a dog", "an owl that is much too long"]
-    judges = {"clip": Judge(limit=5), "hps": Judge()}
-    progress: list[tuple[int, int]] = []
-    rows = evaluate(
-        "dpo", PROMPTS, rewrites, painter, judges, Encoder(), _config(), _words,
-        lambda done, total, note="": progress.append((done, total)),
-    )  # fmt: skip
+    rewrites = ["a cat, art", "a dog", "an owl that is much too long"]
+    rows = _rows(rewrites, clip=Judge(limit=5), hps=Judge())
     assert [(row.prompt, row.image_seed) for row in rows] == [(p.prompt, s) for p in PROMPTS for s in (0, 5)]
     assert [row.rewrite for row in rows[::2]] == rewrites
     assert [row.tokens for row in rows[::2]] == [3, 2, 7]
@@ -88,45 +83,53 @@ def test_rows_come_prompt_by_prompt_with_all_that_is_known() -> None:
     drawn = Painter().render([rewrites[2]], [content_seed("image", PROMPTS[2].prompt_id, "5")])[0]
     assert rows[5].metrics == {name: drawn.getpixel((0, 0))[0] + 6 for name in ("clip", "hps")}
     assert [row.truncated for row in rows] == [False] * 4 + [True] * 2
-    assert progress == [(4, 18), (6, 18), (12, 18), (18, 18)]
+
+
+def test_progress_is_told_by_pictures() -> None:
+    told: list[tuple[int, int]] = []
+    draw(
+        "m", PROMPTS, ["x", "y", "z"], Painter(), Encoder(), [0, 5], 4, _words,
+        lambda done, total, note="": told.append((done, total)),
+    )  # fmt: skip
+    assert told == [(4, 6), (6, 6)]
 
 
 def test_a_judge_or_the_renderer_that_reads_a_part_only_flags_the_row() -> None:
-    def cut(judge: Judge, rewrite: str) -> bool:
-        [row, _] = evaluate("m", PROMPTS[:1], [rewrite], Painter(), {"clip": judge}, Encoder(), _config(), _words)
-        return row.truncated
+    def cut(limit: int, rewrite: str) -> bool:
+        return _rows([rewrite, "b", "c"], clip=Judge(limit=limit))[0].truncated
 
-    assert cut(Judge(limit=4), "a cat")
-    assert not cut(Judge(limit=5), "a cat")
-    assert cut(Judge(), "a cat with a very long tail")
+    assert cut(4, "a cat")
+    assert not cut(6, "a cat")
+    assert cut(100, "a cat with a very long tail")
 
 
-def test_pictures_are_drawn_once_and_methods_share_seeds() -> None:
-    painters = [Painter(), Painter()]
-    for painter, rewrites in zip(painters, (["x", "y", "z"], ["u", "v", "w"]), strict=True):
-        evaluate("m", PROMPTS, rewrites, painter, {"a": Judge(), "b": Judge()}, Encoder(), _config(), _words)
-    one, two = (painter.asked for painter in painters)
-    assert len(one) == 6
-    assert [seed for _, seed in one] == [seed for _, seed in two]
-    assert len({seed for _, seed in one}) == 6
+def test_pictures_are_kept_to_the_pixel_and_methods_share_seeds() -> None:
+    one, two = Painter(), Painter()
+    pictures = _drawn(["x", "y", "z"], painter=one)
+    _drawn(["u", "v", "w"], painter=two)
+    assert [seed for _, seed in one.asked] == [seed for _, seed in two.asked]
+    assert len({seed for _, seed in one.asked}) == 6
     again = Painter()
-    evaluate("m", PROMPTS[2:], ["z"], again, {}, Encoder(), _config(), _words)
-    assert again.asked == one[4:]  # whatever else is in the batch
+    _drawn(["z"], PROMPTS[2:], again)
+    assert again.asked == one.asked[4:]  # whatever else is in the batch
+    stored = Image.open(io.BytesIO(pictures[3].image))
+    np.testing.assert_array_equal(np.asarray(stored), np.asarray(Painter().render(*zip(one.asked[3]))[0]))
 
 
-def test_pictures_of_the_first_prompts_are_kept_at_the_first_seed() -> None:
-    rows = evaluate("m", PROMPTS, ["x", "y", "z"], Painter(), {"a": Judge()}, Encoder(), _config(), _words)
+def test_pictures_of_the_first_prompts_are_shown_at_the_first_seed() -> None:
+    rows = _rows(["x", "y", "z"], a=Judge())
     assert [row.image is not None for row in rows] == [True, False, True, False, False, False]
-    image = rows[0].image
-    assert image is not None
-    kept = Image.open(io.BytesIO(image))
-    assert (kept.format, kept.size) == ("WEBP", (8, 8))
+    assert rows[0].image is not None
+    shown = Image.open(io.BytesIO(rows[0].image))
+    assert (shown.format, shown.size) == ("WEBP", (8, 8))
+    assert all(row.image is None for row in _rows(["x", "y", "z"], keep=0, a=Judge()))
 
 
 def test_rewrites_must_be_as_many_as_prompts_and_may_be_empty() -> None:
-    with pytest.raises(DataError, match="m has 1 rewrites for 3 prompts"):
-        evaluate("m", PROMPTS, ["x"], Painter(), {}, Encoder(), _config(), _words)
-    assert evaluate("m", [], [], Painter(), {}, Encoder(), _config(), _words) == []
+    with pytest.raises(DataError, match="dpo has 1 rewrites for 3 prompts"):
+        _drawn(["x"])
+    assert _drawn([], []) == []
+    assert join([], {}, 3) == []
     assert rewrite_all(PROMPTS, Echo(), 9) == ["a cat 9 0", "a dog 9 0", "an owl 9 0"]
 
     class Mute(Echo):
@@ -134,4 +137,52 @@ def test_rewrites_must_be_as_many_as_prompts_and_may_be_empty() -> None:
             return [[" "] for _ in prompts]
 
     assert rewrite_all(PROMPTS, Mute(), 0) == [" "] * 3
-    assert len(evaluate("m", PROMPTS, [""] * 3, Painter(), {}, Encoder(), _config(), _words)) == 6
+    assert len(_drawn([""] * 3)) == 6
+
+
+def test_a_renderer_that_draws_too_few_is_refused() -> None:
+    class Lazy(Painter):
+        def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            return super().render(prompts, seeds)[:-1]
+
+    with pytest.raises(DataError, match="dpo: the renderer drew 3 pictures for 4 texts"):
+        _drawn(["x", "y", "z"], painter=Lazy())
+
+
+def test_a_half_written_picture_is_named() -> None:
+    pictures = _drawn(["x", "y", "z"])
+    broken = replace(pictures[2], image=pictures[2].image[: len(pictures[2].image) // 2])
+    named = f"method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 0 is damaged or half-written"
+    with pytest.raises(DataError, match=named):
+        judge([*pictures[:2], broken, *pictures[3:]], Judge(), "clip")
+
+
+def test_a_judge_that_gives_too_few_scores_or_no_numbers_is_refused_by_name() -> None:
+    class Tired(Judge):
+        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+            return super().score(images[:3], prompts[:3])
+
+    class Lost(Judge):
+        def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+            found = super().score(images, prompts)
+            found.values[[1, 4]] = np.nan
+            return found
+
+    pictures = _drawn(["x", "y", "z"])
+    after = f"'clip' gave 3 scores for 6 pictures; .* method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 5"
+    with pytest.raises(DataError, match=after):
+        judge(pictures, Tired(), "clip")
+    named = (
+        rf"2 scores that are not finite \(method 'dpo', prompt {PROMPTS[0].prompt_id}, seed 5, .*{PROMPTS[2].prompt_id}"
+    )
+    with pytest.raises(DataError, match=named):
+        judge(pictures, Lost(), "clip")
+
+
+def test_judgements_of_other_pictures_are_refused() -> None:
+    pictures = _drawn(["x", "y", "z"])
+    found = judge(pictures, Judge(), "clip")
+    with pytest.raises(DataError, match="'clip' judged 5 pictures, and there are 6"):
+        join(pictures, {"clip": found[:-1]}, 0)
+    with pytest.raises(DataError, match=f"'clip' judged prompt {PROMPTS[0].prompt_id}, seed 5, where .* seed 0 stands"):
+        join(pictures, {"clip": [found[1], found[0], *found[2:]]}, 0)

@@ -272,8 +272,8 @@ def test_neighbouring_words_share_a_mark():
 
 
 def test_an_end_off_zero_is_not_printed_as_zero():
-    assert _signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
-    assert _signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 9)) == ("+0.015", "[+0.004, +0.026]")
+    assert _signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 0.02, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
+    assert _signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 0.02, 9)) == ("+0.015", "[+0.004, +0.026]")
 
 
 @pytest.mark.parametrize(

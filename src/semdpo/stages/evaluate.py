@@ -115,13 +115,14 @@ def draw(
     return rows
 
 
-def judge(pictures: Sequence[Picture], scorer: Scorer, name: str) -> list[Judgement]:
+def judge(pictures: Sequence[Picture], scorer: Scorer, name: str, progress: Progress = silent) -> list[Judgement]:
     """One judge's scores of pictures, each against what the *user* asked for.
 
     Args:
         pictures: n.
         scorer: the judge.
         name: of the metric, for errors.
+        progress: told at the end.
 
     Returns:
         n judgements, in the pictures' order.
@@ -130,8 +131,23 @@ def judge(pictures: Sequence[Picture], scorer: Scorer, name: str) -> list[Judgem
         DataError: a picture cannot be read, the judge gave more or fewer scores than pictures, or one that is not
             finite; the rows are named.
     """
+    return _judged(pictures, [picture.prompt for picture in pictures], scorer, name, progress)
+
+
+def consistency(pictures: Sequence[Picture], scorer: Scorer, name: str, progress: Progress = silent) -> list[Judgement]:
+    """How well each picture shows the *rewrite* it was drawn from: the renderer's part of the drift (Proposition 2).
+
+    Arguments, result and errors as of ``judge``; the scorer's values are cosines.
+    """
+    return _judged(pictures, [picture.rewrite for picture in pictures], scorer, name, progress)
+
+
+def _judged(
+    pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
+) -> list[Judgement]:
     images = [_open(picture) for picture in pictures]
-    scores = scorer.score(images, [picture.prompt for picture in pictures])
+    scores = scorer.score(images, texts)
+    progress(len(pictures), len(pictures), name)
     if len(scores.values) != len(pictures) or len(scores.truncated) != len(pictures):
         first = _named(pictures[min(len(scores.values), len(pictures) - 1)])
         raise DataError(
@@ -152,7 +168,10 @@ def judge(pictures: Sequence[Picture], scorer: Scorer, name: str) -> list[Judgem
 
 
 def join(
-    pictures: Sequence[Picture], judgements: Mapping[str, Sequence[Judgement]], keep_images: int
+    pictures: Sequence[Picture],
+    judgements: Mapping[str, Sequence[Judgement]],
+    keep_images: int,
+    consistencies: Sequence[Judgement] | None = None,
 ) -> list[EvaluationRow]:
     """One row per picture, with every judge's score.
 
@@ -160,12 +179,15 @@ def join(
         pictures: of one method, prompt by prompt.
         judgements: metric to judgements of the same pictures in the same order.
         keep_images: the rows of so many prompts carry their picture, at the first image seed.
+        consistencies: of the pictures and the rewrites, where the encoder is one of the judges.
 
     Raises:
         DataError: a metric's judgements are of other pictures; the first one is named.
     """
     for name, rows in judgements.items():
         _refuse_others(pictures, rows, name)
+    if consistencies is not None:
+        _refuse_others(pictures, consistencies, "consistency")
     seed = pictures[0].image_seed if pictures else 0
     shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
     return [
@@ -181,6 +203,7 @@ def join(
             truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
             metrics={name: rows[i].score for name, rows in judgements.items()},
             image=_small(picture) if picture.prompt_id in shown and picture.image_seed == seed else None,
+            consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, picture in enumerate(pictures)
     ]

@@ -27,7 +27,7 @@ from semdpo.training.criterion import settled
 from semdpo.training.folder import renamed_at_the_end, save
 from semdpo.training.logps import prepare
 from semdpo.training.precision import autocast, resolve_precision
-from semdpo.training.reference import key_of, reference_logps
+from semdpo.training.reference import cache_file, described, reference_logps
 from semdpo.training.trainer import PreferenceTrainer, training_arguments
 
 
@@ -81,17 +81,11 @@ def train(
         packs = prepare(policy)
     if not packs:
         say(f"{type(policy).__name__} cannot share prompts between completions; training on padded batches, slower")
-    described = {
-        "model": store.folder_hash(folder),
-        "template": config.template,
-        "max_length": config.max_length,
-        "precision": precision,
-        "packs": packs,
-    }
+    setting = (folder, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
-        kept = cache / f"{key_of(described)}.parquet"
+        kept = cache_file(cache, *setting)
         examples = _examples(pairs, policy, tokenizer, config, packs, kept, progress)
-    identity = described | _identity(pairs, examples, objective, config)
+    identity = described(*setting) | _identity(pairs, examples, objective, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
         last = checkpoints.opened(work, identity)

@@ -37,6 +37,30 @@ def key_of(described: Mapping[str, Any]) -> str:
     return store.digest(store.canonical(described))[:16]
 
 
+def described(folder: Path, template: str, max_length: int, precision: str, packs: bool) -> dict[str, Any]:
+    """Whatever the reference's numbers depend on, beside the texts.
+
+    Args:
+        folder: of the model.
+        template: what it reads.
+        max_length: longest sequence.
+        precision: it computes in.
+        packs: whether ``logps.prepare`` accepted it.
+    """
+    return {
+        "model": store.folder_hash(folder),
+        "template": template,
+        "max_length": max_length,
+        "precision": precision,
+        "packs": packs,
+    }
+
+
+def cache_file(cache: Path, folder: Path, template: str, max_length: int, precision: str, packs: bool) -> Path:
+    """Where the numbers of a model are kept; arguments as in ``described``."""
+    return cache / f"{key_of(described(folder, template, max_length, precision, packs))}.parquet"
+
+
 def reference_logps(
     model: Any,
     groups: Sequence[Group],
