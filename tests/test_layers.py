@@ -14,7 +14,7 @@ ROOT = Path(semdpo.__file__).parent
 LAYERS = (
     {"errors", "records", "protocols", "progress"},
     {"fields", "objective", "config", "recipe"},
-    {"semantics", "objectives", "statistics", "paper"},
+    {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
     {"bounds"},
     {"models", "tables", "files", "store", "prompt_sets"},

@@ -316,8 +316,8 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     changed = _recipe(finished, "train.methods.sem_dpo.alpha=2")
     pipeline.run(changed, run, fresh=True, parts=_parts())
     again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
-    own = {f"evaluate/sem_dpo/{name}" for name in ("pictures", *changed.evaluate.metrics)}
-    assert again == {"train/sem_dpo", *own}
+    own = {f"evaluate/sem_dpo/{name}" for name in ("pictures", "consistency", *changed.evaluate.metrics)}
+    assert again == {"train/sem_dpo", "losses/sem_dpo", *own}
     pipeline.run(changed, run, only="weigh", fresh=True, parts=_parts())
     assert store.is_complete(run / "weigh")
     assert store.is_complete(run / "evaluate/sft/pictures")
@@ -347,7 +347,7 @@ def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path:
     recipe = _recipe(finished, more, third, *own)
     pipeline.run(recipe, run, parts=watched)
     assert renderer.calls == 2, "two shards of the new method"
-    assert loaded == ["tiny:clip", "tiny:hps", "tiny:clip-b"], "one judge after the other"
+    assert loaded == ["tiny:clip", "tiny:clip", "tiny:hps", "tiny:clip-b"], "one judge after the other"
     assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
     rows = _evaluated(recipe, run)
     assert list(rows["kto"][0].metrics) == ["clip", "hps", "jina"]
@@ -467,7 +467,7 @@ def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.C
     pipeline.run(_recipe(finished), finished / "run", parts=_parts())
     said = capsys.readouterr().err
     assert "[1/21] prompts: 26 rows, 6 test, 20 train; was there" in said
-    assert "[19/21] report: " in said
+    assert "[21/21] report: " in said
 
 
 if __name__ == "__main__":

@@ -320,6 +320,7 @@ class ReportConfig(Stage):
         preference: those that ask whether people would like it.
         subject: the method that is compared …
         baseline: … with this one first.
+        drift_threshold: τ: a rewrite this far from its prompt, or farther, has drifted.
     """
 
     title: Text = "Sem-DPO report"
@@ -327,6 +328,7 @@ class ReportConfig(Stage):
     preference: list[Name] = Field(default_factory=list)
     subject: Name = "sem_dpo"
     baseline: Name = "dpo"
+    drift_threshold: float = Field(default=0.2, ge=0, le=2)
 
 
 class SweepConfig(Stage):

@@ -42,9 +42,12 @@ class Evaluation:
 
     def stages(self, recipe: Recipe) -> list[TableStage]:
         """All pictures, method by method; then all judgements, metric by metric."""
-        drawn = [self._drawing(recipe, method) for method in self.models]
-        judged = [self._judging(recipe, metric, method) for metric in self.config.metrics for method in self.models]
-        return [*drawn, *judged, *(self._comparing(recipe, method) for method in self._compared(recipe))]
+        found = [self._drawing(recipe, method) for method in self.models]
+        for metric, scorer in self.config.metrics.items():
+            found += [self._judging(recipe, metric, method) for method in self.models]
+            if scorer == recipe.weigh.encoder:  # which is in memory now
+                found += [self._comparing(recipe, method) for method in self._compared(recipe)]
+        return found
 
     def rows(self, run: Run) -> list[EvaluationRow]:
         """One row per picture of the finished evaluation, method by method.

@@ -11,12 +11,14 @@ from semdpo import store
 from semdpo.config import Recipe
 from semdpo.flow import evaluation
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
-from semdpo.records import Curve, Pair
+from semdpo.records import Curve, Pair, PairLoss
+from semdpo.reporting.data import Published
+from semdpo.reporting.published import JUDGES
 from semdpo.reporting.sweep import Sweep, compute_sweep
 from semdpo.semantics import automatic_alpha, effective_sample_size, semantic_weight
 from semdpo.stage import AnyStage, ModelStage, Run, line_of
 from semdpo.stages.report import ReportData
-from semdpo.sweep import methods, settings, sweep_evaluation
+from semdpo.sweep import methods, settings, sweep_evaluation, sweep_flow
 
 
 def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
@@ -25,6 +27,12 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
     curves = [row for s in models for row in store.read_file(run.folder / s.name / store.CURVES, Curve)]
     weighed = run.rows("weigh", Pair)
+    versions = store.versions() | {
+        f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
+        for stage in stages
+        if not stage.name.startswith("evaluate/")
+    }
+    metrics = recipe.evaluate.metrics
     return ReportData(
         title=titles.title,
         evaluation=evaluation(recipe).rows(run),
@@ -33,7 +41,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         curves=curves,
         stages=[_spent(list(group), run) for _, group in itertools.groupby(stages, key=line_of)],
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        versions=store.versions(),
+        versions=versions,
         alpha=_alpha(recipe.train.methods.get(titles.subject), weighed),
         notes=_notes(run),
         fidelity=titles.fidelity,
@@ -41,7 +49,30 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         seen=_seen(recipe),
         subject=titles.subject,
         baseline=titles.baseline,
+        drift_threshold=titles.drift_threshold,
+        losses=_losses(run),
+        encoder_metric=next(
+            (n for n, scorer in recipe.evaluate.metrics.items() if scorer == recipe.weigh.encoder), None
+        ),
+        published=Published(
+            recipe.sft.model, {name: JUDGES[scorer] for name, scorer in metrics.items() if scorer in JUDGES}
+        ),
+        sweep=swept(run) if _has_sweep(run) else None,
     )
+
+
+def _losses(run: Run) -> list[PairLoss]:
+    subject = run.recipe.report.subject
+    weighted = isinstance(run.recipe.train.methods.get(subject), SemDPOObjective)
+    return run.rows(f"losses/{subject}", PairLoss) if weighted else []
+
+
+def _has_sweep(run: Run) -> bool:
+    """Whether a finished sweep of this recipe lies in the folder."""
+    if run.recipe.sweep is None:
+        return False
+    stages = [stage.name for stage in sweep_flow(run.recipe) if stage.name.startswith("sweep/")]
+    return all(store.is_complete(run.folder / name) for name in stages)
 
 
 def swept(run: Run) -> Sweep:

@@ -147,6 +147,27 @@ def mean_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 40
     return Estimate(mean, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
+def mean_intervals(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> list[Estimate]:
+    """Means of many columns with percentile bootstrap intervals, all from the same resamples of prompts.
+
+    Args:
+        values: [prompts, columns]; one prompt gives intervals of no width.
+        level: confidence, in (0, 1).
+        resamples: bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        DataError: there is nothing, or a value is not finite.
+    """
+    x = np.asarray(values, np.float64)
+    if x.ndim != 2 or not x.size or not np.isfinite(x).all():
+        raise DataError(f"values must be finite and [prompts, columns], not of shape {x.shape}; evaluate these again")
+    prompts = len(x)
+    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), resamples) / prompts
+    low, high = np.quantile(drawn @ x, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [Estimate(*map(float, each)) for each in zip(x.mean(axis=0), low, high, strict=True)]
+
+
 def _bca_is_defined(x: Array) -> bool:
     """BCa's bias correction needs resampled means on both sides of the mean; a handful of values may have none."""
     return x.size >= 8

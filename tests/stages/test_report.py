@@ -13,15 +13,17 @@ import pytest
 from PIL import Image
 
 from semdpo.errors import DataError, StoreError
-from semdpo.records import Curve, EvaluationRow, Pair, content_id
-from semdpo.reporting.data import compute_tables, verdict
-from semdpo.reporting.page import Word, _signed, decimals, number, runs, word_marks
+from semdpo.records import Curve, EvaluationRow, Pair, PairLoss, content_id
+from semdpo.reporting.formats import decimals, number, signed
+from semdpo.reporting.numbers import compute_tables, verdict
+from semdpo.reporting.words import Word, runs, word_marks
 from semdpo.stages.report import ReportData, write_report
 from semdpo.statistics import Difference, Estimate
 
 METHODS = ("human", "sft", "dpo", "sem_dpo")
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
 EVIL = "<script>alert('x')</script> & a \"red\" ball"
+THEORY = ("bound", "drift")
 LEVEL = {"human": 0.70, "sft": 0.60, "dpo": 0.58, "sem_dpo": 0.66}
 
 
@@ -58,6 +60,7 @@ def evaluation(prompts: int = 24, seeds: int = 2, kept: int = 5) -> list[Evaluat
                             for name in [*FIDELITY, *PREFERENCE]
                         },
                         image=picture(i) if i < kept else None,
+                        consistency=0.5,
                     )
                 )
     return rows
@@ -85,13 +88,15 @@ def data() -> ReportData:
         pairs=pairs(),
         pair_counts={"kept": 60, "ties": 4, "below_margin": 2},
         curves=curves(),
-        stages=[("prompts", 0.1, 84), ("label", 61.2, 240), ("evaluate", 41.0, 192)],
+        stages=[("prompts", 0.1, 84), ("label", 61.2, 240), ("evaluate/dpo/pictures", 41.0, 192)],
         recipe="name: trial # <b>not bold</b>\n",
         versions={"semdpo": "0.1.0", "torch": "2.13"},
         alpha=4.0,
         notes=["a remark <i>"],
         fidelity=FIDELITY,
         preference=PREFERENCE,
+        losses=[PairLoss(each.pair_id, float(each.distance or 0), 0.1 + i / 60) for i, each in enumerate(pairs())],
+        encoder_metric="clip",
     )
 
 
@@ -175,8 +180,12 @@ def test_equal_data_give_equal_bytes(data, folder, tmp_path):
 
 def test_files_beside_the_page(folder):
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    plots = {f"plots/{name}.png" for name in ("scatter", "duels", "weights", "curves", "cost")}
-    assert names == {"report.html", "results.csv", "differences.csv", "strip.png", *plots}
+    plots = {f"plots/{name}.png" for name in ("scatter", "duels", "lengths", "weights", "curves", "cost", *THEORY)}
+    shown = {"table1_length", "table2_median_length", "table3_fidelity", "table5_scores"}
+    tables = {f"tables/{name}.{kind}" for name in shown for kind in ("csv", "tex")}
+    bounds = {"tables/proposition1.csv", "tables/proposition2.csv"}
+    files = {"report.html", "results.csv", "differences.csv", "evaluation.csv", "strip.png"}
+    assert names == files | plots | {name.replace(".png", ".svg") for name in plots} | tables | bounds
     for name in [*plots, "strip.png"]:
         with Image.open(folder / name) as image:
             image.load()
@@ -189,7 +198,7 @@ def test_results_file_holds_the_means(data, folder):
     row = table.loc[("dpo", "clip_b")]
     assert row["mean"] == pytest.approx(expected)
     assert row["low"] < row["mean"] < row["high"]
-    assert len(table) == 4 * (6 + 2 + 1)
+    assert len(table) == 4 * (6 + 5 + 1)
     assert table.loc[("human", "drift"), "mean"] == 0
 
 
@@ -231,6 +240,7 @@ def test_sections_come_in_reading_order(html):
         "Meaning against preference",
         "Head to head",
         "Weights of the training pairs",
+        "What the theory bounds",
         "Training",
         "What it cost",
         "How to reproduce it",
@@ -272,8 +282,8 @@ def test_neighbouring_words_share_a_mark():
 
 
 def test_an_end_off_zero_is_not_printed_as_zero():
-    assert _signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 0.02, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
-    assert _signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 0.02, 9)) == ("+0.015", "[+0.004, +0.026]")
+    assert signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 0.02, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
+    assert signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 0.02, 9)) == ("+0.015", "[+0.004, +0.026]")
 
 
 @pytest.mark.parametrize(

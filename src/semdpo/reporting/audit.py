@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from semdpo.audit import Audit, Check
-from semdpo.reporting.plots import COLOURS, INK, histogram, style, to_svg
+from semdpo.reporting.style import COLOURS, INK, style, to_svg
+from semdpo.reporting.weight_plots import histogram
 
 SHOWN = 100  # letters of a text on a terminal
 

@@ -1,64 +1,21 @@
-"""The plots of a report: one function per figure, no global state, equal data give equal bytes."""
+"""The plots of a report, one function per figure."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from semdpo.records import Curve
-from semdpo.reporting.data import ReportData, Tables, method_label, metric_label, weights
-from semdpo.semantics import effective_sample_size
-
-# Okabe and Ito's palette: told apart under the common kinds of colour blindness.
-COLOURS = {"human": "#6b7280", "sft": "#009E73", "dpo": "#D55E00", "sem_dpo": "#0072B2"}
-SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#332288", "#999933")
-MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<", ">", "*")
-TIE, INK, FAINT = "#d9dde3", "#1f2430", "#e7eaef"
-STYLE = {
-    "svg.fonttype": "none",  # text stays text: small files, readable by screen readers
-    "text.parse_math": False,  # a method may be called "$x$"
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#9aa1ac",
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "xtick.color": "#555c68",
-    "ytick.color": "#555c68",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.09,
-}
-
-
-def colours(methods: Sequence[str]) -> dict[str, str]:
-    """One colour per method, the same in every plot."""
-    unknown = [name for name in methods if name not in COLOURS]
-    return {**COLOURS, **{name: SPARE[i % len(SPARE)] for i, name in enumerate(unknown)}}
-
-
-@contextmanager
-def style() -> Iterator[None]:
-    """The look of all figures, for the time of drawing only."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # letters outside the plot's font show as boxes
-        yield
+from semdpo.reporting.data import ReportData
+from semdpo.reporting.labels import method_label, metric_label
+from semdpo.reporting.numbers import Tables
+from semdpo.reporting.propositions import drift_table, filter_bound
+from semdpo.reporting.style import INK, MARKERS, TIE, colours, style
+from semdpo.reporting.weight_plots import bound_figure, drift_figure, trade_off, weighing
+from semdpo.statistics import Estimate
 
 
 def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:
@@ -69,10 +26,19 @@ def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:
 
 def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
     figures: dict[str, Figure] = {"scatter": scatter(data, tables)}
+    if len(tables.sets) > 1:
+        figures["landscape"] = landscape(data, tables)
     if tables.others:
         figures["duels"] = duels(data, tables)
+    figures["lengths"] = lengths(tables)
     if data.pairs:
-        figures["weights"] = histogram(weights(data), data.alpha)
+        figures["weights"] = weighing(data)
+    if (bound := filter_bound(data)) is not None:
+        figures["bound"] = bound_figure(bound)
+    if (parts := drift_table(data, tables.methods)) is not None:
+        figures["drift"] = drift_figure(parts)
+    if data.sweep is not None:
+        figures["sweep"] = trade_off(data.sweep)
     if data.curves:
         figures["curves"] = training(data.curves, tables.methods)
     if data.stages:
@@ -96,9 +62,32 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
         axes.set_xlabel(f"{metric_label(x)}: shows what was asked →")
         axes.set_ylabel(f"{metric_label(y)}: people like it →")
         axes.margins(0.1)
-        _crosses(axes, tables, x, y)
+        _crosses(axes, tables.methods, tables.means, x, y)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)))
+    return figure
+
+
+def landscape(data: ReportData, tables: Tables) -> Figure:
+    """The paper's figures 3 and 6: the same for each set of prompts, by independent judges where there are any."""
+    x, y = (
+        _first(names, data, False) or _first(names, data, True) or data.metrics[end]
+        for names, end in ((data.fidelity, 0), (data.preference, -1))
+    )
+    rows = -(-len(tables.sets) // 3)
+    figure = Figure(figsize=(10, 3.3 * rows + 0.4))
+    grid = figure.subplots(rows, 3, squeeze=False).ravel()
+    for axes, each in zip(grid, tables.sets, strict=False):
+        axes.set_title(f"{each.source} ({each.prompts} prompts)")
+        axes.set_xlabel(f"{metric_label(x)}: shows what was asked →", fontsize=9)
+        axes.set_ylabel(f"{metric_label(y)}: people like it →", fontsize=9)
+        axes.margins(0.1)
+        axes.tick_params(labelsize=8.5)
+        _crosses(axes, tables.methods, each.means, x, y)
+    for axes in grid[len(tables.sets) :]:
+        axes.set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
     return figure
 
 
@@ -106,10 +95,10 @@ def _first(names: Sequence[str], data: ReportData, seen: bool) -> str | None:
     return next((name for name in names if (name in data.seen) is seen), None)
 
 
-def _crosses(axes: Any, tables: Tables, x: str, y: str) -> None:
-    palette = colours(tables.methods)
-    for i, method in enumerate(tables.methods):
-        across, up = tables.means[method, x], tables.means[method, y]
+def _crosses(axes: Any, methods: Sequence[str], means: dict[tuple[str, str], Estimate], x: str, y: str) -> None:
+    palette = colours(methods)
+    for i, method in enumerate(methods):
+        across, up = means[method, x], means[method, y]
         axes.errorbar(
             across.mean,
             up.mean,
@@ -155,25 +144,26 @@ def duels(data: ReportData, tables: Tables) -> Figure:
     return figure
 
 
-def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
-    """How the weights of the pairs are spread, with their mean."""
-    figure = Figure(figsize=(10, 3.1))
+def lengths(tables: Tables) -> Figure:
+    """How long each method's rewrites are: half of them within the box, nine in ten within the whiskers."""
+    palette, tokens = colours(tables.methods), tables.values["tokens"]
+    figure = Figure(figsize=(10, 0.36 * len(tables.methods) + 0.9))
     axes = figure.subplots()
-    axes.hist(w, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
-    axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
-    axes.text(
-        float(w.mean()),
-        1.02,
-        f"mean {w.mean():.2f} · {effective_sample_size(w):.0f} effective of {w.size} pairs",
-        transform=axes.get_xaxis_transform(),
-        ha="left" if w.mean() < 0.25 else "right" if w.mean() > 0.75 else "center",
-        va="bottom",
-        color=INK,
+    boxes = axes.boxplot(
+        [tokens[method].to_numpy() for method in tables.methods],
+        orientation="horizontal",
+        whis=(5, 95),
+        widths=0.6,
+        patch_artist=True,
+        tick_labels=[method_label(method) for method in tables.methods],
+        medianprops={"color": INK, "linewidth": 1.6},
+        flierprops={"marker": ".", "markersize": 3, "markeredgecolor": "#9aa1ac"},
     )
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance of prompt and chosen rewrite)")
-    axes.set_ylabel("pairs")
-    axes.grid(axis="x", visible=False)
+    for box, method in zip(boxes["boxes"], tables.methods, strict=True):
+        box.set(facecolor=palette[method], alpha=0.75, edgecolor=INK)
+    axes.invert_yaxis()
+    axes.set_xlabel("tokens of the rewriter's tokenizer")
+    axes.grid(axis="y", visible=False)
     return figure
 
 
@@ -247,23 +237,3 @@ def cost(stages: Sequence[tuple[str, float, int]]) -> Figure:
     axes.margins(x=0.1)
     axes.grid(axis="y", visible=False)
     return figure
-
-
-def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element that may share a page with others: no date, ids of its own."""
-    buffer = io.StringIO()
-    with style(), mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'href="#', f'href="#{name}-', text)
-    return re.sub(r"url\(#", f"url(#{name}-", text)
-
-
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, two pixels a point, without date."""
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
-    return buffer.getvalue()

@@ -10,9 +10,11 @@ import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from semdpo.records import EvaluationRow
-from semdpo.reporting.data import ReportData, Tables, method_label
-from semdpo.reporting.page import Word, word_marks
-from semdpo.reporting.plots import INK, colours
+from semdpo.reporting.data import ReportData
+from semdpo.reporting.labels import method_label
+from semdpo.reporting.numbers import Tables
+from semdpo.reporting.style import INK, colours
+from semdpo.reporting.words import Word, word_marks
 
 PICTURE, CELL, GAP, TOP = 256, 620, 24, 60
 SIZE, LEADING = 24, 31

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy import stats
 
 from semdpo.records import EvaluationRow
-from semdpo.reporting.data import method_label, metric_label
-from semdpo.reporting.plots import COLOURS, INK, style
 from semdpo.selection import Choice, choose
 from semdpo.statistics import Difference, Estimate, mean_interval, prompt_means
 
@@ -112,52 +109,3 @@ def sweep_frame(sweep: Sweep) -> pd.DataFrame:
         row |= {"minus_floor": found.mean, "minus_floor_low": found.low, "minus_floor_high": found.high}
         rows.append(row | {"above_floor": sweep.choice.above_floor[method], "chosen": method == sweep.choice.setting})
     return pd.DataFrame(rows)
-
-
-def trade_off(sweep: Sweep) -> Figure:
-    """Figure 5: fidelity and preference over α, and one against the other."""
-    with style():
-        figure = Figure(figsize=(10, 3.6))
-        left, middle, right = figure.subplots(1, 3)
-        for axes, name, colour in ((left, sweep.fidelity, "#0072B2"), (middle, sweep.preference, "#D55E00")):
-            _over_alpha(axes, sweep, name, colour)
-        floor = sweep.means[sweep.floor, sweep.fidelity].mean
-        left.axhline(floor, color=COLOURS["human"], linewidth=1, linestyle=(0, (4, 3)))
-        left.annotate(
-            method_label(sweep.floor), (1, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-            fontsize=8.5, color=COLOURS["human"],
-        )  # fmt: skip
-        _against(right, sweep)
-    return figure
-
-
-def _over_alpha(axes: object, sweep: Sweep, name: str, colour: str) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    places = range(len(sweep.alphas))
-    means = [sweep.means[method, name] for method in sweep.alphas]
-    axes.fill_between(list(places), [e.low for e in means], [e.high for e in means], color=colour, alpha=0.15)
-    axes.plot(list(places), [e.mean for e in means], color=colour, marker="o", markersize=5)
-    at = list(sweep.alphas).index(sweep.choice.setting)
-    axes.plot([at], [means[at].mean], marker="o", markersize=11, markerfacecolor="none", color=INK)
-    axes.set_xticks(list(places), [f"{alpha:g}" for alpha in sweep.alphas.values()])
-    axes.set_xlabel("α (circled: chosen)")
-    axes.set_title(metric_label(name))
-
-
-def _against(axes: object, sweep: Sweep) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
-    x = [sweep.means[method, sweep.fidelity].mean for method in sweep.alphas]
-    y = [sweep.means[method, sweep.preference].mean for method in sweep.alphas]
-    axes.plot(x, y, color="#9aa1ac", linewidth=0.8)
-    axes.scatter(x, y, color="#009E73", zorder=3)
-    for left, up, alpha in zip(x, y, sweep.alphas.values(), strict=True):
-        axes.annotate(f"{alpha:g}", (left, up), xytext=(4, 4), textcoords="offset points", fontsize=8.5)
-    axes.set_xlabel(metric_label(sweep.fidelity))
-    axes.set_ylabel(metric_label(sweep.preference))
-    axes.margins(0.15)
-    said = "" if sweep.correlation is None else f": r = {sweep.correlation[0]:.2f}, p = {sweep.correlation[1]:.3f}"
-    axes.set_title(f"over α{said}")

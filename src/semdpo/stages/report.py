@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from semdpo.errors import StoreError
-from semdpo.reporting.data import ReportData, compute_tables, differences_frame, results_frame
-
-if TYPE_CHECKING:
-    from semdpo.reporting.sweep import Sweep
+from semdpo.reporting.data import ReportData
+from semdpo.reporting.numbers import compute_tables, differences_frame, pictures_frame, results_frame
+from semdpo.reporting.propositions import drift_table, filter_bound
+from semdpo.reporting.published import latex, paper_tables
+from semdpo.reporting.sweep import Sweep, sweep_frame
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
 
@@ -20,7 +22,7 @@ def write_report(data: ReportData, path: Path) -> None:
 
     Args:
         data: what is reported.
-        path: of the HTML file. Beside it appear ``results.csv``, ``differences.csv``, ``plots/NAME.png`` and, when
+        path: of the HTML file. Beside it appear its numbers as CSV and LaTeX, its plots as PNG and SVG, and, when
             pictures were kept, ``strip.png``. Older files of these names are replaced; the page comes last.
 
     Raises:
@@ -29,23 +31,39 @@ def write_report(data: ReportData, path: Path) -> None:
     """
     # Plotting takes a second to import; a wrong row should be told before.
     tables = compute_tables(data)
+    shown = paper_tables(data, tables)
     from semdpo.reporting.page import render_page
-    from semdpo.reporting.plots import draw_all, to_png, to_svg
+    from semdpo.reporting.plots import draw_all
     from semdpo.reporting.strip import strip
+    from semdpo.reporting.style import to_png, to_svg
 
     figures = draw_all(data, tables)
-    page = render_page(data, tables, {name: to_svg(figure, name) for name, figure in figures.items()})
+    drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
+    page = render_page(data, tables, shown, drawn)
     files = {
-        "results.csv": results_frame(data, tables).to_csv(index=False, lineterminator="\n").encode(),
-        "differences.csv": differences_frame(data, tables).to_csv(index=False, lineterminator="\n").encode(),
+        "results.csv": _csv(results_frame(data, tables)),
+        "differences.csv": _csv(differences_frame(data, tables)),
+        "evaluation.csv": _csv(pictures_frame(data)),
+        **{f"tables/{each.name}.csv": _csv(each.frame.reset_index(names=each.frame.index.names)) for each in shown},
+        **{f"tables/{each.name}.tex": latex(each).encode() for each in shown},
         **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
+        **{f"plots/{name}.svg": svg.encode() for name, svg in drawn.items()},
     }
-    pictures = strip(data, tables)
-    if pictures is not None:
+    if (bound := filter_bound(data)) is not None:
+        files["tables/proposition1.csv"] = _csv(bound.frame)
+    if (parts := drift_table(data, tables.methods)) is not None:
+        files["tables/proposition2.csv"] = _csv(parts.reset_index(names="method"))
+    if data.sweep is not None:
+        files["tables/sweep.csv"] = _csv(sweep_frame(data.sweep))
+    if (pictures := strip(data, tables)) is not None:
         files["strip.png"] = pictures
     for name, content in files.items():
         _write(path.parent / name, content)
     _write(path, page.encode())
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:
@@ -59,11 +77,11 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
         StoreError: a file cannot be written.
     """
     from semdpo.reporting.page import render_sweep
-    from semdpo.reporting.plots import to_png, to_svg
-    from semdpo.reporting.sweep import sweep_frame, trade_off
+    from semdpo.reporting.style import to_png, to_svg
+    from semdpo.reporting.weight_plots import trade_off
 
     figure = trade_off(sweep)
-    _write(path.parent / "sweep.csv", sweep_frame(sweep).to_csv(index=False, lineterminator="\n").encode())
+    _write(path.parent / "sweep.csv", _csv(sweep_frame(sweep)))
     _write(path.parent / "plots/sweep.png", to_png(figure))
     _write(path, render_sweep(sweep, to_svg(figure, "sweep")).encode())
 

@@ -1,0 +1,45 @@
+"""The names that people read, and what every method has besides the judges' scores."""
+
+from __future__ import annotations
+
+# What every method has besides the judges' scores: the distance of prompt and rewrite, the share of rewrites beyond
+# the threshold, the rewrites' length, the share of repeated three-word sequences, the number of stock phrases.
+EXTRAS = ("drift", "drifted", "tokens", "repetition", "cliches")
+ORDER = ("human", "sft", "dpo", "sem_dpo")
+METHOD_LABELS = {
+    "human": "User's prompt",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "sem_dpo": "Sem-DPO",
+    "kto": "KTO",
+    "orpo": "ORPO",
+    "beta_dpo": "β-DPO",
+    "additive": "Additive reward",
+    "promptist": "Promptist",
+    "beautiful_prompt": "BeautifulPrompt",
+}
+METRIC_LABELS = {
+    "clip": "CLIP",
+    "clip_b": "CLIP-B",
+    "blip_itm": "BLIP-ITM",
+    "jina": "Jina",
+    "hps": "HPS",
+    "pickscore": "PickScore",
+    "image_reward": "ImageReward",
+    "drift": "drift",
+    "drifted": "share drifted",
+    "tokens": "tokens",
+    "repetition": "repetition",
+    "cliches": "stock phrases",
+    "average": "average",
+}
+
+
+def method_label(name: str) -> str:
+    """The name of a method as people write it."""
+    return METHOD_LABELS.get(name, name)
+
+
+def metric_label(name: str) -> str:
+    """The name of a metric as people write it."""
+    return METRIC_LABELS.get(name, name)

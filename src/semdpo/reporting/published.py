@@ -1,0 +1,165 @@
+"""The paper's tables (arXiv 2507.20133) for a user's own run, with the paper's numbers beside them where it has any.
+
+Each is a frame whose cells are numbers, and whose rows and columns are named as people write them; ``paper: …`` columns
+hold what the paper printed for the same model, set and judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from semdpo import paper
+from semdpo.reporting.data import ReportData
+from semdpo.reporting.labels import method_label, metric_label
+from semdpo.reporting.numbers import SetTable, Tables
+
+METHODS = {
+    "human": "Human Input",
+    "sft": "SFT",
+    "beautiful_prompt": "Beautiful Prompt",
+    "promptist": "Promptist",
+    "dpo": "DPO",
+    "kto": "KTO",
+    "beta_dpo": "β -DPO",
+    "orpo": "ORPO",
+    "sem_dpo": "Sem-DPO",
+    "additive": "Additive Reward",
+}
+JUDGES = {
+    "clip-vit-large-patch14": "clip",
+    "hpsv2.1": "hpsv2.1",
+    "pickscore": "pickscore",
+    "jina-embeddings-v4": "jina_v4",
+    "blip-itm-base-coco": "blip_itm",
+}
+SCORES = ("table5", "table6", "table7", "table3")
+MEANS = ("table8", "table9")
+PAPER_SETS = {"coco", "diffusiondb", "lexica"}  # of table 1, which does not say whose rewriter's lengths it gives
+
+
+@dataclass(frozen=True, slots=True)
+class PaperTable:
+    """One table.
+
+    Attributes:
+        name: of its files.
+        title: for people, with its number in the paper.
+        frame: numbers; rows are methods (or set and method), columns are named as people write them.
+    """
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+
+
+def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
+    """Tables 1, 2, 3, 5–9 and 12, as far as the run has what they show."""
+    found = [
+        PaperTable("table1_length", "Length of the prompts in tokens (table 1)", _lengths(tables)),
+        PaperTable("table2_median_length", "Median length per set (table 2)", _medians(tables)),
+    ]
+    independent = [name for name in data.fidelity if name in data.held_out]
+    if independent:
+        chosen = [m for m in ("human", data.baseline, data.subject) if m in tables.methods] or tables.methods
+        frame = _scores(data, tables, chosen, [*_first_seen(data), *independent], average=False)
+        found.append(PaperTable("table3_fidelity", "Faithfulness by judges not used in training (table 3)", frame))
+    frame = _scores(data, tables, tables.methods, data.metrics, average=True)
+    found.append(PaperTable("table5_scores", "All scores per set (tables 5 to 9)", frame))
+    if {"additive", data.subject} <= set(tables.methods):
+        frame = _scores(data, tables, [data.subject, "additive"], data.metrics, average=False)
+        found.append(PaperTable("table12_additive", "Against the additive reward (table 12)", frame))
+    return found
+
+
+def printed(data: ReportData, source: str, method: str, metric: str) -> float | None:
+    """What the paper printed for a set, method and metric (or ``average``) with the run's model; None if nothing."""
+    if data.published is None or method not in METHODS:
+        return None
+    column = "average" if metric == "average" else data.published.columns.get(metric, "")
+    for values in _rows(data.published.model, source, METHODS[method]):
+        if column in values:
+            return float(values[column])
+    return None
+
+
+def _rows(model: str, source: str, method: str) -> Iterator[Mapping[str, Any]]:
+    known = paper.tables()
+    for name in SCORES:
+        if known[name]["model"] == model:
+            yield known[name]["scores"].get(source, {}).get(method, {})
+    for name in MEANS:
+        if known[name]["model"] == model and source == "all":
+            yield known[name]["mean_over_sets"].get(method, {})
+    additive = known["table12"]
+    if additive["model"] == model:
+        values = additive["scores"].get(source, {}).get(method)
+        yield dict(zip(additive["columns"], values, strict=True)) if values else {}
+
+
+def _first_seen(data: ReportData) -> list[str]:
+    return [name for name in data.fidelity if name in data.seen][:1]
+
+
+def _lengths(tables: Tables) -> pd.DataFrame:
+    tokens = tables.values["tokens"]
+    known = paper.tables()["table1"]["tokens"] if {each.source for each in tables.sets} == PAPER_SETS else {}
+    rows = {}
+    for method in tables.methods:
+        x = tokens[method].to_numpy()
+        theirs = known.get(METHODS.get(method, ""), {})
+        own = {"prompts": len(x), "mean": x.mean(), "sd": x.std(ddof=1) if len(x) > 1 else 0.0}
+        own |= {"median": np.median(x), "max": x.max()}
+        rows[method_label(method)] = own | {f"paper: {name}": theirs.get(name) for name in ("mean", "median")}
+    return _framed(rows)
+
+
+def _framed(rows: Mapping[Any, Mapping[str, float | None]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows).T.astype(float).dropna(axis="columns", how="all")
+    frame.index.names = ["set", "method"] if frame.index.nlevels == 2 else ["method"]
+    return frame
+
+
+def _medians(tables: Tables) -> pd.DataFrame:
+    rows: dict[str, dict[str, float | None]] = {method_label(m): {} for m in tables.methods}
+    for each in tables.sets:
+        theirs = paper.tables()["table2"]["median_tokens"].get(each.source)
+        for method in tables.methods:
+            row = rows[method_label(method)]
+            row[each.source] = float(each.tokens[method].median())
+            if theirs is not None:
+                row[f"paper: {each.source}"] = theirs.get(METHODS.get(method, ""))
+    return _framed(rows)
+
+
+def _scores(data: ReportData, tables: Tables, methods: list[str], metrics: list[str], *, average: bool) -> pd.DataFrame:
+    rows: dict[tuple[str, str], dict[str, float | None]] = {}
+    for each in [*tables.sets, *([_all(tables)] if len(tables.sets) > 1 else [])]:
+        for method in methods:
+            row: dict[str, float | None] = {}
+            for name in [*metrics, *(["average"] if average else [])]:
+                row[metric_label(name)] = each.average[method] if name == "average" else each.means[method, name].mean
+                row[f"paper: {metric_label(name)}"] = printed(data, each.source, method, name)
+            rows[each.source, method_label(method)] = row
+    return _framed(rows)
+
+
+def _all(tables: Tables) -> SetTable:
+    return SetTable("all", tables.prompts, tables.means, tables.average, tables.values["tokens"])
+
+
+def latex(table: PaperTable) -> str:
+    """The table as LaTeX with booktabs' rules; what is not known is a dash."""
+    frame = table.frame
+    styler = frame.style.format("{:.4g}", na_rep="--").format_index(escape="latex", axis=0).format_index(
+        escape="latex", axis=1
+    )  # fmt: skip
+    return str(
+        styler.to_latex(
+            hrules=True, caption=table.title, label=f"tab:{table.name}", column_format=None, multirow_align="t"
+        )
+    )

@@ -1,0 +1,193 @@
+"""The rows of a page's tables: numbers made ready for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from semdpo.length_control import LengthControlled
+from semdpo.records import Pair
+from semdpo.reporting.data import ReportData, weights
+from semdpo.reporting.formats import decimals, interval, number, p_value, signed
+from semdpo.reporting.labels import EXTRAS
+from semdpo.reporting.numbers import SetTable, Tables, verdict
+from semdpo.reporting.propositions import drift_table, filter_bound
+from semdpo.reporting.published import printed
+from semdpo.reporting.words import word_marks
+from semdpo.semantics import effective_sample_size
+
+LISTED_PAIRS = 5
+
+
+def tiles(data: ReportData, tables: Tables) -> list[dict[str, str]]:
+    """Every independent judge and the drift, subject − baseline: what the first screen says in words."""
+    if not tables.baseline:
+        return []
+    tiles = []
+    for name in [*(data.held_out or data.metrics), "drift"]:
+        d = tables.differences[tables.baseline, name]
+        value, interval = signed(d)
+        tiles.append(
+            {
+                "name": name,
+                "question": _question(data, name),
+                "value": value,
+                "interval": interval,
+                "verdict": verdict(d),
+            }
+        )
+    return tiles
+
+
+def _question(data: ReportData, name: str) -> str:
+    if name == "drift":
+        return "how far the words moved"
+    return "shows what was asked" if name in data.fidelity else "people would like it"
+
+
+def mean_rows(tables: Tables, columns: Sequence[str]) -> list[dict[str, object]]:
+    """A row for each method; of the columns, mean and interval."""
+    widths = {name: [e.high - e.low for m in tables.methods for e in [tables.means[m, name]]] for name in columns}
+    places = {name: decimals(max(widths[name]) / 2) for name in columns}
+    return [
+        {
+            "method": method,
+            "cells": [interval(tables.means[method, name], places[name]) for name in columns],
+            "average": number(tables.average[method], 2),
+        }
+        for method in tables.methods
+    ]
+
+
+def difference_table(data: ReportData, tables: Tables, other: str) -> dict[str, object]:
+    """The subject minus another method, a row for each column."""
+    rows = []
+    for name in [*data.metrics, *EXTRAS]:
+        d, duel = tables.differences[other, name], tables.duels.get((other, name))
+        value, interval = signed(d)
+        rows.append(
+            {
+                "name": name,
+                "value": value,
+                "interval": interval,
+                "seen": number(d.detectable, decimals((d.high - d.low) / 2)),
+                "p_t": p_value(d.p_t),
+                "p_holm": p_value(tables.corrected[other, name]) if duel else "",
+                "duel": f"{duel.wins} / {duel.ties} / {duel.losses}" if duel else "",
+                "equal": _share(tables.equal_length.get((other, name))) if duel else "",
+                "verdict": verdict(d),
+            }
+        )
+    return {"other": other, "rows": rows}
+
+
+def _share(found: LengthControlled | None) -> str:
+    return f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "cannot be told"
+
+
+def set_tables(data: ReportData, tables: Tables) -> list[dict[str, object]]:
+    """A table for each set of prompts, where there are several or the paper has numbers of one."""
+    if len(tables.sets) == 1 and not beside(data, tables):
+        return []
+    return [_set_table(data, tables, each) for each in tables.sets]
+
+
+def beside(data: ReportData, tables: Tables) -> bool:
+    """Whether the paper printed anything for this model and these sets."""
+    cells = ((each.source, method, name) for each in tables.sets for method in tables.methods for name in data.metrics)
+    return any(printed(data, *cell) is not None for cell in cells)
+
+
+def _set_table(data: ReportData, tables: Tables, found: SetTable) -> dict[str, object]:
+    """A set's scores; the paper's stand below the run's where it printed any."""
+    columns = [*data.metrics, "drift"]
+    places = {
+        n: decimals(max(found.means[m, n].high - found.means[m, n].low for m in tables.methods) / 2) for n in columns
+    }
+    rows = []
+    for method in tables.methods:
+        cells = []
+        for name in columns:
+            theirs = printed(data, found.source, method, name)
+            value, within = interval(found.means[method, name], places[name])
+            cells.append((value, within, "" if theirs is None else f"paper {theirs:g}"))
+        average = printed(data, found.source, method, "average")
+        said = "" if average is None else f"paper {average:g}"
+        rows.append({"method": method, "cells": cells, "average": (number(found.average[method], 2), said)})
+    return {"source": found.source, "prompts": found.prompts, "rows": rows}
+
+
+def bound(data: ReportData) -> dict[str, object] | None:
+    """What the page says of Proposition 1."""
+    found = filter_bound(data)
+    if found is None:
+        return None
+    violated = found.frame[found.frame["measured"] > found.frame["paper"] + 1e-9]
+    return {
+        "max_loss": f"{found.max_loss:.3g}",
+        "alpha": f"{found.alpha:g}",
+        "limit": f"{math.log(2) / found.alpha:.2f}" if found.alpha > 0 else None,
+        "tightest": f"{(found.frame['measured'] / found.frame['ours']).max():.0%}",
+        "violated": [f"{tau:g}" for tau in violated["tau"]],
+    }
+
+
+def drift_rows(data: ReportData, tables: Tables) -> list[dict[str, object]]:
+    """Proposition 2's lengths, a row for each method."""
+    table = drift_table(data, tables.methods)
+    if table is None:
+        return []
+    columns = ("total", "prompt_level", "generator_level", "generator_95", "slack")
+    return [
+        {"method": method, "cells": [number(float(row[name]), 3) for name in columns]}
+        for method, row in table.iterrows()
+    ]
+
+
+def written(data: ReportData) -> tuple[int, int]:
+    """Rewrites of the evaluation, and their tokens."""
+    lengths = {(row.method, row.prompt_id): row.tokens for row in data.evaluation if row.method != "human"}
+    return len(lengths), sum(lengths.values())
+
+
+def weighing(data: ReportData) -> dict[str, object] | None:
+    """What the page says of the pairs' weights, with the least and most weighty of them."""
+    if not data.pairs:
+        return None
+    w = weights(data)
+    order = sorted(range(len(w)), key=lambda i: (w[i], data.pairs[i].pair_id))
+    few = min(LISTED_PAIRS, len(order) // 2 or 1)
+    return {
+        "mean": f"{w.mean():.2f}",
+        "effective": f"{effective_sample_size(w):.0f}",
+        "pairs": len(w),
+        "alpha": f"{data.alpha:g}",
+        "lists": [
+            ("The most silenced pairs", [_pair(data.pairs[i], w[i]) for i in order[:few]]),
+            ("The most fully kept pairs", [_pair(data.pairs[i], w[i]) for i in order[::-1][:few]]),
+        ],
+        "truncated": sum(bool(pair.truncated) for pair in data.pairs),
+    }
+
+
+def _pair(pair: Pair, weight: float) -> dict[str, object]:
+    return {
+        "weight": f"{weight:.2f}",
+        "distance": number(float(pair.distance or 0.0), 2),
+        "prompt": pair.prompt,
+        "words": word_marks(pair.prompt, pair.chosen),
+    }
+
+
+def truncated(data: ReportData, tables: Tables) -> list[tuple[str, int, int]]:
+    """(method, pictures whose text was longer than a model reads, pictures)."""
+    counts = {method: [0, 0] for method in tables.methods}
+    for row in data.evaluation:
+        counts[row.method][0] += row.truncated
+        counts[row.method][1] += 1
+    return [(method, cut, total) for method, (cut, total) in counts.items()]
+
+
+def pictures(stages: Sequence[tuple[str, float, int]]) -> int:
+    """How many were drawn: labelling and the evaluation's own stages have a row for each."""
+    return sum(rows for name, _, rows in stages if name == "label" or name.endswith("/pictures"))
