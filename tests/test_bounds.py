@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from semdpo.bounds import (
     drift_decomposition,
+    drift_of_cosines,
     filter_deviation,
     paper_bound_applies,
     paper_filter_bound,
@@ -104,3 +105,18 @@ def test_bounds_of_values_out_of_range_are_refused(values: tuple[float, float, f
 def test_a_deviation_of_bad_data_is_refused(losses: list[float], distances: list[float]) -> None:
     with pytest.raises(ValueError, match=r"n ≥ 1|losses must be finite|\[0, 2\]"):
         filter_deviation(losses, distances, 4.0, 0.5)
+
+
+@given(_vectors(3))
+def test_cosines_give_the_same_lengths_as_vectors(vectors: np.ndarray) -> None:
+    x, y, picture = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    cosines = ((x * y).sum(1), (x * picture).sum(1), (y * picture).sum(1))
+    for ours, theirs in zip(drift_of_cosines(*cosines), drift_decomposition(x, y, picture), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_what_is_no_cosine_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rows \[1\] of prompt_picture are no cosines"):
+        drift_of_cosines([1.0, 0.5], [0.0, 1.5], [0.1, 0.1])
+    with pytest.raises(ValueError, match="not of shapes"):
+        drift_of_cosines([1.0], [0.0, 0.5], [0.1, 0.1])

@@ -9,9 +9,13 @@ from scipy import stats
 
 from semdpo.errors import DataError
 from semdpo.statistics import (
+    Estimate,
+    crossed_interval,
+    detectable_effect,
     head_to_head,
     holm,
     mean_interval,
+    mean_intervals,
     min_max_average,
     paired_difference,
     prompt_means,
@@ -210,3 +214,57 @@ def test_min_max_average_names_the_missing_mean():
         min_max_average(pd.DataFrame({"clip": [0.1, math.nan]}, index=["a", "b"]))
     with pytest.raises(DataError, match="at least one"):
         min_max_average(pd.DataFrame())
+
+
+def test_the_sign_test_is_the_binomial_one():
+    found = head_to_head([1, 1, 1, 1, 1, 0, 0, 5], [0, 0, 0, 0, 0, 1, 0, 5])
+    assert (found.wins, found.ties, found.losses) == (5, 2, 1)
+    assert found.p_sign == pytest.approx(2 * sum(math.comb(6, k) for k in (5, 6)) / 2**6)
+
+
+def test_a_detectable_effect_is_found_four_times_in_five():
+    """The claim itself, by simulation: shift noise by what it says, and count the t-tests that see it."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 2.0, (3000, 60))
+    effect = detectable_effect(noise[0] / noise[0].std(ddof=1) * 2.0)
+    found = stats.ttest_1samp(noise + effect, 0.0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+    assert detectable_effect([1.0, 1.0, 1.0]) == 0
+    assert paired_difference(noise[0], noise[1]).detectable == detectable_effect(noise[0] - noise[1])
+
+
+def test_a_crossed_interval_is_wider_than_one_that_forgets_the_seeds():
+    """Seeds that differ by more than prompts do: only resampling both tells how little three seeds know."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(0, 1, (200, 1)) * 0.1 + rng.normal(0, 1, (1, 3))
+    crossed, prompts = crossed_interval(values), mean_interval(values.mean(axis=1))
+    assert crossed.mean == pytest.approx(values.mean())
+    assert crossed.low < prompts.low < prompts.high < crossed.high
+    assert crossed.high - crossed.low > 5 * (prompts.high - prompts.low)
+    assert crossed_interval(values) == crossed
+    with pytest.raises(DataError, match="at least two of each"):
+        crossed_interval(values[:, :1])
+    values[3, 2] = math.nan
+    with pytest.raises(DataError, match="prompt number 3, seed number 2"):
+        crossed_interval(values)
+
+
+def test_a_crossed_interval_covers_the_truth():
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        values = rng.normal(0, 1, (30, 1)) + rng.normal(0, 1, (1, 30)) + rng.normal(0, 1, (30, 30))
+        found = crossed_interval(values, resamples=400)
+        covered += found.low <= 0 <= found.high
+    assert covered / 200 >= 0.9
+
+
+def test_intervals_of_many_columns_are_those_of_each():
+    x = np.random.default_rng(3).normal(2, 1, (80, 3))
+    for i, found in enumerate(mean_intervals(x)):
+        alone = mean_interval(x[:, i])
+        assert found.mean == pytest.approx(alone.mean)
+        assert (found.low, found.high) == pytest.approx((alone.low, alone.high), abs=0.03)
+    assert mean_intervals([[1.0, 2.0]])[1] == Estimate(2.0, 2.0, 2.0)
+    with pytest.raises(DataError, match="evaluate these again"):
+        mean_intervals([[math.nan]])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from semdpo.errors import SemdpoError, StoreError
+from semdpo.errors import ConfigError, SemdpoError, StoreError
 from semdpo.progress import quiet_libraries, say, share_the_processor
 
 app = typer.Typer(
@@ -195,11 +195,29 @@ def sweep(
 
 
 @app.command()
-def report(folder: RunFolder) -> None:
-    """Write the report of a finished run again."""
-    from semdpo import pipeline
+def report(
+    what: Annotated[Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, jsonl, parquet.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
+    fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
+    preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,
+    seen: Annotated[list[str] | None, typer.Option(help="Metrics whose judges took part in training.")] = None,
+    subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = "sem_dpo",
+    baseline: Annotated[str, typer.Option(help="... with this one first.")] = "dpo",
+    title: Annotated[str, typer.Option(help="Of a table's report.")] = "Comparison of prompt rewriters",
+) -> None:
+    """Write the report of a finished run again, or of a table that some other program made."""
+    if what.is_dir():
+        from semdpo import pipeline
 
-    pipeline.run(pipeline.recipe_of(folder), folder, only="report")
+        pipeline.run(pipeline.recipe_of(what), what, only="report")
+        return
+    if out is None or not (fidelity or preference):
+        raise ConfigError(
+            "the report of a table needs --out FOLDER and its metrics: --fidelity NAME, --preference NAME"
+        )
+    from semdpo.commands.report import report_file
+
+    report_file(str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title)
 
 
 @world.command("build")

@@ -99,12 +99,10 @@ def _against(axes: Any, sweep: Sweep) -> None:
     axes.set_xlabel(metric_label(sweep.fidelity))
     axes.set_ylabel(metric_label(sweep.preference))
     axes.margins(0.15)
-    said = (
-        ""
-        if sweep.correlation is None
-        else f": r = {number(sweep.correlation[0], 2)}, p = {p_value(sweep.correlation[1])}"
-    )
-    axes.set_title(f"over α{said}")
+    axes.set_title("one against the other")
+    if sweep.correlation is not None:
+        r, p = sweep.correlation
+        axes.set_title(f"r = {number(r, 2)}, p = {p_value(p)}")
 
 
 def bound_figure(bound: FilterBound) -> Figure:

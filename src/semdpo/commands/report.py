@@ -1,0 +1,117 @@
+"""``semdpo report FILE``: the page from a table of judged pictures that some other program made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from semdpo import tables
+from semdpo.errors import ConfigError, DataError, did_you_mean
+from semdpo.progress import bar, say
+from semdpo.records import EvaluationRow, content_id
+from semdpo.stages.report import ReportData, write_report
+
+NEEDED = ("method", "prompt", "rewrite", "tokens", "distance")
+
+
+def report_file(
+    file: str,
+    out: Path,
+    fidelity: Sequence[str],
+    preference: Sequence[str],
+    seen: Sequence[str],
+    subject: str,
+    baseline: str,
+    title: str,
+) -> Path:
+    """Writes a report of a file's rows.
+
+    Args:
+        file: jsonl, csv or parquet, one row per picture: method, prompt, rewrite, tokens, distance and a column for
+            each metric; image_seed (0 when absent), source (the file's name when absent). A run's own
+            ``report/evaluation.csv`` is such a file.
+        out: the report's folder.
+        fidelity: metrics that ask whether the picture shows what was asked.
+        preference: metrics that ask whether people would like it.
+        seen: those of them whose judges took part in training.
+        subject: the method that is compared …
+        baseline: … with this one first.
+        title: of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        ConfigError: a judge or method is named that the file or the options do not have.
+        DataError: a column is missing, a prompt empty, a number absent or not finite, or methods cannot be paired; the
+            rows are named. Nothing is written then.
+    """
+    if unknown := set(seen) - {*fidelity, *preference}:
+        name = min(unknown)
+        raise ConfigError(
+            f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
+        )
+    rows = _rows(tables.read_table(file), [*fidelity, *preference])
+    methods = {row.method for row in rows}
+    for option, name in (("--subject", subject), ("--baseline", baseline)):
+        if name not in methods:
+            raise ConfigError(f"{file} has no method '{name}'{did_you_mean(name, methods)}; give {option}")
+    data = ReportData(
+        title=title,
+        evaluation=rows,
+        pairs=[],
+        pair_counts={},
+        curves=[],
+        stages=[],
+        recipe="",
+        versions={},
+        alpha=0.0,
+        notes=[f"From {Path(file).name}, {len(rows)} rows."],
+        fidelity=list(fidelity),
+        preference=list(preference),
+        seen=dict.fromkeys(seen, "it took part in training"),
+        subject=subject,
+        baseline=baseline,
+    )
+    page = out / "index.html"
+    with bar("report: plotting"):
+        write_report(data, page)
+    say(f"report: {page}")
+    return page
+
+
+def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
+    for name in (*NEEDED, *metrics):
+        table.column(name, f"; a row needs {', '.join(NEEDED)} and its metrics")
+    prompts, methods = table.texts("prompt"), table.texts("method")
+    count = len(prompts)
+    rewrites = ["" if each is None else str(each) for each in table.column("rewrite")]
+    numbers = {name: _numbers(table, name) for name in ("tokens", "distance", *metrics)}
+    seeds = _numbers(table, "image_seed") if "image_seed" in table.columns else [0.0] * count
+    sources = table.texts("source") if "source" in table.columns else [Path(table.file).stem] * count
+    return [
+        EvaluationRow(
+            method=methods[i],
+            prompt_id=content_id(prompts[i]),
+            prompt=prompts[i],
+            source=sources[i],
+            image_seed=int(seeds[i]),
+            rewrite=rewrites[i],
+            tokens=int(numbers["tokens"][i]),
+            distance=numbers["distance"][i],
+            truncated=str(table.columns["truncated"][i]).lower() == "true" if "truncated" in table.columns else False,
+            metrics={name: numbers[name][i] for name in metrics},
+            image=None,
+        )
+        for i in range(count)
+    ]
+
+
+def _numbers(table: tables.Table, name: str) -> list[float]:
+    values = table.numbers(name)
+    lost = [row for row, value in zip(table.rows, values, strict=True) if value is None]
+    if lost:
+        raise DataError(
+            f"{table.file}: '{name}' is missing in {len(lost)} rows ({', '.join(lost[:3])}); fill it or remove the rows"
+        )
+    return [float(value) for value in values if value is not None]

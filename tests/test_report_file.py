@@ -1,0 +1,64 @@
+"""A report of somebody's own table: what is wrong is named by row, and nothing is written then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from semdpo.commands.report import report_file
+from semdpo.errors import ConfigError, DataError
+
+
+def _table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "method": method, "prompt": f"a cat {i}", "rewrite": f"a cat {i}, {method}", "tokens": 4 + i,
+            "distance": 0.1 * i, "clip": 0.2 + i / 100, "hps": 0.3 - i / 100,
+        }
+        for method in ("dpo", "sem_dpo")
+        for i in range(6)
+    )  # fmt: skip
+
+
+def _report(table: pd.DataFrame, folder: Path, **options: object) -> Path:
+    table.to_csv(folder / "rows.csv", index=False)
+    settings = {"fidelity": ["clip"], "preference": ["hps"], "seen": [], "subject": "sem_dpo", "baseline": "dpo"}
+    return report_file(str(folder / "rows.csv"), folder / "out", title="mine", **(settings | options))
+
+
+def test_a_table_becomes_a_page(tmp_path: Path) -> None:
+    page = _report(_table(), tmp_path, seen=["clip"])
+    text = page.read_text("utf-8")
+    assert "CLIP is no independent judge: it took part in training" in text
+    again = pd.read_csv(page.with_name("evaluation.csv"))
+    assert again["clip"].tolist() == pytest.approx(_table()["clip"].tolist())
+    # what a report wrote can be reported again
+    report_file(str(page.with_name("evaluation.csv")), tmp_path / "two", ["clip"], ["hps"], [], "dpo", "sem_dpo", "t")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns="tokens"), "has no column 'tokens'"),
+        (lambda t: t.rename(columns={"clip": "clpi"}), "has no column 'clip'.*did you mean 'clpi'"),
+        (lambda t: t.assign(prompt=["", *t["prompt"][1:]]), "line 2: 'prompt' is empty"),
+        (lambda t: t.assign(clip=[*t["clip"][:-1], float("inf")]), "line 13: 'clip' is inf"),
+        (lambda t: t.assign(clip=[None, *t["clip"][1:]]), r"'clip' is missing in 1 rows \(line 2\)"),
+        (lambda t: t.assign(hps=["good", *t["hps"][1:]]), "line 2: 'hps' must be a number, not 'good'"),
+        (lambda t: t.iloc[:-1], "'dpo' and 'sem_dpo' cannot be paired: 1 pictures belong to one of them only"),
+        (lambda t: pd.concat([t, t.tail(1)]), "seed 0 was evaluated twice"),
+    ],
+)
+def test_bad_rows_are_named_and_nothing_is_written(change, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        _report(change(_table()), tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_the_table_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no method 'sem-dpo'.*did you mean 'sem_dpo'.*--subject"):
+        _report(_table(), tmp_path, subject="sem-dpo")
+    with pytest.raises(ConfigError, match=r"--seen names 'hpss'.*did you mean 'hps'"):
+        _report(_table(), tmp_path, seen=["hpss"])

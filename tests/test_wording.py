@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from semdpo.wording import CLICHES, cliches, repetition
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("a red ball on the grass", 0.0),
+        ("", 0.0),
+        ("red ball", 0.0),
+        ("a red ball, a red ball", 1 / 4),  # a-red-ball twice among four
+        ("no no no no no", 2 / 3),
+        ("A RED ball. a red-ball", 1 / 4),  # case and marks do not count
+    ],
+)
+def test_repetition(text: str, share: float) -> None:
+    assert repetition(text) == pytest.approx(share)
+
+
+def test_cliches_are_those_that_the_user_did_not_write() -> None:
+    assert cliches("a cat", "a cat, Highly Detailed, 8K, trending on ArtStation") == [
+        "highly detailed",
+        "8k",
+        "trending on artstation",
+    ]
+    assert cliches("a cat, 8k", "a cat, 8k, 8k, masterpiece") == ["masterpiece"]
+    assert cliches("a cat", "a smoothie on a canvas") == [], "whole words only"
+    assert cliches("a cat", "") == []
+
+
+def test_the_list_is_in_order_without_doubles() -> None:
+    assert list(CLICHES) == sorted(set(CLICHES))
