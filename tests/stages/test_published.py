@@ -47,7 +47,8 @@ def _rows(methods: tuple[str, ...], sets: tuple[str, ...]) -> list[EvaluationRow
 def _data(model: str, methods: tuple[str, ...] = ("human", "sft", "dpo", "sem_dpo"), sets=SETS) -> ReportData:
     return ReportData(
         title="t", evaluation=_rows(methods, sets), pairs=[], pair_counts={}, curves=[], stages=[], recipe="",
-        versions={}, alpha=4.0, notes=[], fidelity=["clip", "blip_itm"], preference=["hps"], seen={"clip": "it measured drift"},
+        versions={}, alpha=4.0, notes=[], fidelity=["clip", "blip_itm"], preference=["hps"],
+        seen={"clip": "it measured drift"},
         published=Published(model, {"clip": "clip", "blip_itm": "blip_itm", "hps": "hpsv2.1"}),
     )  # fmt: skip
 
