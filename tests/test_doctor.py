@@ -87,7 +87,7 @@ def test_parameters_are_counted_in_the_files(tmp_path: Path) -> None:
 def test_a_run_that_cannot_fit_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("tiny")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6, total=2e6))
-    with pytest.raises(StoreError, match=r"memory: about 0\.077 GB for drawing and judging, 0\.001 GB"):
+    with pytest.raises(StoreError, match=r"memory: about 0\.032 GB for evaluation, 0\.001 GB"):
         pipeline.run(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(StoreError, match="or use a machine with more memory"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from semdpo.tables import DATA
 from semdpo.world import data, grammar
 
 
@@ -88,16 +89,18 @@ def test_rewrites_add_styles_and_some_drift() -> None:
 
 def test_shipped_prompts_do_not_overlap_and_stay_clear_of_held_out_combinations(tmp_path: Path) -> None:
     data.write(tmp_path)
+    words_of = grammar.THING_WORDS
+    forbidden = [f"{color} {word}" for thing, color in grammar.HELD_OUT for word in words_of.get(thing, (thing,))]
     seen: set[str] = set()
     for file in sorted(tmp_path.iterdir()):
+        assert file.read_bytes() == (DATA / file.name).read_bytes(), f"{file.name} is not what is shipped"
         prompts = [json.loads(line)["prompt"] for line in file.read_text().splitlines()]
         assert len(prompts) == len(set(prompts))
         assert not seen & set(prompts), f"{file.name} shares prompts with another file"
         seen |= set(prompts)
-    assert len(seen) == 6000
-    for thing, color in grammar.HELD_OUT:
-        words = grammar.THING_WORDS.get(thing, (thing,))
-        assert not any(f"{color} {word}" in text for text in seen for word in words)
+        unseen = [prompt for prompt in prompts if any(words in prompt for words in forbidden)]
+        assert len(unseen) == (len(prompts) if file.name == "unseen.jsonl" else 0)
+    assert len(seen) == 6600
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])
