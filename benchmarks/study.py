@@ -17,12 +17,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from semdpo.progress import quiet_libraries, say, share_the_processor
+
+share_the_processor()  # before torch is imported
+
 import pandas as pd
 
 from semdpo import pipeline
 from semdpo.flow import evaluation
 from semdpo.parts import real_parts
-from semdpo.progress import quiet_libraries, say, share_the_processor
 from semdpo.recipe import load_recipe
 from semdpo.records import EvaluationRow
 from semdpo.selection import choose
@@ -136,7 +139,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     arguments = parser.parse_args()
     quiet_libraries()
-    share_the_processor()
     begun = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
     picked = tune(arguments.out)

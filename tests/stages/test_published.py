@@ -118,7 +118,7 @@ def test_the_page_shows_both(tmp_path: Path) -> None:
     write_report(_data("gpt2"), tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text("utf-8")
     assert "<small>paper 0.2639</small>" in page
-    results = pd.read_csv(tmp_path / "results.csv")
+    results = pd.read_csv(tmp_path / "tables/results.csv")
     assert set(results["source"]) == {"all", *SETS}
     assert (tmp_path / "plots/landscape.svg").is_file()
 

@@ -182,10 +182,16 @@ def test_files_beside_the_page(folder):
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     plots = {f"plots/{name}.png" for name in ("scatter", "duels", "lengths", "weights", "curves", "cost", *THEORY)}
     shown = {"table1_length", "table2_median_length", "table3_fidelity", "table5_scores"}
+    shown |= {"results", "differences", "proposition1", "proposition2"}
     tables = {f"tables/{name}.{kind}" for name in shown for kind in ("csv", "tex")}
-    bounds = {"tables/proposition1.csv", "tables/proposition2.csv"}
-    files = {"report.html", "results.csv", "differences.csv", "evaluation.csv", "strip.png"}
-    assert names == files | plots | {name.replace(".png", ".svg") for name in plots} | tables | bounds
+    files = {"report.html", "evaluation.csv", "strip.png"}
+    assert names == files | plots | {name.replace(".png", ".svg") for name in plots} | tables
+    for name in shown:
+        text = (folder / f"tables/{name}.tex").read_text()
+        assert text.count(r"\bottomrule") >= 1, name
+        assert r"clip\_b" in text or "clip_b" not in text, f"{name} is not escaped"
+    assert r"\begin{longtable}" in (folder / "tables/results.tex").read_text()
+    assert r"\begin{longtable}" not in (folder / "tables/table5_scores.tex").read_text()
     for name in [*plots, "strip.png"]:
         with Image.open(folder / name) as image:
             image.load()
@@ -193,7 +199,7 @@ def test_files_beside_the_page(folder):
 
 
 def test_results_file_holds_the_means(data, folder):
-    table = pd.read_csv(folder / "results.csv").set_index(["method", "metric"])
+    table = pd.read_csv(folder / "tables/results.csv").set_index(["method", "metric"])
     expected = np.mean([r.metrics["clip_b"] for r in data.evaluation if r.method == "dpo"])
     row = table.loc[("dpo", "clip_b")]
     assert row["mean"] == pytest.approx(expected)
@@ -203,7 +209,7 @@ def test_results_file_holds_the_means(data, folder):
 
 
 def test_differences_file_and_page_agree(data, folder, html):
-    table = pd.read_csv(folder / "differences.csv").set_index(["minus", "metric"])
+    table = pd.read_csv(folder / "tables/differences.csv").set_index(["minus", "metric"])
     row = table.loc[("dpo", "clip_b")]
     assert row["method"] == "sem_dpo"
     assert row["difference"] == pytest.approx(0.08, abs=0.02)

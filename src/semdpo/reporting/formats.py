@@ -22,6 +22,13 @@ def number(value: float, places: int, *, sign: bool = False) -> str:
     return text.replace("-", "−")
 
 
+def duration(seconds: float) -> str:
+    """A time in the unit that people would say it in."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
 def p_value(p: float) -> str:
     """A p-value as journals print it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -203,7 +203,7 @@ def _corrected(
 
 
 def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """``results.csv``: one row per set, method and column; ``all`` is every set; the average has no interval."""
+    """``tables/results.csv``: one row per set, method and column; ``all`` is every set; the average has no interval."""
     rows: list[dict[str, object]] = []
     everything = ("all", tables.prompts, tables.means, tables.average)
     several = [(each.source, each.prompts, each.means, each.average) for each in tables.sets]
@@ -218,7 +218,7 @@ def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
 
 
 def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """``differences.csv``: subject − other for each column; ``p_holm`` corrects the t-test over the metrics."""
+    """``tables/differences.csv``: subject − other for each column; ``p_holm`` corrects the t-test over the metrics."""
     rows: list[dict[str, object]] = []
     for other in tables.others:
         for name in [*data.metrics, *EXTRAS]:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from semdpo.records import EvaluationRow
 from semdpo.reporting import rows
 from semdpo.reporting.data import ReportData
-from semdpo.reporting.formats import decimals, interval, number, signed
+from semdpo.reporting.formats import decimals, duration, interval, number, signed
 from semdpo.reporting.labels import EXTRAS, method_label, metric_label
 from semdpo.reporting.numbers import Tables
 from semdpo.reporting.published import PaperTable
@@ -103,7 +103,9 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(method=method_label, metric=metric_label, runs=runs, number=_two_places)
+    environment.filters.update(
+        method=method_label, metric=metric_label, runs=runs, number=_two_places, duration=duration
+    )
     return environment.get_template(name)
 
 

@@ -16,7 +16,9 @@ import pandas as pd
 from semdpo import paper
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label, metric_label
-from semdpo.reporting.numbers import SetTable, Tables
+from semdpo.reporting.numbers import SetTable, Tables, differences_frame, results_frame
+from semdpo.reporting.propositions import drift_table, filter_bound
+from semdpo.reporting.sweep import sweep_frame
 
 METHODS = {
     "human": "Human Input",
@@ -39,6 +41,7 @@ JUDGES = {
 }
 SCORES = ("table5", "table6", "table7", "table3")
 MEANS = ("table8", "table9")
+PAGE = 40  # rows of a table that LaTeX keeps on one page
 PAPER_SETS = {"coco", "diffusiondb", "lexica"}  # of table 1, which does not say whose rewriter's lengths it gives
 
 
@@ -55,6 +58,25 @@ class PaperTable:
     name: str
     title: str
     frame: pd.DataFrame
+
+
+def all_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
+    """Everything that a report writes as CSV and LaTeX: its own numbers, the paper's tables, the theory, the sweep."""
+    results = results_frame(data, tables).set_index(["source", "method", "metric"])
+    found = [PaperTable("results", "Means with their 95% intervals", results), *paper_tables(data, tables)]
+    differences = differences_frame(data, tables)
+    if len(differences):
+        compared = differences.set_index(["method", "minus", "metric"])
+        found.insert(1, PaperTable("differences", "Differences between methods, paired by prompt", compared))
+    if (bound := filter_bound(data)) is not None:
+        found.append(PaperTable("proposition1", "Both sides of proposition 1 over τ", bound.frame.set_index("tau")))
+    if (parts := drift_table(data, tables.methods)) is not None:
+        parts = parts.rename(index=method_label).rename_axis("method")
+        found.append(PaperTable("proposition2", "The parts of drift (proposition 2)", parts))
+    if data.sweep is not None:
+        frame = sweep_frame(data.sweep).set_index("alpha")
+        found.append(PaperTable("figure5_sweep", "The sweep over α, on tuning prompts (figure 5)", frame))
+    return found
 
 
 def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
@@ -152,14 +174,22 @@ def _all(tables: Tables) -> SetTable:
     return SetTable("all", tables.prompts, tables.means, tables.average, tables.values["tokens"])
 
 
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def latex(table: PaperTable) -> str:
-    """The table as LaTeX with booktabs' rules; what is not known is a dash."""
+    """The table as LaTeX with booktabs' rules, over several pages where it is long; what is not known is a dash."""
     frame = table.frame
-    styler = frame.style.format("{:.4g}", na_rep="--").format_index(escape="latex", axis=0).format_index(
+    styler = frame.style.format(_cell, na_rep="--", escape="latex").format_index(escape="latex", axis=0).format_index(
         escape="latex", axis=1
     )  # fmt: skip
     return str(
         styler.to_latex(
-            hrules=True, caption=table.title, label=f"tab:{table.name}", column_format=None, multirow_align="t"
+            hrules=True,
+            caption=table.title,
+            label=f"tab:{table.name}",
+            multirow_align="t",
+            environment="longtable" if len(frame) > PAGE else None,
         )
     )

@@ -9,9 +9,8 @@ import pandas as pd
 
 from semdpo.errors import StoreError
 from semdpo.reporting.data import ReportData
-from semdpo.reporting.numbers import compute_tables, differences_frame, pictures_frame, results_frame
-from semdpo.reporting.propositions import drift_table, filter_bound
-from semdpo.reporting.published import latex, paper_tables
+from semdpo.reporting.numbers import compute_tables, pictures_frame
+from semdpo.reporting.published import all_tables, latex
 from semdpo.reporting.sweep import Sweep, sweep_frame
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
@@ -31,7 +30,7 @@ def write_report(data: ReportData, path: Path) -> None:
     """
     # Plotting takes a second to import; a wrong row should be told before.
     tables = compute_tables(data)
-    shown = paper_tables(data, tables)
+    shown = all_tables(data, tables)
     from semdpo.reporting.page import render_page
     from semdpo.reporting.plots import draw_all
     from semdpo.reporting.strip import strip
@@ -41,20 +40,12 @@ def write_report(data: ReportData, path: Path) -> None:
     drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
     page = render_page(data, tables, shown, drawn)
     files = {
-        "results.csv": _csv(results_frame(data, tables)),
-        "differences.csv": _csv(differences_frame(data, tables)),
         "evaluation.csv": _csv(pictures_frame(data)),
         **{f"tables/{each.name}.csv": _csv(each.frame.reset_index(names=each.frame.index.names)) for each in shown},
         **{f"tables/{each.name}.tex": latex(each).encode() for each in shown},
         **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
         **{f"plots/{name}.svg": svg.encode() for name, svg in drawn.items()},
     }
-    if (bound := filter_bound(data)) is not None:
-        files["tables/proposition1.csv"] = _csv(bound.frame)
-    if (parts := drift_table(data, tables.methods)) is not None:
-        files["tables/proposition2.csv"] = _csv(parts.reset_index(names="method"))
-    if data.sweep is not None:
-        files["tables/sweep.csv"] = _csv(sweep_frame(data.sweep))
     if (pictures := strip(data, tables)) is not None:
         files["strip.png"] = pictures
     for name, content in files.items():
