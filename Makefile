@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo smoke-full constraints
+.PHONY: help setup check format test demo docs smoke-full constraints
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -28,6 +28,9 @@ test: setup ## Run the tests
 
 demo: setup ## Run the whole pipeline on the tiny world and write its report
 	$(BIN)/semdpo demo
+
+docs: setup ## Build the documentation into site/, which opens from disk
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 smoke-full: setup ## Full-size models with random weights: draw one picture and score it (14 GB of disk, 2 minutes)
 	$(BIN)/python benchmarks/smoke_full.py

@@ -2,37 +2,46 @@
 
     python benchmarks/study.py --out runs/study
 
-Tuning: every objective gets six trials (three learning rates by two values of its own strength), trained with seed 0
+Tuning: every objective gets eight trials (four learning rates by two values of its own strength), trained with seed 0
 and judged on 200 tuning prompts by the two judges that took part in training. `semdpo.selection` picks one trial each.
 
-Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, image seed) with the picked
-settings, on three sets of 200 prompts that no tuning has seen. Stopped, the same command goes on from there.
+Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, picture seed) with the picked
+settings, on three sets of 200 prompts that no tuning has seen. Two controls are trained beside them, with the learning
+rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO whose weights are shuffled among the pairs, so that they are
+as small but know nothing of meaning.
+
+Stopped, the same command goes on from there. benchmarks/study_tables.py makes the tables of the results.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from semdpo.progress import quiet_libraries, say, share_the_processor
+from semdpo.progress import quiet_libraries, say, share_the_processor, silent
 
 share_the_processor()  # before torch is imported
 
+import numpy as np
 import pandas as pd
 
 from semdpo import pipeline
+from semdpo.config import Recipe
 from semdpo.flow import evaluation
+from semdpo.objective import DPOObjective
 from semdpo.parts import real_parts
 from semdpo.recipe import load_recipe
-from semdpo.records import EvaluationRow
+from semdpo.records import EvaluationRow, Pair
 from semdpo.selection import choose
+from semdpo.semantics import semantic_weight
 from semdpo.stage import Run
 from semdpo.statistics import prompt_means
 
-RATES = (5e-5, 1e-4, 2e-4)
+RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 # What each objective is tuned over beside the learning rate: setting and its two values.
 STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "dpo": ("beta", (0.05, 0.2)),
@@ -43,9 +52,9 @@ STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "sem_dpo": ("alpha", (4.0, 8.0)),
 }
 SETS = ("one-thing", "two-things", "unseen")
+SAME, SHUFFLED = "dpo_same_settings", "sem_dpo_shuffled"
 TUNING_SEED, FLOOR, FIDELITY, PREFERENCE = 0, "sft", "clip", "image_reward"
-SHARED = ["label.fidelity=tiny:clip", "evaluate.keep_images=6"]
-STAGES = ("prompts", "sft", "candidates", "label", "pairs", "weigh", "train", "evaluate")
+BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "weigh")
 
 
 def trials() -> dict[str, dict[str, Any]]:
@@ -58,42 +67,39 @@ def trials() -> dict[str, dict[str, Any]]:
     }
 
 
-def seeded(seed: int) -> list[str]:
-    return [
-        f"{key}={seed}" for key in ("sft.seed", "candidates.seed", "label.seed", "train.seed", "evaluate.rewrite.seed")
-    ]
+def recipe_of(seed: int, settings: dict[str, dict[str, Any]], own: list[str], overrides: list[str]) -> Recipe:
+    """The demonstration's recipe with a seed for everything that is drawn, and the trained methods."""
+    seeds = ("sft.seed", "candidates.seed", "label.seed", "train.seed", "evaluate.rewrite.seed")
+    return load_recipe(
+        "tiny",
+        [
+            *(f"{key}={seed}" for key in seeds), f"train.methods={json.dumps(settings)}",
+            "label.fidelity=tiny:clip", "evaluate.keep_images=6", "sweep=null", *own, *overrides,
+        ],
+    )  # fmt: skip
 
 
-def methods(settings: dict[str, dict[str, Any]]) -> str:
-    return f"train.methods={json.dumps(settings)}"
-
-
-def rows_of(folder: Path) -> list[EvaluationRow]:
+def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
     """The evaluation of a finished run."""
-    recipe = pipeline.recipe_of(folder)
     return evaluation(recipe).rows(Run(folder, recipe, real_parts()))
 
 
-def tune(folder: Path) -> dict[str, dict[str, Any]]:
+def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     """Runs all trials and picks one for each objective."""
     done = folder / "tuned.json"
     if done.is_file():
         return json.loads(done.read_text())
     judges = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
-    recipe = load_recipe(
-        "tiny",
-        [
-            *SHARED, *seeded(TUNING_SEED), methods(trials()),
-            "prompts.test_file=tiny:tuning.jsonl", "prompts.test_limit=200", "evaluate.image_seeds=[100]",
-            f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]",
-            f"report.preference=[{PREFERENCE}]", "sweep=null",
-        ],
-    )  # fmt: skip
-    for stage in STAGES:  # no report, which would compare 36 methods with each other
+    own = [
+        "prompts.test_file=tiny:tuning.jsonl", "prompts.test_limit=200", "evaluate.image_seeds=[100]",
+        f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
+    ]  # fmt: skip
+    recipe = recipe_of(TUNING_SEED, trials(), own, overrides)
+    for stage in (*BEFORE_TRAINING, "train", "evaluate"):  # no report, which would compare all trials with each other
         pipeline.run(recipe, folder / "tuning", only=stage)
     frame = pd.DataFrame(
         {"method": r.method, "prompt_id": r.prompt_id, "image_seed": r.image_seed} | r.metrics
-        for r in rows_of(folder / "tuning")
+        for r in rows_of(folder / "tuning", recipe)
     )
     fidelity, preference = prompt_means(frame, FIDELITY), prompt_means(frame, PREFERENCE)
     picked: dict[str, dict[str, Any]] = {}
@@ -113,23 +119,42 @@ def tune(folder: Path) -> dict[str, dict[str, Any]]:
     return picked
 
 
-def report_on(seed: int, picked: dict[str, dict[str, Any]], folder: Path) -> pd.DataFrame:
+def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int) -> Path:
+    """Sem-DPO with its weights shuffled among the pairs; returns the rewriter's folder."""
+    from semdpo.stages.train import train
+
+    output = run / SHUFFLED
+    if output.is_dir():
+        return output
+    pairs = Run(run, recipe, real_parts()).rows("weigh", Pair)
+    weights = semantic_weight([pair.distance or 0.0 for pair in pairs], sem_dpo["alpha"])
+    shuffled = np.random.default_rng(seed).permutation(weights)
+    pairs = [dataclasses.replace(pair, weight=float(w)) for pair, w in zip(pairs, shuffled, strict=True)]
+    objective = DPOObjective(name="dpo", learning_rate=sem_dpo["learning_rate"])
+    train(pairs, str(run / "sft"), objective, recipe.train, output, run / "reference", silent)
+    return output
+
+
+def report_on(seed: int, picked: dict[str, dict[str, Any]], folder: Path, overrides: list[str]) -> pd.DataFrame:
     """One whole run with the picked settings, on the three sets."""
+    settings = picked | {SAME: {"name": "dpo", "learning_rate": picked["sem_dpo"]["learning_rate"]}}
     sets = {name: {"file": f"tiny:{name}.jsonl", "limit": 200} for name in SETS}
-    recipe = load_recipe(
-        "tiny",
-        [
-            *SHARED, *seeded(seed), methods(picked), "prompts.test_file=null", f"prompts.test_sets={json.dumps(sets)}",
-            f"evaluate.image_seeds=[{seed}]", "sweep=null",
-        ],
-    )  # fmt: skip
-    pipeline.run(recipe, folder / f"seed-{seed}")
+    own = ["prompts.test_file=null", f"prompts.test_sets={json.dumps(sets)}", f"evaluate.image_seeds=[{seed}]"]
+    run = folder / f"seed-{seed}"
+    recipe = recipe_of(seed, settings, own, overrides)
+    for stage in BEFORE_TRAINING:
+        pipeline.run(recipe, run, only=stage)
+    shuffled = train_shuffled(run, recipe, picked["sem_dpo"], seed)
+    decoding = recipe.evaluate.rewrite.model_dump() | {"model": str(shuffled), "template": recipe.train.template}
+    own.append(f"evaluate.rewriters={json.dumps({SHUFFLED: decoding})}")
+    recipe = recipe_of(seed, settings, own, overrides)
+    pipeline.run(recipe, run)
     return pd.DataFrame(
         {
             "train_seed": seed, "method": r.method, "source": r.source, "prompt_id": r.prompt_id, "prompt": r.prompt,
-            "image_seed": r.image_seed, "rewrite": r.rewrite, "tokens": r.tokens, "drift": r.distance,
+            "image_seed": r.image_seed, "rewrite": r.rewrite, "tokens": r.tokens, "distance": r.distance,
         } | r.metrics
-        for r in rows_of(folder / f"seed-{seed}")
+        for r in rows_of(run, recipe)
     )  # fmt: skip
 
 
@@ -137,12 +162,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24, 25])
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="as of semdpo run")
     arguments = parser.parse_args()
     quiet_libraries()
     begun = time.monotonic()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    picked = tune(arguments.out)
-    frames = [report_on(seed, picked, arguments.out) for seed in arguments.seeds]
+    picked = tune(arguments.out, arguments.overrides)
+    frames = [report_on(seed, picked, arguments.out, arguments.overrides) for seed in arguments.seeds]
     pd.concat(frames).to_csv(arguments.out / "evaluation.csv", index=False)
     say(f"{(time.monotonic() - begun) / 60:.0f} minutes in this process; wrote {arguments.out}/evaluation.csv")
 

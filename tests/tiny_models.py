@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    BertConfig,
+    BertModel,
     BertTokenizer,
     BlipConfig,
     BlipForImageTextRetrieval,
@@ -353,6 +356,30 @@ def llava_yes(folder: Path, image: Image.Image, prompt: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------ other rewriters' classes
+
+
+def sentence(folder: Path) -> Path:
+    """A sentence-transformers model: a small BERT, and the mean of its tokens."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    tokenizer = bert_tokenizer(24)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=24,
+    )
+    bert = folder.with_name(f"{folder.name}-bert")
+    BertModel(config).save_pretrained(bert)
+    tokenizer.save_pretrained(bert)
+    words = Transformer(str(bert), max_seq_length=24)
+    SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(folder), create_model_card=False)
+    shutil.rmtree(bert)
+    return folder
 
 
 def causal(folder: Path, kind: str, seed: int = 0, words: tuple[str, ...] = ()) -> Path:

@@ -22,7 +22,11 @@ from semdpo.sweep import sweep_flow
 
 
 def run(
-    recipe: Recipe, folder: Path | None = None, only: str | None = None, fresh: bool = False, parts: Parts | None = None
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    only: str | None = None,
+    fresh: bool = False,
+    parts: Parts | None = None,
 ) -> Path:
     """Runs what is missing of a recipe; a half-done stage resumes at its first missing shard.
 
@@ -42,10 +46,11 @@ def run(
         StoreError: the folder is in use, was made by another configuration, or cannot be written.
         SemdpoError: whatever a stage finds wrong.
     """
+    place = Path(folder or recipe.folder)
     if parts is None and only != "report":  # which needs no model
         refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, folder or recipe.folder)
-    this = Run(folder or recipe.folder, recipe, parts or real_parts())
+        refuse_the_impossible(recipe, place)
+    this = Run(place, recipe, parts or real_parts())
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     with store.locked(this.folder):
@@ -55,7 +60,7 @@ def run(
     return this.folder
 
 
-def sweep(recipe: Recipe, folder: Path | None = None, fresh: bool = False, parts: Parts | None = None) -> Path:
+def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False, parts: Parts | None = None) -> Path:
     """Trains Sem-DPO at every α of the recipe's section ``sweep``, and compares them on tuning prompts.
 
     What a run in the folder has already made is used; the reference's log-probabilities and the pairs' distances
@@ -74,11 +79,11 @@ def sweep(recipe: Recipe, folder: Path | None = None, fresh: bool = False, parts
         ConfigError: the recipe has no section ``sweep``.
         SemdpoError: as in ``run``.
     """
-    stages = sweep_flow(recipe)
+    stages, place = sweep_flow(recipe), Path(folder or recipe.folder)
     if parts is None:
         refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, folder or recipe.folder)
-    this = Run(folder or recipe.folder, recipe, parts or real_parts())
+        refuse_the_impossible(recipe, place)
+    this = Run(place, recipe, parts or real_parts())
     with store.locked(this.folder):
         _make(stages, stages, this, None, fresh)
         return _write_sweep(this)

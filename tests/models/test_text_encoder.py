@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, CLIPModel
+from transformers import CLIPModel
 
 from semdpo.errors import ModelError
 from semdpo.models.text_encoder import load_text_encoder
@@ -25,25 +25,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sentence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sentence_transformers")
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-
-    root = tmp_path_factory.mktemp("sentence")
-    tokenizer = tiny_models.bert_tokenizer(24)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=24,
-    )
-    BertModel(config).save_pretrained(root / "bert")
-    tokenizer.save_pretrained(root / "bert")
-    words = Transformer(str(root / "bert"), max_seq_length=24)
-    SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(root / "model"), create_model_card=False)
-    return root / "model"
+    return tiny_models.sentence(tmp_path_factory.mktemp("sentence") / "model")
 
 
 def test_clip_gives_unit_vectors_of_its_projected_text(

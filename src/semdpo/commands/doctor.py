@@ -42,7 +42,8 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
         found.append(doctor.measure(loaded))
     _show(f"Recipe {recipe}", found)
     wrong = sum(each.level == "error" for each in found)
-    print(f"\n{wrong} things to be done before a run can begin" if wrong else "\na run can begin")
+    things = "1 thing" if wrong == 1 else f"{wrong} things"
+    print(f"\n{things} to be done before a run can begin" if wrong else "\na run can begin")
     return not wrong
 
 

@@ -1,0 +1,231 @@
+"""The tables and plots of docs/results.md, from a finished study.
+
+    python benchmarks/study_tables.py runs/study > tables.md
+
+Intervals of means and differences speak of other prompts and of other training seeds (`statistics.crossed_interval`);
+p-values are those of the paired t-test over prompts, each a mean over seeds, corrected over the judges by Holm.
+The plots are those of `semdpo report runs/study/evaluation.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from semdpo import store
+from semdpo.commands.report import report_file
+from semdpo.length_control import length_controlled
+from semdpo.records import Candidate, Pair, Score
+from semdpo.reporting.formats import decimals, number, p_value
+from semdpo.reporting.labels import METHOD_LABELS, metric_label
+from semdpo.semantics import cosine_distance
+from semdpo.statistics import crossed_interval, holm, min_max_average, paired_difference
+from semdpo.world import grammar, people
+
+FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
+JUDGES, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
+COLUMNS = [*JUDGES, "distance", "drifted", "tokens", "unasked"]
+LABELS = METHOD_LABELS | {
+    "dpo_same_settings": "DPO, Sem-DPO's settings",
+    "sem_dpo_shuffled": "Sem-DPO, weights shuffled",
+}
+HEADS = {"distance": "drift", "drifted": "share with drift ≥ 0.2", "unasked": "popular things nobody asked for"}
+ORDER = (
+    "human",
+    "sft",
+    "dpo",
+    "kto",
+    "orpo",
+    "beta_dpo",
+    "additive",
+    "sem_dpo",
+    "dpo_same_settings",
+    "sem_dpo_shuffled",
+)
+
+
+def popular(text: str) -> set[str]:
+    """What a text shows of what the simulated people like whatever was asked."""
+    things = {name for name in people.POPULAR_THINGS for w in _words(grammar.THING_WORDS, name) if w in text}
+    times = {name for name in people.POPULAR_TIMES for w in _words(grammar.TIME_WORDS, name) if w in text}
+    return things | times | {name for name in people.POPULAR_COLORS if name in text}
+
+
+def _words(words: dict[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
+    return words.get(name, (name,))
+
+
+def grid(frame: pd.DataFrame, method: str, column: str) -> np.ndarray:
+    """A method's values, [prompts, seeds]."""
+    part = frame[frame.method == method]
+    return part.pivot_table(index="prompt_id", columns="train_seed", values=column, sort=True).to_numpy(np.float64)
+
+
+def line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(each) for each in cells) + " |"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print("\n".join([line(head), "|" + "---|" * len(head), *(line(row) for row in rows)]), end="\n\n")
+
+
+def head(column: str) -> str:
+    return HEADS.get(column, metric_label(column)) + ("*" if column in SEEN else "")
+
+
+def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
+    average = {
+        source: min_max_average(part.groupby("method")[JUDGES].mean().loc[list(methods)])
+        for source, part in frame.groupby("source")
+    }
+    rows = []
+    for method in methods:
+        cells = []
+        for column in COLUMNS:
+            found = crossed_interval(grid(frame, method, column))
+            places = decimals((found.high - found.low) / 2)
+            low, high = (number(end, places) for end in (found.low, found.high))
+            cells.append(f"{number(found.mean, places)} [{low}, {high}]")
+        rows.append([LABELS[method], *cells, number(float(np.mean([each[method] for each in average.values()])), 2)])
+    table(["", *(head(column) for column in COLUMNS), "average"], rows)
+
+
+def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], columns: Sequence[str]) -> None:
+    rows = []
+    for other in others:
+        found = {c: grid(frame, subject, c) - grid(frame, other, c) for c in columns}
+        tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in found.items()}
+        judges = [c for c in columns if c in JUDGES]
+        corrected = dict(zip(judges, holm([tests[c].p_t for c in judges]), strict=True))
+        for column, d in found.items():
+            e = crossed_interval(d)
+            places = decimals((e.high - e.low) / 2)
+            low, high = (number(end, places, sign=True) for end in (e.low, e.high))
+            relative = e.mean / abs(grid(frame, other, column).mean())
+            agree = int((np.sign(d.mean(axis=0)) == np.sign(e.mean)).sum())
+            rows.append(
+                [LABELS[other], head(column), f"{number(e.mean, places, sign=True)} [{low}, {high}]",
+                 f"{number(100 * relative, 1, sign=True)}%", f"{agree} of {d.shape[1]}",
+                 p_value(corrected.get(column, tests[column].p_t)), number(tests[column].detectable, places)]
+            )  # fmt: skip
+    table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "could be seen"], rows)
+
+
+def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    rows = []
+    for source, part in frame.groupby("source"):
+        cells = []
+        for column in columns:
+            e = crossed_interval(grid(part, "sem_dpo", column) - grid(part, "dpo", column))
+            places = decimals((e.high - e.low) / 2)
+            low, high = (number(end, places, sign=True) for end in (e.low, e.high))
+            cells.append(f"{number(e.mean, places, sign=True)} [{low}, {high}]")
+        rows.append([source, *cells])
+    table(["Sem-DPO − DPO", *(head(column) for column in columns)], rows)
+
+
+def equal_length(frame: pd.DataFrame) -> None:
+    cells = []
+    for column in JUDGES:
+        a, b = (grid(frame, method, column).mean(axis=1) for method in ("sem_dpo", "dpo"))
+        x, y = (grid(frame, method, "tokens").mean(axis=1) for method in ("sem_dpo", "dpo"))
+        found = length_controlled(a, b, x, y)
+        shown = f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "–"
+        cells.append(f"{100 * (a > b).mean():.0f}% / {shown}")
+    table(["Sem-DPO against DPO", *(head(column) for column in JUDGES)], [["won / won at equal length", *cells]])
+
+
+def world_shows(folder: Path, seeds: Sequence[int]) -> None:
+    """Whether there is anything to be learnt: what the labels reward, and whether DPO takes it up."""
+    from semdpo.models.text_encoder import load_text_encoder
+
+    encoder = load_text_encoder("tiny:clip")
+    rows = []
+    for seed in seeds:
+        run = folder / f"seed-{seed}"
+        candidates = {each.candidate_id: each for each in store.read_rows(run / "candidates", Candidate)}
+        scores = [each for each in store.read_rows(run / "label", Score) if each.scorer == "tiny:image-reward"]
+        frame = pd.DataFrame(
+            {"prompt": candidates[s.candidate_id].prompt, "rewrite": candidates[s.candidate_id].rewrite, "s": s.score}
+            for s in scores
+        )
+        vectors = {column: encoder.encode(list(frame[column])).vectors for column in ("prompt", "rewrite")}
+        frame["d"] = cosine_distance(vectors["prompt"], vectors["rewrite"])
+        frame["unasked"] = [len(popular(y) - popular(x)) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
+        within = frame[["s", "d", "unasked"]] - frame.groupby("prompt")[["s", "d", "unasked"]].transform("mean")
+        pairs = store.read_rows(run / "weigh", Pair)
+        farther = np.mean([(p.distance or 0) > (p.rejected_distance or 0) for p in pairs])
+        added = [
+            np.mean([bool(popular(text) - popular(p.prompt)) for p, text in zip(pairs, texts, strict=True)])
+            for texts in ([p.chosen for p in pairs], [p.rejected for p in pairs])
+        ]
+        moved = np.mean([p.distance for p in pairs if p.distance is not None])
+        rows.append(
+            [seed, len(pairs), number(within.s.corr(within.d), 2), number(within.s.corr(within.unasked), 2),
+             f"{farther:.0%}", number(float(moved), 3), f"{added[0]:.0%}", f"{added[1]:.0%}"]
+        )  # fmt: skip
+    table(
+        ["seed", "pairs", "r(score, drift)", "r(score, unasked popular things)", "chosen drifts farther than rejected",
+         "drift of the chosen", "chosen adds popular things", "rejected does"],
+        rows,
+    )  # fmt: skip
+
+
+def settings(folder: Path) -> None:
+    trials = pd.read_csv(folder / "trials.csv")
+    rows = [
+        [
+            t.trial,
+            number(t.clip, 3),
+            number(t.image_reward, 2),
+            "" if t.above_floor else "below",
+            "**taken**" * t.picked,
+        ]
+        for t in trials.itertuples()
+    ]
+    table(["trial: objective, learning rate, strength", "CLIP", "ImageReward", "against SFT's CLIP", ""], rows)
+
+
+def hours(folder: Path) -> None:
+    spent: dict[str, float] = {}
+    for path in folder.rglob("timing.json"):
+        run = path.relative_to(folder).parts[0]
+        spent[run] = spent.get(run, 0.0) + float(json.loads(path.read_text())["seconds"])
+    table(["run", "minutes"], [[run, f"{seconds / 60:.0f}"] for run, seconds in sorted(spent.items())])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    folder = parser.parse_args().study
+    frame = pd.read_csv(folder / "evaluation.csv")
+    frame["drifted"] = (frame.distance >= 0.2).astype(float)
+    asked = zip(frame.prompt, frame.rewrite, strict=True)
+    frame["unasked"] = [float(bool(popular(rewrite) - popular(prompt))) for prompt, rewrite in asked]
+    methods = [name for name in ORDER if name in set(frame.method)]
+    seeds = sorted(int(seed) for seed in frame.train_seed.unique())
+    rest = [name for name in methods if name != "sem_dpo"]
+    sections = {
+        "Tuning": lambda: settings(folder),
+        "Means": lambda: means(frame, methods),
+        "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
+        "DPO − SFT": lambda: differences(frame, "dpo", ["sft"], COLUMNS),
+        "Set by set": lambda: by_set(frame, [*JUDGES, "distance", "tokens"]),
+        "Equal length": lambda: equal_length(frame),
+        "What the world can show": lambda: world_shows(folder, seeds),
+        "Cost": lambda: hours(folder),
+    }
+    for title, write in sections.items():
+        print(f"## {title}\n")
+        write()
+    own = {"title": "All objectives on the tiny world", "subject": "sem_dpo", "baseline": "dpo"}
+    report_file(str(folder / "evaluation.csv"), folder / "report", FIDELITY, PREFERENCE, sorted(SEEN), **own)
+
+
+if __name__ == "__main__":
+    main()
