@@ -7,8 +7,8 @@ and judged on 200 tuning prompts by the two judges that took part in training. `
 
 Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, picture seed) with the picked
 settings, on three sets of 200 prompts that no tuning has seen. Two controls are trained beside them, with the learning
-rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO whose weights are shuffled among the pairs, so that they are
-as small but know nothing of meaning.
+rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO whose weights are shuffled among the pairs, so that they
+are as small but know nothing of meaning.
 
 Stopped, the same command goes on from there. benchmarks/study_tables.py makes the tables of the results.
 """

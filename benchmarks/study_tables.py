@@ -106,11 +106,12 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
             e = crossed_interval(d)
             places = decimals((e.high - e.low) / 2)
             low, high = (number(end, places, sign=True) for end in (e.low, e.high))
-            relative = e.mean / abs(grid(frame, other, column).mean())
+            base = abs(grid(frame, other, column).mean())
+            relative = f"{number(100 * e.mean / base, 1, sign=True)}%" if base > 1e-9 else "–"
             agree = int((np.sign(d.mean(axis=0)) == np.sign(e.mean)).sum())
             rows.append(
                 [LABELS[other], head(column), f"{number(e.mean, places, sign=True)} [{low}, {high}]",
-                 f"{number(100 * relative, 1, sign=True)}%", f"{agree} of {d.shape[1]}",
+                 relative, f"{agree} of {d.shape[1]}",
                  p_value(corrected.get(column, tests[column].p_t)), number(tests[column].detectable, places)]
             )  # fmt: skip
     table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "could be seen"], rows)

@@ -1,0 +1,65 @@
+"""The study of docs/results.md and its tables, in miniature, so that they cannot rot."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    *("prompts.limit=16", "sft.steps=10", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
+    *("label.renderer.steps=4", "evaluate.renderer.steps=4"),
+]
+SETS = [f"prompts.test_sets.{name}.limit=3" for name in ("one-thing", "two-things", "unseen")]
+
+
+def _benchmark(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_the_study_and_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # which the study sets for its process otherwise
+    study = _benchmark("study")
+    monkeypatch.setattr(study, "RATES", (1e-3,))
+    picked = study.tune(tmp_path, [*SMALL, "prompts.test_limit=4"])
+    assert picked.keys() == {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
+    assert picked == json.loads((tmp_path / "tuned.json").read_text())
+    trials = pd.read_csv(tmp_path / "trials.csv")
+    assert len(trials) == 12
+    assert trials.picked.sum() == 6
+    frames = [study.report_on(seed, picked, tmp_path, [*SMALL, *SETS]) for seed in (1, 2)]
+    pd.concat(frames).to_csv(tmp_path / "evaluation.csv", index=False)
+    # human, SFT, six objectives, two controls
+    assert {len(frame) for frame in frames} == {10 * 9}
+    tuned_on = {
+        row["prompt_id"] for row in pd.read_parquet(tmp_path / "tuning/prompts/part-00000.parquet").to_dict("records")
+    }
+    assert not tuned_on & set(frames[0].prompt_id), "nothing is tuned on what is reported on"
+
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["study_tables.py", str(tmp_path)])
+    _benchmark("study_tables").main()
+    said = capsys.readouterr().out
+    for title in ("Tuning", "Means", "Differences", "Set by set", "Equal length", "What the world can show", "Cost"):
+        assert f"\n## {title}\n" in f"\n{said}"
+    assert "Sem-DPO, weights shuffled" in said
+    assert "nan" not in said
+    row = next(line for line in said.splitlines() if line.startswith("| DPO | ImageReward*"))
+    means = [frame.groupby("method")["image_reward"].mean() for frame in frames]
+    expected = sum(each["sem_dpo"] - each["dpo"] for each in means) / 2
+    assert float(row.split("|")[3].split("[")[0].replace("−", "-")) == pytest.approx(expected, abs=0.06)
+    assert (tmp_path / "report/index.html").is_file()
