@@ -10,9 +10,9 @@ from transformers import BlipForImageTextRetrieval
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_image_processor, load_model, load_tokenizer, pixels, tokenize
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 

@@ -16,9 +16,9 @@ from transformers import CLIPConfig, CLIPModel
 from semdpo.models.checkpoint import load_strictly, read_checkpoint
 from semdpo.models.clip import CLIPTowers, load_towers
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 CHECKPOINT = "HPS_v2.1_compressed.pt"

@@ -21,9 +21,9 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from semdpo.errors import ModelError
 from semdpo.models.checkpoint import load_strictly, read_checkpoint
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor, tokenize
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 MAX_TOKENS = 35  # upstream pads to and cuts at 35 tokens, whatever the tokenizer says

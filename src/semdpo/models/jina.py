@@ -12,9 +12,9 @@ from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_model, quiet, read_json
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 # jina-embeddings-v4 has one adapter a task, and prefixes a query's text with "Query: ".

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from semdpo.models.clip import load_towers
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_image_processor, pixels
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 

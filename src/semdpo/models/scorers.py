@@ -1,21 +1,16 @@
-"""What all judges of pictures share, and ``load_scorer``, which finds the judge that a name stands for."""
+"""``load_scorer``, which finds the judge of pictures that a name stands for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import compute
+from semdpo.models.judge import BatchedScorer
 from semdpo.models.loading import check_positive, read_json
 from semdpo.models.names import Place, resolve
-from semdpo.protocols import Bool, ScoreBatch, Scorer
+from semdpo.protocols import Scorer
 
 KINDS = ("clip-score", "image-reward", "hpsv2.1", "pickscore", "blip-itm", "jina", "vqa-score")
 UPSTREAM_FILES = {"ImageReward.pt": "image-reward", "HPS_v2.1_compressed.pt": "hpsv2.1"}
@@ -26,9 +21,6 @@ ARCHITECTURES = {
     "JinaEmbeddingsV4Model": "jina",
     "JinaCLIPModel": "jina",
 }
-
-# Some pictures and their prompts to scores, [b], and which prompts were longer than the judge reads, [b].
-Judge = Callable[[Sequence[Image.Image], Sequence[str]], tuple[Tensor, Bool]]
 
 
 def load_scorer(
@@ -113,45 +105,3 @@ def _kind_of_class(name: str, folder: Path) -> str:
         f"CLIPModel, a BlipForImageTextRetrieval, an image-text-to-text model, or a folder whose scorer.json says one "
         f"of {', '.join(KINDS)}"
     )
-
-
-@dataclass(frozen=True)
-class BatchedScorer:
-    """A judge that is asked in batches, without gradients.
-
-    Attributes:
-        judge: of one batch.
-        batch_size: pictures at a time.
-    """
-
-    judge: Judge
-    batch_size: int
-
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
-        """One score a picture, higher is better; prompts that are longer than the judge reads are cut and flagged.
-
-        Args:
-            images: pictures, n.
-            prompts: what the user asked for, n.
-
-        Raises:
-            ModelError: numbers of rows differ, or a score is not finite.
-        """
-        if len(images) != len(prompts):
-            raise ModelError(
-                f"a score needs one prompt a picture; got {len(images)} pictures and {len(prompts)} prompts"
-            )
-        values = np.zeros(len(images), np.float32)
-        truncated = np.zeros(len(images), np.bool_)
-        for start in range(0, len(images), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            with torch.inference_mode():
-                scores, truncated[rows] = self.judge(images[rows], prompts[rows])
-            values[rows] = scores.float().cpu().numpy()
-        bad = np.flatnonzero(~np.isfinite(values))
-        if bad.size:
-            raise ModelError(
-                f"the score of row {bad[0]} (prompt '{prompts[bad[0]][:60]}') is {values[bad[0]]}; the model's weights "
-                "are broken or overflow: load it again in float32"
-            )
-        return ScoreBatch(values, truncated)

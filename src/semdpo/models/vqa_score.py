@@ -11,9 +11,9 @@ from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
+from semdpo.models.judge import Judge
 from semdpo.models.loading import load_model, quiet, unreadable
 from semdpo.models.names import Place
-from semdpo.models.scorers import Judge
 from semdpo.protocols import Bool
 
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
