@@ -127,6 +127,14 @@ def test_recipes_are_found_by_name_or_path() -> None:
         find_recipe("absent.yaml")
 
 
+def test_pictures_are_of_methods() -> None:
+    assert load_recipe("tiny", ["report.pictures=[human, sem_dpo]"]).report.pictures == ["human", "sem_dpo"]
+    with pytest.raises(
+        ConfigError, match=r"report\.pictures has \['kto'\], which are no methods: dpo, human, sem_dpo, sft"
+    ):
+        load_recipe("tiny", ["report.pictures=[human, kto]"])
+
+
 def test_recipes_cannot_be_changed() -> None:
     recipe = load_recipe("tiny")
     with pytest.raises(ValueError, match="frozen"):

@@ -321,6 +321,7 @@ class ReportConfig(Stage):
         subject: the method that is compared …
         baseline: … with this one first.
         drift_threshold: τ: a rewrite this far from its prompt, or farther, has drifted.
+        pictures: the methods whose pictures are shown side by side; empty shows all.
     """
 
     title: Text = "Sem-DPO report"
@@ -329,6 +330,7 @@ class ReportConfig(Stage):
     subject: Name = "sem_dpo"
     baseline: Name = "dpo"
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
+    pictures: list[Name] = Field(default_factory=list)
 
 
 class SweepConfig(Stage):
@@ -392,6 +394,15 @@ class Recipe(Stage):
         if sorted(shown) != sorted(known):
             raise ValueError(
                 f"report.fidelity and report.preference must name each of evaluate.metrics ({', '.join(known)}) once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_are_of_methods(self) -> Recipe:
+        methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
+        if unknown := set(self.report.pictures) - methods:
+            raise ValueError(
+                f"report.pictures has {sorted(unknown)}, which are no methods: {', '.join(sorted(methods))}"
             )
         return self
 

@@ -58,6 +58,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
             recipe.sft.model, {name: JUDGES[scorer] for name, scorer in metrics.items() if scorer in JUDGES}
         ),
         sweep=swept(run) if _has_sweep(run) else None,
+        pictured=titles.pictures,
     )
 
 

@@ -266,6 +266,13 @@ def test_gallery_shows_one_row_a_prompt_in_order(html):
     assert html.count('src="data:image/webp;base64,') == 5 * 4
 
 
+def test_chosen_methods_stand_side_by_side(data, tmp_path):
+    write_report(dataclasses.replace(data, pictured=["human", "sem_dpo"]), tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert html.count('src="data:image/webp;base64,') == 5 * 2
+    assert html.count("oil painting by sem_dpo") > html.count("oil painting by dpo")
+
+
 def test_word_marks():
     marks = word_marks("A red ball", "a RED cube, oil painting")
     assert marks == [

@@ -59,6 +59,7 @@ class ReportData:
         encoder_metric: the metric whose judge is the encoder that measures drift, None when there is none.
         published: the paper's numbers of the same model, None when it has none.
         sweep: over α, None when none was made.
+        pictured: the methods whose pictures are shown side by side; empty shows all.
     """
 
     title: str
@@ -81,6 +82,7 @@ class ReportData:
     encoder_metric: str | None = None
     published: Published | None = None
     sweep: Sweep | None = None
+    pictured: Sequence[str] = ()
 
     @property
     def metrics(self) -> list[str]:

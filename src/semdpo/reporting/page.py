@@ -114,19 +114,20 @@ def _two_places(value: float) -> str:
 
 
 def _gallery(data: ReportData, tables: Tables) -> list[dict[str, object]]:
-    """The kept pictures: each prompt's first seed that every method has, in the order of the evaluation."""
+    """The kept pictures: each prompt's first seed that every shown method has, in the order of the evaluation."""
+    methods = [method for method in tables.methods if not data.pictured or method in data.pictured]
     kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
     for row in data.evaluation:
-        if row.image is not None:
+        if row.image is not None and row.method in methods:
             kept.setdefault((row.prompt_id, row.image_seed), {})[row.method] = row
     shown: dict[str, dict[str, object]] = {}
     for (prompt_id, seed), found in kept.items():
-        if prompt_id in shown or set(found) != set(tables.methods):
+        if prompt_id in shown or set(found) != set(methods):
             continue
         shown[prompt_id] = {
             "prompt": next(iter(found.values())).prompt,
             "seed": seed,
-            "cells": [_cell(data, tables, found[method]) for method in tables.methods],
+            "cells": [_cell(data, tables, found[method]) for method in methods],
         }
     return list(shown.values())
 
