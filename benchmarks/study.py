@@ -93,6 +93,7 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     own = [
         "prompts.test_file=tiny:tuning.jsonl", "prompts.test_limit=200", "evaluate.image_seeds=[100]",
         f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
+        "report.subject=sft", "report.baseline=human",
     ]  # fmt: skip
     recipe = recipe_of(TUNING_SEED, trials(), own, overrides)
     for stage in (*BEFORE_TRAINING, "train", "evaluate"):  # no report, which would compare all trials with each other

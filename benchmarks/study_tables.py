@@ -79,10 +79,8 @@ def head(column: str) -> str:
 
 
 def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
-    average = {
-        source: min_max_average(part.groupby("method")[JUDGES].mean().loc[list(methods)])
-        for source, part in frame.groupby("source")
-    }
+    over_sets = frame.groupby(["source", "method"])[JUDGES].mean().groupby("method").mean()
+    average = min_max_average(over_sets.loc[list(methods)])
     rows = []
     for method in methods:
         cells = []
@@ -91,7 +89,7 @@ def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
             places = decimals((found.high - found.low) / 2)
             low, high = (number(end, places) for end in (found.low, found.high))
             cells.append(f"{number(found.mean, places)} [{low}, {high}]")
-        rows.append([LABELS[method], *cells, number(float(np.mean([each[method] for each in average.values()])), 2)])
+        rows.append([LABELS[method], *cells, number(float(average[method]), 2)])
     table(["", *(head(column) for column in COLUMNS), "average"], rows)
 
 
@@ -137,7 +135,8 @@ def equal_length(frame: pd.DataFrame) -> None:
         x, y = (grid(frame, method, "tokens").mean(axis=1) for method in ("sem_dpo", "dpo"))
         found = length_controlled(a, b, x, y)
         shown = f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "–"
-        cells.append(f"{100 * (a > b).mean():.0f}% / {shown}")
+        won = (np.sign(a - b) + 1).mean() / 2  # a tie counts half, as it does at equal length
+        cells.append(f"{100 * won:.0f}% / {shown}")
     table(["Sem-DPO against DPO", *(head(column) for column in JUDGES)], [["won / won at equal length", *cells]])
 
 

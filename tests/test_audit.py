@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from semdpo.audit import CHECKS, Audit, audit, failures, limits
 from semdpo.cli import app
-from semdpo.errors import ConfigError
+from semdpo.errors import ConfigError, DataError
 from semdpo.records import Pair, content_id
-from semdpo.reporting.audit import as_page
+from semdpo.reporting.audit import as_numbers, as_page, as_text
 
 
 def _pair(prompt: str, chosen: str, rejected: str, distance: float = 0.1, scores: tuple[float, float] = (1, 0)) -> Pair:
@@ -81,6 +81,41 @@ def test_weights_are_those_of_training(distances: list[float], alpha: float) -> 
     weights = [weight for _, weight in found.lightest(30)]
     assert weights == sorted(weights)
     assert found.heaviest(30)[0][1] == max(found.weights)
+
+
+def test_own_weights_count_in_every_answer() -> None:
+    pairs = [replace(GOOD[0], weight=0.0), replace(GOOD[1], weight=3.0), *GOOD[2:]]
+    found = audit(pairs, 0.0)
+    assert found.weights.tolist()[:2] == [0.0, 3.0]
+    assert _count(found, "silenced") == 1
+    assert "times the pair's own weight" in as_page(found, "p", [])
+
+
+def test_margins_are_in_page_and_numbers() -> None:
+    found = audit(GOOD, 4.0)
+    margins = [(each.chosen_score or 0) - (each.rejected_score or 0) for each in GOOD]
+    assert as_numbers(found, [])["margin"]["0.5"] == pytest.approx(float(np.median(margins)))
+    assert "How sure the labels are" in as_page(found, "p", [])
+    unscored = audit([replace(each, chosen_score=None) for each in GOOD], 4.0)
+    assert as_numbers(unscored, [])["margin"] is None
+    assert "How sure the labels are" not in as_page(unscored, "p", [])
+    assert "(  0%)" not in next(line for line in as_text(unscored, []).splitlines() if " ties " in line)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("distance", 3.5, "line 2: 'distance' is 3.5; a cosine distance lies between 0 and 2"),
+        ("distance", -0.1, "line 2: 'distance' is -0.1"),
+        ("weight", -1, "line 2: 'weight' is -1; a pair's weight is 0 or more"),
+    ],
+)
+def test_impossible_numbers_are_named_by_line(column: str, value: float, said: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"a cat {i}", "chosen": "a", "rejected": "b", column: v} for i, v in enumerate((0.1, value))]
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    done = CliRunner().invoke(app, ["audit", str(tmp_path / "p.jsonl")])
+    assert isinstance(done.exception, DataError)
+    assert said in str(done.exception)
 
 
 def test_limits() -> None:

@@ -127,12 +127,31 @@ def test_recipes_are_found_by_name_or_path() -> None:
         find_recipe("absent.yaml")
 
 
-def test_pictures_are_of_methods() -> None:
+def test_the_report_names_methods_of_the_recipe() -> None:
     assert load_recipe("tiny", ["report.pictures=[human, sem_dpo]"]).report.pictures == ["human", "sem_dpo"]
-    with pytest.raises(
-        ConfigError, match=r"report\.pictures has \['kto'\], which are no methods: dpo, human, sem_dpo, sft"
-    ):
-        load_recipe("tiny", ["report.pictures=[human, kto]"])
+    for key, value in (("pictures", "[human, kto]"), ("subject", "kto"), ("baseline", "kto")):
+        with pytest.raises(ConfigError, match=rf"report\.{key} names 'kto', .* it has dpo, human, sem_dpo, sft"):
+            load_recipe("tiny", [f"report.{key}={value}"])
+
+
+@pytest.mark.parametrize("name", ["drifted", "repetition", "cliches", "consistency"])
+def test_a_column_of_every_report_is_no_metric(name: str) -> None:
+    with pytest.raises(ConfigError, match="are other columns of the results"):
+        load_recipe("tiny", [f"evaluate.metrics.{name}=tiny:clip"])
+
+
+def test_trust_and_memory_are_no_part_of_what_a_score_depends_on() -> None:
+    before, after = (
+        load_recipe("tiny", [*changed]).scoring.of_results()
+        for changed in ([], ["scoring.batch_size=2", "scoring.allow_remote_code=[jina-embeddings-v4]"])
+    )
+    assert before == after == {"precision": "float32"}
+    assert load_recipe("tiny", ["scoring.precision=auto"]).scoring.of_results() != before
+
+
+def test_a_set_of_prompts_is_not_called_all() -> None:
+    with pytest.raises(ConfigError, match="a set called 'all'"):
+        load_recipe("tiny", ["prompts.test_file=null", "prompts.test_sets={all: {file: 'tiny:tuning.jsonl'}}"])
 
 
 def test_recipes_cannot_be_changed() -> None:

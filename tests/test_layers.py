@@ -13,11 +13,11 @@ ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
     {"errors", "records", "protocols", "progress"},
-    {"fields", "objective", "config", "recipe"},
+    {"fields", "objective", "models_config", "config", "recipe"},
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
     {"bounds"},
-    {"models", "tables", "files", "store", "prompt_sets"},
+    {"models", "tables", "files", "store", "prompt_sets", "timing"},
     {"audit"},
     {"training", "reporting"},
     {"stages"},

@@ -53,6 +53,9 @@ def test_what_the_data_cannot_tell_is_not_told() -> None:
     assert length_controlled([1, 1, 1], [0, 0, 0], [1, 2, 3], [3, 2, 2]) is None, "won everywhere"
     separated = length_controlled([1] * 5 + [0] * 5, [0] * 5 + [1] * 5, [9] * 5 + [1] * 5, [1] * 5 + [9] * 5)
     assert separated is None, "the longer one always wins"
+    won = [1, 0] * 20
+    assert length_controlled(won, [0.5] * 40, [12] * 40, [7] * 40) is None, "no prompt has equal lengths"
+    assert length_controlled(won, [0.5] * 40, [19, 18, 17, 16] * 10, [8] * 40) is None, "always 8 to 11 longer"
 
 
 def test_bad_values_are_refused() -> None:

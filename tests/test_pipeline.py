@@ -16,10 +16,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semdpo import pipeline, store
-from semdpo.config import DecodingConfig, Recipe, RendererConfig, SFTConfig, TrainConfig
+from semdpo import pipeline, store, timing
+from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
-from semdpo.flow import evaluation
+from semdpo.flow import evaluation, flow
+from semdpo.gather import _has_sweep, report_data
+from semdpo.models_config import DecodingConfig, RendererConfig
 from semdpo.objective import ObjectiveConfig
 from semdpo.parts import Parts
 from semdpo.progress import Progress
@@ -251,10 +253,13 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
 
 
 def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tmp_path: Path) -> None:
-    additive = "train.methods={additive: {name: additive}}"
+    additive, compared = (
+        "train.methods={additive: {name: additive}}",
+        ("report.subject=additive", "report.baseline=sft"),
+    )
     with pytest.raises(ConfigError, match=r"train\.methods\.additive is additive; set label\.fidelity"):
-        _recipe(tmp_path, additive, "report.subject=additive")
-    recipe = _recipe(tmp_path, additive, "label.fidelity=faithful")
+        _recipe(tmp_path, additive, *compared)
+    recipe = _recipe(tmp_path, additive, *compared, "label.fidelity=faithful")
     _run_without_report(recipe, tmp_path / "run", _parts(), last="train")
     by_judge: dict[str, dict[str, float]] = {}
     for score in store.read_rows(tmp_path / "run/label", Score):
@@ -373,12 +378,18 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     used = {each.prompt_id for each in store.read_rows(run / "prompts", Prompt)}
     assert used.isdisjoint(each.prompt_id for each in tuning)
     assert store.row_counts(run / "sweep/prompts")["used_elsewhere"] == 2
-    table = pd.read_csv(page.with_name("sweep.csv"))
+    table = pd.read_csv(page.parent / "tables/figure5_sweep.csv")
+    assert {each.suffix for each in page.parent.rglob("*sweep.*")} == {".html", ".csv", ".tex", ".png", ".svg"}
     assert table["alpha"].tolist() == [0, 2, 8]
     assert table["chosen"].sum() == 1
     assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
     assert "Take α" in page.read_text()
     assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
+    assert _has_sweep(Run(run, recipe, _parts()))
+    assert not _has_sweep(Run(run, _recipe(finished, *section, "sweep.image_seeds=[8]"), _parts())), "another sweep"
+    other = _recipe(finished, *section, "pairs.margin=0.01")
+    pipeline.run(other, run, only="weigh", fresh=True, parts=_parts())
+    assert not _has_sweep(Run(run, other, _parts())), "its pairs are no more"
     with pytest.raises(ConfigError, match="has no section 'sweep'"):
         pipeline.sweep(_recipe(finished, "sweep=null"), run, parts=_parts())
 
@@ -464,8 +475,40 @@ def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -
         pipeline.recipe_of(finished)
 
 
+def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
+    additive = ("train.methods={additive: {name: additive}, sem_dpo: {name: sem_dpo}}", "report.baseline=additive")
+    recipe = _recipe(tmp_path, *additive, "label.fidelity=tiny:blip-itm")
+    run = Run(tmp_path / "run", recipe, _parts())
+    _run_without_report(recipe, run.folder, _parts())
+    for stage, version in (("weigh", "9.9"), ("label", "1.1")):  # as if other versions had made them
+        manifest = run.folder / stage / "manifest.json"
+        installed = f'"torch": "{store.versions()["torch"]}"'
+        manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
+    data = report_data(flow(recipe), run)
+    candidates = store.read_rows(run.folder / "candidates", Candidate)
+    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one picture for two judges"
+    assert dict(data.tokens)["candidates, written"] > 0
+    assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
+    assert "blip_itm" not in data.held_out
+    assert data.cut == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
+    assert "9.9 (weigh)" in data.versions["torch"]
+    assert "1.1 (label)" in data.versions["torch"]
+
+
+def test_time_before_a_kill_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "sft"
+    clock = timing.Clock(folder)
+    time.sleep(0.05)
+    clock.tick(every=0)
+    again = timing.Clock(folder)  # the process was killed; another one goes on
+    assert again.seconds >= 0.05
+    again.stop()
+    assert timing.Clock(folder).seconds < 0.05
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert store.seconds(finished / "run" / "label") > 0
+    assert timing.seconds(finished / "run" / "label") > 0
     pipeline.run(_recipe(finished), finished / "run", parts=_parts())
     said = capsys.readouterr().err
     assert "[1/21] prompts: 26 rows, 6 test, 20 train; was there" in said

@@ -49,6 +49,9 @@ def test_a_table_becomes_a_page(tmp_path: Path) -> None:
         (lambda t: t.assign(hps=["good", *t["hps"][1:]]), "line 2: 'hps' must be a number, not 'good'"),
         (lambda t: t.iloc[:-1], "'dpo' and 'sem_dpo' cannot be paired: 1 pictures belong to one of them only"),
         (lambda t: pd.concat([t, t.tail(1)]), "seed 0 was evaluated twice"),
+        (lambda t: t.assign(distance=[*t["distance"][:-1], 9.1]), "line 13: 'distance' is 9.1; it must be a cosine"),
+        (lambda t: t.assign(tokens=[4.5, *t["tokens"][1:]]), "line 2: 'tokens' is 4.5; it must be a whole number"),
+        (lambda t: t.assign(image_seed=-1), "line 2: 'image_seed' is -1; it must be a whole number"),
     ],
 )
 def test_bad_rows_are_named_and_nothing_is_written(change, said: str, tmp_path: Path) -> None:
@@ -60,5 +63,7 @@ def test_bad_rows_are_named_and_nothing_is_written(change, said: str, tmp_path: 
 def test_names_that_the_table_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no method 'sem-dpo'.*did you mean 'sem_dpo'.*--subject"):
         _report(_table(), tmp_path, subject="sem-dpo")
+    with pytest.raises(ConfigError, match="the metric 'clip' is named twice"):
+        _report(_table(), tmp_path, preference=["clip"])
     with pytest.raises(ConfigError, match=r"--seen names 'hpss'.*did you mean 'hps'"):
         _report(_table(), tmp_path, seen=["hpss"])

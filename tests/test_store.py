@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import store
+from semdpo import store, timing
 from semdpo.errors import StoreError
 from semdpo.records import EvaluationRow, Pair, Prompt
 
@@ -22,7 +22,7 @@ def _stage(folder: Path) -> None:
     store.start(folder, PLAN)
     for index in range(2):
         store.write_shard(folder, index, store.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1}))
-    store.add_seconds(folder, time.monotonic())
+    timing.add_seconds(folder, time.monotonic())
     store.finish(folder, PLAN, 2)
 
 
@@ -117,7 +117,7 @@ def test_a_folders_fingerprint_follows_its_content(tmp_path: Path) -> None:
 
 def test_one_process_holds_a_run(tmp_path: Path) -> None:
     code = f"""
-import sys; from pathlib import Path; from semdpo import store
+import sys; from pathlib import Path; from semdpo import store, timing
 with store.locked(Path({str(tmp_path)!r})):
     print("held", flush=True); sys.stdin.readline()
 """
@@ -141,7 +141,7 @@ def test_no_space_left_leaves_nothing_half_written(tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from semdpo import store
+from semdpo import store, timing
 from semdpo.errors import StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -29,6 +29,8 @@ def test_cliches_are_those_that_the_user_did_not_write() -> None:
     assert cliches("a cat, 8k", "a cat, 8k, 8k, masterpiece") == ["masterpiece"]
     assert cliches("a cat", "a smoothie on a canvas") == [], "whole words only"
     assert cliches("a cat", "") == []
+    assert cliches("a cat, intricate details", "a cat, intricate, 4k") == ["4k"], "a part of what the user wrote"
+    assert cliches("a cat, trending on artstation", "artstation, a cat") == []
 
 
 def test_the_list_is_in_order_without_doubles() -> None:

@@ -100,7 +100,7 @@ def audit(pairs: Sequence[Pair], alpha: float, evaluation: Sequence[str] = ()) -
         ValueError: a distance is missing or out of range, or alpha is negative.
     """
     own = np.array([1.0 if each.weight is None else each.weight for each in pairs])
-    weights = semantic_weight([np.nan if p.distance is None else p.distance for p in pairs], alpha)
+    weights = own * semantic_weight([np.nan if p.distance is None else p.distance for p in pairs], alpha)
     checks = (
         _duplicates(pairs),
         _contradictions(pairs),
@@ -110,7 +110,7 @@ def audit(pairs: Sequence[Pair], alpha: float, evaluation: Sequence[str] = ()) -
         _silenced(pairs, weights, alpha),
         _length_bias(pairs),
     )
-    return Audit(pairs, weights * own, alpha, checks)
+    return Audit(pairs, weights, alpha, checks)
 
 
 def limits(texts: Sequence[str]) -> dict[str, float]:

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from semdpo.fields import TEMPLATE, LearningRate, Name, Positive, Precision, Seed, Side, Stage, Text, one_slot
+from semdpo.fields import TEMPLATE, LearningRate, Name, Positive, Seed, Stage, Text, one_slot
+from semdpo.models_config import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
 from semdpo.objective import AdditiveObjective, ObjectiveConfig
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
-    *("tokens", "distance", "truncated", "image", "drift", "average", "pictures", "consistency"),
+    *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "pictures", "consistency"),
+    *("repetition", "cliches"),
 }
 
 
@@ -51,6 +53,8 @@ class PromptsConfig(Stage):
 
     @model_validator(mode="after")
     def _one_way_to_hold_out(self) -> PromptsConfig:
+        if "all" in self.test_sets:
+            raise ValueError("test_sets has a set called 'all', which means all of them together; choose another name")
         if self.test_file is not None and self.test_sets:
             raise ValueError("test_file and test_sets exclude each other; make the file one of the sets")
         return self
@@ -86,85 +90,11 @@ class SFTConfig(Stage):
     _template = field_validator("template")(one_slot)
 
 
-class DecodingConfig(Stage):
-    """How a rewriter chooses its tokens; the words are those of transformers.
-
-    Attributes:
-        temperature: of sampling; 0 is greedy, or beam search.
-        top_p: sample from the most probable tokens that make up this share.
-        top_k: sample from so many most probable tokens; None from all.
-        max_new_tokens: the rewrite's budget.
-        num_beams: of beam search, which needs temperature 0.
-        length_penalty: of beam search; below 0 it prefers short rewrites.
-        repetition_penalty: of tokens that are there already.
-        precision: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a processor.
-        seed: of sampling.
-        batch_size: prompts at a time.
-    """
-
-    temperature: float = Field(default=1.0, ge=0, le=10)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    top_k: Positive | None = None
-    max_new_tokens: Positive = 40
-    num_beams: Positive = 1
-    length_penalty: float = 1.0
-    repetition_penalty: float = Field(default=1.0, gt=0)
-    precision: Precision = "auto"
-    seed: Seed = 0
-    batch_size: Positive = 64
-
-    @model_validator(mode="after")
-    def _beams_do_not_sample(self) -> DecodingConfig:
-        if self.num_beams > 1 and self.temperature > 0:
-            raise ValueError("beam search does not sample; set temperature to 0")
-        return self
-
-
-class RewriterConfig(DecodingConfig):
-    """Another rewriter to compare with: a published one, or any folder; ``template`` is what it reads."""
-
-    model: Text
-    template: str = TEMPLATE
-
-    _template = field_validator("template")(one_slot)
-
-
-class ScoringConfig(Stage):
-    """How judges of pictures run, wherever the recipe names one.
-
-    Attributes:
-        batch_size: pictures at a time.
-        precision: of their weights.
-        allow_remote_code: names of models whose own Python code may run.
-    """
-
-    batch_size: Positive = 32
-    precision: Precision = "float32"
-    allow_remote_code: tuple[Text, ...] = ()
-
-
 class CandidatesConfig(DecodingConfig):
     """``n`` rewrites of every training prompt; ``shard_size`` prompts make one file."""
 
     n: int = Field(default=4, ge=2)
     shard_size: Positive = 64
-
-
-class RendererConfig(Stage):
-    """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
-
-    The safety checker blackens pictures, which would then be scored as if the prompt were at fault; it is off unless
-    asked for.
-    """
-
-    model: Text
-    steps: Positive = 20
-    guidance: float = Field(default=7.5, ge=0)
-    height: Side | None = None
-    width: Side | None = None
-    batch_size: Positive = 32
-    precision: Precision = "auto"
-    safety_checker: bool = False
 
 
 class LabelConfig(Stage):
@@ -398,12 +328,15 @@ class Recipe(Stage):
         return self
 
     @model_validator(mode="after")
-    def _pictures_are_of_methods(self) -> Recipe:
+    def _the_report_names_methods(self) -> Recipe:
         methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
-        if unknown := set(self.report.pictures) - methods:
-            raise ValueError(
-                f"report.pictures has {sorted(unknown)}, which are no methods: {', '.join(sorted(methods))}"
-            )
+        compared = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
+        for key, names in (compared | {"pictures": self.report.pictures}).items():
+            if unknown := sorted(set(names) - methods):
+                raise ValueError(
+                    f"report.{key} names '{unknown[0]}', which is no method of this recipe; it has "
+                    f"{', '.join(sorted(methods))}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ class Evaluation:
         return TableStage(
             f"{self.folder}/{method}/{metric}",
             "judging",
-            {"scorer": scorer, "scoring": recipe.scoring.model_dump(mode="json")},
+            {"scorer": scorer, "scoring": recipe.scoring.of_results()},
             (self._pictures(method),),
             {f"evaluate.metrics.{metric}": scorer},
             Judgement,
@@ -105,7 +105,7 @@ class Evaluation:
         return TableStage(
             f"{self.folder}/{method}/{CONSISTENCY}",
             "comparing pictures and rewrites",
-            {"encoder": encoder, "scoring": recipe.scoring.model_dump(mode="json")},
+            {"encoder": encoder, "scoring": recipe.scoring.of_results()},
             (self._pictures(method),),
             {"weigh.encoder": encoder},
             Judgement,
@@ -128,13 +128,13 @@ class Evaluation:
 
         def make(part: Sequence[Prompt], progress: Progress) -> Made:
             human = method == "human"
-            rewrites = [each.prompt for each in part] if human else rewrite_all(part, rewriter(), seed)
+            rewrites, cut = ([each.prompt for each in part], 0) if human else rewrite_all(part, rewriter(), seed)
             size, tokens = config.renderer.batch_size, counter().tokens
             rows = draw(
                 method, part, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
             empty = sum(not rewrite.strip() for rewrite in rewrites)
-            return rows, {"truncated": sum(row.truncated for row in rows), "empty": empty}
+            return rows, {"truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut}
 
         return [Shard(len(part) * len(config.image_seeds), partial(make, part)) for part in self._shards(run)]
 

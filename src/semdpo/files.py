@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -21,6 +22,8 @@ NUMBERS = (
     *("chosen_score", "rejected_score", "distance", "rejected_distance"),
     *("weight", "chosen_fidelity", "rejected_fidelity"),
 )
+COSINE = (-1e-6, 2 + 1e-6)  # float32 may round a distance past its ends
+LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.inf)}
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
 log = logging.getLogger("semdpo")
@@ -51,6 +54,10 @@ def pairs_of(table: Table) -> list[Pair]:
     table = _spoken(table)
     texts = [table.texts(name) for name in ("prompt", "chosen", "rejected")]
     numbers = [table.numbers(name) for name in NUMBERS]
+    for name, (low, high) in LIMITS.items():
+        for row, value in zip(table.rows, table.numbers(name), strict=True):
+            if value is not None and not low <= value <= high:
+                raise DataError(f"{table.file}, {row}: '{name}' is {value:g}; {_allowed(name)}")
     truncated = [_flag(value) for value in table.columns.get("truncated", [None] * len(table.rows))]
     pairs = []
     for row, (prompt, chosen, rejected), values, flag in zip(
@@ -63,6 +70,12 @@ def pairs_of(table: Table) -> list[Pair]:
             Pair(identity, prompt, chosen, rejected, **dict(zip(NUMBERS, values, strict=True)), truncated=flag)
         )
     return pairs
+
+
+def _allowed(name: str) -> str:
+    if name == "weight":
+        return "a pair's weight is 0 or more"
+    return "a cosine distance lies between 0 and 2; measure it again with `semdpo weigh`"
 
 
 def _spoken(table: Table) -> Table:

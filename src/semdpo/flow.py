@@ -81,7 +81,7 @@ def _dump(config: Stage) -> dict[str, Any]:
 
 
 def _labelling(recipe: Recipe) -> dict[str, Any]:
-    return _dump(recipe.label) | {"scoring": _dump(recipe.scoring)}
+    return _dump(recipe.label) | {"scoring": recipe.scoring.of_results()}
 
 
 def _prompt_files(recipe: Recipe) -> dict[str, str]:
@@ -127,7 +127,7 @@ def _candidates(run: Run) -> list[Shard]:
 
     def make(part: Sequence[Prompt], _: Progress) -> Made:
         rows, counts = candidates.sample(part, rewriter(), config)
-        return rows, asdict(counts)
+        return rows, asdict(counts) | {"tokens": sum(rewriter().tokens([row.rewrite for row in rows]))}
 
     return [Shard(len(p), partial(make, p)) for p in parts_of(_split(run, "train"), config.shard_size)]
 

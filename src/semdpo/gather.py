@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import yaml
 
-from semdpo import store
+from semdpo import store, timing
 from semdpo.config import Recipe
 from semdpo.flow import evaluation
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
 from semdpo.records import Curve, Pair, PairLoss
 from semdpo.reporting.data import Published
+from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import JUDGES
 from semdpo.reporting.sweep import Sweep, compute_sweep
 from semdpo.semantics import automatic_alpha, effective_sample_size, semantic_weight
@@ -27,13 +29,13 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
     curves = [row for s in models for row in store.read_file(run.folder / s.name / store.CURVES, Curve)]
     weighed = run.rows("weigh", Pair)
-    versions = store.versions() | {
+    versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
         for stage in stages
         if not stage.name.startswith("evaluate/")
     }
     metrics = recipe.evaluate.metrics
-    return ReportData(
+    found = ReportData(
         title=titles.title,
         evaluation=evaluation(recipe).rows(run),
         pairs=weighed,
@@ -59,7 +61,26 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         ),
         sweep=swept(run) if _has_sweep(run) else None,
         pictured=titles.pictures,
+        drawn=_drawn(stages, run),
+        tokens=_tokens(curves, run),
+        cut=_cut(run),
     )
+    if found.encoder_metric is None or gives_cosines(found):
+        return found
+    note = f"Proposition 2 was not measured: the scores of {recipe.weigh.encoder} are no cosines."
+    return replace(found, notes=[*found.notes, note])
+
+
+def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:
+    """The libraries that made the stages; where they were of several versions, which stages each made."""
+    made: dict[str, dict[str, list[str]]] = {}
+    for stage in stages:
+        for library, version in store.made_with(run.folder / stage.name).items():
+            made.setdefault(library, {}).setdefault(version, []).append(stage.name)
+    return {
+        library: next(iter(found)) if len(found) == 1 else "; ".join(f"{v} ({', '.join(s)})" for v, s in found.items())
+        for library, found in made.items()
+    }
 
 
 def _losses(run: Run) -> list[PairLoss]:
@@ -69,11 +90,18 @@ def _losses(run: Run) -> list[PairLoss]:
 
 
 def _has_sweep(run: Run) -> bool:
-    """Whether a finished sweep of this recipe lies in the folder."""
+    """Whether a finished sweep of this recipe, made from these pairs, lies in the folder."""
     if run.recipe.sweep is None:
         return False
-    stages = [stage.name for stage in sweep_flow(run.recipe) if stage.name.startswith("sweep/")]
-    return all(store.is_complete(run.folder / name) for name in stages)
+    return all(_is_of_now(stage, run) for stage in sweep_flow(run.recipe) if stage.name.startswith("sweep/"))
+
+
+def _is_of_now(stage: AnyStage, run: Run) -> bool:
+    folder, needed = run.folder / stage.name, [run.folder / name for name in stage.inputs]
+    if not all(store.is_complete(each) for each in (folder, *needed)):
+        return False
+    inputs = {name: store.manifest_hash(each) for name, each in zip(stage.inputs, needed, strict=True)}
+    return store.disagreement(folder, store.Plan(stage.config, inputs)) is None
 
 
 def swept(run: Run) -> Sweep:
@@ -94,17 +122,41 @@ def swept(run: Run) -> Sweep:
 
 def _spent(stages: Sequence[AnyStage], run: Run) -> tuple[str, float, int]:
     folders = [run.folder / stage.name for stage in stages]
-    seconds = sum(store.seconds(folder) for folder in folders)
+    seconds = sum(timing.seconds(folder) for folder in folders)
     return line_of(stages[0]), seconds, sum(store.row_counts(folder)["rows"] for folder in folders)
 
 
-def _alpha(objective: ObjectiveConfig | None, pairs: Sequence[Pair]) -> float:
-    """Of the weights that the report shows; 0 where the subject has none."""
+def _alpha(objective: ObjectiveConfig | None, pairs: Sequence[Pair]) -> float | None:
+    """Of the weights that the report shows; None where the subject has none."""
     if not isinstance(objective, SemDPOObjective):
-        return 0.0
+        return None
     if objective.alpha == "auto":
         return automatic_alpha([each.distance or 0.0 for each in pairs], objective.kept_share)
     return float(objective.alpha)
+
+
+def _drawn(stages: Sequence[AnyStage], run: Run) -> int:
+    """Pictures: of every candidate, and of every method's held-out prompts."""
+    drawing = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/pictures"))]
+    return sum(store.row_counts(run.folder / name)["rows"] for name in drawing)
+
+
+def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
+    learnt: dict[str, int] = {}
+    for curve in curves:
+        if curve.name == "tokens":
+            learnt[curve.method] = learnt.get(curve.method, 0) + int(curve.value)
+    written = store.row_counts(run.folder / "candidates").get("tokens", 0)
+    return [
+        ("candidates, written", written),
+        *((f"{method}, learnt from", tokens) for method, tokens in learnt.items()),
+    ]
+
+
+def _cut(run: Run) -> dict[str, int]:
+    """Rewrites of each method that met the token budget before they had ended."""
+    methods = evaluation(run.recipe).models
+    return {m: store.row_counts(run.folder / f"evaluate/{m}/pictures").get("cut", 0) for m in methods}
 
 
 def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
@@ -114,6 +166,7 @@ def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
 def _seen(recipe: Recipe) -> dict[str, str]:
     """Which judges are no outsiders, and why."""
     reasons = {
+        recipe.label.fidelity or "": "it helped to choose the pairs of the additive reward",
         recipe.weigh.encoder: "its text tower measured the drift that set the weights",
         recipe.label.scorer: "it labelled the training pairs",
     }

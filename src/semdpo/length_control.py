@@ -42,7 +42,8 @@ def length_controlled(
         level: confidence of the interval (Wald's, on the scale of log odds, with robust errors), in (0, 1).
 
     Returns:
-        None where the data cannot tell: one method wins everywhere, or length alone decides who wins.
+        None where the data cannot tell: one method wins everywhere, length alone decides who wins, or one method's
+        rewrites are longer on every prompt, so that nothing is known of equal length.
 
     Raises:
         DataError: shapes differ, there are fewer than two prompts, or a value is not finite.
@@ -57,9 +58,9 @@ def length_controlled(
         raise DataError("a value or length is not finite; evaluate these prompts again")
     difference, longer = columns[0] - columns[1], columns[2] - columns[3]
     won = np.where(np.abs(difference) <= tolerance, 0.5, difference > 0).astype(np.float64)
-    if won.min() == won.max():
+    if won.min() == won.max() or not longer.min() <= 0 <= longer.max():
         return None
-    return _at_no_difference(won, np.tanh(longer / longer.std()) if longer.std() > 0 else np.zeros_like(longer), level)
+    return _at_no_difference(won, np.tanh(longer / longer.std()) if longer.any() else longer, level)
 
 
 def _at_no_difference(won: np.ndarray, longer: np.ndarray, level: float) -> LengthControlled | None:

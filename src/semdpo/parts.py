@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from semdpo.config import DecodingConfig, Recipe, RendererConfig, ScoringConfig, SFTConfig, TrainConfig
+from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ModelError
+from semdpo.models_config import DecodingConfig, RendererConfig, ScoringConfig
 from semdpo.objective import ObjectiveConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder

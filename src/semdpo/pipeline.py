@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import files, prompt_sets, store
+from semdpo import files, prompt_sets, store, timing
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -182,7 +182,7 @@ def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: 
     folders = [run.folder / stage.name for stage in stages]
     counts = sum((Counter(store.row_counts(folder)) for folder in folders), Counter[str]())
     told = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in store.row_counts(folders[0]))
-    spent = sum(store.seconds(folder) for folder in folders)
+    spent = sum(timing.seconds(folder) for folder in folders)
     say(f"{title}: {told}; {'was there' if done else f'{spent:.1f} s'}")
 
 
@@ -213,25 +213,30 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
             begun = time.monotonic()
             rows, counts = shard.make(part_of(progress, before, total))
             store.write_shard(folder, index, store.encode(stage.kind, rows, counts))
-            store.add_seconds(folder, time.monotonic() - begun)
+            timing.add_seconds(folder, time.monotonic() - begun)
         before += shard.size
     progress(total, total)
     store.finish(folder, plan, len(shards))
 
 
 def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progress) -> None:
-    begun = time.monotonic()
     folder = run.folder / stage.name
-    work = store.start_model(folder)
+    clock, work = timing.Clock(folder), store.start_model(folder)
+
+    def told(done: int, total: int, note: str = "") -> None:
+        clock.tick()
+        progress(done, total, note)
+
     try:
-        curves = stage.train(run, work, progress)
+        curves = stage.train(run, work, told)
     except Exception as error:
         if files.out_of_space(error):
             raise files.unwritable(work, error) from error
         raise
     files.write_bytes(work / store.CURVES, store.encode(Curve, curves, {}))
-    store.add_seconds(work, time.monotonic() - begun)
+    timing.add_seconds(work, clock.seconds)
     store.finish_model(folder, plan, {"rows": len(curves)})
+    clock.stop()
 
 
 # ------------------------------------------------------------------------------------------------- the report

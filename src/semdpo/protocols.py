@@ -47,6 +47,15 @@ class Rewriter(Protocol):
 
 
 @runtime_checkable
+class FlaggingRewriter(Protocol):
+    """A rewriter that tells which rewrites met its token budget before they had ended."""
+
+    def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
+        """``n`` rewrites for each prompt, each with its flag."""
+        ...
+
+
+@runtime_checkable
 class Renderer(Protocol):
     """A text-to-image model."""
 

@@ -128,14 +128,9 @@ def row_counts(folder: Path) -> dict[str, int]:
     return dict(read_json(folder / "manifest.json").get("counts", {}))
 
 
-def seconds(folder: Path) -> float:
-    """How long a stage worked, over all the times that it was resumed."""
-    return float(read_json(folder / "timing.json").get("seconds", 0.0))
-
-
-def add_seconds(folder: Path, spent: float) -> None:
-    """Adds to a stage's time."""
-    write_bytes(folder / "timing.json", canonical({"seconds": round(seconds(folder) + spent, 3)}))
+def made_with(folder: Path) -> dict[str, str]:
+    """The versions of the libraries that were installed when a finished stage ended."""
+    return dict(read_json(folder / "manifest.json").get("versions", {}))
 
 
 def file_hash(path: Path) -> str:
@@ -369,3 +364,5 @@ def _remove_folder(path: Path) -> None:
     if path.is_dir():
         (path / "manifest.json").unlink(missing_ok=True)
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -63,5 +63,5 @@ def repetition(text: str, n: int = 3) -> float:
 
 def cliches(prompt: str, rewrite: str) -> list[str]:
     """The stock phrases of a rewrite that the user did not write, each once, in their order."""
-    asked = set(_CLICHE.findall(" ".join(words(prompt))))
-    return list(dict.fromkeys(each for each in _CLICHE.findall(" ".join(words(rewrite))) if each not in asked))
+    asked = f" {' '.join(words(prompt))} "
+    return list(dict.fromkeys(each for each in _CLICHE.findall(" ".join(words(rewrite))) if f" {each} " not in asked))

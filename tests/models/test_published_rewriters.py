@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semdpo.config import RewriterConfig
 from semdpo.errors import ModelError
 from semdpo.models.rewriter import load_rewriter
+from semdpo.models_config import RewriterConfig
 from semdpo.parts import real_parts
 from tests import tiny_models
 

@@ -130,13 +130,19 @@ def test_rewrites_must_be_as_many_as_prompts_and_may_be_empty() -> None:
         _drawn(["x"])
     assert _drawn([], []) == []
     assert join([], {}, 3) == []
-    assert rewrite_all(PROMPTS, Echo(), 9) == ["a cat 9 0", "a dog 9 0", "an owl 9 0"]
+    assert rewrite_all(PROMPTS, Echo(), 9) == (["a cat 9 0", "a dog 9 0", "an owl 9 0"], 0)
+
+    class Budgeted(Echo):
+        def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
+            return [[(text, text == "a dog")] for text in prompts]
+
+    assert rewrite_all(PROMPTS, Budgeted(), 9) == (["a cat", "a dog", "an owl"], 1)
 
     class Mute(Echo):
         def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
             return [[" "] for _ in prompts]
 
-    assert rewrite_all(PROMPTS, Mute(), 0) == [" "] * 3
+    assert rewrite_all(PROMPTS, Mute(), 0) == ([" "] * 3, 0)
     assert len(_drawn([""] * 3)) == 6
 
 

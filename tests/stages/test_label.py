@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo.config import LabelConfig, RendererConfig
+from semdpo.config import LabelConfig
 from semdpo.errors import DataError
+from semdpo.models_config import RendererConfig
 from semdpo.protocols import ScoreBatch
 from semdpo.records import Candidate, content_id
 from semdpo.stages.label import label

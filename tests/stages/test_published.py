@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semdpo import paper
 from semdpo.records import EvaluationRow, content_id
 from semdpo.reporting.data import Published, ReportData
 from semdpo.reporting.numbers import compute_tables
-from semdpo.reporting.published import JUDGES, METHODS, latex, paper_tables, printed
+from semdpo.reporting.published import JUDGES, METHODS, PaperTable, paper_tables, printed
+from semdpo.reporting.tables import latex
 from semdpo.stages.report import write_report
+from semdpo.statistics import min_max_average
 
 SETS = ("coco", "diffusiondb", "lexica")
 
@@ -74,8 +77,6 @@ def test_what_the_paper_printed(model: str, cell: tuple[str, str, str], value: f
 
 
 def test_names_are_those_of_the_papers_tables() -> None:
-    from semdpo import paper
-
     known = paper.tables()
     scores = [known[name]["scores"] for name in ("table5", "table6", "table7", "table3", "table12")]
     named = {method for sets in scores for methods in sets.values() for method in methods}
@@ -114,6 +115,33 @@ def test_another_run_shows_nothing_of_the_paper(tmp_path: Path) -> None:
         assert "paper" not in path.read_text(), path
 
 
+def test_lengths_of_the_paper_stand_beside_its_models_only() -> None:
+    for data in (_data("tiny:gpt2"), dataclasses.replace(_data("gpt2"), published=None)):
+        found = {each.name: each.frame for each in paper_tables(data, compute_tables(data))}
+        for name in ("table1_length", "table2_median_length"):
+            assert not [column for column in found[name].columns if "paper" in column]
+
+
+def test_numbers_over_all_sets_are_on_the_page(tmp_path: Path) -> None:
+    """Tables 8 and 9 have means over the sets only."""
+    write_report(_data("qwen3-0.6b"), tmp_path / "index.html")
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert "<small>paper 0.2284</small>" in page
+    assert "<h3>all, " in page
+
+
+def test_over_all_sets_the_average_is_that_of_the_means_as_in_table_8() -> None:
+    known = paper.tables()["table8"]["mean_over_sets"]
+    raw = pd.DataFrame(known).T[["clip", "hpsv2.1", "pickscore"]].astype(float)
+    theirs = pd.DataFrame(known).T["average"].astype(float)
+    assert min_max_average(raw).to_numpy() == pytest.approx(theirs.to_numpy(), abs=0.0015)
+    data = _data("gpt2")
+    tables = compute_tables(data)
+    means = {m: {n: np.mean([s.means[m, n].mean for s in tables.sets]) for n in data.metrics} for m in tables.methods}
+    expected = min_max_average(pd.DataFrame(means).T.astype(float))
+    assert tables.average == pytest.approx(expected.to_dict())
+
+
 def test_the_page_shows_both(tmp_path: Path) -> None:
     write_report(_data("gpt2"), tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text("utf-8")
@@ -129,3 +157,7 @@ def test_latex_has_rules_and_escapes() -> None:
     assert r"\toprule" in text
     assert r"dpo\_50\%" in text
     assert "nan" not in text
+    greek = latex(PaperTable("t", "over τ", pd.DataFrame({"x": [1.0]}, index=pd.Index(["β-DPO"], name="method"))))
+    assert r"over $\tau$" in greek
+    assert r"$\beta$-DPO" in greek
+    assert greek.isascii()

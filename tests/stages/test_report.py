@@ -16,6 +16,7 @@ from semdpo.errors import DataError, StoreError
 from semdpo.records import Curve, EvaluationRow, Pair, PairLoss, content_id
 from semdpo.reporting.formats import decimals, number, signed
 from semdpo.reporting.numbers import compute_tables, verdict
+from semdpo.reporting.propositions import drift_table
 from semdpo.reporting.words import Word, runs, word_marks
 from semdpo.stages.report import ReportData, write_report
 from semdpo.statistics import Difference, Estimate
@@ -97,6 +98,9 @@ def data() -> ReportData:
         preference=PREFERENCE,
         losses=[PairLoss(each.pair_id, float(each.distance or 0), 0.1 + i / 60) for i, each in enumerate(pairs())],
         encoder_metric="clip",
+        drawn=432,
+        tokens=[("candidates, written", 4321)],
+        cut={"sft": 3},
     )
 
 
@@ -182,9 +186,9 @@ def test_files_beside_the_page(folder):
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     plots = {f"plots/{name}.png" for name in ("scatter", "duels", "lengths", "weights", "curves", "cost", *THEORY)}
     shown = {"table1_length", "table2_median_length", "table3_fidelity", "table5_scores"}
-    shown |= {"results", "differences", "proposition1", "proposition2"}
+    shown |= {"results", "differences", "proposition1", "proposition2", "counts", "cost", "effective_sample_size"}
     tables = {f"tables/{name}.{kind}" for name in shown for kind in ("csv", "tex")}
-    files = {"report.html", "evaluation.csv", "strip.png"}
+    files = {"report.html", "evaluation.csv", "strip.png", "tables/curves.csv", "tables/weights.csv", ".files.json"}
     assert names == files | plots | {name.replace(".png", ".svg") for name in plots} | tables
     for name in shown:
         text = (folder / f"tables/{name}.tex").read_text()
@@ -256,6 +260,8 @@ def test_sections_come_in_reading_order(html):
 def test_counts_are_shown(html):
     for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 pictures", "432 pictures drawn", "102 seconds"):
         assert text in html
+    for text in ("candidates, written: 4321", "longer than a model reads; 3 rewrites cut at the token budget"):
+        assert text in html
     assert "longer than the encoder reads: 1<" in html
 
 
@@ -271,6 +277,39 @@ def test_chosen_methods_stand_side_by_side(data, tmp_path):
     html = (tmp_path / "report.html").read_text()
     assert html.count('src="data:image/webp;base64,') == 5 * 2
     assert html.count("oil painting by sem_dpo") > html.count("oil painting by dpo")
+
+
+def test_what_an_older_report_wrote_goes_and_what_others_wrote_stays(data, tmp_path):
+    write_report(data, tmp_path / "report.html")
+    (tmp_path / "plots/mine.png").write_bytes(b"mine")
+    assert (tmp_path / "plots/curves.png").is_file()
+    write_report(dataclasses.replace(data, curves=[], losses=[]), tmp_path / "report.html")
+    assert not list(tmp_path.rglob("curves.*"))
+    assert not (tmp_path / "tables/proposition1.tex").exists()
+    assert (tmp_path / "plots/mine.png").read_bytes() == b"mine"
+
+
+def test_a_method_without_weights_shows_none(data, tmp_path):
+    write_report(dataclasses.replace(data, alpha=None, subject="dpo", baseline="sft"), tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    for words in ("Weights of the training pairs", "silenced", "Proposition 1"):
+        assert words not in html
+    assert "longer than the encoder reads: 1<" in html
+    assert not (tmp_path / "plots/weights.png").exists()
+
+
+def test_one_kind_of_metric_is_not_drawn_against_itself(data, tmp_path):
+    rows = [dataclasses.replace(r, metrics={"clip": r.metrics["clip"]}) for r in data.evaluation]
+    one = dataclasses.replace(data, evaluation=rows, fidelity=["clip"], preference=[])
+    write_report(one, tmp_path / "report.html")
+    assert "Meaning against preference" not in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "plots/scatter.png").exists()
+
+
+def test_scores_that_are_no_cosines_have_no_proposition_2(data):
+    assert drift_table(data, METHODS) is not None
+    scaled = [dataclasses.replace(r, metrics=r.metrics | {"clip": 21.0}) for r in data.evaluation]
+    assert drift_table(dataclasses.replace(data, evaluation=scaled), METHODS) is None
 
 
 def test_word_marks():

@@ -35,6 +35,7 @@ NAMES = {
     "mean_weight",
     "effective_sample_size",
     "completion_length",
+    "tokens",
     "learning_rate",
 }
 

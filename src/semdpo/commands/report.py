@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo import tables
 from semdpo.errors import ConfigError, DataError, did_you_mean
+from semdpo.files import COSINE
 from semdpo.progress import bar, say
 from semdpo.records import EvaluationRow, content_id
 from semdpo.stages.report import ReportData, write_report
@@ -51,7 +53,10 @@ def report_file(
         raise ConfigError(
             f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
         )
-    rows = _rows(tables.read_table(file), [*fidelity, *preference])
+    metrics = [*fidelity, *preference]
+    if twice := [name for name in metrics if metrics.count(name) > 1]:
+        raise ConfigError(f"the metric '{twice[0]}' is named twice; it asks one of the two questions, not both")
+    rows = _rows(tables.read_table(file), metrics)
     methods = {row.method for row in rows}
     for option, name in (("--subject", subject), ("--baseline", baseline)):
         if name not in methods:
@@ -65,7 +70,7 @@ def report_file(
         stages=[],
         recipe="",
         versions={},
-        alpha=0.0,
+        alpha=None,
         notes=[f"From {Path(file).name}, {len(rows)} rows."],
         fidelity=list(fidelity),
         preference=list(preference),
@@ -88,6 +93,9 @@ def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
     rewrites = ["" if each is None else str(each) for each in table.column("rewrite")]
     numbers = {name: _numbers(table, name) for name in ("tokens", "distance", *metrics)}
     seeds = _numbers(table, "image_seed") if "image_seed" in table.columns else [0.0] * count
+    _refuse(table, "distance", numbers["distance"], COSINE, whole=False)
+    _refuse(table, "tokens", numbers["tokens"], (0, math.inf), whole=True)
+    _refuse(table, "image_seed", seeds, (0, math.inf), whole=True)
     sources = table.texts("source") if "source" in table.columns else [Path(table.file).stem] * count
     return [
         EvaluationRow(
@@ -105,6 +113,16 @@ def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
         )
         for i in range(count)
     ]
+
+
+def _refuse(
+    table: tables.Table, name: str, values: Sequence[float], allowed: tuple[float, float], *, whole: bool
+) -> None:
+    low, high = allowed
+    kind = "a whole number, 0 or more" if whole else "a cosine distance, from 0 to 2"
+    for row, value in zip(table.rows, values, strict=True):
+        if not low <= value <= high or (whole and value != int(value)):
+            raise DataError(f"{table.file}, {row}: '{name}' is {value:g}; it must be {kind}")
 
 
 def _numbers(table: tables.Table, name: str) -> list[float]:

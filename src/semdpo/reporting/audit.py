@@ -34,9 +34,9 @@ def as_text(found: Audit, failed: Sequence[Check]) -> str:
     width = max(len(each.name) for each in found.checks)
     marks = {each.name for each in failed}
     for each in found.checks:
-        count = "      ?" if each.count is None else f"{each.count:>7}"
+        count = f"{'?':>7}       " if each.count is None else f"{each.count:>7} ({each.share:>4.0%})"
         mark = "FAILS" if each.name in marks else "     "
-        lines.append(f"{mark} {each.name:<{width}} {count} ({each.share:>4.0%})  {each.question}; {each.remark}")
+        lines.append(f"{mark} {each.name:<{width}} {count}  {each.question}; {each.remark}")
     for title, rows in (("silenced most", found.lightest(5)), ("kept most", found.heaviest(5))):
         lines += ["", f"{title}:"]
         lines += [f"  W {weight:.3f}  {_short(pair.prompt)}  ->  {_short(pair.chosen)}" for pair, weight in rows]
@@ -50,13 +50,18 @@ def as_numbers(found: Audit, failed: Sequence[Check]) -> dict[str, Any]:
         "alpha": found.alpha,
         "effective_sample_size": found.effective,
         "mean_weight": float(found.weights.mean()),
-        "distance": {f"{q:g}": float(np.quantile(found.distances, q)) for q in (0, 0.25, 0.5, 0.75, 1)},
+        "distance": _quantiles(found.distances),
+        "margin": _quantiles(found.margins) if found.margins.size else None,
         "checks": {
             each.name: {"count": each.count, "total": each.total, "share": each.share, "examples": list(each.examples)}
             for each in found.checks
         },
         "failed": [each.name for each in failed],
     }
+
+
+def _quantiles(values: NDArray[np.float64]) -> dict[str, float]:
+    return {f"{q:g}": float(np.quantile(values, q)) for q in (0, 0.25, 0.5, 0.75, 1)}
 
 
 def as_page(found: Audit, source: str, failed: Sequence[Check]) -> str:
@@ -69,6 +74,8 @@ def as_page(found: Audit, source: str, failed: Sequence[Check]) -> str:
     """
     with style():
         plots = {"distances": distances(found.distances, found.alpha), "weights": histogram(found.weights, found.alpha)}
+        if found.margins.size:
+            plots["margins"] = margins(found.margins)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
@@ -98,6 +105,18 @@ def distances(d: NDArray[np.float64], alpha: float) -> Figure:
     weight.set_ylim(0, 1.02)
     weight.set_ylabel(f"weight at alpha {alpha:g}", color=INK)
     weight.grid(visible=False)
+    return figure
+
+
+def margins(m: NDArray[np.float64]) -> Figure:
+    """How far the scores of chosen and rejected are apart."""
+    figure = Figure(figsize=(10, 2.6))
+    axes = figure.subplots()
+    axes.hist(m, bins=41, color=COLOURS["sft"], alpha=0.8, edgecolor="white")
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_xlabel("score of the chosen minus score of the rejected")
+    axes.set_ylabel("pairs")
+    axes.grid(axis="x", visible=False)
     return figure
 
 

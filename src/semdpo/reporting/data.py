@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from semdpo.errors import DataError
 from semdpo.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.reporting.sweep import Sweep
-from semdpo.semantics import semantic_weight
+from semdpo.semantics import effective_sample_size, semantic_weight
 
 
 def _seen() -> dict[str, str]:
@@ -47,7 +48,7 @@ class ReportData:
         stages: (name, seconds, rows) in the order in which they ran; may be empty.
         recipe: the recipe's YAML text.
         versions: name → version or hash.
-        alpha: strength of the weights, W = exp(−alpha·distance).
+        alpha: strength of the subject's weights, W = exp(−alpha·distance); None where it has none.
         notes: remarks, shown as they are.
         fidelity: metrics that ask whether the picture shows what was asked.
         preference: metrics that ask whether people would like the picture.
@@ -60,6 +61,9 @@ class ReportData:
         published: the paper's numbers of the same model, None when it has none.
         sweep: over α, None when none was made.
         pictured: the methods whose pictures are shown side by side; empty shows all.
+        drawn: pictures that were drawn, for training and evaluation.
+        tokens: (what, tokens) that were written or learnt from; may be empty.
+        cut: method → its rewrites that met the token budget before they had ended.
     """
 
     title: str
@@ -70,7 +74,7 @@ class ReportData:
     stages: Sequence[tuple[str, float, int]]
     recipe: str
     versions: dict[str, str]
-    alpha: float
+    alpha: float | None
     notes: Sequence[str]
     fidelity: Sequence[str]
     preference: Sequence[str]
@@ -83,6 +87,14 @@ class ReportData:
     published: Published | None = None
     sweep: Sweep | None = None
     pictured: Sequence[str] = ()
+    drawn: int = 0
+    tokens: Sequence[tuple[str, int]] = ()
+    cut: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether there are pairs, and the subject weights them."""
+        return bool(self.pairs) and self.alpha is not None
 
     @property
     def metrics(self) -> list[str]:
@@ -96,17 +108,37 @@ class ReportData:
 
 
 def weights(data: ReportData) -> NDArray[np.float64]:
-    """W of every pair, [pairs].
+    """W of every pair, [pairs], where the subject weights them.
 
     Raises:
         DataError: a pair has no distance yet, or one outside [0, 2].
     """
-    distances = [pair.distance for pair in data.pairs if pair.distance is not None]
-    if len(distances) < len(data.pairs):
-        raise DataError(
-            f"{len(data.pairs) - len(distances)} pairs have no semantic distance; run `semdpo weigh` on them first"
-        )
+    assert data.alpha is not None  # see ReportData.weighted
     try:
-        return semantic_weight(distances, data.alpha)
+        return semantic_weight(_distances(data), data.alpha)
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def _distances(data: ReportData) -> NDArray[np.float64]:
+    known = [pair.distance for pair in data.pairs if pair.distance is not None]
+    if len(known) < len(data.pairs):
+        raise DataError(
+            f"{len(data.pairs) - len(known)} pairs have no semantic distance; run `semdpo weigh` on them first"
+        )
+    return np.array(known, np.float64)
+
+
+def effective_frame(data: ReportData) -> pd.DataFrame:
+    """The effective sample size that each α would leave of the pairs: columns alpha, effective, share."""
+    assert data.alpha is not None  # see ReportData.weighted
+    distances = _distances(data)
+    alphas = np.linspace(0, max(16.0, 1.5 * data.alpha), 65)
+    sizes = np.array([effective_sample_size(semantic_weight(distances, alpha)) for alpha in alphas])
+    return pd.DataFrame({"alpha": alphas, "effective": sizes, "share": sizes / len(distances)})
+
+
+def weights_frame(data: ReportData) -> pd.DataFrame:
+    """Each pair's distance and weight: columns pair_id, distance, weight."""
+    rows = zip(data.pairs, weights(data), strict=True)
+    return pd.DataFrame({"pair_id": p.pair_id, "distance": p.distance, "weight": w} for p, w in rows)

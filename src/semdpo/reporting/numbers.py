@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from semdpo.errors import DataError
@@ -56,7 +55,7 @@ class Tables:
         seeds: pictures of one prompt and method (the largest number where it differs).
         values: metric or extra → [prompts, methods], mean over image seeds.
         means: (method, column) → mean and interval.
-        average: method → the paper's average score, mean over the sets.
+        average: method → the paper's average score; of several sets, of the means over them.
         sets: the same for each set of prompts.
         subject: the method that is compared, None when there is only one.
         baseline: the method it is compared with first.
@@ -79,6 +78,16 @@ class Tables:
     corrected: dict[tuple[str, str], float]
     duels: dict[tuple[str, str], HeadToHead]
     equal_length: dict[tuple[str, str], LengthControlled | None]
+
+    @property
+    def everything(self) -> SetTable:
+        """All sets together, as if they were one."""
+        return SetTable("all", self.prompts, self.means, self.average, self.values["tokens"])
+
+    @property
+    def sets_and_all(self) -> list[SetTable]:
+        """The sets and, where there are several, all of them together."""
+        return [*self.sets, *([self.everything] if len(self.sets) > 1 else [])]
 
     @property
     def others(self) -> list[str]:
@@ -120,8 +129,7 @@ def compute_tables(data: ReportData) -> Tables:
         seeds=int(frame.groupby(["method", "prompt_id"]).size().max()),
         values=values,
         means={(m, name): mean_interval(values[name][m]) for m in methods for name in columns},
-        # The paper scales within one set of prompts; several sets count equally.
-        average={m: float(np.mean([each.average[m] for each in sets])) for m in methods},
+        average=_average([{m: {n: s.means[m, n].mean for n in data.metrics} for m in methods} for s in sets]),
         sets=sets,
         subject=subject,
         baseline=baseline,
@@ -179,9 +187,16 @@ def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportD
     for name, table in values.items():
         found = mean_intervals(table[list(methods)].to_numpy())
         means |= {(m, name): each for m, each in zip(methods, found, strict=True)}
-    average = min_max_average(pd.DataFrame({name: values[name].mean() for name in data.metrics}))
+    average = _average([{m: {n: float(values[n][m].mean()) for n in data.metrics} for m in methods}])
     tokens = values["tokens"][list(methods)]
-    return SetTable(source, len(tokens), means, {m: float(average[m]) for m in methods}, tokens)
+    return SetTable(source, len(tokens), means, average, tokens)
+
+
+def _average(sets: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Each method's average score, over one set's means or, as in the paper's tables 8 and 9, over several sets'."""
+    frames = [pd.DataFrame.from_dict(each, orient="index") for each in sets]
+    means = sum(frames[1:], frames[0]) / len(frames)
+    return {str(method): float(score) for method, score in min_max_average(means).items()}
 
 
 def _compared(data: ReportData, methods: list[str]) -> tuple[str | None, str | None]:
@@ -205,15 +220,13 @@ def _corrected(
 def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """``tables/results.csv``: one row per set, method and column; ``all`` is every set; the average has no interval."""
     rows: list[dict[str, object]] = []
-    everything = ("all", tables.prompts, tables.means, tables.average)
-    several = [(each.source, each.prompts, each.means, each.average) for each in tables.sets]
-    for source, prompts, means, average in [everything, *(several if len(several) > 1 else [])]:
+    for found in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
         for method in tables.methods:
-            shared = {"source": source, "method": method, "prompts": prompts}
+            shared = {"source": found.source, "method": method, "prompts": found.prompts}
             for name in [*data.metrics, *EXTRAS]:
-                e = means[method, name]
+                e = found.means[method, name]
                 rows.append(shared | {"metric": name, "mean": e.mean, "low": e.low, "high": e.high})
-            rows.append(shared | {"metric": "average", "mean": average[method]})
+            rows.append(shared | {"metric": "average", "mean": found.average[method]})
     return pd.DataFrame(rows)
 
 

@@ -18,6 +18,7 @@ from semdpo.reporting.numbers import Tables
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.style import colours
 from semdpo.reporting.sweep import Sweep
+from semdpo.reporting.tables import counts_frame
 from semdpo.reporting.words import runs, word_marks
 from semdpo.selection import RULE
 
@@ -65,8 +66,9 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         written=rows.written(data),
         difference_tables=[rows.difference_table(data, tables, other) for other in tables.others],
         weighing=rows.weighing(data),
-        truncated=rows.truncated(data, tables),
-        pictures=rows.pictures(data.stages),
+        counts=counts_frame(data, tables).astype(int).to_dict("index"),
+        truncated_pairs=rows.truncated_pairs(data),
+        paper_tables=[(each, rows.shown(each.frame)) for each in shown if each.name.startswith("table")],
         seconds=sum(stage[1] for stage in data.stages),
         recipe_hash=hashlib.sha256(data.recipe.encode()).hexdigest(),
         sources=list(dict.fromkeys(row.source for row in data.evaluation)),

@@ -25,13 +25,15 @@ def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:
 
 
 def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {"scatter": scatter(data, tables)}
-    if len(tables.sets) > 1:
-        figures["landscape"] = landscape(data, tables)
+    figures: dict[str, Figure] = {}
+    if data.fidelity and data.preference:
+        figures["scatter"] = scatter(data, tables)
+        if len(tables.sets) > 1:
+            figures["landscape"] = landscape(data, tables)
     if tables.others:
         figures["duels"] = duels(data, tables)
     figures["lengths"] = lengths(tables)
-    if data.pairs:
+    if data.weighted:
         figures["weights"] = weighing(data)
     if (bound := filter_bound(data)) is not None:
         figures["bound"] = bound_figure(bound)
@@ -54,8 +56,7 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
     ]
     shown = [(title, x, y) for title, x, y in panels if x and y]
     if not shown:
-        names = data.metrics
-        shown = [("Judges", names[0], names[-1])]
+        shown = [("Judges", data.fidelity[0], data.preference[0])]
     figure = Figure(figsize=(4.9 * len(shown) + 0.2, 4.2))
     for axes, (title, x, y) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.set_title(title)
@@ -70,10 +71,7 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
 
 def landscape(data: ReportData, tables: Tables) -> Figure:
     """The paper's figures 3 and 6: the same for each set of prompts, by independent judges where there are any."""
-    x, y = (
-        _first(names, data, False) or _first(names, data, True) or data.metrics[end]
-        for names, end in ((data.fidelity, 0), (data.preference, -1))
-    )
+    x, y = (_first(names, data, False) or names[0] for names in (data.fidelity, data.preference))
     rows = -(-len(tables.sets) // 3)
     figure = Figure(figsize=(10, 3.3 * rows + 0.4))
     grid = figure.subplots(rows, 3, squeeze=False).ravel()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from semdpo.bounds import (
+    UNIT,
     Drift,
     drift_of_cosines,
     filter_deviation,
@@ -38,7 +39,7 @@ class FilterBound:
 
 def filter_bound(data: ReportData) -> FilterBound | None:
     """Proposition 1 on the subject's training pairs; None where their losses were not measured."""
-    if not data.losses:
+    if not data.losses or data.alpha is None:
         return None
     losses, distances = ([getattr(each, name) for each in data.losses] for name in ("loss", "distance"))
     top, alpha = max(losses), data.alpha
@@ -63,6 +64,8 @@ def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None
     """
     if data.encoder_metric not in data.metrics or any(row.consistency is None for row in data.evaluation):
         return None
+    if not gives_cosines(data):
+        return None
     rows = {}
     for method in methods:
         found = _drift(data, method)
@@ -74,6 +77,12 @@ def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None
             "slack": (found.prompt_level + found.generator_level - found.total).mean(),
         }
     return pd.DataFrame(rows).T.astype(float)
+
+
+def gives_cosines(data: ReportData) -> bool:
+    """Whether the encoder's scores of pictures are cosines, without which there are no lengths to compare."""
+    scores = [row.metrics[str(data.encoder_metric)] for row in data.evaluation]
+    return all(abs(each) <= 1 + UNIT for each in scores)
 
 
 def _drift(data: ReportData, method: str) -> Drift:

@@ -16,9 +16,7 @@ import pandas as pd
 from semdpo import paper
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label, metric_label
-from semdpo.reporting.numbers import SetTable, Tables, differences_frame, results_frame
-from semdpo.reporting.propositions import drift_table, filter_bound
-from semdpo.reporting.sweep import sweep_frame
+from semdpo.reporting.numbers import Tables
 
 METHODS = {
     "human": "Human Input",
@@ -41,7 +39,6 @@ JUDGES = {
 }
 SCORES = ("table5", "table6", "table7", "table3")
 MEANS = ("table8", "table9")
-PAGE = 40  # rows of a table that LaTeX keeps on one page
 PAPER_SETS = {"coco", "diffusiondb", "lexica"}  # of table 1, which does not say whose rewriter's lengths it gives
 
 
@@ -60,40 +57,21 @@ class PaperTable:
     frame: pd.DataFrame
 
 
-def all_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
-    """Everything that a report writes as CSV and LaTeX: its own numbers, the paper's tables, the theory, the sweep."""
-    results = results_frame(data, tables).set_index(["source", "method", "metric"])
-    found = [PaperTable("results", "Means with their 95% intervals", results), *paper_tables(data, tables)]
-    differences = differences_frame(data, tables)
-    if len(differences):
-        compared = differences.set_index(["method", "minus", "metric"])
-        found.insert(1, PaperTable("differences", "Differences between methods, paired by prompt", compared))
-    if (bound := filter_bound(data)) is not None:
-        found.append(PaperTable("proposition1", "Both sides of proposition 1 over τ", bound.frame.set_index("tau")))
-    if (parts := drift_table(data, tables.methods)) is not None:
-        parts = parts.rename(index=method_label).rename_axis("method")
-        found.append(PaperTable("proposition2", "The parts of drift (proposition 2)", parts))
-    if data.sweep is not None:
-        frame = sweep_frame(data.sweep).set_index("alpha")
-        found.append(PaperTable("figure5_sweep", "The sweep over α, on tuning prompts (figure 5)", frame))
-    return found
-
-
 def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
     """Tables 1, 2, 3, 5–9 and 12, as far as the run has what they show."""
     found = [
-        PaperTable("table1_length", "Length of the prompts in tokens (table 1)", _lengths(tables)),
-        PaperTable("table2_median_length", "Median length per set (table 2)", _medians(tables)),
+        PaperTable("table1_length", "Length of the prompts in tokens (table 1)", _lengths(data, tables)),
+        PaperTable("table2_median_length", "Median length per set (table 2)", _medians(data, tables)),
     ]
     independent = [name for name in data.fidelity if name in data.held_out]
     if independent:
-        chosen = [m for m in ("human", data.baseline, data.subject) if m in tables.methods] or tables.methods
+        chosen = [m for m in ("human", tables.baseline, tables.subject) if m in tables.methods] or tables.methods
         frame = _scores(data, tables, chosen, [*_first_seen(data), *independent], average=False)
         found.append(PaperTable("table3_fidelity", "Faithfulness by judges not used in training (table 3)", frame))
     frame = _scores(data, tables, tables.methods, data.metrics, average=True)
     found.append(PaperTable("table5_scores", "All scores per set (tables 5 to 9)", frame))
-    if {"additive", data.subject} <= set(tables.methods):
-        frame = _scores(data, tables, [data.subject, "additive"], data.metrics, average=False)
+    if tables.subject and "additive" in {*tables.methods} - {tables.subject}:
+        frame = _scores(data, tables, [tables.subject, "additive"], data.metrics, average=False)
         found.append(PaperTable("table12_additive", "Against the additive reward (table 12)", frame))
     return found
 
@@ -127,9 +105,16 @@ def _first_seen(data: ReportData) -> list[str]:
     return [name for name in data.fidelity if name in data.seen][:1]
 
 
-def _lengths(tables: Tables) -> pd.DataFrame:
+def of_the_paper(data: ReportData) -> bool:
+    """Whether the run's rewriter is one of those that the paper has numbers of."""
+    models = {each["model"] for each in paper.tables().values() if isinstance(each, dict) and "model" in each}
+    return data.published is not None and data.published.model in models
+
+
+def _lengths(data: ReportData, tables: Tables) -> pd.DataFrame:
     tokens = tables.values["tokens"]
-    known = paper.tables()["table1"]["tokens"] if {each.source for each in tables.sets} == PAPER_SETS else {}
+    its_sets = of_the_paper(data) and {each.source for each in tables.sets} == PAPER_SETS
+    known = paper.tables()["table1"]["tokens"] if its_sets else {}
     rows = {}
     for method in tables.methods:
         x = tokens[method].to_numpy()
@@ -146,10 +131,11 @@ def _framed(rows: Mapping[Any, Mapping[str, float | None]]) -> pd.DataFrame:
     return frame
 
 
-def _medians(tables: Tables) -> pd.DataFrame:
+def _medians(data: ReportData, tables: Tables) -> pd.DataFrame:
     rows: dict[str, dict[str, float | None]] = {method_label(m): {} for m in tables.methods}
+    known = paper.tables()["table2"]["median_tokens"] if of_the_paper(data) else {}
     for each in tables.sets:
-        theirs = paper.tables()["table2"]["median_tokens"].get(each.source)
+        theirs = known.get(each.source)
         for method in tables.methods:
             row = rows[method_label(method)]
             row[each.source] = float(each.tokens[method].median())
@@ -160,7 +146,7 @@ def _medians(tables: Tables) -> pd.DataFrame:
 
 def _scores(data: ReportData, tables: Tables, methods: list[str], metrics: list[str], *, average: bool) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[str, float | None]] = {}
-    for each in [*tables.sets, *([_all(tables)] if len(tables.sets) > 1 else [])]:
+    for each in tables.sets_and_all:
         for method in methods:
             row: dict[str, float | None] = {}
             for name in [*metrics, *(["average"] if average else [])]:
@@ -168,28 +154,3 @@ def _scores(data: ReportData, tables: Tables, methods: list[str], metrics: list[
                 row[f"paper: {metric_label(name)}"] = printed(data, each.source, method, name)
             rows[each.source, method_label(method)] = row
     return _framed(rows)
-
-
-def _all(tables: Tables) -> SetTable:
-    return SetTable("all", tables.prompts, tables.means, tables.average, tables.values["tokens"])
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def latex(table: PaperTable) -> str:
-    """The table as LaTeX with booktabs' rules, over several pages where it is long; what is not known is a dash."""
-    frame = table.frame
-    styler = frame.style.format(_cell, na_rep="--", escape="latex").format_index(escape="latex", axis=0).format_index(
-        escape="latex", axis=1
-    )  # fmt: skip
-    return str(
-        styler.to_latex(
-            hrules=True,
-            caption=table.title,
-            label=f"tab:{table.name}",
-            multirow_align="t",
-            environment="longtable" if len(frame) > PAGE else None,
-        )
-    )

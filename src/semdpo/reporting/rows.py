@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from semdpo.length_control import LengthControlled
 from semdpo.records import Pair
 from semdpo.reporting.data import ReportData, weights
@@ -89,12 +91,17 @@ def set_tables(data: ReportData, tables: Tables) -> list[dict[str, object]]:
     """A table for each set of prompts, where there are several or the paper has numbers of one."""
     if len(tables.sets) == 1 and not beside(data, tables):
         return []
-    return [_set_table(data, tables, each) for each in tables.sets]
+    whole = [tables.everything] if len(tables.sets) > 1 and _beside(data, tables, tables.everything) else []
+    return [_set_table(data, tables, each) for each in [*tables.sets, *whole]]
 
 
 def beside(data: ReportData, tables: Tables) -> bool:
     """Whether the paper printed anything for this model and these sets."""
-    cells = ((each.source, method, name) for each in tables.sets for method in tables.methods for name in data.metrics)
+    return any(_beside(data, tables, each) for each in tables.sets_and_all)
+
+
+def _beside(data: ReportData, tables: Tables, found: SetTable) -> bool:
+    cells = ((found.source, method, name) for method in tables.methods for name in data.metrics)
     return any(printed(data, *cell) is not None for cell in cells)
 
 
@@ -115,6 +122,13 @@ def _set_table(data: ReportData, tables: Tables, found: SetTable) -> dict[str, o
         said = "" if average is None else f"paper {average:g}"
         rows.append({"method": method, "cells": cells, "average": (number(found.average[method], 2), said)})
     return {"source": found.source, "prompts": found.prompts, "rows": rows}
+
+
+def shown(frame: pd.DataFrame) -> list[list[str]]:
+    """A table's cells as people read them: its index first, four digits of a number, a dash for what is not known."""
+    keys = [name if isinstance(name, tuple) else (name,) for name in frame.index]
+    cells = [["–" if pd.isna(value) else f"{value:.4g}" for value in row] for row in frame.to_numpy()]
+    return [[*map(str, key), *row] for key, row in zip(keys, cells, strict=True)]
 
 
 def bound(data: ReportData) -> dict[str, object] | None:
@@ -152,7 +166,7 @@ def written(data: ReportData) -> tuple[int, int]:
 
 def weighing(data: ReportData) -> dict[str, object] | None:
     """What the page says of the pairs' weights, with the least and most weighty of them."""
-    if not data.pairs:
+    if not data.weighted:
         return None
     w = weights(data)
     order = sorted(range(len(w)), key=lambda i: (w[i], data.pairs[i].pair_id))
@@ -166,7 +180,6 @@ def weighing(data: ReportData) -> dict[str, object] | None:
             ("The most silenced pairs", [_pair(data.pairs[i], w[i]) for i in order[:few]]),
             ("The most fully kept pairs", [_pair(data.pairs[i], w[i]) for i in order[::-1][:few]]),
         ],
-        "truncated": sum(bool(pair.truncated) for pair in data.pairs),
     }
 
 
@@ -179,15 +192,6 @@ def _pair(pair: Pair, weight: float) -> dict[str, object]:
     }
 
 
-def truncated(data: ReportData, tables: Tables) -> list[tuple[str, int, int]]:
-    """(method, pictures whose text was longer than a model reads, pictures)."""
-    counts = {method: [0, 0] for method in tables.methods}
-    for row in data.evaluation:
-        counts[row.method][0] += row.truncated
-        counts[row.method][1] += 1
-    return [(method, cut, total) for method, (cut, total) in counts.items()]
-
-
-def pictures(stages: Sequence[tuple[str, float, int]]) -> int:
-    """How many were drawn: labelling and the evaluation's own stages have a row for each."""
-    return sum(rows for name, _, rows in stages if name == "label" or name.endswith("/pictures"))
+def truncated_pairs(data: ReportData) -> int:
+    """Training pairs with a text longer than the encoder reads."""
+    return sum(bool(pair.truncated) for pair in data.pairs)

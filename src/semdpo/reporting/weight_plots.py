@@ -9,26 +9,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from semdpo.reporting.data import ReportData, weights
+from semdpo.reporting.data import ReportData, effective_frame, weights
 from semdpo.reporting.formats import number, p_value
 from semdpo.reporting.labels import method_label, metric_label
 from semdpo.reporting.propositions import FilterBound
 from semdpo.reporting.style import COLOURS, INK, style
 from semdpo.reporting.sweep import Sweep
-from semdpo.semantics import effective_sample_size, semantic_weight
+from semdpo.semantics import effective_sample_size
 
 
 def weighing(data: ReportData) -> Figure:
     """How the weights of the pairs are spread, and the effective sample size that each α would leave."""
+    assert data.alpha is not None  # see ReportData.weighted
     figure = Figure(figsize=(10, 3.1))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
     _spread(left, weights(data), data.alpha)
-    distances = np.array([each.distance for each in data.pairs], np.float64)
-    alphas = np.linspace(0, max(16.0, 1.5 * data.alpha), 65)
-    shares = [100 * effective_sample_size(semantic_weight(distances, a)) / len(distances) for a in alphas]
-    right.plot(alphas, shares, color=COLOURS["sem_dpo"], linewidth=2)
-    own = 100 * effective_sample_size(weights(data)) / len(distances)
-    right.plot([data.alpha], [own], "o", color=INK)
+    kept = effective_frame(data)
+    right.plot(kept["alpha"], 100 * kept["share"], color=COLOURS["sem_dpo"], linewidth=2)
+    right.plot([data.alpha], [100 * effective_sample_size(weights(data)) / len(data.pairs)], "o", color=INK)
     right.set_ylim(0, 105)
     right.set_xlabel("α")
     right.set_title("effective sample size, % of pairs")
@@ -43,19 +41,21 @@ def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
 
 
 def _spread(axes: Any, w: NDArray[np.float64], alpha: float) -> None:
-    axes.hist(w, bins=np.linspace(0, 1, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
+    most = max(1.0, float(w.max()))  # above 1 where the data bring weights of their own
+    axes.hist(w, bins=np.linspace(0, most, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
     axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
     axes.text(
         float(w.mean()),
         1.02,
         f"mean {w.mean():.2f} · {effective_sample_size(w):.0f} effective of {w.size} pairs",
         transform=axes.get_xaxis_transform(),
-        ha="left" if w.mean() < 0.25 else "right" if w.mean() > 0.75 else "center",
+        ha="left" if w.mean() < 0.25 * most else "right" if w.mean() > 0.75 * most else "center",
         va="bottom",
         color=INK,
     )
-    axes.set_xlim(0, 1)
-    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance of prompt and chosen rewrite)")
+    axes.set_xlim(0, most)
+    own = " times the pair's own weight" if most > 1 else ""
+    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance of prompt and chosen rewrite){own}")
     axes.set_ylabel("pairs")
     axes.grid(axis="x", visible=False)
 

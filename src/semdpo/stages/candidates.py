@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from semdpo.config import CandidatesConfig
-from semdpo.protocols import Rewriter
+from semdpo.protocols import FlaggingRewriter, Rewriter
 from semdpo.records import Candidate, Prompt, content_id, content_seed
-
-
-@runtime_checkable
-class FlaggingRewriter(Protocol):
-    """A rewriter that tells which rewrites met its token budget before they had ended."""
-
-    def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
-        """``n`` rewrites for each prompt, each with its flag."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

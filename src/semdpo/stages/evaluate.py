@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
-from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
+from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
 from semdpo.semantics import cosine_distance
 
@@ -39,15 +39,22 @@ class _Texts:
     truncated: NDArray[np.bool_]
 
 
-def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> list[str]:
+def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> tuple[list[str], int]:
     """One rewrite for each prompt, in their order. An empty one stays empty: it is what the user would have got.
 
     Args:
         prompts: n prompts.
         rewriter: which knows how to decode.
         seed: of its sampling.
+
+    Returns:
+        The rewrites, and how many of them met the rewriter's token budget before they had ended, as far as it tells.
     """
-    return [row[0] for row in rewriter.rewrite([each.prompt for each in prompts], 1, seed)]
+    texts = [each.prompt for each in prompts]
+    if isinstance(rewriter, FlaggingRewriter):
+        flagged = [row[0] for row in rewriter.rewrite_flagged(texts, 1, seed)]
+        return [rewrite for rewrite, _ in flagged], sum(cut for _, cut in flagged)
+    return [row[0] for row in rewriter.rewrite(texts, 1, seed)], 0
 
 
 def draw(
@@ -244,8 +251,9 @@ def _open(picture: Picture) -> Image.Image:
             return image.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(
-            f"the picture of {_named(picture)} is damaged or half-written ({error}); remove the folder "
-            f"evaluate/{picture.method}/pictures of the run, and evaluate again"
+            f"the picture of {_named(picture)} is damaged or half-written ({error}); remove the "
+            f"method's folder of pictures (evaluate/{picture.method}/pictures of the run, or sweep/evaluate/… of a "
+            "sweep), and evaluate again"
         ) from error
 
 

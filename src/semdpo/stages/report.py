@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from semdpo.errors import StoreError
-from semdpo.reporting.data import ReportData
+from semdpo.reporting.data import ReportData, weights_frame
 from semdpo.reporting.numbers import compute_tables, pictures_frame
-from semdpo.reporting.published import all_tables, latex
-from semdpo.reporting.sweep import Sweep, sweep_frame
+from semdpo.reporting.published import PaperTable
+from semdpo.reporting.sweep import Sweep
+from semdpo.reporting.tables import all_tables, latex, sweep_table
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
+
+OWN = ".files.json"  # in the report's folder: what the last report wrote there
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -22,7 +26,8 @@ def write_report(data: ReportData, path: Path) -> None:
     Args:
         data: what is reported.
         path: of the HTML file. Beside it appear its numbers as CSV and LaTeX, its plots as PNG and SVG, and, when
-            pictures were kept, ``strip.png``. Older files of these names are replaced; the page comes last.
+            pictures were kept, ``strip.png``. What an older report wrote here is replaced or removed; other files
+            stay. The page comes after all that it speaks of.
 
     Raises:
         DataError: nothing was evaluated, values are missing, methods cannot be paired, or pairs are not weighed.
@@ -41,16 +46,33 @@ def write_report(data: ReportData, path: Path) -> None:
     page = render_page(data, tables, shown, drawn)
     files = {
         "evaluation.csv": _csv(pictures_frame(data)),
-        **{f"tables/{each.name}.csv": _csv(each.frame.reset_index(names=each.frame.index.names)) for each in shown},
-        **{f"tables/{each.name}.tex": latex(each).encode() for each in shown},
+        **{name: content for each in shown for name, content in _table(each).items()},
         **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
         **{f"plots/{name}.svg": svg.encode() for name, svg in drawn.items()},
     }
+    if data.curves:
+        files["tables/curves.csv"] = _csv(pd.DataFrame(data.curves))
+    if data.weighted:
+        files["tables/weights.csv"] = _csv(weights_frame(data))
     if (pictures := strip(data, tables)) is not None:
         files["strip.png"] = pictures
+    _remove_others(path.parent, {*files, path.name})
     for name, content in files.items():
         _write(path.parent / name, content)
     _write(path, page.encode())
+    _write(path.parent / OWN, json.dumps(sorted({*files, path.name}), indent=1).encode())
+
+
+def _remove_others(folder: Path, kept: set[str]) -> None:
+    """Removes what an older report wrote here and this one does not; whatever else lies here stays."""
+    if (folder / OWN).is_file():
+        for name in set(json.loads((folder / OWN).read_text())) - kept:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _table(table: PaperTable) -> dict[str, bytes]:
+    frame = table.frame.reset_index(names=list(table.frame.index.names))
+    return {f"tables/{table.name}.csv": _csv(frame), f"tables/{table.name}.tex": latex(table).encode()}
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
@@ -58,7 +80,7 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:
-    """Write the page of a sweep over α, and beside it ``sweep.csv`` and ``plots/sweep.png``.
+    """Write the page of a sweep over α, and beside it its numbers as CSV and LaTeX and its plot as PNG and SVG.
 
     Args:
         sweep: its numbers.
@@ -72,9 +94,11 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
     from semdpo.reporting.weight_plots import trade_off
 
     figure = trade_off(sweep)
-    _write(path.parent / "sweep.csv", _csv(sweep_frame(sweep)))
-    _write(path.parent / "plots/sweep.png", to_png(figure))
-    _write(path, render_sweep(sweep, to_svg(figure, "sweep")).encode())
+    drawn = to_svg(figure, "sweep")
+    files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": drawn.encode()}
+    for name, content in files.items():
+        _write(path.parent / name, content)
+    _write(path, render_sweep(sweep, drawn).encode())
 
 
 def _write(path: Path, content: bytes) -> None:

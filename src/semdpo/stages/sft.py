@@ -30,7 +30,8 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         progress: told after every step.
 
     Returns:
-        Curves ``loss``, ``completion_length`` and ``learning_rate``, from step 0 (before the first update) on.
+        Curves ``loss``, ``tokens``, ``completion_length`` and ``learning_rate``, from step 0 (before the first update)
+        on.
 
     Raises:
         DataError: there are no pairs, a text is empty, a sequence is too long, or the loss is not finite.

@@ -57,7 +57,7 @@ def train(
 
     Returns:
         Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
-        rejected_logp_change, mean_weight, effective_sample_size, completion_length, learning_rate, and what the
+        rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and what the
         objective adds. Their method is the objective's name.
 
     Raises:

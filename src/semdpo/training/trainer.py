@@ -309,12 +309,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
                 "mean_weight": mean(weights),
             }
             self._weights += weights[real].tolist()
+        found["tokens"] = float(sum(group.tokens for group in batch.groups))
         found["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
         self._names = [each.name for each in batch.examples]
         for name, value in found.items():
             self._measured[name] = self._measured.get(name, 0.0) + value
         self._measured |= judged.more
-        self._tokens += sum(group.tokens for group in batch.groups)
+        self._tokens += int(found["tokens"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Puts our own measurements into Trainer's log, from where trackers, checkpoints and ``curves`` have them."""

@@ -1,0 +1,50 @@
+"""How long stages took. Times lie in files of their own, for no result depends on them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from semdpo import store
+from semdpo.files import write_bytes
+
+
+def seconds(folder: Path) -> float:
+    """How long a stage worked, over all the times that it was resumed."""
+    return float(store.read_json(folder / "timing.json").get("seconds", 0.0))
+
+
+def add_seconds(folder: Path, spent: float) -> None:
+    """Adds to a stage's time."""
+    write_bytes(folder / "timing.json", store.canonical({"seconds": round(seconds(folder) + spent, 3)}))
+
+
+class Clock:
+    """How long a model's training took, over all the times that it was resumed, even after a kill.
+
+    Args:
+        folder: of the model's stage; what earlier tries took is noted beside it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._note, self._begun, self._noted = _beside(folder), time.monotonic(), 0.0
+        self._before = float(store.read_json(self._note).get("seconds", 0.0))
+
+    @property
+    def seconds(self) -> float:
+        """Spent until now."""
+        return self._before + time.monotonic() - self._begun
+
+    def tick(self, every: float = 2.0) -> None:
+        """Notes the time on disk, if ``every`` seconds have passed since it last did."""
+        if time.monotonic() - self._noted >= every:
+            write_bytes(self._note, store.canonical({"seconds": round(self.seconds, 3)}))
+            self._noted = time.monotonic()
+
+    def stop(self) -> None:
+        """The training has ended: its folder has the time now."""
+        self._note.unlink(missing_ok=True)
+
+
+def _beside(folder: Path) -> Path:
+    return store.partial(folder).with_name(f"{store.partial(folder).name}.seconds.json")
