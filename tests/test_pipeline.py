@@ -388,7 +388,8 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert _has_sweep(Run(run, recipe, _parts()))
     assert not _has_sweep(Run(run, _recipe(finished, *section, "sweep.image_seeds=[8]"), _parts())), "another sweep"
     other = _recipe(finished, *section, "pairs.margin=0.01")
-    pipeline.run(other, run, only="weigh", fresh=True, parts=_parts())
+    pipeline.run(other, run, only="pairs", fresh=True, parts=_parts())
+    pipeline.run(other, run, only="weigh", parts=_parts())
     assert not _has_sweep(Run(run, other, _parts())), "its pairs are no more"
     with pytest.raises(ConfigError, match="has no section 'sweep'"):
         pipeline.sweep(_recipe(finished, "sweep=null"), run, parts=_parts())
