@@ -50,12 +50,17 @@ def audit_file(
 
     print(shown.as_text(found, failed), end="")
     if page is not None:
-        files.write_bytes(page, shown.as_page(found, Path(pairs).name, failed).encode())
+        files.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
         say(f"wrote {page}")
     if numbers is not None:
         files.write_bytes(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
         say(f"wrote {numbers}")
     return not failed
+
+
+def _title(pairs: Path) -> str:
+    """A file by its name; a stage's folder with that of its run."""
+    return f"{pairs.resolve().parent.name}/{pairs.name}" if pairs.is_dir() else pairs.name
 
 
 def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
