@@ -57,7 +57,7 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
     shown = [(title, x, y) for title, x, y in panels if x and y]
     if not shown:
         shown = [("Judges", data.fidelity[0], data.preference[0])]
-    figure = Figure(figsize=(4.9 * len(shown) + 0.2, 4.2))
+    figure = Figure(figsize=(10, 4.2))
     for axes, (title, x, y) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.set_title(title)
         axes.set_xlabel(f"{metric_label(x)}: shows what was asked →")

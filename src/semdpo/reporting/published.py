@@ -59,9 +59,10 @@ class PaperTable:
 
 def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
     """Tables 1, 2, 3, 5–9 and 12, as far as the run has what they show."""
+    whose = "; the paper does not say of which rewriter" if of_the_paper(data) else ""
     found = [
-        PaperTable("table1_length", "Length of the prompts in tokens (table 1)", _lengths(data, tables)),
-        PaperTable("table2_median_length", "Median length per set (table 2)", _medians(data, tables)),
+        PaperTable("table1_length", f"Length of the prompts in tokens (table 1{whose})", _lengths(data, tables)),
+        PaperTable("table2_median_length", f"Median length per set (table 2{whose})", _medians(data, tables)),
     ]
     independent = [name for name in data.fidelity if name in data.held_out]
     if independent:
