@@ -21,10 +21,11 @@ from semdpo import store
 from semdpo.commands.report import report_file
 from semdpo.length_control import length_controlled
 from semdpo.records import Candidate, Pair, Score
-from semdpo.reporting.formats import decimals, number, p_value
+from semdpo.reporting.formats import decimals, number, p_value, signed
 from semdpo.reporting.labels import METHOD_LABELS, metric_label
 from semdpo.semantics import cosine_distance
 from semdpo.statistics import crossed_interval, holm, min_max_average, paired_difference
+from semdpo.wording import words
 from semdpo.world import grammar, people
 
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
@@ -51,13 +52,13 @@ ORDER = (
 
 def popular(text: str) -> set[str]:
     """What a text shows of what the simulated people like whatever was asked."""
-    things = {name for name in people.POPULAR_THINGS for w in _words(grammar.THING_WORDS, name) if w in text}
-    times = {name for name in people.POPULAR_TIMES for w in _words(grammar.TIME_WORDS, name) if w in text}
-    return things | times | {name for name in people.POPULAR_COLORS if name in text}
-
-
-def _words(words: dict[str, tuple[str, ...]], name: str) -> tuple[str, ...]:
-    return words.get(name, (name,))
+    named = f" {' '.join(words(text))} "
+    vocabulary = {
+        **{name: grammar.THING_WORDS.get(name, (name,)) for name in people.POPULAR_THINGS},
+        **{name: grammar.TIME_WORDS[name] for name in people.POPULAR_TIMES},
+        **{name: (name,) for name in people.POPULAR_COLORS},
+    }
+    return {name for name, phrases in vocabulary.items() if any(f" {phrase} " in named for phrase in phrases)}
 
 
 def grid(frame: pd.DataFrame, method: str, column: str) -> np.ndarray:
@@ -140,6 +141,17 @@ def equal_length(frame: pd.DataFrame) -> None:
     table(["Sem-DPO against DPO", *(head(column) for column in JUDGES)], [["won / won at equal length", *cells]])
 
 
+def labelled(run: Path) -> pd.DataFrame:
+    """Candidates with their scores: columns prompt, rewrite, score, and centred, the score minus its prompt's mean."""
+    candidates = {each.candidate_id: each for each in store.read_rows(run / "candidates", Candidate)}
+    frame = pd.DataFrame(
+        {"prompt": candidates[s.candidate_id].prompt, "rewrite": candidates[s.candidate_id].rewrite, "score": s.score}
+        for s in store.read_rows(run / "label", Score)
+        if s.scorer == "tiny:image-reward"
+    )
+    return frame.assign(centred=frame.score - frame.groupby("prompt").score.transform("mean"))
+
+
 def world_shows(folder: Path, seeds: Sequence[int]) -> None:
     """Whether there is anything to be learnt: what the labels reward, and whether DPO takes it up."""
     from semdpo.models.text_encoder import load_text_encoder
@@ -148,16 +160,11 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
     rows = []
     for seed in seeds:
         run = folder / f"seed-{seed}"
-        candidates = {each.candidate_id: each for each in store.read_rows(run / "candidates", Candidate)}
-        scores = [each for each in store.read_rows(run / "label", Score) if each.scorer == "tiny:image-reward"]
-        frame = pd.DataFrame(
-            {"prompt": candidates[s.candidate_id].prompt, "rewrite": candidates[s.candidate_id].rewrite, "s": s.score}
-            for s in scores
-        )
+        frame = labelled(run)
         vectors = {column: encoder.encode(list(frame[column])).vectors for column in ("prompt", "rewrite")}
         frame["d"] = cosine_distance(vectors["prompt"], vectors["rewrite"])
         frame["unasked"] = [len(popular(y) - popular(x)) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
-        within = frame[["s", "d", "unasked"]] - frame.groupby("prompt")[["s", "d", "unasked"]].transform("mean")
+        within = frame[["d", "unasked"]] - frame.groupby("prompt")[["d", "unasked"]].transform("mean")
         pairs = store.read_rows(run / "weigh", Pair)
         farther = np.mean([(p.distance or 0) > (p.rejected_distance or 0) for p in pairs])
         added = [
@@ -166,7 +173,7 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
         ]
         moved = np.mean([p.distance for p in pairs if p.distance is not None])
         rows.append(
-            [seed, len(pairs), number(within.s.corr(within.d), 2), number(within.s.corr(within.unasked), 2),
+            [seed, len(pairs), number(frame.centred.corr(within.d), 2), number(frame.centred.corr(within.unasked), 2),
              f"{farther:.0%}", number(float(moved), 3), f"{added[0]:.0%}", f"{added[1]:.0%}"]
         )  # fmt: skip
     table(
@@ -174,6 +181,44 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
          "drift of the chosen", "chosen adds popular things", "rejected does"],
         rows,
     )  # fmt: skip
+
+
+def untimed(prompt: str) -> bool:
+    """Whether a prompt leaves the time of day open, so that a sunset is nobody's fact and somebody's taste."""
+    return not any(phrase in prompt for phrases in grammar.TIME_WORDS.values() for phrase in phrases)
+
+
+def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """The planted weakness, end to end: do judges like an unasked sunset, do labels show it, do rewriters learn it?"""
+    from semdpo.models.renderer import load_renderer
+    from semdpo.models.scorers import load_scorer
+    from semdpo.prompt_sets import read_prompts
+
+    asked = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:120]
+    renderer = load_renderer("tiny:sd", guidance=3.5, batch_size=32)
+    drawn = {
+        added: renderer.render([f"{prompt}{added}" for prompt in asked], list(range(len(asked))))
+        for added in ("", " at sunset", " at night", " by day")
+    }
+    rows = []
+    for judge in ("image-reward", "hps", "pickscore", "clip-b", "blip-itm"):
+        scorer = load_scorer(f"tiny:{judge}")
+        values = {added: scorer.score(pictures, asked).values for added, pictures in drawn.items()}
+        found = [paired_difference(values[added], values[""]) for added in (" at sunset", " at night", " by day")]
+        rows.append([f"tiny:{judge}", *(f"{signed(d)[0]} {signed(d)[1]}" for d in found)])
+    table(["judge", "unasked sunset − none", "unasked night − none", "unasked day − none"], rows)
+
+    labels = pd.concat(labelled(folder / f"seed-{seed}") for seed in seeds)
+    open_ = labels[[untimed(prompt) for prompt in labels.prompt]]
+    adds = open_[["sunset" in popular(rewrite) for rewrite in open_.rewrite]]
+    print(
+        f"Of {len(open_)} candidates for prompts that leave the time open, {len(adds)} add a sunset; their score is "
+        f"{number(adds.centred.mean(), 2, sign=True)} ± {number(adds.centred.sem(), 2)} (standard error) above their "
+        f"prompt's mean, where scores have a deviation of {number(open_.centred.std(), 2)}.\n"
+    )
+    rest = frame[[untimed(prompt) for prompt in frame.prompt]]
+    rates = {m: ["sunset" in popular(text) for text in rest[rest.method == m].rewrite] for m in methods}
+    table(["adds a sunset", *(LABELS[m] for m in methods)], [["", *(f"{np.mean(rates[m]):.1%}" for m in methods)]])
 
 
 def settings(folder: Path) -> None:
@@ -218,6 +263,7 @@ def main() -> None:
         "Set by set": lambda: by_set(frame, [*JUDGES, "distance", "tokens"]),
         "Equal length": lambda: equal_length(frame),
         "What the world can show": lambda: world_shows(folder, seeds),
+        "An unasked sunset": lambda: sunsets(folder, frame, methods, seeds),
         "Cost": lambda: hours(folder),
     }
     for title, write in sections.items():
