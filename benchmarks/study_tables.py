@@ -37,16 +37,8 @@ LABELS = METHOD_LABELS | {
 }
 HEADS = {"distance": "drift", "drifted": "share with drift ≥ 0.2", "unasked": "popular things nobody asked for"}
 ORDER = (
-    "human",
-    "sft",
-    "dpo",
-    "kto",
-    "orpo",
-    "beta_dpo",
-    "additive",
-    "sem_dpo",
-    "dpo_same_settings",
-    "sem_dpo_shuffled",
+    *("human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"),
+    *("dpo_same_settings", "sem_dpo_shuffled"),
 )
 
 
@@ -79,17 +71,20 @@ def head(column: str) -> str:
     return HEADS.get(column, metric_label(column)) + ("*" if column in SEEN else "")
 
 
+def crossed(values: np.ndarray, *, sign: bool = False) -> str:
+    """The mean of [prompts, seeds] with its interval, as text."""
+    found = crossed_interval(values)
+    places = decimals((found.high - found.low) / 2)
+    mean, low, high = (number(each, places, sign=sign) for each in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
+
+
 def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
     over_sets = frame.groupby(["source", "method"])[JUDGES].mean().groupby("method").mean()
     average = min_max_average(over_sets.loc[list(methods)])
     rows = []
     for method in methods:
-        cells = []
-        for column in COLUMNS:
-            found = crossed_interval(grid(frame, method, column))
-            places = decimals((found.high - found.low) / 2)
-            low, high = (number(end, places) for end in (found.low, found.high))
-            cells.append(f"{number(found.mean, places)} [{low}, {high}]")
+        cells = [crossed(grid(frame, method, column)) for column in COLUMNS]
         rows.append([LABELS[method], *cells, number(float(average[method]), 2)])
     table(["", *(head(column) for column in COLUMNS), "average"], rows)
 
@@ -102,16 +97,13 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
         judges = [c for c in columns if c in JUDGES]
         corrected = dict(zip(judges, holm([tests[c].p_t for c in judges]), strict=True))
         for column, d in found.items():
-            e = crossed_interval(d)
-            places = decimals((e.high - e.low) / 2)
-            low, high = (number(end, places, sign=True) for end in (e.low, e.high))
             base = abs(grid(frame, other, column).mean())
-            relative = f"{number(100 * e.mean / base, 1, sign=True)}%" if base > 1e-9 else "–"
-            agree = int((np.sign(d.mean(axis=0)) == np.sign(e.mean)).sum())
+            relative = f"{number(100 * d.mean() / base, 1, sign=True)}%" if base > 1e-9 else "–"
+            agree = int((np.sign(d.mean(axis=0)) == np.sign(d.mean())).sum())
+            seen = tests[column].detectable
             rows.append(
-                [LABELS[other], head(column), f"{number(e.mean, places, sign=True)} [{low}, {high}]",
-                 relative, f"{agree} of {d.shape[1]}",
-                 p_value(corrected.get(column, tests[column].p_t)), number(tests[column].detectable, places)]
+                [LABELS[other], head(column), crossed(d, sign=True), relative, f"{agree} of {d.shape[1]}",
+                 p_value(corrected.get(column, tests[column].p_t)), number(seen, decimals(seen))]
             )  # fmt: skip
     table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "could be seen"], rows)
 
@@ -119,13 +111,8 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
 def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     rows = []
     for source, part in frame.groupby("source"):
-        cells = []
-        for column in columns:
-            e = crossed_interval(grid(part, "sem_dpo", column) - grid(part, "dpo", column))
-            places = decimals((e.high - e.low) / 2)
-            low, high = (number(end, places, sign=True) for end in (e.low, e.high))
-            cells.append(f"{number(e.mean, places, sign=True)} [{low}, {high}]")
-        rows.append([source, *cells])
+        found = [grid(part, "sem_dpo", column) - grid(part, "dpo", column) for column in columns]
+        rows.append([source, *(crossed(each, sign=True) for each in found)])
     table(["Sem-DPO − DPO", *(head(column) for column in columns)], rows)
 
 
