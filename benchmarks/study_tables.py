@@ -204,8 +204,9 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
         f"prompt's mean, where scores have a deviation of {number(open_.centred.std(), 2)}.\n"
     )
     rest = frame[[untimed(prompt) for prompt in frame.prompt]]
-    rates = {m: ["sunset" in popular(text) for text in rest[rest.method == m].rewrite] for m in methods}
-    table(["adds a sunset", *(LABELS[m] for m in methods)], [["", *(f"{np.mean(rates[m]):.1%}" for m in methods)]])
+    rest = rest.assign(sunset=["sunset" in popular(text) for text in rest.rewrite])
+    rows = [[LABELS[m], crossed(grid(rest, m, "sunset"))] for m in methods if m != "human"]
+    table([f"{rest.prompt_id.nunique()} prompts", "share of rewrites that add a sunset"], rows)
 
 
 def settings(folder: Path) -> None:
@@ -247,6 +248,7 @@ def main() -> None:
         "Means": lambda: means(frame, methods),
         "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
         "DPO − SFT": lambda: differences(frame, "dpo", ["sft"], COLUMNS),
+        "DPO at Sem-DPO's settings": lambda: differences(frame, "dpo_same_settings", ["sft", "dpo"], COLUMNS),
         "Set by set": lambda: by_set(frame, [*JUDGES, "distance", "tokens"]),
         "Equal length": lambda: equal_length(frame),
         "What the world can show": lambda: world_shows(folder, seeds),

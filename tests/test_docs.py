@@ -1,4 +1,4 @@
-"""Every command and snippet of the README and the documentation is run, page by page, as a reader would go through it.
+"""Every fenced command and snippet of README and documentation is run, page by page, as a reader would go through it.
 
 Commands are the real ones, in processes of their own. Only sizes are smaller: ``semdpo`` is a script that adds them to
 commands that run a recipe. Published models are stand-ins of the same names (tests/published.py).
