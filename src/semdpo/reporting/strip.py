@@ -92,6 +92,7 @@ def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word]
     """Words wrapped to the cell; an ellipsis stands for those that find no room."""
     left, top = at
     right, x, y = left + CELL - PICTURE - 16, left, top
+    end = at
     space = _font(False, SIZE).getlength(" ")
     for word in words:
         font = _font(word.kind == "added", SIZE)
@@ -99,10 +100,11 @@ def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word]
         if x > left and x + length > right:
             x, y = left, y + LEADING
         if y + LEADING > top + room:
-            draw.text((x, y - LEADING // 2), "…", font=font, fill=INK)
+            draw.text(end, "…", font=font, fill=INK)
             return
         fill = {"added": ADDED, "lost": LOST}.get(word.kind, INK)
         draw.text((x, y), word.text, font=font, fill=fill)
         if word.kind == "lost":
             draw.line((x, y + SIZE * 0.62, x + length, y + SIZE * 0.62), fill=LOST, width=2)
+        end = (x + int(length), y)
         x += int(length + space)
