@@ -52,6 +52,7 @@ STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "sem_dpo": ("alpha", (4.0, 8.0)),
 }
 SETS = ("one-thing", "two-things", "unseen")
+PROMPTS = 200  # of each set, and for tuning
 SAME, SHUFFLED = "dpo_same_settings", "sem_dpo_shuffled"
 TUNING_SEED, FLOOR, FIDELITY, PREFERENCE = 0, "sft", "clip", "image_reward"
 BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "weigh")
@@ -91,7 +92,7 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         return json.loads(done.read_text())
     judges = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
     own = [
-        "prompts.test_file=tiny:tuning.jsonl", "prompts.test_limit=200", "evaluate.image_seeds=[100]",
+        "prompts.test_file=tiny:tuning.jsonl", f"prompts.test_limit={PROMPTS}", "evaluate.image_seeds=[100]",
         f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
         "report.subject=sft", "report.baseline=human",
     ]  # fmt: skip
@@ -139,7 +140,7 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
 def report_on(seed: int, picked: dict[str, dict[str, Any]], folder: Path, overrides: list[str]) -> pd.DataFrame:
     """One whole run with the picked settings, on the three sets."""
     settings = picked | {SAME: {"name": "dpo", "learning_rate": picked["sem_dpo"]["learning_rate"]}}
-    sets = {name: {"file": f"tiny:{name}.jsonl", "limit": 200} for name in SETS}
+    sets = {name: {"file": f"tiny:{name}.jsonl", "limit": PROMPTS} for name in SETS}
     own = ["prompts.test_file=null", f"prompts.test_sets={json.dumps(sets)}", f"evaluate.image_seeds=[{seed}]"]
     run = folder / f"seed-{seed}"
     recipe = recipe_of(seed, settings, own, overrides)

@@ -29,8 +29,8 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = {
     "make demo": "`.ci/run` runs the same pipeline at a smaller size",
     "make test": "it runs this test",
-    "semdpo world build": "43 minutes; tests/world/test_build.py builds a miniature",
-    "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs a miniature",
+    "semdpo world build": "43 minutes; tests/world/test_build.py builds every model in miniature",
+    "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs it in miniature",
 }
 SMALL = [
     *("prompts.limit=24", "prompts.test_limit=6", "sft.steps=20", "candidates.n=3", "evaluate.image_seeds=[0]"),

@@ -16,7 +16,6 @@ SMALL = [
     *("prompts.limit=16", "sft.steps=10", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
     *("label.renderer.steps=4", "evaluate.renderer.steps=4"),
 ]
-SETS = [f"prompts.test_sets.{name}.limit=3" for name in ("one-thing", "two-things", "unseen")]
 
 
 def _benchmark(name: str) -> ModuleType:
@@ -35,16 +34,17 @@ def test_the_study_and_its_tables(
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # which the study sets for its process otherwise
     study = _benchmark("study")
     monkeypatch.setattr(study, "RATES", (1e-3,))
-    picked = study.tune(tmp_path, [*SMALL, "prompts.test_limit=4"])
+    monkeypatch.setattr(study, "PROMPTS", 3)
+    small = [word for each in SMALL for word in ("--set", each)]
+    monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), "--seeds", "1", "2", *small])
+    study.main()
+    picked = json.loads((tmp_path / "tuned.json").read_text())
     assert picked.keys() == {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
-    assert picked == json.loads((tmp_path / "tuned.json").read_text())
     trials = pd.read_csv(tmp_path / "trials.csv")
     assert len(trials) == 12
     assert trials.picked.sum() == 6
-    frames = [study.report_on(seed, picked, tmp_path, [*SMALL, *SETS]) for seed in (1, 2)]
-    pd.concat(frames).to_csv(tmp_path / "evaluation.csv", index=False)
-    # human, SFT, six objectives, two controls
-    assert {len(frame) for frame in frames} == {10 * 9}
+    frames = [frame for _, frame in pd.read_csv(tmp_path / "evaluation.csv").groupby("train_seed")]
+    assert [len(frame) for frame in frames] == [10 * 9] * 2, "human, SFT, six objectives, two controls"
     tuned_on = {
         row["prompt_id"] for row in pd.read_parquet(tmp_path / "tuning/prompts/part-00000.parquet").to_dict("records")
     }
