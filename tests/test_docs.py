@@ -29,7 +29,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = {
     "make demo": "`.ci/run` runs the same pipeline at a smaller size",
     "make test": "it runs this test",
-    "semdpo world build": "43 minutes; tests/world/test_build.py builds every model in miniature",
+    "semdpo world build": "43 minutes; tests/world/test_build.py runs it for two models, and builds all in miniature",
     "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs it in miniature",
 }
 SMALL = [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from semdpo.cli import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
 from semdpo.world import build, fit
@@ -46,6 +49,19 @@ def test_shipping_halves_and_writes_the_card(world: Path, tmp_path: Path) -> Non
     for name in ("clip", "clip-b", "blip-itm", "image-reward", "pickscore", "hps"):
         batch = load_scorer(str(tmp_path / "weights" / name)).score(images, ["a red ball"])
         assert batch.values.shape == (1,), name
+
+
+@pytest.mark.slow
+def test_the_command_builds_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tuple(replace(model, steps=2) for model in build.MODELS if model.name in ("gpt2", "judge"))
+    monkeypatch.setattr(build, "MODELS", small)
+    monkeypatch.setattr(build, "BY_NAME", {model.name: model for model in small})
+    monkeypatch.setattr(build.build, "__defaults__", (1, PICTURES))
+    done = CliRunner().invoke(app, ["world", "build", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+    for model in small:
+        record = json.loads((tmp_path / model.name / "quality.json").read_text())
+        assert record["configuration"]["steps"] == 2
 
 
 def test_an_unknown_model_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -107,8 +107,9 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
 
 
 def _relay(name: str, stream: IO[str]) -> None:
-    for line in stream:
-        say(f"{name} | {line.rstrip()}")
+    with stream:
+        for line in stream:
+            say(f"{name} | {line.rstrip()}")
 
 
 def _start(name: str, folder: Path, pictures: int, threads: int) -> subprocess.Popen[str]:
