@@ -1,7 +1,7 @@
 """Token ids of plain text: what looks like a special token inside a prompt or a rewrite is read as text.
 
-``<|endoftext|>`` or ``[SEP]`` in a user's words is no order to the model. A tokenizer that is asked plainly takes it for
-one: CLIP would end its reading there, BERT would see two sentences. The begin and end tokens that a tokenizer puts
+``<|endoftext|>`` or ``[SEP]`` in a user's words is no order to the model. A tokenizer that is asked plainly takes it
+for one: CLIP would end its reading there, BERT would see two sentences. The begin and end tokens that a tokenizer puts
 around a text by itself stay where they are.
 """
 
