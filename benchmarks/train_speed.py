@@ -75,11 +75,12 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     from pathlib import Path
 
     from semdpo.config import TrainConfig
+    from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, draw_batches, encode
-    from semdpo.training.logps import prepare
     from semdpo.training.precision import autocast
+    from semdpo.training.prepare import prepare
     from semdpo.training.reference import reference_logps
-    from semdpo.training.trainer import PreferenceTrainer, training_arguments
+    from semdpo.training.trainer import PreferenceTrainer
 
     model, tokenizer, pairs = make_model(), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])

@@ -63,11 +63,12 @@ def make_clock() -> Any:
 
 def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[float]]:
     from semdpo.objective import DPOObjective
+    from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, encode
-    from semdpo.training.logps import prepare
     from semdpo.training.precision import autocast
+    from semdpo.training.prepare import prepare
     from semdpo.training.reference import reference_logps
-    from semdpo.training.trainer import PreferenceTrainer, training_arguments
+    from semdpo.training.trainer import PreferenceTrainer
 
     model, tokenizer, pairs = make_model(name), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])

@@ -22,8 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from semdpo.training.logps import CHUNK, TokenLogps, packed_logps, padded_logps, prepare
+from semdpo.training.logps import CHUNK, TokenLogps, packed_logps, padded_logps
 from semdpo.training.packing import Group, pack
+from semdpo.training.prepare import prepare
 
 VOCABULARY, LIMIT = 60, 24
 ENDS = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

@@ -69,7 +69,8 @@ from torch.distributed.tensor import DTensor
 
 from semdpo.objectives import dpo
 from semdpo.models.rewriter import load_causal
-from semdpo.training.logps import group_logps, prepare
+from semdpo.training.logps import group_logps
+from semdpo.training.prepare import prepare
 from semdpo.training.packing import Group
 
 model, _ = load_causal(sys.argv[1])

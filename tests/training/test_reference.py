@@ -7,8 +7,8 @@ import torch
 
 from semdpo.models.rewriter import load_causal
 from semdpo.training.batches import encode
-from semdpo.training.logps import prepare
 from semdpo.training.packing import Group
+from semdpo.training.prepare import prepare
 from semdpo.training.reference import key_of, reference_logps
 from tests import tiny_models
 

@@ -18,10 +18,12 @@ from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
 from semdpo.stages.train import train
+from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode
 from semdpo.training.displacement import LOOKS, STEPS, Displacement
+from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer, training_arguments
+from semdpo.training.trainer import PreferenceTrainer
 from tests import tiny_models
 
 COLORS = ["red", "blue", "green", "grey", "pink", "gold", "white", "black", "brown", "teal"]
@@ -233,7 +235,7 @@ def _trainer(base: Path, folder: Path, objective: dict[str, Any], flip: bool, **
     model, tokenizer = load_causal(base)
     sides = [(p.rejected, p.chosen) if flip and i >= 6 else (p.chosen, p.rejected) for i, p in enumerate(PAIRS)]
     groups = encode(tokenizer, "{prompt}", [p.prompt for p in PAIRS], sides)
-    logps = reference_logps(model, groups, True)
+    logps = reference_logps(model, groups, prepare(model))
     examples = [Example(str(i), group, known) for i, (group, known) in enumerate(zip(groups, logps, strict=True))]
     goal = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
     args = training_arguments(folder, learning_rate=1e-3, **more)

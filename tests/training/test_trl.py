@@ -12,10 +12,11 @@ import torch
 from semdpo.config import TrainConfig
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
+from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, draw_batches, encode
 from semdpo.training.logps import padded_logps
 from semdpo.training.packing import Group
-from semdpo.training.trainer import PreferenceTrainer, training_arguments
+from semdpo.training.trainer import PreferenceTrainer
 from tests import tiny_models
 
 with warnings.catch_warnings():

@@ -17,15 +17,12 @@ from semdpo.fields import TEMPLATE
 from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import resolve
+from semdpo.models.prompting import prompt_ids
+from semdpo.models.tokens import plain_ids
 from semdpo.records import content_seed
 
 SETTINGS = "semdpo.json"
 THINKING = ("<think>",)  # with which Qwen3 begins to think aloud
-
-
-def fill(template: str, prompt: str) -> str:
-    """What the language model reads for a prompt; the rewrite follows after a space."""
-    return template.replace("{prompt}", prompt.strip())
 
 
 def load_template(folder: Path) -> str:
@@ -174,12 +171,13 @@ class CausalRewriter:
     def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
         """Like ``rewrite``; with each text goes whether it met the token budget before it had ended."""
         check_positive("n", n)
-        self._check_lengths(prompts)
+        read = prompt_ids(self._tokenizer, self.template, prompts)
+        self._check_lengths(prompts, read)
         found: list[list[tuple[str, bool]]] = []
         for start in range(0, len(prompts), self._decoding.batch_size):
             batch = prompts[start : start + self._decoding.batch_size]
             rows = self._generate(
-                [fill(self.template, prompt) for prompt in batch for _ in range(n)],
+                [ids for ids in read[start : start + len(batch)] for _ in range(n)],
                 [content_seed("rewrite", prompt, str(index), str(seed)) for prompt in batch for index in range(n)],
             )
             found += [rows[i : i + n] for i in range(0, len(rows), n)]
@@ -187,28 +185,23 @@ class CausalRewriter:
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, without special tokens."""
-        return [len(ids) for ids in self._ids(texts, add_special_tokens=False)]
+        return [len(ids) for ids in plain_ids(self._tokenizer, texts, add_special_tokens=False)]
 
-    def _ids(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-        if not texts:
-            return []
-        rows = self._tokenizer(list(texts), add_special_tokens=add_special_tokens, verbose=False)["input_ids"]
-        return [list(ids) for ids in rows]
-
-    def _check_lengths(self, prompts: Sequence[str]) -> None:
+    def _check_lengths(self, prompts: Sequence[str], read: Sequence[Sequence[int]]) -> None:
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if limit is None:
             return
-        for prompt, ids in zip(prompts, self._ids([fill(self.template, each) for each in prompts]), strict=True):
+        for prompt, ids in zip(prompts, read, strict=True):
             if len(ids) + self._decoding.max_new_tokens > limit:
                 raise DataError(
                     f"the prompt '{prompt[:60]}…' has {len(ids)} tokens with its template, and with max_new_tokens "
                     f"{self._decoding.max_new_tokens} exceeds the model's {limit}; shorten it or lower max_new_tokens"
                 )
 
-    def _generate(self, texts: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, bool]]:
+    def _generate(self, read: Sequence[list[int]], seeds: Sequence[int]) -> list[tuple[str, bool]]:
         # Padding stands on the left, so that every row's next token follows its last.
-        inputs = self._tokenizer(list(texts), padding=True, padding_side="left", return_tensors="pt")
+        with quiet():  # transformers advises to tokenize and pad in one call
+            inputs = self._tokenizer.pad({"input_ids": list(read)}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self._model.device)
         how = self._decoding
         steps: list[LogitsProcessor] = []

@@ -16,9 +16,9 @@ from semdpo.objectives import dpo
 from semdpo.progress import Progress
 from semdpo.records import Pair, PairLoss
 from semdpo.training.batches import encode
-from semdpo.training.logps import prepare
 from semdpo.training.packing import Group
 from semdpo.training.precision import autocast, resolve_precision
+from semdpo.training.prepare import prepare
 from semdpo.training.reference import cache_file, reference_logps
 
 

@@ -14,10 +14,11 @@ from semdpo.models.rewriter import load_causal
 from semdpo.objective import SFTObjective
 from semdpo.progress import Progress
 from semdpo.records import Curve
+from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import renamed_at_the_end, save
 from semdpo.training.precision import resolve_precision
-from semdpo.training.trainer import PreferenceTrainer, training_arguments
+from semdpo.training.trainer import PreferenceTrainer
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:

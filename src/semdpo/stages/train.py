@@ -22,13 +22,14 @@ from semdpo.objectives import coefficient_of
 from semdpo.progress import Progress, say
 from semdpo.records import Curve, Pair
 from semdpo.training import checkpoints
+from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.criterion import settled
 from semdpo.training.folder import renamed_at_the_end, save
-from semdpo.training.logps import prepare
 from semdpo.training.precision import autocast, resolve_precision
+from semdpo.training.prepare import prepare
 from semdpo.training.reference import cache_file, described, reference_logps
-from semdpo.training.trainer import PreferenceTrainer, training_arguments
+from semdpo.training.trainer import PreferenceTrainer
 
 
 def train(

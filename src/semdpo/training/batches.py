@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from semdpo.errors import ConfigError, DataError
-from semdpo.models.rewriter import fill
+from semdpo.models.prompting import completion_ids, prompt_ids
 from semdpo.training.packing import Group
 
 WINDOW = 8  # batches among which sequences are sorted by length
@@ -60,27 +60,31 @@ class MicroBatch(NamedTuple):
     weight: float
 
 
-def encode(tokenizer: Any, template: str, prompts: Sequence[str], completions: Sequence[Sequence[str]]) -> list[Group]:
-    """Tokens of prompts and their completions.
-
-    Prompt and completion are tokenised apart, as they come when the model writes: the completion starts with a
-    space after the template, and ends with the end token.
+def encode(
+    tokenizer: Any,
+    template: str,
+    prompts: Sequence[str],
+    completions: Sequence[Sequence[str]],
+    names: Sequence[str] | None = None,
+) -> list[Group]:
+    """Tokens of prompts and their completions, as ``models.prompting`` gives them.
 
     Args:
         tokenizer: with an end token.
         template: with ``{prompt}`` in it.
         prompts: n texts.
         completions: n lists of texts.
+        names: of the rows, for messages.
+
+    Raises:
+        DataError: a text cannot be read as text; its row is named.
     """
-    if not prompts:
-        return []
-    read = tokenizer([fill(template, each) for each in prompts], verbose=False)["input_ids"]
-    flat = [f" {text.strip()}" for texts in completions for text in texts]
-    learnt = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
-    end = tokenizer.eos_token_id
+    rows = [(k, text) for k, texts in enumerate(completions) for text in texts]
+    named = None if names is None else [names[k] for k, _ in rows]
+    learnt = iter(completion_ids(tokenizer, template, [prompts[k] for k, _ in rows], [text for _, text in rows], named))
     return [
-        Group(tuple(prompt), tuple((*next(learnt), end) for _ in texts))
-        for prompt, texts in zip(read, completions, strict=True)
+        Group(tuple(prompt), tuple(tuple(next(learnt)) for _ in texts))
+        for prompt, texts in zip(prompt_ids(tokenizer, template, prompts, names), completions, strict=True)
     ]
 
 
@@ -113,8 +117,9 @@ def refuse_too_long(groups: Sequence[Group], names: Sequence[str], max_length: i
 def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
     """Which rows are learnt in which step: every row once an epoch, rows of like length together.
 
-    Rows are shuffled, sorted by length within windows of a few batches, and the batches are shuffled again. Where one
-    row would be left for the last batch it takes one from its neighbour, since some objectives need two.
+    Rows are shuffled, sorted by length within windows of a few batches, and the batches are shuffled again. Some
+    objectives compare the rows of a batch, so none has a single row unless ``batch_size`` is 1 or there is only one
+    row: where one would be left it takes another from its neighbour, or joins a neighbour of two.
 
     Args:
         lengths: of each row, [n].
@@ -130,35 +135,54 @@ def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
         for start in range(0, len(order), WINDOW * batch_size):
             window = sorted(order[start : start + WINDOW * batch_size], key=lambda row: lengths[row])
             batches += [window[k : k + batch_size] for k in range(0, len(window), batch_size)]
-        if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 2:
-            batches[-1].insert(0, batches[-2].pop())
+        if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 1:
+            if batch_size > 2:
+                batches[-1].insert(0, batches[-2].pop())
+            else:
+                batches[-2] += batches.pop()
         steps += [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
     return steps
 
 
-def mismatched(examples: Sequence[Example]) -> list[Group]:
+def mismatched(examples: Sequence[Example], others: Sequence[Example] = ()) -> list[Group]:
     """Each prompt with two completions of other prompts, which KTO's reference point is estimated from.
 
-    The batch's examples are all chosen, then all rejected; example i's prompt gets the completion of example i + 1,
-    cyclic (ContextualAI/HALOs).
+    The batch's examples are all chosen, then all rejected; each gets the completion of the next one, cyclic
+    (ContextualAI/HALOs), or of the next one whose prompt is another where prompts repeat.
 
     Args:
-        examples: of one step, at least two.
+        examples: of one step.
+        others: of the whole data set, which are looked through where the step has no other prompt.
+
+    Raises:
+        DataError: there is no other prompt at all.
     """
+    sides = [(each, side) for side in (0, 1) for each in examples]
+    spare = [(each, side) for side in (0, 1) for each in others]
+
+    def following(k: int) -> tuple[int, ...]:
+        own = sides[k][0].group.prompt
+        for other, side in (*sides[k + 1 :], *sides[:k], *spare):
+            if other.group.prompt != own:
+                return other.group.completions[side]
+        raise DataError(
+            "kto estimates its KL from completions of other prompts, and these pairs have one prompt only; "
+            "give pairs of at least two prompts"
+        )
+
     n = len(examples)
-    completions = [each.group.completions[side] for side in (0, 1) for each in examples]
-    following = [*completions[1:], completions[0]]
-    return [Group(each.group.prompt, (following[k], following[n + k])) for k, each in enumerate(examples)]
+    return [Group(each.group.prompt, (following(k), following(n + k))) for k, each in enumerate(examples)]
 
 
 def split(examples: Sequence[Example], parts: int, size: int) -> list[tuple[list[int], list[bool]]]:
-    """Places of a step's examples in micro-batches of ``size``; short ones are filled up with the first example.
+    """Places of a step's examples in micro-batches; short ones are filled up with the first example.
 
     Args:
         examples: of one step.
         parts: micro-batches.
-        size: examples of each.
+        size: examples of each; a step of more examples than ``parts * size`` has multiples of ``size``.
     """
+    size *= -(-len(examples) // (parts * size))
     places = [k if k < len(examples) else 0 for k in range(parts * size)]
     real = [k < len(examples) for k in range(parts * size)]
     return [(places[k : k + size], real[k : k + size]) for k in range(0, parts * size, size)]

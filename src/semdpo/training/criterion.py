@@ -55,11 +55,13 @@ class Memory:
         coefficient: of the additive baseline.
         state: of β-DPO.
         generator: of β-DPO's draws.
+        first: no update was made yet, so that policy and reference are one model.
     """
 
     coefficient: float = 0.0
     state: GapState = START
     generator: torch.Generator | None = None
+    first: bool = False
 
 
 class _Four(NamedTuple):
@@ -90,12 +92,11 @@ def settled(objective: SemDPOObjective, distances: Sequence[float]) -> SemDPOObj
 
 
 def weights_of(examples: Sequence[Example], objective: ObjectiveConfig) -> Tensor:
-    """Each pair's weight: the data's own, times W where the objective is Sem-DPO, [n] float32."""
-    own = torch.tensor([each.weight for each in examples])
+    """Each pair's weight: the data's own, times W where the objective is Sem-DPO, [n] float64."""
+    own = torch.tensor([each.weight for each in examples], dtype=torch.float64)
     if isinstance(objective, SemDPOObjective):
-        return own * objectives.semantic_weight(
-            torch.tensor([each.distance for each in examples]), float(objective.alpha)
-        )
+        distances = torch.tensor([each.distance for each in examples], dtype=torch.float64)
+        return own * objectives.semantic_weight(distances, float(objective.alpha))
     return own
 
 
@@ -114,7 +115,7 @@ def judge(objective: ObjectiveConfig, beta: float, logps: Tensor, batch: MicroBa
     if isinstance(objective, SFTObjective):
         zeros = torch.zeros_like(nll)
         return Judged(nll, zeros, zeros)
-    reference = torch.tensor(batch.reference, device=logps.device)
+    reference = reference_of(batch, logps)
     four = _Four(logps[:, 0], logps[:, 1], reference[:, 0], reference[:, 1])
     match objective:
         case DPOObjective():
@@ -133,8 +134,20 @@ def judge(objective: ObjectiveConfig, beta: float, logps: Tensor, batch: MicroBa
     return replace(found, losses=found.losses + objective.nll_coef * nll) if objective.nll_coef else found
 
 
+def reference_of(batch: MicroBatch, logps: Tensor) -> Tensor:
+    """log π_ref of each group's completions, [n, k]; zeros where the objective has no reference.
+
+    Args:
+        batch: the pairs.
+        logps: log π_θ, [n, k]; gives type and device.
+    """
+    if not batch.reference[0]:
+        return torch.zeros_like(logps)
+    return torch.tensor(batch.reference, dtype=logps.dtype, device=logps.device)
+
+
 def _column(batch: MicroBatch, name: str, like: Tensor) -> Tensor:
-    return torch.tensor([getattr(each, name) for each in batch.examples], device=like.device)
+    return torch.tensor([getattr(each, name) for each in batch.examples], dtype=like.dtype, device=like.device)
 
 
 def _pairs(found: PairLosses) -> Judged:
@@ -161,6 +174,14 @@ def _beta_dpo(
     objective: BetaDPOObjective, beta: float, four: _Four, batch: MicroBatch, memory: Memory, weight: Tensor
 ) -> Judged:
     real = torch.tensor(batch.real, device=weight.device).nonzero().squeeze(-1)  # what fills up must not be counted
+    if memory.first:  # whatever the gaps are now is rounding, which must not decide who is learnt from
+        chosen, rejected = four.reference_chosen, four.reference_rejected
+        four = _Four(
+            chosen + (four.policy_chosen - four.policy_chosen.detach()),
+            rejected + (four.policy_rejected - four.policy_rejected.detach()),
+            chosen,
+            rejected,
+        )
     found = objectives.beta_dpo(
         *(each[real] for each in four),
         beta=beta,

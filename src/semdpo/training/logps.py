@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from torch.utils.checkpoint import checkpoint
 
+from semdpo.errors import ConfigError
+from semdpo.training.attention import BLOCKS, FLEX, block_mask
+from semdpo.training.lengths import constant_length, varying_rope_length
 from semdpo.training.packing import Group, Packed, pack
 
 CHUNK = 512  # tokens whose logits are in memory at once
-LONG = 512  # tokens of a group from which attention is left to torch's fused kernel
-BLOCKS = "semdpo_blocks"
 
 
 class TokenLogps(torch.autograd.Function):
@@ -87,81 +85,11 @@ def _wide(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def _attend_in_blocks(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """Attention within each group only: no work is done where everything is masked.
-
-    Called by transformers' models in place of their own; ``spans`` comes from the model's call. [1, heads, T, width]
-    in, [1, T, heads, width] out.
-    """
-    spans = options.pop("spans", None)
-    if spans is None:  # an ordinary call, such as generation
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
-    repeat = query.shape[1] // key.shape[1]
-    if repeat > 1:
-        key, value = (each.repeat_interleave(repeat, dim=1) for each in (key, value))
-    cuts = [end - start for start, end, _ in spans]
-    parts = [
-        _attend(q, k, v, mask, options.get("scaling"), options.get("dropout", 0.0))
-        for q, k, v, (_, _, mask) in zip(
-            *(torch.split(each, cuts, 2) for each in (query, key, value)), spans, strict=True
-        )
-    ]
-    return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of one group, [1, heads, T, width].
-
-    Written out for bfloat16, where torch's fused kernel for CPUs takes six times as long with a hundred tokens; longer
-    groups go to it, since what is written out keeps its T x T probabilities.
-    """
-    if query.dtype != torch.bfloat16 or query.shape[2] > LONG:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    scores = (query * scale) @ key.transpose(2, 3)
-    shares = scores.masked_fill(~mask, float("-inf")).softmax(-1)
-    return F.dropout(shares, dropout) @ value if dropout else shares @ value
-
-
-AttentionInterface.register(BLOCKS, _attend_in_blocks)
-AttentionMaskInterface.register(BLOCKS, sdpa_mask)
-
-
-def prepare(model: Any) -> bool:
-    """Sets a model's attention for packed rows, and tries whether it then says what it says of each sequence alone.
-
-    Models whose positions are not given by ``position_ids`` (ALiBi, as in BLOOM), or whose logits are changed after
-    the head, fail the trial; they are left as they were.
-
-    Args:
-        model: a causal language model, in float32.
-
-    Returns:
-        Whether it can be packed.
-    """
-    before = model.config._attn_implementation
-    top = min(model.config.vocab_size, 200)
-    tokens = torch.randint(top, (23,), generator=torch.Generator().manual_seed(0)).tolist()
-    trial = [
-        Group(tuple(tokens[:5]), (tuple(tokens[5:9]), tuple(tokens[9:12]))),
-        Group(tuple(tokens[12:15]), (tuple(tokens[15:16]), tuple(tokens[16:23]))),
-    ]
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            wanted = padded_logps(model, trial)
-            model.set_attn_implementation(BLOCKS if device.type == "cpu" else "flex_attention")
-            works = torch.allclose(packed_logps(model, pack(trial, device)), wanted, rtol=1e-3, atol=1e-3)
-    except (TypeError, ValueError, RuntimeError):
-        works = False
-    finally:
-        model.train(training)
-    if not works:
-        model.set_attn_implementation(before)
-    return works
+def unwrapped(model: Any) -> Any:
+    """The language model inside what trains it (DDP, FSDP), which it is called through."""
+    while not hasattr(model, "get_output_embeddings"):
+        model = model.module
+    return model
 
 
 def padded_logps(model: Any, groups: Sequence[Group]) -> Tensor:
@@ -174,8 +102,23 @@ def padded_logps(model: Any, groups: Sequence[Group]) -> Tensor:
     Returns:
         [s], at least float32.
     """
-    device = next(model.parameters()).device
     rows = [(len(group.prompt), [*group.prompt, *each]) for group in groups for each in group.completions]
+    limit = varying_rope_length(unwrapped(model).config)
+    if limit is None or max(len(ids) for _, ids in rows) <= limit:
+        return _of_padded(model, rows)
+    # Rotary positions follow the longest row of a batch: those beyond the limit are computed with their equals only.
+    found: dict[int, Tensor] = {}
+    for length in sorted({max(len(ids), limit) for _, ids in rows}):
+        places = [k for k, (_, ids) in enumerate(rows) if max(len(ids), limit) == length]
+        with torch.no_grad():  # one token makes a model forget the longer texts before
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=next(model.parameters()).device))
+        found.update(zip(places, _of_padded(model, [rows[k] for k in places]), strict=True))
+    return torch.stack([found[k] for k in range(len(rows))])
+
+
+def _of_padded(model: Any, rows: Sequence[tuple[int, list[int]]]) -> Tensor:
+    """Of rows (tokens of the prompt, all tokens), [s]."""
+    device = next(model.parameters()).device
     length = max(len(ids) for _, ids in rows)
     ids = torch.zeros((len(rows), length), dtype=torch.long)
     seen, learnt = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
@@ -203,41 +146,42 @@ def packed_logps(model: Any, packed: Packed) -> Tensor:
 
     Returns:
         [s], at least float32.
+
+    Raises:
+        ConfigError: the model's attention would let texts see each other.
     """
+    attention = unwrapped(model).config._attn_implementation
+    if attention not in (FLEX, BLOCKS):
+        raise ConfigError(
+            f"packed sequences would see each other through the attention '{attention}'; call "
+            "training.prepare.prepare(model), and pass on what it returns as packs"
+        )
+    flexible = attention == FLEX
+    # In blocks the spans say it all; a mask of four dimensions keeps the model from making its own.
+    anything = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=packed.input_ids.device)
     with _head_gives_logps(model, packed):
         found = model(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
-            # On a CPU the spans say it all; a mask of four dimensions keeps the model from making its own.
-            attention_mask=_block_mask(packed) if packed.input_ids.is_cuda else torch.ones((1, 1, 1, 1)).bool(),
+            attention_mask=block_mask(packed) if flexible else anything,
             spans=packed.spans,
             use_cache=False,
         ).logits
     return torch.zeros(packed.sequences, dtype=found.dtype, device=found.device).index_add(0, packed.owners, found)
 
 
-def _block_mask(packed: Packed) -> Any:
-    """The same visibility for FlexAttention, which skips blocks where all is masked."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    groups, branches, length = packed.groups, packed.branches, packed.input_ids.shape[1]
-
-    def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        together = (groups[query] == groups[key]) & (query >= key)
-        return together & ((branches[key] == 0) | (branches[key] == branches[query]))
-
-    return create_block_mask(sees, 1, None, length, length, device=packed.input_ids.device)
-
-
 @contextlib.contextmanager
 def _head_gives_logps(model: Any, packed: Packed) -> Iterator[None]:
-    inner = model
-    while not hasattr(inner, "get_output_embeddings"):
-        inner = inner.module
-    head = inner.get_output_embeddings()
+    head = unwrapped(model).get_output_embeddings()
+    before = vars(head).get("forward")  # what others, such as accelerate's hooks, have put there
+    whole = head.forward
+    # Only a linear layer as torch made it is its matrix; adapters and the like are asked themselves.
+    plain = before is None and type(head).forward is torch.nn.Linear.forward
 
     def logps_of_targets(hidden: Tensor) -> Tensor:
         states = hidden.reshape(-1, hidden.shape[-1])[packed.predictors]
+        if not plain:
+            return _logps_through(whole, states, packed.targets)
         found: Tensor = TokenLogps.apply(states, head.weight, head.bias, packed.targets)  # type: ignore[no-untyped-call]
         return found
 
@@ -245,7 +189,23 @@ def _head_gives_logps(model: Any, packed: Packed) -> Iterator[None]:
     try:
         yield
     finally:
-        del head.forward
+        if before is None:
+            del head.forward
+        else:
+            head.forward = before
+
+
+def _logps_through(head: Callable[[Tensor], Tensor], states: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(head(h))[target] for any head, [m]; the logits of a chunk are computed again in the backward pass."""
+
+    def of_chunk(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = head(rows)
+        return logits.log_softmax(-1, dtype=_wide(logits)).gather(-1, wanted[:, None]).squeeze(-1)
+
+    parts = zip(torch.split(states, CHUNK), torch.split(targets, CHUNK), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([of_chunk(rows, wanted) for rows, wanted in parts])
+    return torch.cat([checkpoint(of_chunk, rows, wanted, use_reentrant=False) for rows, wanted in parts])
 
 
 def group_logps(model: Any, groups: Sequence[Group], packs: bool) -> Tensor:
@@ -259,6 +219,7 @@ def group_logps(model: Any, groups: Sequence[Group], packs: bool) -> Tensor:
     Returns:
         [s], at least float32, on the model's device.
     """
-    if not packs:
+    limit = constant_length(unwrapped(model).config)
+    if not packs or (limit is not None and any(group.longest > limit for group in groups)):
         return padded_logps(model, groups)
     return packed_logps(model, pack(groups, next(model.parameters()).device))

@@ -12,7 +12,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what was freed for the next tensor; does nothing elsewhere.
+    """Tells glibc to keep what was freed for the next tensor; does nothing elsewhere, or where a GPU computes.
+
+    It changes the whole process, so only commands call it, which have one of their own.
 
     As it comes, malloc gives every tensor of more than some megabytes back to the system and asks for fresh pages for
     the next one, which are then filled with zeros: a third of a training step of GPT-2 on a CPU.

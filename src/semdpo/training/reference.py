@@ -14,7 +14,6 @@ from semdpo.files import write_bytes
 from semdpo.progress import Progress, silent
 from semdpo.records import content_id
 from semdpo.training.logps import group_logps
-from semdpo.training.memory import keep_freed_memory
 from semdpo.training.packing import Group
 
 BATCH = 16  # groups at a time
@@ -78,7 +77,7 @@ def reference_logps(
         progress: told after every batch.
 
     Returns:
-        A tuple for each group, float32 values.
+        A tuple for each group.
     """
     known = {} if cache is None or not cache.is_file() else {r.sequence: r.logp for r in store.read_file(cache, _Logp)}
     wanted = [[_hash(group.prompt, each) for each in group.completions] for group in groups]
@@ -86,11 +85,10 @@ def reference_logps(
     new.sort(key=lambda group: group.tokens)  # a model that cannot be packed then pads little
     training = model.training
     model.eval()
-    keep_freed_memory()
     for start in range(0, len(new), BATCH):
         part = new[start : start + BATCH]
         with torch.no_grad():
-            values = group_logps(model, part, packs).float().tolist()
+            values = group_logps(model, part, packs).tolist()
         keys = [_hash(group.prompt, each) for group in part for each in group.completions]
         known.update(zip(keys, values, strict=True))
         progress(min(start + BATCH, len(new)), len(new), "reference")

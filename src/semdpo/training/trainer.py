@@ -4,87 +4,48 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from semdpo.errors import DataError
-from semdpo.objective import KTOObjective, ObjectiveConfig, SemDPOObjective, SFTObjective
+from semdpo.objective import (
+    ObjectiveConfig,
+    SemDPOObjective,
+    SFTObjective,
+)
 from semdpo.objectives import GapState
 from semdpo.progress import Progress, say, silent
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
-from semdpo.training.batches import Example, MicroBatch, draw_batches, micro_size, mismatched, split
-from semdpo.training.criterion import START, Judged, Memory, judge, settled, weights_of
+from semdpo.training.batches import Example, MicroBatch, micro_size
+from semdpo.training.criterion import START, Judged, Memory, judge, reference_of, settled, weights_of
 from semdpo.training.displacement import Displacement
-from semdpo.training.logps import group_logps, prepare
-from semdpo.training.memory import keep_freed_memory
-from semdpo.training.packing import Group
-from semdpo.training.precision import autocast
-from semdpo.training.reference import reference_logps
+from semdpo.training.guard import refuse_another_start, refuse_randomness, refuse_too_few, without_dropout
+from semdpo.training.logps import group_logps
+from semdpo.training.plan import Plan, Planner, longest_of, only
+from semdpo.training.prepare import prepare
 
-NOT_CURVES = {"epoch", "step", "tokens_per_second", "grad_norm"}  # of the log; speeds differ from run to run
-
-
-def training_arguments(
-    output: Path,
-    *,
-    learning_rate: float,
-    seed: int = 0,
-    precision: str = "float32",
-    checkpoint_steps: int | None = None,
-    report_to: Sequence[str] = (),
-    **more: Any,
-) -> TrainingArguments:
-    """Fused AdamW without weight decay; the learning rate rises linearly, then falls linearly to 0.
-
-    Args:
-        output: folder of the checkpoints.
-        learning_rate: at its highest.
-        seed: of dropout, where the model has any.
-        precision: ``float32`` or ``bfloat16``.
-        checkpoint_steps: updates between checkpoints; None writes none.
-        report_to: trackers.
-        more: any other ``TrainingArguments``.
-    """
-    settings: dict[str, Any] = {
-        "output_dir": str(output),
-        "learning_rate": learning_rate,
-        "lr_scheduler_type": "linear",
-        "optim": "adamw_torch_fused",
-        "weight_decay": 0.0,
-        "per_device_train_batch_size": 1,  # one micro-batch, which holds many rows
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_first_step": True,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no" if checkpoint_steps is None else "steps",
-        "save_steps": checkpoint_steps or 500,
-        "save_total_limit": 2,
-        "bf16": precision == "bfloat16",
-        "report_to": list(report_to) or "none",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-        "ddp_find_unused_parameters": False,
-        "seed": seed,
-        "use_cpu": not torch.cuda.is_available(),
-    }
-    return TrainingArguments(**(settings | more))
+# Of the log: what is no curve, and what differs from run to run.
+NOT_CURVES = {
+    *("epoch", "step", "tokens_per_second", "grad_norm", "total_flos", "train_loss"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
+}
 
 
 class PreferenceTrainer(Trainer):  # type: ignore[misc]
     """Trains a causal language model with any of our objectives.
 
     Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
+    Preference objectives compare the policy with a reference that knows no dropout, so they train without any: the
+    model computes in evaluation mode, whatever its dropouts are called.
 
     Args:
-        model: the policy; it starts as the reference. With a PEFT model the reference is it without adapters.
+        model: the policy as it starts, adapters included; the reference is the same.
         args: see ``training_arguments``; steps, warm-up and gradient accumulation are set here.
         examples: what is learnt.
         objective: what is minimised.
@@ -104,8 +65,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
 
     Raises:
         ConfigError: the batch cannot be divided among processes and micro-batches.
-        DataError: there is nothing to learn; or, while training, a loss is not finite: the pairs are named, and the
-            last checkpoint is as it was.
+        DataError: there is nothing to learn, or too little of it for the objective; or, while training, a loss is not
+            finite: the pairs are named, and the last checkpoint is as it was.
+        ModelError: while training: before the first update the policy is not the reference.
     """
 
     def __init__(
@@ -131,32 +93,30 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
-        keep_freed_memory()
+        refuse_too_few(objective, examples, batch_size)
         if isinstance(objective, SemDPOObjective):
             objective = settled(objective, [each.distance for each in examples])
         self.objective, self.beta, self.coefficient = objective, beta, coefficient
         self.method = method or objective.name
-        if not isinstance(objective, SFTObjective):
-            disable_dropout(model)
-        self.packs = prepare(model) if packs is None else packs
+        if _is_moved_here(model, args):
+            model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
+        self.packs = prepare(model, longest_of(objective, [*examples, *held_out])) if packs is None else packs
+        self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
-        self._own = slice(args.process_index * size, (args.process_index + 1) * size)
-        rows = draw_batches([each.group.tokens for each in examples], batch_size, epochs, order_seed)[:steps]
-        judged = draw_batches([each.group.tokens for each in held_out], batch_size, 1, order_seed)
         parts = batch_size // (size * args.world_size)
-        args.max_steps, args.gradient_accumulation_steps = len(rows), parts
-        args.warmup_steps = round(warmup_ratio * len(rows))
-        precision = "bfloat16" if args.bf16 else "float32"
-
-        def plan(steps: list[list[Example]]) -> _Plan:
-            return _Plan(self._plan(steps, parts, size * args.world_size, model, precision))
-
+        self._planner = Planner(
+            *(objective, tuple(examples), batch_size, parts, size * args.world_size),
+            *(order_seed, self.packs, self._precision),
+        )
+        planned = self._planner.training(model, epochs, steps)
+        args.max_steps, args.gradient_accumulation_steps = len(planned), parts
+        args.warmup_steps = round(warmup_ratio * len(planned))
         super().__init__(
             model=model,
             args=args,
-            train_dataset=plan([[examples[row] for row in step] for step in rows]),
-            eval_dataset=plan([[held_out[row] for row in step] for step in judged]),
-            data_collator=_only,
+            train_dataset=Plan([batch for step in planned for batch in step]),
+            eval_dataset=self._planner.once(held_out, model),
+            data_collator=only,
             callbacks=callbacks or [],
         )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
@@ -164,38 +124,18 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_Report(self, progress))
         self.note = ""
         self._measured: dict[str, float] = {}
+        self._more: dict[str, float] = {}
         self._weights: list[float] = []
+        self._steps: set[int] = set()  # that were measured since the last log
+        self._tried = isinstance(objective, SFTObjective)  # dropout is part of fine-tuning
         self._names: list[str] = []
         self._state = START
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
 
-    def _plan(self, steps: list[list[Example]], parts: int, size: int, model: Any, precision: str) -> list[MicroBatch]:
-        """Every micro-batch of the training, in order."""
-        extra: list[list[tuple[Group, tuple[float, ...]]]] = [[] for _ in steps]
-        if isinstance(self.objective, KTOObjective):
-            groups = [group for examples in steps for group in mismatched(examples)]
-            with autocast(precision):  # as the policy computes
-                known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
-            extra = [[next(known) for _ in examples] for examples in steps]
-        plan = []
-        for examples, added in zip(steps, extra, strict=True):
-            tokens = sum(len(each.group.completions[0]) for each in examples)
-            weight = float(weights_of(examples, self.objective).sum())
-            for places, real in split(examples, parts, size):
-                chosen = [examples[k] for k in places]
-                more = [added[k] for k in places] if added else [(Group((), ()), ())] * len(places)
-                packed = tuple(
-                    Group(each.group.prompt, each.group.completions + other.completions)
-                    for each, (other, _) in zip(chosen, more, strict=True)
-                )
-                reference = tuple(each.reference + values for each, (_, values) in zip(chosen, more, strict=True))
-                plan.append(MicroBatch(tuple(chosen), tuple(real), packed, reference, len(examples), tokens, weight))
-        return plan
-
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The plan as it is: every process reads all of it, and computes its own rows."""
-        return DataLoader(self.train_dataset, batch_size=1, collate_fn=_only, shuffle=False)
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=only, shuffle=False)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         return inputs  # examples, which become tensors in compute_loss
@@ -206,38 +146,64 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DataError: a pair's loss is not finite; the pairs are named.
         """
+        if not isinstance(self.objective, SFTObjective):
+            without_dropout(self.model)
+        if not self._tried:
+            self._tried, groups = True, inputs.groups[self._own(inputs)][:1]
+            name = type(self.model).__name__
+            refuse_randomness(name, lambda: group_logps(model, groups, self.packs), self._precision)
         judged, logps = self._judge(model, inputs)
         self._refuse_not_finite(judged.losses, inputs)
+        if self.state.global_step == 0:
+            refuse_another_start(self.objective, self.beta, judged.losses, logps, inputs, self._precision)
         self._state = judged.state
         real = torch.tensor(inputs.real, device=logps.device)
         whole = (judged.losses * real) / self._denominator(inputs)
         self._measure(judged, logps.detach(), inputs, float(whole.detach().sum()))
-        share: Tensor = whole[self._own].sum() * self.args.world_size
+        share: Tensor = whole[self._own(inputs)].sum() * self.args.world_size
         return share
 
+    def _own(self, batch: MicroBatch) -> slice:
+        """This process's rows of a micro-batch."""
+        size = len(batch.examples) // self.args.world_size
+        return slice(self.args.process_index * size, (self.args.process_index + 1) * size)
+
     def _judge(self, model: Any, batch: MicroBatch) -> tuple[Judged, Tensor]:
-        own = group_logps(model, batch.groups[self._own], self.packs)
-        logps = self._of_all_processes(own.view(self._own.stop - self._own.start, -1))
+        groups = batch.groups[self._own(batch)]
+        logps = self._of_all_processes(group_logps(model, groups, self.packs).view(len(groups), -1))
         return judge(self.objective, self.beta, logps, batch, self._memory()), logps
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """The held-out examples' mean loss and reward accuracy; neither weights nor β-DPO's state change.
+    def evaluate(
+        self,
+        eval_dataset: Sequence[Example] | Mapping[str, Sequence[Example]] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The mean loss and reward accuracy of held-out examples; neither weights nor β-DPO's state change.
 
         Args:
-            metric_key_prefix: of the metrics' names; transformers' other arguments are not used.
+            eval_dataset: examples, or several sets of them by name; None takes the trainer's own ``held_out``.
+            ignore_keys: not used; it is part of transformers' signature.
+            metric_key_prefix: of the metrics' names.
 
         Returns:
-            ``eval_loss``, divided as the training's, and ``eval_reward_accuracy``.
+            ``eval_loss``, divided as the training's, and ``eval_reward_accuracy`` where the objective has rewards.
 
         Raises:
-            DataError: the trainer was given nothing to hold out.
+            DataError: there is nothing to evaluate on.
         """
-        batches = [self.eval_dataset[k] for k in range(len(self.eval_dataset))]
-        if not batches:
+        if isinstance(eval_dataset, Mapping):
+            found: dict[str, float] = {}
+            for name, examples in eval_dataset.items():
+                found |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
+            return found
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
+        if not len(plan):
             raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
         self.model.eval()
-        for batch in batches:
+        for batch in plan:
             with torch.no_grad(), self.compute_loss_context_manager():
                 judged = self._judge(self.model, batch)[0]
             counted = torch.tensor(batch.real, device=judged.losses.device)
@@ -246,9 +212,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             right += float(((judged.chosen_rewards > judged.rejected_rewards) & counted).sum())
             count += int(counted.sum())
         self.model.train(training)
-        metrics = {f"{metric_key_prefix}_loss": loss / count, f"{metric_key_prefix}_reward_accuracy": right / count}
-        super().log(metrics)
-        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        metrics = {f"{metric_key_prefix}_loss": loss / count}
+        if not isinstance(self.objective, SFTObjective):
+            metrics[f"{metric_key_prefix}_reward_accuracy"] = right / count
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
 
     def _denominator(self, batch: MicroBatch) -> float:
@@ -260,7 +228,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             self._state = GapState(known[-1]["gap_mean"], known[-1]["gap_std"]) if known else START
         # A draw depends on seed and step only, so that a resumed training draws the same.
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        return Memory(self.coefficient, self._state, generator)
+        return Memory(self.coefficient, self._state, generator, first=self.state.global_step == 0)
 
     def _of_all_processes(self, own: Tensor) -> Tensor:
         """Everybody's log-probabilities, in order of rank; gradients go into our own."""
@@ -298,70 +266,52 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
 
         found = {"loss": loss}
         if not isinstance(self.objective, SFTObjective):
-            change = logps - torch.tensor(batch.reference, device=logps.device)
             margin = judged.chosen_rewards - judged.rejected_rewards
             weights = weights_of(batch.examples, self.objective)
-            found |= {
-                "reward_margin": mean(margin),
-                "reward_accuracy": mean(margin > 0),
-                "chosen_logp_change": mean(change[:, 0]),
-                "rejected_logp_change": mean(change[:, 1]),
-                "mean_weight": mean(weights),
-            }
+            found |= {"reward_margin": mean(margin), "reward_accuracy": mean(margin > 0), "mean_weight": mean(weights)}
+            if batch.reference[0]:
+                change = logps - reference_of(batch, logps)
+                found |= {"chosen_logp_change": mean(change[:, 0]), "rejected_logp_change": mean(change[:, 1])}
             self._weights += weights[real].tolist()
         found["tokens"] = float(sum(group.tokens for group in batch.groups))
         found["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
         self._names = [each.name for each in batch.examples]
+        self._steps.add(self.state.global_step)
         for name, value in found.items():
             self._measured[name] = self._measured.get(name, 0.0) + value
-        self._measured |= judged.more
+        self._more = dict(judged.more)
         self._tokens += int(found["tokens"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Puts our own measurements into Trainer's log, from where trackers, checkpoints and ``curves`` have them."""
-        if self._measured:
+        """Adds our own measurements to what Trainer logs of its steps, and passes on whatever else is logged."""
+        if self._measured and "loss" in logs:
             self._refuse_broken_gradient(logs.get("grad_norm", 0.0))  # before a checkpoint is written
             speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
+            # The mean over the steps since the last log; what an objective adds of its own is the last step's.
+            measured = {name: value / len(self._steps) for name, value in self._measured.items()} | self._more
             if self._weights:
-                self._measured["effective_sample_size"] = effective_sample_size(self._weights)
-            logs = logs | self._measured | {"tokens_per_second": round(speed, 1)}
-            self.note = f"loss {self._measured['loss']:.4f}, {speed:.0f} tokens/s"
-            if warning := self._displacement.seen(self._measured.get("chosen_logp_change", 0.0)):
+                measured["effective_sample_size"] = effective_sample_size(self._weights)
+            logs = logs | measured | {"tokens_per_second": round(speed, 1)}
+            self.note = f"loss {measured['loss']:.4f}, {speed:.0f} tokens/s"
+            if warning := self._displacement.seen(measured.get("chosen_logp_change", 0.0)):
                 say(warning)
-            self._measured, self._weights = {}, []
-            super().log(logs, start_time)
+            self._measured, self._more, self._weights, self._steps = {}, {}, [], set()
+        super().log(logs, start_time)
 
     @property
     def curves(self) -> list[Curve]:
         """The training's curves; a value at step k was measured before update k + 1."""
         return [
-            Curve(self.method, entry["step"] - ("eval_loss" not in entry), name, float(value))
+            Curve(self.method, entry["step"] - ("loss" in entry), name, float(value))
             for entry in self.state.log_history
             for name, value in sorted(entry.items())  # as a checkpoint keeps them
-            if name not in NOT_CURVES
+            if name not in NOT_CURVES and isinstance(value, int | float)
         ]
 
 
 def _some(names: Sequence[str]) -> str:
     distinct = list(dict.fromkeys(names))
     return ", ".join(distinct[:5]) + (" …" if len(distinct) > 5 else "")
-
-
-class _Plan(Dataset[MicroBatch]):
-    """A list as torch wants it."""
-
-    def __init__(self, batches: Sequence[MicroBatch]) -> None:
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, index: int) -> MicroBatch:
-        return self._batches[index]
-
-
-def _only(rows: list[MicroBatch]) -> MicroBatch:
-    return rows[0]
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
@@ -374,8 +324,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._progress(state.global_step, state.max_steps, self._trainer.note)
 
 
-def disable_dropout(model: Any) -> None:
-    """Sets every dropout to 0: with it, policy and reference would differ before anything is learnt."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+def _is_moved_here(model: Any, args: TrainingArguments) -> bool:
+    """Whether the model is to be moved as a whole; what is quantised or spread over devices is where it must be."""
+    spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
+    return bool(args.place_model_on_device) and not spread

@@ -1,0 +1,57 @@
+"""transformers' TrainingArguments as all our trainings have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+
+def training_arguments(
+    output: Path,
+    *,
+    learning_rate: float,
+    seed: int = 0,
+    precision: str = "float32",
+    checkpoint_steps: int | None = None,
+    report_to: Sequence[str] = (),
+    **more: Any,
+) -> TrainingArguments:
+    """Fused AdamW without weight decay; the learning rate rises linearly, then falls linearly to 0.
+
+    Args:
+        output: folder of the checkpoints.
+        learning_rate: at its highest.
+        seed: of dropout, where the model has any.
+        precision: ``float32`` or ``bfloat16``.
+        checkpoint_steps: updates between checkpoints; None writes none.
+        report_to: trackers.
+        more: any other ``TrainingArguments``.
+    """
+    settings: dict[str, Any] = {
+        "output_dir": str(output),
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "linear",
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "per_device_train_batch_size": 1,  # one micro-batch, which holds many rows
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no" if checkpoint_steps is None else "steps",
+        "save_steps": checkpoint_steps or 500,
+        "save_total_limit": 2,
+        "bf16": precision == "bfloat16",
+        "report_to": list(report_to) or "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "ddp_find_unused_parameters": False,
+        "seed": seed,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    return TrainingArguments(**(settings | more))

@@ -1,0 +1,111 @@
+"""The micro-batches of a whole training, known before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from semdpo.objective import KTOObjective, ObjectiveConfig
+from semdpo.training.batches import Example, MicroBatch, draw_batches, mismatched, split
+from semdpo.training.criterion import weights_of
+from semdpo.training.guard import refuse_beyond_positions
+from semdpo.training.packing import Group
+from semdpo.training.precision import autocast
+from semdpo.training.reference import reference_logps
+
+Extra = tuple[Group, tuple[float, ...]]  # a prompt with completions of others, and log π_ref of each
+
+
+class Plan(list[MicroBatch], Dataset[MicroBatch]):  # type: ignore[misc]
+    """Micro-batches in the order in which they are computed, as torch takes them."""
+
+
+def only(rows: list[MicroBatch]) -> MicroBatch:
+    """A data loader's batch of one micro-batch is that micro-batch."""
+    return rows[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What is the same for all steps.
+
+    Attributes:
+        objective: what is minimised.
+        everything: all examples that are learnt.
+        batch_size: examples of one update.
+        parts: micro-batches of one update.
+        size: examples of one micro-batch, of all processes together.
+        order_seed: of the order of examples.
+        packs: what ``prepare.prepare`` said of the model.
+        precision: in which the policy computes.
+    """
+
+    objective: ObjectiveConfig
+    everything: tuple[Example, ...]
+    batch_size: int
+    parts: int
+    size: int
+    order_seed: int
+    packs: bool
+    precision: str
+
+    def training(self, model: Any, epochs: int, steps: int | None) -> list[list[MicroBatch]]:
+        """The micro-batches of every step.
+
+        Args:
+            model: as it starts; KTO's reference is asked of it.
+            epochs: passes over all examples.
+            steps: after which the last pass ends; None ends with the pass.
+        """
+        return self._of_steps(self._drawn(self.everything, epochs)[:steps], model)
+
+    def once(self, examples: Sequence[Example], model: Any) -> Plan:
+        """Examples as evaluation takes them: each once."""
+        return Plan([each for step in self._of_steps(self._drawn(examples, 1), model) for each in step])
+
+    def _drawn(self, examples: Sequence[Example], epochs: int) -> list[list[Example]]:
+        rows = draw_batches([each.group.tokens for each in examples], self.batch_size, epochs, self.order_seed)
+        return [[examples[row] for row in step] for step in rows]
+
+    def _of_steps(self, steps: Sequence[Sequence[Example]], model: Any) -> list[list[MicroBatch]]:
+        extra = self._kl_terms(steps, model) if isinstance(self.objective, KTOObjective) else [None] * len(steps)
+        return [self._of_step(examples, more) for examples, more in zip(steps, extra, strict=True)]
+
+    def _kl_terms(self, steps: Sequence[Sequence[Example]], model: Any) -> list[list[Extra] | None]:
+        """Each example's prompt with completions of other prompts, and what the reference says of them."""
+        groups = [group for examples in steps for group in mismatched(examples, self.everything)]
+        refuse_beyond_positions(groups, model)
+        with autocast(self.precision):  # as the policy computes
+            known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
+        return [[next(known) for _ in examples] for examples in steps]
+
+    def _of_step(self, examples: Sequence[Example], extra: list[Extra] | None) -> list[MicroBatch]:
+        tokens = sum(len(each.group.completions[0]) for each in examples)
+        weight = float(weights_of(examples, self.objective).sum())
+        found = []
+        for places, real in split(examples, self.parts, self.size):
+            chosen = [examples[k] for k in places]
+            more: list[Extra] = [(Group((), ()), ()) if extra is None else extra[k] for k in places]
+            packed = tuple(
+                Group(each.group.prompt, each.group.completions + other.completions)
+                for each, (other, _) in zip(chosen, more, strict=True)
+            )
+            reference = tuple(each.reference + values for each, (_, values) in zip(chosen, more, strict=True))
+            found.append(MicroBatch(tuple(chosen), tuple(real), packed, reference, len(examples), tokens, weight))
+        return found
+
+
+def longest_of(objective: ObjectiveConfig, examples: Sequence[Example]) -> int:
+    """Tokens of the longest sequence that the model will read.
+
+    Args:
+        objective: what is minimised.
+        examples: at least one.
+    """
+    if isinstance(objective, KTOObjective):  # any prompt may be followed by any other's completion
+        prompts = max(len(each.group.prompt) for each in examples)
+        return prompts + max(len(text) for each in examples for text in each.group.completions)
+    return max(each.group.longest for each in examples)
