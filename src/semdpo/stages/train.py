@@ -188,9 +188,11 @@ def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
                 f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
                 "run `semdpo weigh` again"
             )
-        named = [name or "" for name, _ in _encoders(pairs) if name]
-        if len(named) > 1:
-            both = " and ".join(dict.fromkeys(named)) if len(set(named)) > 1 else f"two versions of {named[0]}"
+        named = [each for each in _encoders(pairs) if each[1]]
+        if len({content for _, content in named}) > 1:
+            both = (
+                f"{named[0][0]} and {named[1][0]}" if named[0][0] != named[1][0] else f"two versions of {named[0][0]}"
+            )
             raise DataError(f"the distances are from {both}, and cannot be compared; run `semdpo weigh` on all pairs")
     if isinstance(objective, AdditiveObjective):
         without = [each.pair_id for each in pairs if None in _scores(each)]
@@ -207,8 +209,9 @@ def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
 
 
 def _encoders(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
-    """The encoders that measured the pairs' distances, by name and fingerprint; (None, None) is one that is unknown."""
-    return list(dict.fromkeys((p.encoder, p.encoder_fingerprint) for p in pairs if p.distance is not None))
+    """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
+    by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
+    return [(name, content) for content, name in reversed(by_content.items())]
 
 
 def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
