@@ -135,7 +135,7 @@ def _pair(prompt: str, encoder: str | None, content: str = "0") -> Pair:
 def test_distances_of_two_encoders_are_not_compared() -> None:
     sem, dpo = SemDPOObjective(name="sem_dpo"), DPOObjective(name="dpo")
     for mixed, said in (
-        ([_pair("a", "one"), _pair("b", "two")], "from one and two, and cannot be compared; run `semdpo weigh`"),
+        ([_pair("a", "one"), _pair("b", "two", "1")], "from one and two, and cannot be compared; run `semdpo weigh`"),
         ([_pair("a", "one"), _pair("b", "one", "1")], "from two versions of one"),
     ):
         with pytest.raises(DataError, match=said):
