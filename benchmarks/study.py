@@ -29,7 +29,7 @@ share_the_processor()  # before torch is imported
 import numpy as np
 import pandas as pd
 
-from semdpo import pipeline
+from semdpo import pipeline, store
 from semdpo.config import Recipe
 from semdpo.flow import evaluation
 from semdpo.objective import DPOObjective
@@ -88,8 +88,6 @@ def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
 def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     """Runs all trials and picks one for each objective."""
     done = folder / "tuned.json"
-    if done.is_file():
-        return json.loads(done.read_text())
     judges = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
     own = [
         "prompts.test_file=tiny:tuning.jsonl", f"prompts.test_limit={PROMPTS}", "evaluate.image_seeds=[100]",
@@ -97,6 +95,9 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         "report.subject=sft", "report.baseline=human",
     ]  # fmt: skip
     recipe = recipe_of(TUNING_SEED, trials(), own, overrides)
+    known = json.loads(done.read_text()) if done.is_file() else {}
+    if known.get("recipe") == recipe.model_dump(mode="json"):
+        return known["picked"]
     for stage in (*BEFORE_TRAINING, "train", "evaluate"):  # no report, which would compare all trials with each other
         pipeline.run(recipe, folder / "tuning", only=stage)
     frame = pd.DataFrame(
@@ -117,7 +118,7 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         ]  # fmt: skip
         say(f"{objective}: {choice.setting}, {choice.reason}")
     pd.DataFrame(table).to_csv(folder / "trials.csv", index=False)
-    done.write_text(json.dumps(picked, indent=1))
+    done.write_text(json.dumps({"recipe": recipe.model_dump(mode="json"), "picked": picked}, indent=1))
     return picked
 
 
@@ -126,7 +127,8 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
     from semdpo.stages.train import train
 
     output = run / SHUFFLED
-    if output.is_dir():
+    key, noted = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "weigh"))], run / f"{SHUFFLED}.json"
+    if output.is_dir() and noted.is_file() and json.loads(noted.read_text()) == key:
         return output
     pairs = Run(run, recipe, real_parts()).rows("weigh", Pair)
     weights = semantic_weight([pair.distance or 0.0 for pair in pairs], sem_dpo["alpha"])
@@ -134,6 +136,7 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
     pairs = [dataclasses.replace(pair, weight=float(w)) for pair, w in zip(pairs, shuffled, strict=True)]
     objective = DPOObjective(name="dpo", learning_rate=sem_dpo["learning_rate"])
     train(pairs, str(run / "sft"), objective, recipe.train, output, run / "reference", silent)
+    noted.write_text(json.dumps(key))
     return output
 
 

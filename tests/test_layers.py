@@ -17,7 +17,7 @@ LAYERS = (
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
     {"bounds"},
-    {"models", "tables", "files", "store", "prompt_sets", "timing"},
+    {"models", "tables", "files", "store", "prompt_sets", "timing", "fingerprint"},
     {"audit"},
     {"training", "reporting"},
     {"stages"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +24,7 @@ from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
 from semdpo.flow import evaluation, flow
 from semdpo.gather import _has_sweep, report_data
+from semdpo.models.kept import Kept, read, write
 from semdpo.models_config import DecodingConfig, RendererConfig
 from semdpo.objective import ObjectiveConfig
 from semdpo.parts import Parts
@@ -314,6 +318,35 @@ def test_a_changed_input_file_or_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ask.txt").write_text("other\nprompts\n")
     with pytest.raises(StoreError, match=r"prompts was made from another prompts\.file"):
         pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=_parts())
+
+
+def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    recipe = _recipe(finished)
+    weights = run / "sft" / "weights.txt"
+    weights.write_text(weights.read_text()[::-1])
+    for only in (None, "report"):
+        with pytest.raises(StoreError, match=r"candidates was made from another sft; add --fresh"):
+            pipeline.run(recipe, run, only=only, parts=_parts())
+    with pytest.raises(StoreError, match=r"train/sem_dpo was made with .*alpha = 4.0, which is now 2.0"):
+        pipeline.run(_recipe(finished, "train.methods.sem_dpo.alpha=2"), finished / "run", only="report")
+    pipeline.run(recipe, run, only="candidates", fresh=True, parts=_parts())
+    assert (
+        store.manifest_hash(run / "sft")
+        in json.loads((run / "candidates" / "manifest.json").read_text())["inputs"].values()
+    )
+
+
+def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path) -> None:
+    def fine_tune(*given: Any) -> list[Curve]:
+        write(given[2], Kept("{prompt} ->", 50))
+        return _fine_tune(*given)
+
+    parts = replace(_parts(), fine_tune=fine_tune, fingerprint=lambda name: f"content of {name}")
+    _run_without_report(_recipe(tmp_path), tmp_path / "run", parts, last="weigh")
+    rows = store.read_rows(tmp_path / "run" / "weigh", Pair)
+    assert {(row.encoder, row.encoder_fingerprint) for row in rows} == {("tiny:clip", "content of tiny:clip")}
+    assert read(tmp_path / "run" / "sft") == Kept("{prompt} ->", 50, "tiny:clip")
 
 
 def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:

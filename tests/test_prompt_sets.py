@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdpo.errors import DataError
-from semdpo.prompt_sets import draw, fingerprint, normalised, read_prompts
+from semdpo.fingerprint import rows
+from semdpo.prompt_sets import draw, normalised, read_prompts
 
 
 def test_coco_captions(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_data_set_of_the_hubs_form(tmp_path: Path) -> None:
     pd.DataFrame({"Prompt": ["a hut"]}).to_parquet(folder / "test.parquet")
     assert read_prompts(f"hub:{folder}") == ["a fox", "a ship"]
     assert read_prompts(f"hub:{folder}:test") == ["a hut"]
-    assert fingerprint(f"hub:{folder}") != fingerprint(f"hub:{folder}:test")
+    assert rows(f"hub:{folder}") != rows(f"hub:{folder}:test")
 
 
 def test_without_a_connection_the_cure_is_told() -> None:

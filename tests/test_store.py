@@ -106,13 +106,18 @@ def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
     assert store.read_json(folder / "manifest.json")["files"].keys() == {"model.bin"}
 
 
-def test_a_folders_fingerprint_follows_its_content(tmp_path: Path) -> None:
-    prints = set()
-    for content in (b"a", b"b", b"x" * 3 * 2**20, b"x" * (3 * 2**20 - 1) + b"y"):
-        (tmp_path / "weights").write_bytes(content)
-        store.folder_hash.cache_clear()
-        prints.add(store.folder_hash(tmp_path))
-    assert len(prints) == 4
+def test_a_finished_folders_hash_follows_what_is_in_it_now(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "dpo"
+    (store.start_model(folder) / "model.bin").write_bytes(b"a" * 3 * 2**20)
+    store.finish_model(folder, PLAN, {"rows": 1})
+    whole = store.manifest_hash(folder)
+    assert whole == store.digest((folder / "manifest.json").read_bytes())
+    (folder / "timing.json").write_text("{}")
+    assert store.manifest_hash(folder) == whole
+    (folder / "model.bin").write_bytes(b"a" * 2**20 + b"b" + b"a" * (2**21 - 1))
+    changed = store.manifest_hash(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    assert len({whole, changed, store.manifest_hash(folder)}) == 3
 
 
 def test_one_process_holds_a_run(tmp_path: Path) -> None:

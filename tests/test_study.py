@@ -38,7 +38,7 @@ def test_the_study_and_its_tables(
     small = [word for each in SMALL for word in ("--set", each)]
     monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), "--seeds", "1", "2", *small])
     study.main()
-    picked = json.loads((tmp_path / "tuned.json").read_text())
+    picked = json.loads((tmp_path / "tuned.json").read_text())["picked"]
     assert picked.keys() == {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
     trials = pd.read_csv(tmp_path / "trials.csv")
     assert len(trials) == 12

@@ -129,6 +129,12 @@ def train(
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank instead of all weights.")] = None,
     template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
     report_to: Annotated[list[str] | None, typer.Option(help="A tracker, such as tensorboard or wandb.")] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the reference's log-probabilities; $SEMDPO_CACHE or the user's cache when not given."
+        ),
+    ] = None,
 ) -> None:
     """Train a rewriter on preference pairs; started again, it goes on from its last checkpoint."""
     from semdpo.commands.pairs import train_file
@@ -150,24 +156,28 @@ def train(
         "lora": None if lora_rank is None else {"rank": lora_rank, "alpha": 2 * lora_rank},
         "report_to": report_to or [],
     }
-    train_file(pairs, model, out, goal, template, shared)
+    train_file(pairs, model, out, goal, template, shared, cache)
 
 
 @app.command()
 def optimize(
     prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
     model: Annotated[str, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")] = "",
-    encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = "tiny:clip",
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Any CLIP or sentence-transformers model; the one that weighed the pairs when not given."),
+    ] = None,
     max_distance: Annotated[float | None, typer.Option(help="Refuse rewrites that drift farther.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Budget of a rewrite; that of the longest one learnt when not given.")
+    ] = None,
 ) -> None:
     """Rewrite a prompt, and say how far the rewrite drifts from it."""
     if not model and not DEMO.is_dir():
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
-    from semdpo.optimizer import PromptOptimizer
+    from semdpo.commands.optimize import optimize_prompt
 
-    found = PromptOptimizer.from_pretrained(model or DEMO, encoder, max_distance=max_distance).optimize(prompt)
-    print(found.rewrite)
-    say(found.reason or f"drift: {found.distance:.3f} (0: means the same; {encoder})")
+    optimize_prompt(prompt, model or DEMO, encoder, max_distance, max_new_tokens)
 
 
 @app.command()

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,8 +23,10 @@ NUMBERS = (
     *("chosen_score", "rejected_score", "distance", "rejected_distance"),
     *("weight", "chosen_fidelity", "rejected_fidelity"),
 )
+ENCODER = ("encoder", "encoder_fingerprint")  # that measured the distances
 COSINE = (-1e-6, 2 + 1e-6)  # float32 may round a distance past its ends
 LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.inf)}
+CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
 log = logging.getLogger("semdpo")
@@ -58,18 +61,30 @@ def pairs_of(table: Table) -> list[Pair]:
         for row, value in zip(table.rows, table.numbers(name), strict=True):
             if value is not None and not low <= value <= high:
                 raise DataError(f"{table.file}, {row}: '{name}' is {value:g}; {_allowed(name)}")
+    encoders = _encoders(table)
     truncated = [_flag(value) for value in table.columns.get("truncated", [None] * len(table.rows))]
     pairs = []
-    for row, (prompt, chosen, rejected), values, flag in zip(
-        table.rows, zip(*texts, strict=True), zip(*numbers, strict=True), truncated, strict=True
+    for row, (prompt, chosen, rejected), values, flag, encoder in zip(
+        table.rows, zip(*texts, strict=True), zip(*numbers, strict=True), truncated, encoders, strict=True
     ):
         if chosen == rejected:
             raise DataError(f"{table.file}, {row}: chosen and rejected are the same text; remove the row")
         identity = content_id(prompt, chosen, rejected)
+        measured = dict(zip(NUMBERS, values, strict=True))
         pairs.append(
-            Pair(identity, prompt, chosen, rejected, **dict(zip(NUMBERS, values, strict=True)), truncated=flag)
-        )
+            Pair(
+                identity, prompt, chosen, rejected, **measured,
+                truncated=flag, encoder=encoder[0], encoder_fingerprint=encoder[1],
+            )
+        )  # fmt: skip
     return pairs
+
+
+def _encoders(table: Table) -> list[tuple[str | None, str | None]]:
+    """Each row's encoder, where ``semdpo weigh`` wrote one; a user's own column of that name alone is none."""
+    names, prints = (table.columns.get(name, [None] * len(table.rows)) for name in ENCODER)
+    whole = [all(isinstance(each, str) and each for each in pair) for pair in zip(names, prints, strict=True)]
+    return [(n, f) if both else (None, None) for n, f, both in zip(names, prints, whole, strict=True)]
 
 
 def _allowed(name: str) -> str:
@@ -137,6 +152,35 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise unwritable(path, error) from error
 
 
+def cache_folder() -> Path:
+    """Where this user keeps what can be computed again: ``$SEMDPO_CACHE``, or the system's usual place."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get(CACHE)
+    return Path(named) if named else user_cache_path("semdpo", appauthor=False)
+
+
+def write_shared(path: Path, data: bytes) -> None:
+    """Writes a file that several processes may write at once: whole, and the last one stays.
+
+    ``write_bytes`` has one temporary name for each file, which belongs to one process at a time.
+
+    Raises:
+        StoreError: no space is left, or the folder cannot be written.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
 def unwritable(path: Path, error: Exception) -> StoreError:
     """The error for a file or folder that could not be written."""
     if out_of_space(error):
@@ -199,8 +243,8 @@ def _parquet_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    floats, flags = {name: pa.float64() for name in NUMBERS}, {"truncated": pa.bool_()}
-    types = floats | flags
+    types = {name: pa.float64() for name in NUMBERS} | {"truncated": pa.bool_()}
+    types |= {name: pa.string() for name in ENCODER}
     arrays = {}
     for name, values in columns.items():
         try:

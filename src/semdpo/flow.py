@@ -12,6 +12,7 @@ from semdpo import files
 from semdpo.config import Recipe
 from semdpo.evaluation import Evaluation
 from semdpo.fields import Stage
+from semdpo.models.names import lasting
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
 from semdpo.progress import Progress
 from semdpo.records import Candidate, Curve, Pair, PairLoss, Prompt, Score
@@ -118,7 +119,11 @@ def _prompts(run: Run) -> list[Shard]:
 
 def _sft(run: Run, output: Path, progress: Progress) -> list[Curve]:
     config = run.recipe.sft
-    return run.parts.fine_tune(files.read_rewrites(config.file), config, output, progress)
+    curves = run.parts.fine_tune(files.read_rewrites(config.file), config, output, progress)
+    from semdpo.models.kept import name_encoder  # here, since it imports torch
+
+    name_encoder(output, lasting(run.recipe.weigh.encoder))
+    return curves
 
 
 def _candidates(run: Run) -> list[Shard]:
@@ -172,7 +177,8 @@ def _weigh(run: Run) -> list[Shard]:
 
     def make(progress: Progress) -> Made:
         encoder = run.parts.encoder(config.encoder)
-        rows = weigh.weigh(run.rows("pairs", Pair), encoder, config.batch_size, config.encoder, progress)
+        name, known = lasting(config.encoder), run.parts.fingerprint(config.encoder)
+        rows = weigh.weigh(run.rows("pairs", Pair), encoder, config.batch_size, name, progress, known)
         return rows, {"truncated": sum(bool(row.truncated) for row in rows)}
 
     return [Shard(1, make)]

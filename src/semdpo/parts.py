@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from semdpo import fingerprint
 from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ModelError
 from semdpo.models_config import DecodingConfig, RendererConfig, ScoringConfig
@@ -16,7 +15,6 @@ from semdpo.objective import ObjectiveConfig
 from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.records import Curve, Pair, PairLoss
-from semdpo.store import folder_hash
 
 T = TypeVar("T")
 
@@ -58,18 +56,19 @@ def real_parts() -> Parts:
     """The parts of this package.
 
     Stages that follow each other share a renderer or scorer; the one that was used last is let go before another is
-    loaded, so that memory holds what one stage needs. The encoder stays.
+    loaded, so that memory holds what one stage needs. The encoder stays. A model whose files have changed since is
+    loaded again.
     """
-    heavy = _OneAtATime()
+    heavy, encoder = _OneAtATime(), _OneAtATime()
     return Parts(
         fine_tune=_fine_tune,
         train=_train,
         losses=_losses,
         rewriter=_rewriter,
-        renderer=partial(heavy.get, _renderer),
-        scorer=partial(heavy.get, _scorer),
-        encoder=functools.cache(_encoder),
-        fingerprint=fingerprint,
+        renderer=lambda config: heavy.get(config.model, _renderer, config),
+        scorer=lambda name, config: heavy.get(name, _scorer, name, config),
+        encoder=lambda name: encoder.get(name, _encoder, name),
+        fingerprint=fingerprint.model,
     )
 
 
@@ -80,29 +79,14 @@ class _OneAtATime:
         self.key: tuple[Any, ...] = ()
         self.model: Any = None
 
-    def get(self, load: Callable[..., T], *arguments: Any) -> T:
-        if self.key != (load, *arguments):
+    def get(self, name: str, load: Callable[..., T], *arguments: Any) -> T:
+        key = (fingerprint.model(name), load, *arguments)
+        if self.key != key:
             self.key, self.model = (), None  # before the next one needs the memory
             self.model = load(*arguments)
-            self.key = (load, *arguments)
+            self.key = key
         model: T = self.model
         return model
-
-
-def fingerprint(name: str) -> str:
-    """Tells two models of one name apart: the hash of a local folder; id and commit of a published one.
-
-    A published model that is not there yet is fetched, so that nothing is begun that cannot be finished.
-
-    Raises:
-        ModelError: there is no such model, or it cannot be fetched.
-    """
-    from semdpo.models.names import resolve
-
-    place = resolve(name)
-    folder = place.folder()
-    place.texts()
-    return folder_hash(folder) if place.local else f"{place.path}@{folder.name}"
 
 
 def refuse_remote_code(recipe: Recipe) -> None:

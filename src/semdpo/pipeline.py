@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import files, prompt_sets, store, timing
+from semdpo import files, fingerprint, store, timing
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -54,6 +54,9 @@ def run(
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     with store.locked(this.folder):
+        if only == "report":  # which makes no stage, and must show none that something else was made from
+            for stage in stages:
+                _refuse_changes(stage, _complete(store.Plan(stage.config, {}), stage, this), this)
         _make(stages, chosen, this, only, fresh)
         if only in (None, "report"):
             _write_report(stages, this)
@@ -130,7 +133,7 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
     """The plan with the inputs that come from outside of the run; fails when one of them does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
-        hashes[key] = prompt_sets.fingerprint(name) if is_file(key) else run.parts.fingerprint(name)
+        hashes[key] = fingerprint.rows(name) if is_file(key) else run.parts.fingerprint(name)
     return store.Plan(stage.config, hashes)
 
 

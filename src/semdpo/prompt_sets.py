@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from semdpo.errors import DataError
 from semdpo.records import content_id
-from semdpo.store import file_hash
 from semdpo.tables import TABLES, Table, read_table, read_text, resolve
 
 HUB = "hub:"
@@ -49,16 +48,17 @@ def read_prompts(name: str | Path, column: str | None = None, skip_empty: bool =
     return distinct
 
 
-def fingerprint(name: str) -> str:
-    """The hash of a source's content.
+def hub_rows(name: str) -> Iterator[dict[str, Any]]:
+    """Every row of a data set of the hub, with every column as it is stored.
+
+    Args:
+        name: ``OWNER/NAME[:SPLIT]``.
 
     Raises:
-        DataError: there is no such source.
+        DataError: the hub cannot be reached.
     """
-    if not name.startswith(HUB):
-        return file_hash(resolve(name))
-    table = _table(name, None)
-    return content_id(*(str(value) for value in table.columns[_column(table)]))
+    for part in _load(name).with_format("arrow").iter(batch_size=1000):
+        yield from part.to_pylist()
 
 
 def normalised(text: str) -> str:
@@ -123,6 +123,13 @@ def _coco(path: Path) -> Table:
 
 
 def _from_hub(name: str, column: str | None) -> Table:
+    found = _load(name)
+    wanted = [each for each in ((column,) if column else COLUMNS) if each in found.column_names]
+    columns = {each: list(found[each]) for each in wanted} or {each: [] for each in found.column_names}
+    return Table(f"{HUB}{name}", columns, [f"row {i}" for i in range(1, len(found) + 1)])
+
+
+def _load(name: str) -> Any:
     repository, _, split = name.partition(":")
     try:
         from datasets import disable_progress_bars, load_dataset
@@ -132,13 +139,10 @@ def _from_hub(name: str, column: str | None) -> Table:
         ) from error
     disable_progress_bars()
     try:
-        found: Any = load_dataset(repository, split=split or "train")
+        return load_dataset(repository, split=split or "train")
     except (OSError, ValueError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"the data set {repository} could not be read from the hub ({lines[0][:200].rstrip(' .')}); check its "
             "name, its split and the connection, or download it and give the file"
         ) from error
-    wanted = [each for each in ((column,) if column else COLUMNS) if each in found.column_names]
-    columns = {each: list(found[each]) for each in wanted} or {each: [] for each in found.column_names}
-    return Table(f"{HUB}{name}", columns, [f"row {i}" for i in range(1, len(found) + 1)])

@@ -65,7 +65,8 @@ class Pair:
 
     ``distance`` is the cosine distance of prompt and chosen (None before the weigh stage); the weight is
     computed from it when training, so that another alpha needs no new embedding. ``weight`` is the data's own, and
-    the fidelities are those of a text-fidelity judge, where there is one.
+    the fidelities are those of a text-fidelity judge, where there is one. ``encoder`` is the name of the encoder that
+    measured the distances, and ``encoder_fingerprint`` the SHA-256 of its files.
     """
 
     pair_id: str
@@ -80,6 +81,8 @@ class Pair:
     weight: float | None = None
     chosen_fidelity: float | None = None
     rejected_fidelity: float | None = None
+    encoder: str | None = None
+    encoder_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ one recipe have equal files.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -21,6 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from semdpo import fingerprint
 from semdpo.errors import StoreError
 from semdpo.files import unwritable, write_bytes
 
@@ -28,6 +28,7 @@ Row = TypeVar("Row")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
 COUNTS = b"semdpo.counts"
 CURVES = "curves.parquet"  # in a trained model's folder
+KEPT_BESIDE = ("manifest.json", "started.json")  # what tells of a stage's files, and is none of them
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,15 @@ def is_complete(folder: Path) -> bool:
 
 
 def manifest_hash(folder: Path) -> str:
-    """The hash that stages further down are tied to."""
-    return digest((folder / "manifest.json").read_bytes())
+    """The hash that stages further down are tied to: of the manifest, which has the hash of every file.
+
+    Where a file is no longer what the manifest says (somebody trained the model again, or edited rows), it is the hash
+    of what is there now.
+    """
+    written = (folder / "manifest.json").read_bytes()
+    made = read_json(folder / "manifest.json").get("files", {})
+    now = {name: found for name, found in fingerprint.files(folder).items() if name not in KEPT_BESIDE}
+    return digest(written) if now == made else digest(written + canonical(now))
 
 
 def row_counts(folder: Path) -> dict[str, int]:
@@ -131,31 +139,6 @@ def row_counts(folder: Path) -> dict[str, int]:
 def made_with(folder: Path) -> dict[str, str]:
     """The versions of the libraries that were installed when a finished stage ended."""
     return dict(read_json(folder / "manifest.json").get("versions", {}))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@functools.cache
-def folder_hash(folder: Path) -> str:
-    """A fingerprint of a model's folder: names, sizes, and both ends (1 MiB each) of every file.
-
-    The ends of a large file tell two trainings of it apart without reading gigabytes at each start.
-    """
-    parts = hashlib.sha256()
-    # How long a run's own model took is no part of it.
-    kept = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.name != "timing.json")
-    for path in sorted(kept):
-        size = path.stat().st_size
-        parts.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-        with path.open("rb") as file:
-            parts.update(file.read(2**20))
-            file.seek(max(size - 2**20, 0))
-            parts.update(file.read())
-    return parts.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- agreement
@@ -292,7 +275,7 @@ def finish(folder: Path, plan: Plan, shards: int) -> None:
         counts["rows"] += metadata.num_rows
         for name, value in json.loads(metadata.metadata[COUNTS]).items():
             counts[name] = counts.get(name, 0) + value
-        hashes[path.name] = file_hash(path)
+        hashes[path.name] = fingerprint.file(path)
     write_bytes(folder / "manifest.json", _description(plan, counts=counts, files=hashes))
 
 
@@ -344,12 +327,8 @@ def start_model(folder: Path) -> Path:
 def finish_model(folder: Path, plan: Plan, counts: Mapping[str, int]) -> None:
     """Writes the manifest of a trained model and gives its folder the final name."""
     work = partial(folder)
-    hashes = {
-        p.relative_to(work).as_posix(): file_hash(p)
-        for p in sorted(work.rglob("*"))
-        if p.is_file() and p.name != "timing.json"
-    }
-    write_bytes(work / "manifest.json", _description(plan, counts=dict(counts), files=hashes))
+    counted = _description(plan, counts=dict(counts), files=fingerprint.files(work))
+    write_bytes(work / "manifest.json", counted)
     work.replace(folder)
 
 

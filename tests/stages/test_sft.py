@@ -51,7 +51,7 @@ def test_the_folder_is_an_ordinary_one(base: Path, tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(output)("a")["input_ids"] == [
         AutoTokenizer.from_pretrained(base)("a").input_ids[0]
     ]
-    assert json.loads((output / "semdpo.json").read_text()) == {"template": "{prompt} ->"}
+    assert json.loads((output / "semdpo.json").read_text()) == {"template": "{prompt} ->", "max_new_tokens": 40}
     assert load_rewriter(output).template == "{prompt} ->"
     card = (output / "README.md").read_text()
     assert "library_name: transformers" in card

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -72,6 +74,51 @@ def test_an_unknown_model_is_refused_with_a_hint(tmp_path: Path) -> None:
 def test_a_model_waits_for_what_it_is_made_from(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="semdpo world build clip-b"):
         build.build_one("hps", tmp_path, PICTURES, 3, silent)
+
+
+def test_a_model_is_built_again_when_what_it_is_made_from_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def builder(name: str) -> Callable[..., dict[str, float]]:
+        def make(folder: Path, out: Path, *_: object) -> dict[str, float]:
+            made.append(f"{name} goes on" if (folder / f"{name}.fit.pt").exists() else name)
+            out.mkdir(exist_ok=True)
+            (out / "model.safetensors").write_bytes(b"a" * 3 * 2**20)
+            return {"good": 1.0}
+
+        return make
+
+    monkeypatch.setattr(build, "_builder", builder)
+    one, other = build.BY_NAME["clip-b"], build.BY_NAME["hps"]
+    for model in (one, other):
+        build.build_one(model.name, tmp_path, PICTURES, 3, silent)
+    assert build._finished(tmp_path, other)
+    (tmp_path / "clip-b" / "model.safetensors").write_bytes(b"a" * 2**20 + b"b" + b"a" * (2**21 - 1))
+    assert build._finished(tmp_path, one)
+    assert not build._finished(tmp_path, other)
+    (tmp_path / "hps.fit.pt").write_bytes(b"half")
+    (tmp_path / "hps.started.json").write_text('{"clip-b": "as it was"}')
+    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    assert build._finished(tmp_path, other)
+    (tmp_path / "hps.fit.pt").write_bytes(b"half")
+    (tmp_path / "hps.started.json").write_text(json.dumps(build._made_from(tmp_path, other)))
+    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    assert made == ["clip-b", "hps", "hps", "hps goes on"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["clip-b", "hps"]
+
+
+def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semdpo.world import diffusion
+
+    (tmp_path / "vae").mkdir()
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    for value in (1.0, 2.0, 2.0):
+        monkeypatch.setattr(diffusion.vae, "encode", lambda *_, value=value: torch.full((2, 4), value))
+        (tmp_path / "vae" / "model.safetensors").write_bytes(bytes([int(value)]))
+        assert diffusion._latents(tmp_path, None, images).eq(value).all()
+    assert len(list(tmp_path.glob("latents-2-*.npy"))) == 2
 
 
 def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path) -> None:

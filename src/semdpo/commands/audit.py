@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import files, tables
+from semdpo import files, fingerprint, tables
 from semdpo.audit import audit, failures, limits
-from semdpo.parts import fingerprint, real_parts
+from semdpo.parts import real_parts
 from semdpo.progress import bar, say
 from semdpo.prompt_sets import read_prompts
 from semdpo.records import Pair
@@ -66,7 +66,7 @@ def _title(pairs: Path) -> str:
 def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
     if all(each.distance is not None for each in rows):
         return rows
-    fingerprint(encoder)  # an unknown name is told before torch is imported
+    fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:
         return weigh(rows, model, 64, encoder, progress)

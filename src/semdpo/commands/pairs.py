@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import files, store, tables
+from semdpo import files, fingerprint, store, tables
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
+from semdpo.files import cache_folder
+from semdpo.models.names import lasting
 from semdpo.objective import OneObjective
-from semdpo.parts import fingerprint, real_parts
+from semdpo.parts import real_parts
 from semdpo.progress import bar, say
 from semdpo.recipe import options
 from semdpo.records import Curve
@@ -36,12 +39,15 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     files.check_suffix(out)
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
-    fingerprint(encoder)  # an unknown name is told before torch is imported
+    taken = [name for name in files.ENCODER if name in table.columns]
+    if len(taken) == 1:
+        raise DataError(f"{pairs} has a column '{taken[0]}' of its own, where weigh notes its encoder; rename it")
+    known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)
-    files.write_pairs(out, with_drift(rows, drift), table.columns)
+    files.write_pairs(out, with_drift(rows, drift, lasting(encoder), known), table.columns)
     weights = semantic_weight(drift.distance, alpha)
     unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"
     print(f"{len(rows)} pairs → {out}")
@@ -58,10 +64,11 @@ def train_file(
     objective: Mapping[str, Any],
     template: str | None,
     shared: Mapping[str, Any],
+    cache: Path | None = None,
 ) -> None:
     """Trains a rewriter on a file of pairs and writes its folder; interrupted, the same command goes on.
 
-    The reference's log-probabilities are kept in a folder beside the pairs, for the next objective.
+    The reference's log-probabilities are kept for the next objective, under a key of the model's whole content.
 
     Args:
         pairs: file or folder with columns prompt, chosen, rejected, and distance for sem_dpo.
@@ -70,6 +77,8 @@ def train_file(
         objective: its name and settings.
         template: with ``{prompt}`` in it; None takes the model's own.
         shared: the other settings of ``TrainConfig``.
+        cache: folder of the reference's log-probabilities; None takes the user's cache folder, or one beside ``out``
+            where that cannot be written.
 
     Raises:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
@@ -80,7 +89,8 @@ def train_file(
     rows = files.read_pairs(pairs)
     if goal.name == "sem_dpo" and any(row.distance is None for row in rows):
         raise DataError(f"{pairs} has rows without a distance; run `semdpo weigh {pairs} -o weighed.parquet` first")
-    fingerprint(model)
+    fingerprint.model(model)
+    kept_in = _cache(cache, out)
     from semdpo.models.names import resolve
     from semdpo.models.rewriter import load_template
 
@@ -88,14 +98,44 @@ def train_file(
     config = options(TrainConfig, methods={"trained": goal.model_dump()}, template=used, **shared)
     first = store.is_first_process()
     work = store.start_model(out) if first else store.partial(out)
-    cache = Path(f"{pairs.rstrip('/')}.reference")
     with bar("training") as progress:
-        curves = real_parts().train(rows, model, goal, config, work, cache, progress)
+        curves = real_parts().train(rows, model, goal, config, work, kept_in, progress)
     if first:
         files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
         work.replace(out)
-        say(f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}")
+        say(_closing(out))
     _leave_together()
+
+
+def _cache(named: Path | None, out: Path) -> Path:
+    """Where the reference's log-probabilities go.
+
+    Raises:
+        StoreError: the folder that the user named cannot be written.
+    """
+    folder = (cache_folder() if named is None else named) / "reference"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        if named is not None:
+            raise files.unwritable(folder, error) from error
+    beside = out.with_name(f"{out.name}.reference")
+    say(f"{folder} cannot be written; keeping the reference's log-probabilities in {beside} (--cache names another)")
+    return beside
+
+
+def _closing(out: Path) -> str:
+    """What to do with a trained rewriter, and what it keeps."""
+    from semdpo.models.kept import read
+
+    kept = read(out)
+    command = f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}"
+    if kept.encoder is None:
+        return f"{command} --encoder NAME (the pairs do not say which encoder measured their drift)"
+    which = "" if kept.encoder_fingerprint is None else f", SHA-256 {kept.encoder_fingerprint[:16]}…"
+    return f"{command} (drift measured by {kept.encoder}{which}; rewrites of up to {kept.max_new_tokens} tokens)"
 
 
 def _leave_together() -> None:

@@ -157,6 +157,14 @@ def resolve(name: str) -> Place:
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
 
+def lasting(name: str) -> str:
+    """A model's name, to be found by from elsewhere too: a user's folder by its whole path, others as they are."""
+    text = name.strip()
+    if text.startswith("tiny:") or text in PUBLISHED or _own(text) or not Path(text).is_dir():
+        return text
+    return str(Path(text).resolve())
+
+
 def published(name: str) -> Published | None:
     """What is known of a published model, by its short name or its repository."""
     return next((each for short, each in PUBLISHED.items() if name in (short, each.repository)), None)

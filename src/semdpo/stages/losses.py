@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from semdpo import fingerprint
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError
 from semdpo.models.loading import quiet
@@ -69,14 +70,14 @@ def _logps(
     name: str, groups: Sequence[Group], config: TrainConfig, cache: Path | None, progress: Progress
 ) -> list[tuple[float, ...]]:
     place = resolve(name)
-    folder = place.folder()
-    model, _ = load_causal(folder, place.texts())
+    with fingerprint.unchanged(name):
+        model, _ = load_causal(place.folder(), place.texts())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     with quiet():
         packs = prepare(model)
     precision = resolve_precision(config.precision)
     kept = None
     if cache is not None:
-        kept = cache_file(cache, folder, config.template, config.max_length, precision, packs)
+        kept = cache_file(cache, name, model, config.template, config.max_length, precision, packs)
     with autocast(precision):
         return reference_logps(model, groups, packs, kept, progress)

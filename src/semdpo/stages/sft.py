@@ -8,6 +8,7 @@ from pathlib import Path
 
 from semdpo.config import SFTConfig
 from semdpo.errors import DataError
+from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
@@ -16,7 +17,7 @@ from semdpo.progress import Progress
 from semdpo.records import Curve
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
-from semdpo.training.folder import renamed_at_the_end, save
+from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.precision import resolve_precision
 from semdpo.training.trainer import PreferenceTrainer
 
@@ -76,5 +77,6 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             "examples": len(pairs),
             **config.model_dump(exclude={"model", "file"}),
         }
-        save(folder, model, tokenizer, config.template, "SFT", settings)
+        kept = Kept(config.template, budget(groups, read(place.folder())))
+        save(folder, model, tokenizer, kept, "SFT", settings)
     return trainer.curves

@@ -11,21 +11,22 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from semdpo import store
+from semdpo import fingerprint, store
 from semdpo.config import LoRAConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError
+from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.objective import AdditiveObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.objectives import coefficient_of
 from semdpo.progress import Progress, say
-from semdpo.records import Curve, Pair
+from semdpo.records import Curve, Pair, content_id
 from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.criterion import settled
-from semdpo.training.folder import renamed_at_the_end, save
+from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import cache_file, described, reference_logps
@@ -71,8 +72,9 @@ def train(
     if isinstance(objective, SemDPOObjective):
         objective = _with_a_number(objective, pairs)
     place = resolve(model)
-    folder = place.folder()
-    policy, tokenizer = load_causal(folder, place.texts())
+    start = read(place.folder())
+    with fingerprint.unchanged(model):
+        policy, tokenizer = load_causal(place.folder(), place.texts())
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
@@ -82,7 +84,7 @@ def train(
         packs = prepare(policy)
     if not packs:
         say(f"{type(policy).__name__} cannot share prompts between completions; training on padded batches, slower")
-    setting = (folder, config.template, config.max_length, precision, packs)
+    setting = (model, policy, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
         kept = cache_file(cache, *setting)
         examples = _examples(pairs, policy, tokenizer, config, packs, kept, progress)
@@ -103,7 +105,7 @@ def train(
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if final is not None:
             card = _card(objective, config, identity)
-            save(final, trainer.model, tokenizer, config.template, objective.name, card, weights)
+            save(final, trainer.model, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
     if final is not None:
         shutil.rmtree(work, ignore_errors=True)
     return trainer.curves
@@ -122,7 +124,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What, beside the starting model, tells one training from another."""
     return {
-        "pairs": [each.pair_id for each in pairs],
+        "pairs": [content_id(each.pair_id, each.prompt, each.chosen, each.rejected) for each in pairs],
         "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
         "objective": objective.model_dump(mode="json"),
         "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
@@ -187,6 +189,12 @@ def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
                 f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
                 "run `semdpo weigh` again"
             )
+        named = [each for each in _encoders(pairs) if each[1]]
+        if len({content for _, content in named}) > 1:
+            both = (
+                f"{named[0][0]} and {named[1][0]}" if named[0][0] != named[1][0] else f"two versions of {named[0][0]}"
+            )
+            raise DataError(f"the distances are from {both}, and cannot be compared; run `semdpo weigh` on all pairs")
     if isinstance(objective, AdditiveObjective):
         without = [each.pair_id for each in pairs if None in _scores(each)]
         if without:
@@ -199,6 +207,19 @@ def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
         raise DataError(f"pair {negative[0].pair_id} has weight {negative[0].weight}; weights must be ≥ 0")
     if not any(each.weight is None or each.weight > 0 for each in pairs):
         raise DataError("every pair has weight 0, so that nothing would be learnt; give some of them a weight above 0")
+
+
+def _encoders(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
+    """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
+    by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
+    return [(name, content) for content, name in reversed(by_content.items())]
+
+
+def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
+    """What the trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
+    found = _encoders(pairs)
+    encoder = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
+    return Kept(config.template, budget([each.group for each in examples], start), *encoder)
 
 
 def _scores(pair: Pair) -> tuple[float | None, ...]:

@@ -94,11 +94,21 @@ def refuse_unknown_words(unknown: float | None, name: str) -> None:
         )
 
 
-def with_drift(pairs: Sequence[Pair], drift: Drift) -> list[Pair]:
-    """The pairs with their distances filled in."""
+def with_drift(
+    pairs: Sequence[Pair], drift: Drift, encoder: str | None = None, fingerprint: str | None = None
+) -> list[Pair]:
+    """The pairs with their distances filled in, and the name and fingerprint of the encoder that measured them."""
     columns = zip(pairs, drift.distance, drift.rejected_distance, drift.truncated, strict=True)
     return [
-        replace(pair, distance=float(d), rejected_distance=float(r), truncated=bool(cut)) for pair, d, r, cut in columns
+        replace(
+            pair,
+            distance=float(d),
+            rejected_distance=float(r),
+            truncated=bool(cut),
+            encoder=encoder,
+            encoder_fingerprint=fingerprint,
+        )
+        for pair, d, r, cut in columns
     ]
 
 
@@ -108,12 +118,21 @@ def weigh(
     batch_size: int = 64,
     name: str = "the encoder",
     progress: Progress = silent,
+    fingerprint: str | None = None,
 ) -> list[Pair]:
-    """Measures pairs and fills in ``distance``, ``rejected_distance`` and ``truncated``.
+    """Measures pairs and fills in ``distance``, ``rejected_distance``, ``truncated`` and the encoder's two columns.
+
+    Args:
+        pairs: at least one.
+        encoder: the frozen encoder e.
+        batch_size: texts at a time.
+        name: of the encoder, to be found again by.
+        progress: told after every batch.
+        fingerprint: of the encoder; without it, it is not noted with the pairs.
 
     Raises:
         DataError: there are no pairs, or the encoder does not know their words.
     """
     drift = measure(pairs, encoder, batch_size, progress)
     refuse_unknown_words(drift.unknown, name)
-    return with_drift(pairs, drift)
+    return with_drift(pairs, drift, *(() if fingerprint is None else (name, fingerprint)))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from semdpo.errors import StoreError
+from semdpo.models.kept import Kept, write
 from semdpo.models.loading import quiet
-from semdpo.models.rewriter import SETTINGS
+from semdpo.models.rewriter import SETTINGS, Decoding
+from semdpo.training.packing import Group
 
 _CARD = """\
 ---
@@ -67,7 +68,7 @@ def save(
     folder: Path,
     model: Any,
     tokenizer: Any,
-    template: str,
+    kept: Kept,
     method: str,
     settings: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
@@ -78,7 +79,7 @@ def save(
         folder: exists.
         model: a causal language model.
         tokenizer: its tokenizer.
-        template: that it was trained with.
+        kept: what it needs to be used.
         method: for the card's title.
         settings: for the card's table.
         weights: gathered from several processes; None are the model's own.
@@ -86,7 +87,17 @@ def save(
     with quiet():
         model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
-    (folder / SETTINGS).write_text(json.dumps({"template": template}, indent=2) + "\n", encoding="utf-8")
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
-    card = _CARD.format(method=method, template=template, rows=rows)
+    write(folder, kept)
+    rows = "\n".join(f"| {name} | {value} |" for name, value in {**settings, **kept.rows()}.items())
+    card = _CARD.format(method=method, template=kept.template, rows=rows)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def budget(groups: Sequence[Group], start: Kept) -> int:
+    """The tokens that a rewriter may need: those of the longest rewrite that it has learnt, its end token among them.
+
+    Args:
+        groups: what it is trained on; the first completion of each is learnt.
+        start: what the model that training starts from keeps; what it has learnt is not forgotten.
+    """
+    return max(Decoding().max_new_tokens, start.max_new_tokens or 0, *(len(each.completions[0]) for each in groups))

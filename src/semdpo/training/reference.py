@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Any
 
 import torch
 
-from semdpo import store
-from semdpo.files import write_bytes
+from semdpo import fingerprint, store
+from semdpo.errors import StoreError
+from semdpo.files import write_shared
 from semdpo.progress import Progress, silent
 from semdpo.records import content_id
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 
 BATCH = 16  # groups at a time
+LIBRARIES = ("semdpo", "torch", "transformers")  # that compute the numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +31,51 @@ class _Logp:
 
 
 def key_of(described: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that name a cache: another model, template, length or precision gives another key.
+    """Thirty-two hexadecimal digits that name a cache: whatever is described otherwise gives another key.
 
     Args:
         described: whatever the numbers depend on, as JSON can hold it.
     """
-    return store.digest(store.canonical(described))[:16]
+    return store.digest(store.canonical(described))[:32]
 
 
-def described(folder: Path, template: str, max_length: int, precision: str, packs: bool) -> dict[str, Any]:
+def described(
+    name: str | Path, model: Any, template: str, max_length: int, precision: str, packs: bool
+) -> dict[str, Any]:
     """Whatever the reference's numbers depend on, beside the texts.
 
+    The model counts by its content, never by its name or place: the same numbers serve a copy elsewhere, and a model
+    that was trained again under its name has none yet. Rounding is a part of the numbers, and a cache may be shared
+    by trainings on different machines' software: so the way attention is computed, the kind of device, the type of the
+    weights, the precision and the libraries' versions count too. Sequences are kept by their tokens; template and
+    longest length are named so that one file does not grow by what no training of its kind asks.
+
     Args:
-        folder: of the model.
+        name: of the model, as it was loaded.
+        model: the loaded one, after ``prepare.prepare``.
         template: what it reads.
         max_length: longest sequence.
         precision: it computes in.
-        packs: whether ``logps.prepare`` accepted it.
+        packs: whether ``prepare.prepare`` accepted it.
     """
+    weight = next(model.parameters())
+    known = store.versions()
     return {
-        "model": store.folder_hash(folder),
+        "model": fingerprint.model(name),
         "template": template,
         "max_length": max_length,
         "precision": precision,
         "packs": packs,
+        "attention": str(model.config._attn_implementation),
+        "weights": str(weight.dtype),
+        "device": weight.device.type,
+        "versions": {each: known[each] for each in LIBRARIES if each in known},
     }
 
 
-def cache_file(cache: Path, folder: Path, template: str, max_length: int, precision: str, packs: bool) -> Path:
+def cache_file(cache: Path, name: str | Path, model: Any, *setting: Any) -> Path:
     """Where the numbers of a model are kept; arguments as in ``described``."""
-    return cache / f"{key_of(described(folder, template, max_length, precision, packs))}.parquet"
+    return cache / f"{key_of(described(name, model, *setting))}.parquet"
 
 
 def reference_logps(
@@ -72,14 +90,14 @@ def reference_logps(
     Args:
         model: the starting model; put into evaluation mode for the while.
         groups: n of them.
-        packs: whether ``logps.prepare`` accepted the model.
+        packs: whether ``prepare.prepare`` accepted the model.
         cache: a parquet file that is read, and written again with what was new; None keeps nothing.
         progress: told after every batch.
 
     Returns:
         A tuple for each group.
     """
-    known = {} if cache is None or not cache.is_file() else {r.sequence: r.logp for r in store.read_file(cache, _Logp)}
+    known = _read(cache)
     wanted = [[_hash(group.prompt, each) for each in group.completions] for group in groups]
     new = [group for group, keys in zip(groups, wanted, strict=True) if not known.keys() >= set(keys)]
     new.sort(key=lambda group: group.tokens)  # a model that cannot be packed then pads little
@@ -94,9 +112,20 @@ def reference_logps(
         progress(min(start + BATCH, len(new)), len(new), "reference")
     model.train(training)
     if cache is not None and new:
-        rows = [_Logp(key, value) for key, value in sorted(known.items())]
-        write_bytes(cache, store.encode(_Logp, rows, {}))
+        kept = _read(cache) | known  # another training may have added to it meanwhile
+        write_shared(cache, store.encode(_Logp, [_Logp(key, value) for key, value in sorted(kept.items())], {}))
     return [tuple(known[key] for key in keys) for keys in wanted]
+
+
+def _read(cache: Path | None) -> dict[str, float]:
+    """What a cache knows; nothing where it is not there or damaged, since all of it can be computed again."""
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        rows = store.read_file(cache, _Logp)
+    except (StoreError, TypeError):
+        return {}
+    return {row.sequence: row.logp for row in rows if math.isfinite(row.logp)}
 
 
 def _hash(prompt: Sequence[int], completion: Sequence[int]) -> str:

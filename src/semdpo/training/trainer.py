@@ -57,7 +57,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         warmup_ratio: share of the updates in which the learning rate rises.
         order_seed: of the order of examples.
         coefficient: of the additive baseline (``objectives.coefficient_of``).
-        packs: what ``logps.prepare`` said of the model; None asks it.
+        packs: what ``prepare.prepare`` said of the model; None asks it.
         method: the curves' name; None is the objective's.
         progress: told after every step.
         callbacks: transformers', such as its EarlyStoppingCallback.

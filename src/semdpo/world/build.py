@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from semdpo import fingerprint
 from semdpo.errors import ConfigError, ModelError, did_you_mean
 from semdpo.progress import Progress, bar, quiet_libraries, say
 
@@ -91,9 +92,17 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
         raise ModelError(
             f"{name} is made from {', '.join(missing)}; build that first: semdpo world build {' '.join(missing)}"
         )
-    begun = time.monotonic()
+    begun, made_from = time.monotonic(), _made_from(folder, BY_NAME[name])
+    checkpoints = [folder / f"{name}.fit.pt", folder / f"{name}-towers.fit.pt"]
+    started = folder / f"{name}.started.json"
+    if started.exists() and json.loads(started.read_text()) != made_from:  # what was begun was made from others
+        for checkpoint in checkpoints:
+            checkpoint.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    started.write_text(json.dumps(made_from))
     quality = _builder(name)(folder, folder / name, pictures, steps, progress)
     record = {
+        "made_from": made_from,
         "quality": {key: round(value, 4) for key, value in quality.items()},
         "configuration": {**asdict(BY_NAME[name]), "steps": steps, "pictures": pictures},
         "seconds": round(time.monotonic() - begun),
@@ -101,9 +110,22 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
     unfinished = folder / name / "quality.json.partial"
     unfinished.write_text(json.dumps(record, indent=2) + "\n")
     unfinished.replace(folder / name / "quality.json")
-    for checkpoint in (f"{name}.fit.pt", f"{name}-towers.fit.pt"):
-        (folder / checkpoint).unlink(missing_ok=True)
+    for leftover in (*checkpoints, started):
+        leftover.unlink(missing_ok=True)
     return record
+
+
+def _made_from(folder: Path, model: Model) -> dict[str, str]:
+    """The weights of what a model needs, as they are now."""
+    return {need: fingerprint.folder(folder / need, ("*.safetensors",)) for need in model.needs}
+
+
+def _finished(folder: Path, model: Model) -> bool:
+    """Whether a model is there, made from what it needs as that is now; an older build did not note what it used."""
+    path = folder / model.name / "quality.json"
+    if not path.exists() or not all(_finished(folder, BY_NAME[need]) for need in model.needs):
+        return False
+    return json.loads(path.read_text()).get("made_from") in (None, _made_from(folder, model))
 
 
 def _relay(name: str, stream: IO[str]) -> None:
@@ -148,14 +170,14 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
         if name not in BY_NAME:
             raise ConfigError(f"there is no tiny model '{name}'{did_you_mean(name, BY_NAME)}")
     wanted = {need for name in models or BY_NAME for need in (name, *BY_NAME[name].needs)}
-    waiting = [model for model in MODELS if model.name in wanted and not (out / model.name / "quality.json").exists()]
+    waiting = [model for model in MODELS if model.name in wanted and not _finished(out, model)]
     say(f"painting {pictures} pictures …")
     pool.training_pool(out, pictures)
     running: dict[str, subprocess.Popen[str]] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
         while waiting or running:
-            ready = [m for m in waiting if all((out / need / "quality.json").exists() for need in m.needs)]
+            ready = [m for m in waiting if all(_finished(out, BY_NAME[need]) for need in m.needs)]
             for model in ready[: jobs - len(running)]:
                 say(f"{model.name}: started")
                 running[model.name] = _start(model.name, out, pictures, threads)
@@ -189,7 +211,7 @@ def ship(out: Path, package: Path = PACKAGE) -> None:
     from semdpo.world import data
     from semdpo.world.shipping import halve_into
 
-    unfinished = [model.name for model in MODELS if not (out / model.name / "quality.json").exists()]
+    unfinished = [model.name for model in MODELS if not _finished(out, model)]
     if unfinished:
         raise ModelError(f"not finished: {', '.join(unfinished)}; run semdpo world build")
     card = {}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from semdpo import fingerprint
 from semdpo.progress import Progress
 from semdpo.world import clip as clips
 from semdpo.world import grammar, pool, vae
@@ -88,7 +89,8 @@ def assemble(clip_folder: Path, autoencoder: AutoencoderKL, unet: UNet2DConditio
 
 
 def _latents(folder: Path, autoencoder: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
-    path = folder / f"latents-{len(images)}.npy"
+    """The images' latents, computed once for each content of the autoencoder."""
+    path = folder / f"latents-{len(images)}-{fingerprint.folder(folder / 'vae', ('*.safetensors',))[:16]}.npy"
     if not path.exists():
         unfinished = path.with_name(path.stem + ".partial.npy")
         np.save(unfinished, vae.encode(autoencoder, images).numpy())
