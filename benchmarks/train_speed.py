@@ -77,11 +77,13 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     from semdpo.config import TrainConfig
     from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, draw_batches, encode
+    from semdpo.training.memory import keep_freed_memory
     from semdpo.training.precision import autocast
     from semdpo.training.prepare import prepare
     from semdpo.training.reference import reference_logps
     from semdpo.training.trainer import PreferenceTrainer
 
+    keep_freed_memory()  # as every command does that trains
     model, tokenizer, pairs = make_model(), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
     # TRL is given the pairs in our order, so that both see the same batches.

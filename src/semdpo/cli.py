@@ -52,7 +52,9 @@ def run(
 
     loaded = load_recipe(recipe, set_ or [])
     from semdpo import pipeline
+    from semdpo.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     pipeline.run(loaded, out, only=only, fresh=fresh)
 
 
@@ -156,6 +158,9 @@ def train(
         "lora": None if lora_rank is None else {"rank": lora_rank, "alpha": 2 * lora_rank},
         "report_to": report_to or [],
     }
+    from semdpo.training.memory import keep_freed_memory
+
+    keep_freed_memory()
     train_file(pairs, model, out, goal, template, shared, cache)
 
 
@@ -200,7 +205,9 @@ def sweep(
 
     loaded = load_recipe(recipe, set_ or [])
     from semdpo import pipeline
+    from semdpo.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     pipeline.sweep(loaded, out, fresh=fresh)
 
 

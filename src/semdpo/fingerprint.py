@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 
 from semdpo.errors import ModelError, StoreError
 from semdpo.files import cache_folder, write_shared
+from semdpo.models.names import ADAPTERS, CURE_OF_BASE, SKIPPED, WORDS, base_of
+from semdpo.models.names import resolve as place_of
 
-ADAPTERS = "adapter_config.json"  # PEFT's: the folder's weights are added to those of another model
 LEFT_OUT = ("timing.json",)  # how long a run's own model took is no part of it
 SETTLED = 2.0  # seconds after which a file's times tell a later change
 LARGE = 16 * 2**20  # bytes, from which a file is worth remembering on disk
@@ -162,9 +163,7 @@ def _counts(name: str, wanted: Sequence[str], skipped: Sequence[str]) -> bool:
 
 
 def _model(name: str, above: tuple[str, ...]) -> str:
-    from semdpo.models.names import SKIPPED, WORDS, resolve
-
-    place = resolve(name)
+    place = place_of(name)
     own = place.folder()
     if os.path.realpath(own) in above:
         raise ModelError(f"'{name}' holds adapters of itself; name their base in its {ADAPTERS}")
@@ -180,19 +179,18 @@ def _model(name: str, above: tuple[str, ...]) -> str:
 def _base(own: Path, above: tuple[str, ...], strict: bool) -> str:
     """The fingerprint of what adapters are added to; its name where a folder deeper down names what is not there."""
     try:
-        base = json.loads((own / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"'{own / ADAPTERS}' is not a JSON object; save the adapters again") from error
-    cure = f"put the base's folder into base_model_name_or_path of its {ADAPTERS}"
-    if not isinstance(base, str) or not base:
+        base = base_of(own)
+    except ModelError:
         if strict:
-            raise ModelError(f"'{own}' holds adapters and does not name the model they belong to; {cure}")
-        return f"names {base!r}"
+            raise
+        return "names none"
     try:
         return _model(base, above)
     except ModelError as error:
         if strict:
-            raise ModelError(f"'{own}' holds adapters of '{base}', which cannot be had ({error}); {cure}") from error
+            raise ModelError(
+                f"'{own}' holds adapters of '{base}', which cannot be had ({error}); {CURE_OF_BASE}"
+            ) from error
         return f"names {base!r}"
 
 

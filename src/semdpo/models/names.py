@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from semdpo.errors import ModelError, did_you_mean
 
 TINY = Path(__file__).resolve().parent.parent / "world" / "weights"
 OWN_MODELS = "SEMDPO_MODELS"  # environment variable: a folder of downloaded models, looked into before the hub
+
+ADAPTERS = "adapter_config.json"  # PEFT's: the folder's weights are added to those of another model
+
+CURE_OF_BASE = f"put the base's folder into base_model_name_or_path of its {ADAPTERS}"
 
 WORDS = ("*.json", "*.txt", "*.model", "*.jinja")  # tokenizers and settings
 _TRANSFORMERS = (*WORDS, "*.safetensors")
@@ -116,14 +121,14 @@ class Place:
             ModelError: as ``folder``.
         """
         own = self.folder()
-        if self.texts_from is None or _has_tokenizer(own):
+        if self.texts_from is None or has_tokenizer(own):
             return own
         place = resolve(self.texts_from)
         return Place(place.name, place.path, place.local, WORDS).folder()
 
     def words_elsewhere(self) -> str | None:
         """The hub id of the tokenizer that must be had beside the model; None when its own folder has one."""
-        return None if self.local and _has_tokenizer(Path(self.path)) else self.texts_from
+        return None if self.local and has_tokenizer(Path(self.path)) else self.texts_from
 
 
 def resolve(name: str) -> Place:
@@ -157,6 +162,24 @@ def resolve(name: str) -> Place:
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
 
+def base_of(folder: Path) -> str:
+    """The name of the model that a folder's adapters are added to.
+
+    Args:
+        folder: with PEFT's ``adapter_config.json``.
+
+    Raises:
+        ModelError: it names none.
+    """
+    try:
+        base = json.loads((folder / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"'{folder / ADAPTERS}' is not a JSON object; save the adapters again") from error
+    if not isinstance(base, str) or not base:
+        raise ModelError(f"'{folder}' holds adapters and does not name the model they belong to; {CURE_OF_BASE}")
+    return base
+
+
 def lasting(name: str) -> str:
     """A model's name, to be found by from elsewhere too: a user's folder by its whole path, others as they are."""
     text = name.strip()
@@ -175,7 +198,8 @@ def tiny_names() -> list[str]:
     return sorted(each.name for each in TINY.iterdir() if each.is_dir()) if TINY.is_dir() else []
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
     return any((folder / file).is_file() for file in _TOKENIZERS)
 
 

@@ -14,9 +14,10 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from semdpo.errors import DataError, ModelError
 from semdpo.fields import TEMPLATE
+from semdpo.models.adapters import is_adapters, merged, place_of_base
 from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
-from semdpo.models.names import resolve
+from semdpo.models.names import has_tokenizer, resolve
 from semdpo.models.prompting import prompt_ids
 from semdpo.models.tokens import plain_ids
 from semdpo.records import content_seed
@@ -40,14 +41,15 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
     """A causal language model and its tokenizer, which is sure to have an end and a padding token.
 
     Args:
-        folder: a saved model.
+        folder: a saved model, or adapters, which are added to the weights of the model that they belong to.
         texts: the folder of its tokenizer; None is the same.
         where: it will compute; None is the processor, in float32.
 
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
     """
-    model, tokenizer = load_model(AutoModelForCausalLM, folder, where), load_tokenizer(texts or folder)
+    model, words = _weights(folder, where)
+    tokenizer = load_tokenizer(texts if texts is not None and texts != folder else words)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -61,6 +63,18 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
         bos_token_id=tokenizer.bos_token_id,
     )
     return model, tokenizer
+
+
+def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
+    """The model, and the folder of its tokenizer: that of adapters, or else of their base."""
+    if not is_adapters(folder):
+        return load_model(AutoModelForCausalLM, folder, where), folder
+    place = place_of_base(folder)
+    base, words = _weights(place.folder(), None)  # added in float32, whatever it will compute in
+    model = merged(base, folder)
+    if words == place.folder():
+        words = place.texts()
+    return model if where is None else model.to(where.device, where.dtype), folder if has_tokenizer(folder) else words
 
 
 def load_rewriter(

@@ -10,7 +10,6 @@ import torch
 from semdpo import fingerprint
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError
-from semdpo.models.loading import quiet
 from semdpo.models.names import resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.objectives import dpo
@@ -53,7 +52,8 @@ def pair_losses(
     place = resolve(reference)
     _, tokenizer = load_causal(place.folder(), place.texts())
     texts = [(each.chosen, each.rejected) for each in pairs]
-    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], texts)
+    names = [f"pair {each.pair_id}" for each in pairs]
+    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], texts, names)
     before = _logps(reference, groups, config, cache, progress)
     after = _logps(policy, groups, config, None, progress)
     (chosen, rejected), (ref_chosen, ref_rejected) = (torch.tensor(rows).unbind(1) for rows in (after, before))
@@ -73,8 +73,7 @@ def _logps(
     with fingerprint.unchanged(name):
         model, _ = load_causal(place.folder(), place.texts())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    with quiet():
-        packs = prepare(model)
+    packs = prepare(model, max(each.longest for each in groups))
     precision = resolve_precision(config.precision)
     kept = None
     if cache is not None:

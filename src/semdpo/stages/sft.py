@@ -48,8 +48,8 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     place = resolve(config.model)
     model, tokenizer = load_causal(place.folder(), place.texts())
-    groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites])
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
+    groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)
     refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
     examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:

@@ -14,9 +14,10 @@ from accelerate import PartialState
 from semdpo import fingerprint, store
 from semdpo.config import LoRAConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError
+from semdpo.models.adapters import is_adapters, merge, name_of_base
 from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
-from semdpo.models.names import resolve
+from semdpo.models.names import Place, resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.objective import AdditiveObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.objectives import coefficient_of
@@ -27,6 +28,9 @@ from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.criterion import settled
 from semdpo.training.folder import budget, renamed_at_the_end, save
+from semdpo.training.guard import refuse_too_few
+from semdpo.training.packing import Group
+from semdpo.training.plan import longest_of
 from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import cache_file, described, reference_logps
@@ -69,43 +73,53 @@ def train(
         StoreError: the output cannot be written.
     """
     check(pairs, objective)
+    refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
     if isinstance(objective, SemDPOObjective):
         objective = _with_a_number(objective, pairs)
     place = resolve(model)
-    start = read(place.folder())
+    start, on_adapters = read(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
         policy, tokenizer = load_causal(place.folder(), place.texts())
+    if on_adapters:
+        whole = "; the trained rewriter is a whole model" if config.lora else ""
+        say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
+    groups = _groups(pairs, policy, tokenizer, config)
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
-    with quiet():
-        packs = prepare(policy)
-    if not packs:
-        say(f"{type(policy).__name__} cannot share prompts between completions; training on padded batches, slower")
+    packs = prepare(policy, longest_of(objective, groups))
     setting = (model, policy, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
         kept = cache_file(cache, *setting)
-        examples = _examples(pairs, policy, tokenizer, config, packs, kept, progress)
+        examples = _examples(pairs, groups, policy, precision, packs, kept, progress)
     identity = described(*setting) | _identity(pairs, examples, objective, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
         last = checkpoints.opened(work, identity)
     if last is not None:
         say(f"going on from {last.name}")
+    if config.lora is not None:
+        policy = _with_adapters(policy, config.lora, config.seed)
     trainer = _trainer(policy, examples, objective, config, work, packs, _coefficient(pairs, objective), progress)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and on_adapters and config.lora is not None:
+        raise ConfigError(
+            f"adapters on top of the adapters in '{model}' cannot be trained on a model in shards; train without "
+            "train.lora, or without FSDP and DeepSpeed"
+        )
     with _writing(output) as final:
         try:
             with quiet():
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         finally:
             checkpoints.sweep(work)
-        sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if final is not None:
             card = _card(objective, config, identity)
-            save(final, trainer.model, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
+            trained = _finished(trainer.model, place, config)
+            save(final, trained, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
     if final is not None:
         shutil.rmtree(work, ignore_errors=True)
     return trainer.curves
@@ -152,7 +166,7 @@ def _trainer(
             report_to=config.report_to,
         )
         return PreferenceTrainer(
-            policy if config.lora is None else _with_adapters(policy, config.lora),
+            policy,
             args,
             examples,
             objective=objective,
@@ -226,22 +240,29 @@ def _scores(pair: Pair) -> tuple[float | None, ...]:
     return pair.chosen_score, pair.rejected_score, pair.chosen_fidelity, pair.rejected_fidelity
 
 
+def _groups(pairs: Sequence[Pair], model: Any, tokenizer: Any, config: TrainConfig) -> list[Group]:
+    """The pairs' tokens."""
+    names, sides = _names(pairs), [(each.chosen, each.rejected) for each in pairs]
+    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], sides, names)
+    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
+    return groups
+
+
+def _names(pairs: Sequence[Pair]) -> list[str]:
+    return [f"pair {each.pair_id}" for each in pairs]
+
+
 def _examples(
     pairs: Sequence[Pair],
+    groups: Sequence[Group],
     model: Any,
-    tokenizer: Any,
-    config: TrainConfig,
+    precision: str,
     packs: bool,
     cache: Path,
     progress: Progress,
 ) -> list[Example]:
-    """The pairs' tokens and the reference's log-probabilities of them."""
-    groups = encode(
-        tokenizer, config.template, [each.prompt for each in pairs], [(each.chosen, each.rejected) for each in pairs]
-    )
-    names = [f"pair {each.pair_id}" for each in pairs]
-    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
-    with autocast(resolve_precision(config.precision)):
+    """The pairs, with the reference's log-probabilities of them."""
+    with autocast(precision):
         logps = reference_logps(model, groups, packs, cache, progress)
     return [
         Example(
@@ -253,7 +274,7 @@ def _examples(
             preference=(pair.chosen_score or 0.0) - (pair.rejected_score or 0.0),
             fidelity=(pair.chosen_fidelity or 0.0) - (pair.rejected_fidelity or 0.0),
         )
-        for name, group, reference, pair in zip(names, groups, logps, pairs, strict=True)
+        for name, group, reference, pair in zip(_names(pairs), groups, logps, pairs, strict=True)
     ]
 
 
@@ -268,23 +289,37 @@ def _coefficient(pairs: Sequence[Pair], objective: ObjectiveConfig) -> float:
         raise DataError(f"{error}; score the pairs with another fidelity judge") from error
 
 
-def _with_adapters(model: Any, config: LoRAConfig) -> Any:
+def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
+    """The model with new adapters, which change nothing yet.
+
+    Args:
+        model: to be trained.
+        config: the adapters' shape.
+        seed: of their first weights.
+    """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
         raise ConfigError("train.lora needs peft; install it with: pip install 'semdpo[lora]'") from error
     settings = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=config.rank,
-        lora_alpha=config.alpha,
-        target_modules=config.target_modules,
-        fan_in_fan_out=type(model).__name__.startswith("GPT2"),  # its Conv1D layers are stored transposed
+        task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, target_modules=config.target_modules
     )
-    torch.manual_seed(0)  # the adapters' first weights are drawn
     try:
-        return get_peft_model(model, settings)
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # of the CPU, where PEFT draws; other devices are left alone
+            return get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(f"train.lora does not fit {type(model).__name__}: {error}") from error
+
+
+def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
+    """What is saved: a whole model where training began from adapters, or else the new adapters with their base."""
+    if config.lora is None:
+        return model
+    if is_adapters(place.folder()):
+        return merge(model)
+    model.peft_config["default"].base_model_name_or_path = name_of_base(place)
+    return model
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
 
 def training_arguments(
@@ -55,3 +58,21 @@ def training_arguments(
         "use_cpu": not torch.cuda.is_available(),
     }
     return TrainingArguments(**(settings | more))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers follow the seed inside; outside, they go on as if none had been drawn.
+
+    Args:
+        seed: of Python's, numpy's and torch's, on every device.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with torch.random.fork_rng(list(devices)):
+            set_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -12,6 +12,10 @@ from semdpo.errors import ConfigError, DataError
 from semdpo.models.prompting import completion_ids, prompt_ids
 from semdpo.training.packing import Group
 
+ONE_PROMPT = (
+    "kto estimates its KL from completions of other prompts, and these pairs have one prompt only; give pairs of at "
+    "least two prompts"
+)
 WINDOW = 8  # batches among which sequences are sorted by length
 
 
@@ -165,10 +169,7 @@ def mismatched(examples: Sequence[Example], others: Sequence[Example] = ()) -> l
         for other, side in (*sides[k + 1 :], *sides[:k], *spare):
             if other.group.prompt != own:
                 return other.group.completions[side]
-        raise DataError(
-            "kto estimates its KL from completions of other prompts, and these pairs have one prompt only; "
-            "give pairs of at least two prompts"
-        )
+        raise DataError(ONE_PROMPT)
 
     n = len(examples)
     return [Group(each.group.prompt, (following(k), following(n + k))) for k, each in enumerate(examples)]

@@ -85,7 +85,9 @@ def save(
         weights: gathered from several processes; None are the model's own.
     """
     with quiet():
-        model.save_pretrained(folder, state_dict=weights)
+        # PEFT would save the embeddings too where it adapts them, although they are the base's.
+        more = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+        model.save_pretrained(folder, state_dict=weights, **more)
         tokenizer.save_pretrained(folder)
     write(folder, kept)
     rows = "\n".join(f"| {name} | {value} |" for name, value in {**settings, **kept.rows()}.items())

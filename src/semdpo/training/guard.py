@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from semdpo.objective import (
     SemDPOObjective,
     SFTObjective,
 )
-from semdpo.training.batches import Example, MicroBatch
+from semdpo.training.batches import ONE_PROMPT, Example, MicroBatch
 from semdpo.training.criterion import reference_of, weights_of
 from semdpo.training.packing import Group
 
@@ -30,23 +30,38 @@ _CAUSES = (
 )
 
 
-def refuse_too_few(objective: ObjectiveConfig, examples: Sequence[Example], batch_size: int) -> None:
+def refuse_too_few(objective: ObjectiveConfig, prompts: Sequence[Hashable], batch_size: int) -> None:
     """Refuses data from which an objective cannot be computed.
 
     Args:
         objective: what will be minimised.
-        examples: what is learnt.
-        batch_size: examples of one update.
+        prompts: of all pairs.
+        batch_size: pairs of one update.
 
     Raises:
         ConfigError: a batch of one, where the pairs of a batch are compared.
-        DataError: one pair alone, where they are compared; or no log-probabilities of the reference, which it needs.
+        DataError: one pair alone, where they are compared; or one prompt alone, where completions of others are read.
     """
-    if isinstance(objective, KTOObjective | BetaDPOObjective):
-        if batch_size < 2:
-            raise ConfigError(f"{objective.name} compares the pairs of a batch; set batch_size to 2 or more")
-        if len(examples) < 2:
-            raise DataError(f"{objective.name} compares the pairs of a batch, and there is one pair only; give more")
+    if not isinstance(objective, KTOObjective | BetaDPOObjective):
+        return
+    if batch_size < 2:
+        raise ConfigError(f"{objective.name} compares the pairs of a batch; set batch_size to 2 or more")
+    if len(prompts) < 2:
+        raise DataError(f"{objective.name} compares the pairs of a batch, and there is one pair only; give more")
+    if isinstance(objective, KTOObjective) and len(set(prompts)) < 2:
+        raise DataError(ONE_PROMPT)
+
+
+def refuse_without_reference(objective: ObjectiveConfig, examples: Sequence[Example]) -> None:
+    """Refuses examples without the reference's log-probabilities, where the objective needs them.
+
+    Args:
+        objective: what will be minimised.
+        examples: what is learnt.
+
+    Raises:
+        DataError: with the first such example.
+    """
     without = [each.name for each in examples if len(each.reference) < len(each.group.completions)]
     if without and not isinstance(objective, SFTObjective | ORPOObjective):
         raise DataError(
@@ -124,8 +139,8 @@ def refuse_another_start(
         ModelError: they differ by more than rounding explains.
     """
     real = torch.tensor(batch.real)
-    if not batch.reference[0] or not real.any():
-        return
+    if isinstance(objective, SFTObjective) or not batch.reference[0] or not real.any():
+        return  # fine-tuning may have dropout, and no reference takes part in it
     change = (logps - reference_of(batch, logps)).detach().double().cpu()[real]
     groups = [group for group, used in zip(batch.groups, batch.real, strict=True) if used]
     lengths = torch.tensor([[len(each) for each in group.completions] for group in groups])

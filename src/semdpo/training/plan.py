@@ -98,14 +98,14 @@ class Planner:
         return found
 
 
-def longest_of(objective: ObjectiveConfig, examples: Sequence[Example]) -> int:
+def longest_of(objective: ObjectiveConfig, groups: Sequence[Group]) -> int:
     """Tokens of the longest sequence that the model will read.
 
     Args:
         objective: what is minimised.
-        examples: at least one.
+        groups: of all examples, at least one.
     """
     if isinstance(objective, KTOObjective):  # any prompt may be followed by any other's completion
-        prompts = max(len(each.group.prompt) for each in examples)
-        return prompts + max(len(text) for each in examples for text in each.group.completions)
-    return max(each.group.longest for each in examples)
+        texts = [len(each) for group in groups for each in group.completions]
+        return max(len(group.prompt) for group in groups) + max(texts)
+    return max(group.longest for group in groups)

@@ -22,10 +22,17 @@ from semdpo.objectives import GapState
 from semdpo.progress import Progress, say, silent
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
+from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
 from semdpo.training.criterion import START, Judged, Memory, judge, reference_of, settled, weights_of
 from semdpo.training.displacement import Displacement
-from semdpo.training.guard import refuse_another_start, refuse_randomness, refuse_too_few, without_dropout
+from semdpo.training.guard import (
+    refuse_another_start,
+    refuse_randomness,
+    refuse_too_few,
+    refuse_without_reference,
+    without_dropout,
+)
 from semdpo.training.logps import group_logps
 from semdpo.training.plan import Plan, Planner, longest_of, only
 from semdpo.training.prepare import prepare
@@ -93,14 +100,16 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
-        refuse_too_few(objective, examples, batch_size)
+        refuse_too_few(objective, [each.group.prompt for each in examples], batch_size)
+        refuse_without_reference(objective, [*examples, *held_out])
         if isinstance(objective, SemDPOObjective):
             objective = settled(objective, [each.distance for each in examples])
         self.objective, self.beta, self.coefficient = objective, beta, coefficient
         self.method = method or objective.name
         if _is_moved_here(model, args):
             model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
-        self.packs = prepare(model, longest_of(objective, [*examples, *held_out])) if packs is None else packs
+        longest = longest_of(objective, [each.group for each in (*examples, *held_out)])
+        self.packs = prepare(model, longest) if packs is None else packs
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
         parts = batch_size // (size * args.world_size)
@@ -111,14 +120,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         planned = self._planner.training(model, epochs, steps)
         args.max_steps, args.gradient_accumulation_steps = len(planned), parts
         args.warmup_steps = round(warmup_ratio * len(planned))
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=Plan([batch for step in planned for batch in step]),
-            eval_dataset=self._planner.once(held_out, model),
-            data_collator=only,
-            callbacks=callbacks or [],
-        )
+        with seeded(args.seed):  # Trainer seeds the whole process
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=Plan([batch for step in planned for batch in step]),
+                eval_dataset=self._planner.once(held_out, model),
+                data_collator=only,
+                callbacks=callbacks or [],
+            )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
         self.remove_callback(PrinterCallback)  # it would print into the user's terminal
         self.add_callback(_Report(self, progress))
@@ -132,6 +142,11 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self._state = START
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
+
+    def train(self, *args: Any, **more: Any) -> Any:
+        """As Trainer's; what is random in it (dropout, in fine-tuning) follows ``args.seed``, and nothing else does."""
+        with seeded(self.args.seed):
+            return super().train(*args, **more)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The plan as it is: every process reads all of it, and computes its own rows."""

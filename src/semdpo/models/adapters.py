@@ -1,0 +1,128 @@
+"""Folders of PEFT adapters: the model that they belong to, with their weights added to its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semdpo.errors import ModelError
+from semdpo.models.loading import UNREADABLE, quiet, unreadable
+from semdpo.models.names import ADAPTERS, CURE_OF_BASE, Place, base_of, resolve
+
+
+def is_adapters(folder: Path) -> bool:
+    """Whether a folder holds adapters, and no model of its own."""
+    return (folder / ADAPTERS).is_file() and not (folder / "config.json").is_file()
+
+
+def place_of_base(folder: Path) -> Place:
+    """Where the model lies that a folder's adapters belong to; it may be a folder of adapters again.
+
+    Raises:
+        ModelError: it is not named, or not there.
+    """
+    base = base_of(folder)
+    try:
+        place = resolve(base)
+        if place.folder().resolve() == folder.resolve():
+            raise ModelError("it is the same folder")
+    except ModelError as error:
+        raise ModelError(
+            f"'{folder}' holds adapters of '{base}', which cannot be had ({error}); {CURE_OF_BASE}"
+        ) from error
+    return place
+
+
+def name_of_base(place: Place) -> str:
+    """How adapters name their base, for any tool and from any folder: a hub id, or a folder's whole path."""
+    return str(Path(place.path).resolve()) if place.local else place.path
+
+
+def merged(base: Any, folder: Path) -> Any:
+    """A model with a folder's adapters added to its weights, as one that never had any.
+
+    Args:
+        base: the model that they belong to, with float32 weights; it is changed.
+        folder: with ``adapter_config.json``.
+
+    Raises:
+        ModelError: PEFT is not installed, the adapters do not fit the base, or some of their weights are not there.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise ModelError(
+            f"'{folder}' holds adapters, which need peft; install it with: pip install 'semdpo[lora]'"
+        ) from error
+    try:
+        with quiet():
+            adapted = PeftModel(base, PeftConfig.from_pretrained(str(folder)), autocast_adapter_dtype=False)
+            loaded = adapted.load_adapter(
+                str(folder), "default", torch_device=str(base.device), autocast_adapter_dtype=False
+            )
+    except UNREADABLE as error:
+        raise unreadable(folder, "set of adapters", error) from error
+    lost = [*loaded.missing_keys, *loaded.unexpected_keys]
+    if lost:
+        raise ModelError(
+            f"the adapters in '{folder}' do not fit their base: {len(lost)} weights are lost, such as {lost[0]}; save "
+            "them again, or name the right base"
+        )
+    return merge(adapted)
+
+
+def merge(adapted: Any) -> Any:
+    """Adds a PEFT model's adapters to its weights.
+
+    Args:
+        adapted: a PEFT model; it is changed.
+
+    Returns:
+        The model without adapters. Where embeddings and head were one matrix and adapters changed one of the two, they
+        are two afterwards.
+
+    Raises:
+        ModelError: adapters of this kind cannot become weights (prompt tuning and the like).
+    """
+    model = adapted.get_base_model()
+    tied = _untie(model)
+    try:
+        with quiet():
+            whole = adapted.merge_and_unload(safe_merge=True)
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        raise ModelError(f"these adapters cannot be added to the model's weights ({error}); use LoRA") from error
+    if tied:
+        _retie(whole)
+    return whole.requires_grad_(True).eval()  # PEFT had frozen them
+
+
+def _untie(model: Any) -> bool:
+    """Gives the head a matrix of its own while adapters are added, which may belong to one of the two only.
+
+    Returns:
+        Whether it had none.
+    """
+    head, words = (_bare(each) for each in (model.get_output_embeddings(), model.get_input_embeddings()))
+    if head is None or head.weight is not words.weight:
+        return False
+    head.weight = torch.nn.Parameter(words.weight.detach().clone(), words.weight.requires_grad)
+    return True
+
+
+def _bare(module: Any) -> Any:
+    """The layer inside its adapters."""
+    for name in ("original_module", "base_layer"):
+        module = getattr(module, name, module)
+    return module
+
+
+def _retie(model: Any) -> None:
+    """One matrix for head and embeddings again where they are equal; where not, the configuration says that."""
+    head, words = model.get_output_embeddings(), model.get_input_embeddings()
+    equal = torch.equal(head.weight, words.weight)
+    if equal:
+        head.weight = words.weight
+    model.config.tie_word_embeddings = equal
+    model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=False)
