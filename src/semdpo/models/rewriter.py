@@ -48,7 +48,7 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
     """
-    model, words = _weights(folder, where)
+    model, words = _weights(Path(folder), where)
     tokenizer = load_tokenizer(texts if texts is not None and texts != folder else words)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
