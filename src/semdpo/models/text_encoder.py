@@ -15,6 +15,7 @@ from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
 from semdpo.models.names import Place, resolve
+from semdpo.models.tokens import always_plain
 from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -111,9 +112,12 @@ class SentenceEncoder:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unreadable(folder, "sentence-transformers model", error) from error
         self._batch_size = batch_size
+        # A module of another kind (a bag of words, static vectors) has a tokenizer without special tokens.
+        if hasattr(self._model.tokenizer, "all_special_tokens"):
+            always_plain(self._model.tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors; texts that are longer than the model reads are cut and flagged.
+        """Unit vectors; texts that are longer than the model reads are truncated and flagged.
 
         Args:
             texts: n texts.
