@@ -147,7 +147,9 @@ def _label(run: Run) -> list[Shard]:
 
     def make(part: Sequence[Candidate], progress: Progress) -> Made:
         rows = label.label(part, *models(), config, progress)
-        return rows, {"truncated": sum(row.truncated for row in rows if row.scorer == config.scorer)}
+        own = [row for row in rows if row.scorer == config.scorer]
+        unscored = sum(row.error is not None for row in own)
+        return rows, {"truncated": sum(row.truncated for row in own), "blackened": unscored}
 
     groups = parts_of(list(by_prompt.values()), config.shard_size)
     parts = [[candidate for group in part for candidate in group] for part in groups]
