@@ -297,6 +297,104 @@ class JinaCLIPModel(PreTrainedModel):
     return folder
 
 
+def jina_v4(folder: Path, without: str | None = None) -> Path:
+    """A model with the ways of jina-embeddings-v4's own code.
+
+    Its ``from_pretrained`` reads an attribute that transformers 5 has no more, takes what transformers gives it for
+    the model, and wraps it in peft's adapters, from the folder ``adapters``. Texts and images are embedded by one
+    adapted layer: how often six letters occur, and the mean of an image's colours.
+
+    Args:
+        folder: to be made.
+        without: a weight that the file then lacks.
+    """
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    (folder / "modeling_stand_in.py").write_text(_JINA_V4)
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "architectures": ["JinaEmbeddingsV4Model"],
+                "model_type": "stand_in_jina_v4",
+                "auto_map": {
+                    "AutoConfig": "modeling_stand_in.JinaEmbeddingsV4Config",
+                    "AutoModel": "modeling_stand_in.JinaEmbeddingsV4Model",
+                },
+            }
+        )
+    )
+    torch.manual_seed(4)
+    weights = {"layer.weight": torch.randn(6, 6), "words.weight": torch.randn(6, 6)}
+    save_file({k: v for k, v in weights.items() if k != without}, folder / "model.safetensors", {"format": "pt"})
+
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(6, 6, bias=False)
+
+    adapted = get_peft_model(Bare(), LoraConfig(r=2, target_modules=["layer"], init_lora_weights=False))  # type: ignore[arg-type]
+    adapted.save_pretrained(folder / "adapters")
+    return folder
+
+
+_JINA_V4 = """import os
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import PretrainedConfig, PreTrainedModel
+
+
+class JinaEmbeddingsV4Config(PretrainedConfig):
+    model_type = "stand_in_jina_v4"
+
+
+class Backbone(PreTrainedModel):
+    config_class = JinaEmbeddingsV4Config
+
+    def _init_weights(self, module):
+        pass
+
+
+class JinaEmbeddingsV4Model(Backbone):
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(6, 6, bias=False)
+        self.words = torch.nn.Linear(6, 6, bias=False)
+        self.post_init()
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def _seen(self, rows, task):
+        assert task == "retrieval"
+        with torch.no_grad():
+            return list(torch.unbind(self.layer(torch.stack(rows))))
+
+    def encode_text(self, texts, task=None, prompt_name=None):
+        assert prompt_name == "query"
+        rows = [torch.tensor([float(text.count(letter)) for letter in "aeiost"]) for text in texts]
+        return self._seen([self.words(row).detach() for row in rows], task)
+
+    def encode_image(self, images, task=None):
+        assert all(image.mode == "RGB" for image in images)
+        means = [np.asarray(image, np.float32).mean((0, 1)) / 255 for image in images]
+        return self._seen([torch.tensor([*mean, *(1 - mean)]) for mean in means], task)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        if "torch_dtype" not in kwargs:
+            kwargs["torch_dtype"] = "auto"
+        kwargs["key_mapping"] = super()._checkpoint_conversion_mapping
+        base_model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        adapter_dir = os.path.join(base_model.name_or_path, "adapters")
+        lora_config = LoraConfig.from_pretrained(adapter_dir)
+        return PeftModel.from_pretrained(model=base_model, model_id=adapter_dir, config=lora_config)
+"""
+
+
 def llava(folder: Path) -> Path:
     """LLaVA's classes: CLIP's image tower and a small Llama, with a tokenizer of bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
