@@ -12,6 +12,7 @@ from functools import partial
 
 from semdpo import store
 from semdpo.config import EvaluateConfig, Recipe
+from semdpo.errors import DataError
 from semdpo.progress import Progress
 from semdpo.protocols import Scorer
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
@@ -56,7 +57,7 @@ class Evaluation:
         left out of all methods, so that all are compared on the same.
 
         Raises:
-            DataError: a judge's scores and the pictures do not belong together.
+            DataError: a judge's scores and the pictures do not belong together, or no place is left.
         """
         found: list[EvaluationRow] = []
         black = self.blackened(run)
@@ -67,6 +68,11 @@ class Evaluation:
             consistencies = run.rows(own, Judgement) if method in self._compared(run.recipe) else None
             rows = join(pictures, judgements, self.config.keep_images, consistencies)
             found += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
+        if places and not found:
+            raise DataError(
+                "nothing is left to compare: for every prompt and image seed the safety checker blackened the picture "
+                "of a method; set evaluate.renderer.safety_checker=false, or give other prompts"
+            )
         return found
 
     def blackened(self, run: Run) -> dict[str, list[tuple[str, int]]]:

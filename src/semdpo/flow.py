@@ -10,6 +10,7 @@ from typing import Any
 
 from semdpo import files
 from semdpo.config import Recipe
+from semdpo.errors import DataError
 from semdpo.evaluation import Evaluation
 from semdpo.fields import Stage
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
@@ -164,6 +165,11 @@ def _pairs(run: Run) -> list[Shard]:
         fidelities = judged.get(run.recipe.label.fidelity or "", [])
         scores = judged.get(run.recipe.label.scorer, [])
         rows, counts = pairs.choose(run.rows("candidates", Candidate), scores, run.recipe.pairs, fidelities)
+        if counts.blackened and not rows:
+            raise DataError(
+                f"no pair is left: of {counts.blackened} prompts the safety checker blackened all images but one or "
+                "none; set label.renderer.safety_checker=false, or give other prompts"
+            )
         return rows, asdict(counts)
 
     return [Shard(1, make)]

@@ -71,7 +71,7 @@ class ScoringConfig(Stage):
 class RendererConfig(Stage):
     """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
 
-    The safety checker blackens pictures, which would then be scored as if the prompt were at fault; it is off unless
+    The safety checker blackens pictures, which then have no score and stand in no pair; it is off unless
     asked for.
     """
 

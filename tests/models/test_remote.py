@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from semdpo import doctor
 from semdpo.cli import app
-from semdpo.errors import ModelError
+from semdpo.errors import DataError, ModelError
 from semdpo.models.remote import has_remote_code, try_remote
 from semdpo.models.scorers import load_scorer
 from semdpo.recipe import load_recipe
@@ -80,6 +80,26 @@ def _with_code(folder: Path, before: str, after: str) -> Path:
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
     return folder
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        "self.processor = type('Processor', (), {'tokenizer': %s})()",
+        "self.tokenizer = %s",
+        "self.get_tokenizer = lambda: %s",
+    ],
+    ids=["in a processor, as jina-embeddings-v4", "beside the model", "given out, as jina-clip-v2"],
+)
+def test_its_control_tokens_are_refused_in_prompts(owner: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    made = "__import__('tests.tiny_models').tiny_models.clip_tokenizer()"
+    after = f"        {owner % made}\n        self.post_init()\n"
+    folder = _with_code(tmp_path / "model", "        self.post_init()\n", after)
+    scorer = load_scorer(str(folder), allow_remote_code=[str(folder)])
+    assert scorer.score([picture(1)], ["a cat"]).values.shape == (1,)
+    with pytest.raises(DataError, match=r"'a <\|endoftext\|> cat' contains '<\|endoftext\|>'"):
+        scorer.score([picture(1)], ["a <|endoftext|> cat"])
 
 
 @pytest.mark.parametrize(
