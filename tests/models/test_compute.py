@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from semdpo.models import compute, renderer, scorers
+from semdpo.models import compute, renderer, rewriter, scorers
 from semdpo.models.compute import native_bfloat16
 from semdpo.training.precision import resolve_precision
 from tests import tiny_models
@@ -51,39 +53,32 @@ def test_what_was_asked_for_is_not_changed(gpu: dict[str, bool]) -> None:
     assert resolve_precision("bfloat16") == "bfloat16"
 
 
-@pytest.mark.usefixtures("gpu")
-def test_scorers_are_never_made_coarser_by_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: renderer.load_renderer(str(tiny_models.stable_diffusion(folder)), precision="auto"),
+        lambda folder: scorers.load_scorer(str(tiny_models.clip(folder)), precision="auto"),
+        lambda folder: rewriter.load_rewriter(str(tiny_models.gpt2(folder)), precision="auto"),
+    ],
+    ids=["renderer", "scorer", "rewriter"],
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_no_kind_of_model_has_a_rule_of_its_own(
+    native: bool, load: Callable[[Path], Any], gpu: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU exists in what it says only, so loading stops once the precision has been chosen."""
+    gpu["native"] = native
+    chosen: list[Any] = []
 
     def stop(precision: str) -> None:
-        asked.append(precision)
+        chosen.append(compute.compute(precision).dtype)
         raise InterruptedError
 
-    monkeypatch.setattr(scorers, "compute", stop)
+    for module in (renderer, scorers, rewriter):
+        monkeypatch.setattr(module, "compute", stop)
     with pytest.raises(InterruptedError):
-        scorers.load_scorer(str(tmp_path), precision="auto")
-    assert asked == ["float32"]
-
-
-@pytest.mark.parametrize(
-    ("stored", "native", "expected"),
-    [
-        (torch.float32, True, "float16"),
-        (torch.float16, False, "float16"),
-        (torch.bfloat16, True, "bfloat16"),
-        (torch.bfloat16, False, "float32"),
-    ],
-)
-def test_a_renderer_on_a_gpu(
-    stored: torch.dtype, native: bool, expected: str, gpu: dict[str, bool], tmp_path: Path
-) -> None:
-    from safetensors.torch import save_file
-
-    gpu["native"] = native
-    (tmp_path / "transformer").mkdir()
-    weights = {"a.weight": torch.zeros(2, 2, dtype=stored), "norm": torch.zeros(2)}
-    save_file(weights, tmp_path / "transformer/diffusion_pytorch_model.safetensors")
-    assert renderer._automatic(tmp_path) == expected
+        load(tmp_path / "model")
+    assert chosen == [torch.bfloat16 if native else torch.float32]
 
 
 def test_a_renderer_on_a_cpu_computes_in_single_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

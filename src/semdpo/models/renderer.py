@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
 
 from semdpo.errors import ModelError
-from semdpo.models.compute import compute, native_bfloat16
+from semdpo.models.compute import compute
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.names import resolve
 from semdpo.models.reading import PromptReader
@@ -43,10 +42,8 @@ def load_renderer(
         height: pixels; None is the model's own.
         width: pixels; None is the model's own.
         batch_size: pictures at a time, ≥ 1.
-        precision: on a CPU ``auto`` is float32, and ``bfloat16`` computes in mixed precision, faster where the CPU has
-            it; on a GPU it is that of the weights. There ``auto`` is float16, which keeps images closer to float32's
-            than bfloat16, but for models that were published in bfloat16, whose values may leave float16's range:
-            these stay as they are where the GPU has bfloat16 natively, and are float32 elsewhere.
+        precision: of the weights on a GPU, as ``compute`` says. On a CPU weights are float32 always, and ``bfloat16``
+            computes in mixed precision, faster where the CPU has it.
         safety_checker: blacken images that the model's own checker refuses; ``render_checked`` says which. Off, they
             are given as they are.
 
@@ -56,31 +53,12 @@ def load_renderer(
     check_positive("steps", steps)
     check_positive("batch_size", batch_size)
     folder = resolve(model).folder()
-    where = compute(_automatic(folder) if precision == "auto" else precision)
+    where = compute(precision)
     on_cpu = where.device.type == "cpu"
     pipeline = _pipeline(folder, torch.float32 if on_cpu else where.dtype, safety_checker)
     pipeline.to(where.device)
     call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
     return DiffusionRenderer(pipeline, call, batch_size, on_cpu and precision == "bfloat16")
-
-
-def _automatic(folder: Path) -> str:
-    """What ``auto`` stands for; the figures behind it are in the documentation of models."""
-    if not torch.cuda.is_available():
-        return "float32"
-    if not _in_bfloat16(folder):
-        return "float16"
-    return "bfloat16" if native_bfloat16() else "float32"
-
-
-def _in_bfloat16(folder: Path) -> bool:
-    """Whether the weights of the network that draws were published in bfloat16."""
-    for name in ("unet", "transformer"):
-        for path in sorted((folder / name).glob("*.safetensors"))[:1]:
-            with safe_open(path, "pt") as file:
-                kinds = {file.get_slice(key).get_dtype() for key in list(file.keys())[:8]}
-            return "BF16" in kinds
-    return False
 
 
 def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:

@@ -34,15 +34,14 @@ def load_scorer(
     Args:
         name: ``tiny:NAME``, a folder, or a published name.
         batch_size: pictures at a time, ≥ 1.
-        precision: of the weights: float32, bfloat16 or float16; ``auto`` is float32 on every machine.
+        precision: of the weights, as ``compute`` says.
         allow_remote_code: names of models whose own Python code may run.
 
     Raises:
         ModelError: the name is unknown, the folder cannot be read, holds no judge, or wants to run code of its own.
     """
     check_positive("batch_size", batch_size)
-    # A score is compared with scores of other machines, so "auto" never makes it coarser.
-    where = compute("float32" if precision == "auto" else precision)
+    where = compute(precision)
     place = resolve(name)
     match _kind(place):
         case "image-reward":
