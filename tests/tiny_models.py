@@ -301,14 +301,15 @@ def jina_v4(folder: Path, without: str | None = None) -> Path:
     """A model with the ways of jina-embeddings-v4's own code.
 
     Its ``from_pretrained`` reads an attribute that transformers 5 has no more, takes what transformers gives it for
-    the model, and wraps it in peft's adapters, from the folder ``adapters``. Texts and images are embedded by one
-    adapted layer: how often six letters occur, and the mean of an image's colours.
+    the model, and wraps it in peft's adapters, from the folder ``adapters``, by a layer of its own with one adapter a
+    task. Its ``__init__`` reads the tokenizer from the folder. Texts and images are embedded by one adapted layer:
+    how often six letters occur, and the mean of an image's colours.
 
     Args:
         folder: to be made.
         without: a weight that the file then lacks.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -329,30 +330,51 @@ def jina_v4(folder: Path, without: str | None = None) -> Path:
     weights = {"layer.weight": torch.randn(6, 6), "words.weight": torch.randn(6, 6)}
     save_file({k: v for k, v in weights.items() if k != without}, folder / "model.safetensors", {"format": "pt"})
 
-    class Bare(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(6, 6, bias=False)
-
-    adapted = get_peft_model(Bare(), LoraConfig(r=2, target_modules=["layer"], init_lora_weights=False))  # type: ignore[arg-type]
-    adapted.save_pretrained(folder / "adapters")
+    own = {f"base_model.model.layer.lora_{n}.{task}.weight": torch.randn(*shape)
+           for task in ("retrieval", "code") for n, shape in (("A", (2, 6)), ("B", (6, 2)))}  # fmt: skip
+    (folder / "adapters").mkdir()
+    save_file(own, folder / "adapters/adapter_model.safetensors", {"format": "pt"})
+    LoraConfig(r=2, lora_alpha=6, target_modules=["layer"]).save_pretrained(folder / "adapters")
+    clip_tokenizer().save_pretrained(folder)
     return folder
 
 
 _JINA_V4 = """import os
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import PretrainedConfig, PreTrainedModel
+from peft.tuners.lora import LoraLayer
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 
 class JinaEmbeddingsV4Config(PretrainedConfig):
     model_type = "stand_in_jina_v4"
+    task_names = ["retrieval", "code"]
+
+
+class TaskLinear(torch.nn.Module, LoraLayer):
+    def __init__(self, base_layer, adapter_name, task_names, r=0, lora_alpha=1, **kwargs):
+        super().__init__()
+        LoraLayer.__init__(self, base_layer, **kwargs)
+        self._active_adapter = adapter_name
+        self.r[adapter_name], self.scaling[adapter_name] = r, lora_alpha / r
+        for layers, (inner, outer) in ((self.lora_A, (self.in_features, r)), (self.lora_B, (r, self.out_features))):
+            layers[adapter_name] = torch.nn.ModuleDict(
+                {task: torch.nn.Linear(inner, outer, bias=False) for task in task_names}
+            )
+        self.set_adapter(self.active_adapters)
+
+    def forward(self, x, task):
+        name = self.active_adapters[0]
+        return self.base_layer(x) + self.lora_B[name][task](self.lora_A[name][task](x)) * self.scaling[name]
 
 
 class Backbone(PreTrainedModel):
     config_class = JinaEmbeddingsV4Config
+    _supports_sdpa = True
 
     def _init_weights(self, module):
         pass
@@ -360,18 +382,19 @@ class Backbone(PreTrainedModel):
 
 class JinaEmbeddingsV4Model(Backbone):
     def __init__(self, config):
-        super().__init__(config)
+        Backbone.__init__(self, config)
         self.layer = torch.nn.Linear(6, 6, bias=False)
         self.words = torch.nn.Linear(6, 6, bias=False)
         self.post_init()
+        tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=True)
+        self.processor = SimpleNamespace(tokenizer=tokenizer)
 
     def prepare_inputs_for_generation(self, *args, **kwargs):
         raise NotImplementedError
 
     def _seen(self, rows, task):
-        assert task == "retrieval"
         with torch.no_grad():
-            return list(torch.unbind(self.layer(torch.stack(rows))))
+            return list(torch.unbind(self.layer(torch.stack(rows), task=task)))
 
     def encode_text(self, texts, task=None, prompt_name=None):
         assert prompt_name == "query"
@@ -388,9 +411,13 @@ class JinaEmbeddingsV4Model(Backbone):
         if "torch_dtype" not in kwargs:
             kwargs["torch_dtype"] = "auto"
         kwargs["key_mapping"] = super()._checkpoint_conversion_mapping
+        kwargs["attn_implementation"] = "sdpa"
         base_model = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         adapter_dir = os.path.join(base_model.name_or_path, "adapters")
         lora_config = LoraConfig.from_pretrained(adapter_dir)
+        lora_config._custom_modules = {
+            torch.nn.Linear: partial(TaskLinear, task_names=base_model.config.task_names)
+        }
         return PeftModel.from_pretrained(model=base_model, model_id=adapter_dir, config=lora_config)
 """
 

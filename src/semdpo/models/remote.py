@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,14 +53,39 @@ def load_remote(folder: Path, where: Compute) -> Any:
     """
     try:
         found, config = _class_of(folder)
-        with quiet(), warnings.catch_warnings():
-            warnings.filterwarnings("error", message=".*missing adapter keys.*")  # they would stay random
+        with quiet(), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             model = found.from_pretrained(str(folder), config=config, dtype=where.dtype, local_files_only=True)
+        if any("missing adapter keys" in str(each.message) for each in said):
+            _fill_adapters(folder, model)
     except _FAILURES as error:
         raise _unusable(folder, error) from error
     if (info := getattr(found, "info", None)) is not None:
         refuse_missing(folder, info)
     return model.to(where.device).eval()
+
+
+def _fill_adapters(folder: Path, model: Any) -> None:
+    """Reads adapters that peft left as they were begun, which is with no effect at all.
+
+    The layers of jina-embeddings-v4 hold an adapter a task, as ``lora_A.default.TASK.weight``. Files lack ``default``,
+    which older releases of peft put back at this place; 0.21 does so only where nothing but ``weight`` follows.
+    """
+    from peft import load_peft_weights
+
+    files = sorted(folder.rglob("adapter_model.safetensors"))
+    if len(files) != 1:
+        raise ModelError(f"'{folder}' has {len(files)} files of adapters, and its own code left some of them unread")
+    renamed = getattr(model.get_base_model(), "_checkpoint_conversion_mapping", None)
+    stored = load_peft_weights(str(files[0].parent), device="cpu", key_mapping=renamed)
+    names = "|".join(re.escape(name) for name in model.peft_config)
+    wanted = {
+        key: re.sub(rf"(\.lora_\w+)\.({names})(?=\.)", r"\1", key) for key in model.state_dict() if ".lora_" in key
+    }
+    refuse_missing(
+        folder, {"missing_keys": [key for key in wanted.values() if key not in stored], "mismatched_keys": []}
+    )
+    model.load_state_dict({key: stored[name] for key, name in wanted.items()}, strict=False)
 
 
 def try_remote(folder: Path) -> None:
