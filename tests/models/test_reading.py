@@ -134,6 +134,17 @@ def test_images_come_out(name: str) -> None:
     assert np.asarray(first).tolist() != np.asarray(other).tolist()
 
 
+def test_a_saved_pipeline_with_several_encoders(named: tuple[str, Any], tmp_path: Path) -> None:
+    name, pipeline = named
+    pipeline.save_pretrained(tmp_path / name)
+    renderer = load_renderer(str(tmp_path / name), steps=1, guidance=3.0, height=16, width=16)
+    fits = READS[name]
+    assert renderer.too_long(["a" * fits, "a" * (fits + 1)]).tolist() == [False, True]
+    if name != "pixart":  # whose images have hundreds of pixels a side, whatever was asked
+        first, other = renderer.render(["a red ball", "a cat </s> <|endoftext|>"], [1, 1])
+        assert np.asarray(first).tolist() != np.asarray(other).tolist()
+
+
 def test_what_cannot_be_overheard_counts_by_what_it_declares() -> None:
     class Pipeline:
         def __init__(self, **parts: Any) -> None:
