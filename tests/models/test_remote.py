@@ -108,8 +108,18 @@ def test_its_control_tokens_are_refused_in_prompts(owner: str, tmp_path: Path) -
         ("import numpy as np\n", "import numpy as np\nfrom transformers.utils import LossKwargs\n", "LossKwargs"),
         ("import numpy as np\n", "import numpy as np\nimport a_package_of_theirs\n", "a_package_of_theirs"),
         ("        self.post_init()\n", "        self.post_init()\n        {}['default']\n", "'default'"),
+        (
+            "import numpy as np\n",
+            "import numpy as np\nassert not 'ready', 'wants an older one'\n",
+            "wants an older one",
+        ),
     ],
-    ids=["a name that transformers 5 has no more", "a package that is not installed", "a class that cannot be built"],
+    ids=[
+        "a name that transformers 5 has no more",
+        "a package that is not installed",
+        "a class that cannot be built",
+        "whatever it raises",
+    ],
 )
 def test_code_that_cannot_run_is_found_before_anything_is_drawn(
     before: str, after: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +139,14 @@ def test_code_that_cannot_run_is_found_before_anything_is_drawn(
     said = CliRunner().invoke(app, ["run", "tiny", *(x for each in changes for x in ("--set", each)), "-o", "out"])
     assert "jina-clip-v2" in str(said.exception)
     assert not list(tmp_path.glob("out/candidates*")), "nothing was begun"
+
+
+def test_jina_clip_is_not_offered_in_its_own_place(tmp_path: Path) -> None:
+    code = (tiny_models.jina(tmp_path / "jina-clip-v2")) / "modeling_toy.py"
+    code.write_text("import a_package_of_theirs\n" + code.read_text())
+    with pytest.raises(ModelError, match="a_package_of_theirs") as raised:
+        try_remote(code.parent)
+    assert "in its place" not in str(raised.value)
 
 
 def test_code_that_runs_is_told(folder: Path) -> None:

@@ -51,12 +51,17 @@ UNREADABLE = (
 
 
 def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
-    """The error for a folder that transformers or diffusers refuses; their messages run over many lines."""
-    lines = str(error).strip().splitlines()
-    reason = lines[0][:200].rstrip(" .") if lines else type(error).__name__
+    """The error for a folder that transformers or diffusers refuses."""
     return ModelError(
-        f"'{folder}' does not hold a readable {what} ({reason}); give the folder of a saved model, or download it again"
+        f"'{folder}' does not hold a readable {what} ({reason(error)}); give the folder of a saved model, or download "
+        "it again"
     )
+
+
+def reason(error: BaseException) -> str:
+    """What a library says, in one line; their messages run over many."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(" .") if lines else type(error).__name__
 
 
 def check_positive(name: str, value: int) -> None:

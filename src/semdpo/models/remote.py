@@ -12,9 +12,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
-from semdpo.models.loading import UNREADABLE, quiet, read_json, refuse_missing, unreadable
-
-_FAILURES = (*UNREADABLE, ImportError, NotImplementedError, UserWarning)
+from semdpo.models.loading import quiet, read_json, reason, refuse_missing
 
 
 class _Complete(PreTrainedModel):  # type: ignore[misc]
@@ -58,7 +56,9 @@ def load_remote(folder: Path, where: Compute) -> Any:
             model = found.from_pretrained(str(folder), config=config, dtype=where.dtype, local_files_only=True)
         if any("missing adapter keys" in str(each.message) for each in said):
             _fill_adapters(folder, model)
-    except _FAILURES as error:
+    except ModelError:
+        raise
+    except Exception as error:  # whatever code that is not ours may raise
         raise _unusable(folder, error) from error
     if (info := getattr(found, "info", None)) is not None:
         refuse_missing(folder, info)
@@ -101,7 +101,9 @@ def try_remote(folder: Path) -> None:
         found, config = _class_of(folder)
         with quiet(), torch.device("meta"):
             found(config)
-    except _FAILURES as error:
+    except ModelError:
+        raise
+    except Exception as error:  # whatever code that is not ours may raise
         raise _unusable(folder, error) from error
 
 
@@ -122,13 +124,9 @@ def _class_of(folder: Path) -> tuple[Any, Any]:
 def _unusable(folder: Path, error: BaseException) -> ModelError:
     import transformers
 
-    why = str(unreadable(folder, "model", error))
-    instead = "" if "jina" not in str(folder).lower() and "jina" not in why.lower() else _OTHER_JINA
-    reason = why[why.index("(") + 1 : why.rindex(")")]
+    fourth = "JinaEmbeddingsV4Model" in (read_json(folder / "config.json").get("architectures") or [])
+    instead = ", use jina-clip-v2 in its place" if fourth else ""
     return ModelError(
         f"the Python code that comes with '{folder}' does not run with transformers {transformers.__version__} "
-        f"({reason}); install what it asks for{instead}, or remove the model from the recipe"
+        f"({reason(error)}); install what it asks for{instead}, or remove the model from the recipe"
     )
-
-
-_OTHER_JINA = ", use jina-clip-v2 in its place"
