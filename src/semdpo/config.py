@@ -71,7 +71,7 @@ class SFTConfig(Stage):
         micro_batch_size: pairs computed at once; None takes all.
         learning_rate: at its highest.
         max_length: tokens of prompt and rewrite; longer pairs are refused.
-        precision: ``auto`` computes in bfloat16 where the machine has it, with weights in float32.
+        precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
         seed: of the order of pairs.
         template: what the model reads.
     """
@@ -164,7 +164,7 @@ class TrainConfig(Stage):
         warmup_ratio: share of the updates in which the learning rate rises.
         seed: of the order of pairs.
         template: what the model reads.
-        precision: ``auto`` computes in bfloat16 where the processor has it, with weights in float32.
+        precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
         checkpoint_steps: updates between checkpoints, from which an interrupted training goes on.
         lora: adapters; None trains all weights.
         report_to: trackers of transformers' Trainer, such as tensorboard, wandb or mlflow.

@@ -88,7 +88,19 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
         refuse_remote_code(recipe)
     except ModelError as error:
         found.append(Finding("error", "remote code", str(error)))
-    return [*found, *resources(recipe, folder)]
+    return [*found, *remote_code(recipe), *resources(recipe, folder)]
+
+
+def remote_code(recipe: Recipe) -> list[Finding]:
+    """Whether the Python code that comes with judges, where the user allows it, runs with what is installed.
+
+    It is imported and its class is built, without weights. What is not here yet cannot be tried.
+
+    Args:
+        recipe: validated.
+    """
+    judges = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
+    return [_tried(name) for name in judges if name is not None and name in recipe.scoring.allow_remote_code]
 
 
 def resources(recipe: Recipe, folder: Path) -> list[Finding]:
@@ -128,8 +140,12 @@ def refuse_the_impossible(recipe: Recipe, folder: Path) -> None:
     """The pre-flight of a run.
 
     Raises:
+        ModelError: the Python code that comes with a judge does not run.
         StoreError: there is not enough memory or disk.
     """
+    for each in remote_code(recipe):
+        if each.level == "error":
+            raise ModelError(f"{each.what}: {each.found}")
     if wrong := [each for each in resources(recipe, folder) if each.level == "error"]:
         raise StoreError("; ".join(f"{each.what}: {each.found}; {each.cure}" for each in wrong))
 
@@ -235,6 +251,23 @@ def _model(key: str, name: str) -> Iterable[Finding]:
     words = names.resolve(name).words_elsewhere()
     if words is not None and _where(words, names.WORDS).startswith("not"):
         yield _to_be_fetched(f"{key}, the tokenizer", words, names.WORDS)
+
+
+def _tried(name: str) -> Finding:
+    from semdpo.models.remote import has_remote_code, try_remote
+
+    try:
+        if _where(name).startswith("not"):
+            return Finding(
+                "warning", name, "its own Python code was not tried, for it is not here", "once it is: `semdpo doctor`"
+            )
+        folder = names.resolve(name).folder()
+        if not has_remote_code(folder):
+            return Finding("ok", name, "brings no Python code of its own")
+        try_remote(folder)
+    except ModelError as error:
+        return Finding("error", name, str(error), "see the documentation of models, under jina")
+    return Finding("ok", name, "its own Python code runs")
 
 
 def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:

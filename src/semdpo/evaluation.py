@@ -12,6 +12,7 @@ from functools import partial
 
 from semdpo import store
 from semdpo.config import EvaluateConfig, Recipe
+from semdpo.errors import DataError
 from semdpo.progress import Progress
 from semdpo.protocols import Scorer
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
@@ -52,16 +53,37 @@ class Evaluation:
     def rows(self, run: Run) -> list[EvaluationRow]:
         """One row per picture of the finished evaluation, method by method.
 
+        Where the safety checker blackened one method's picture, the pictures of the same prompt and image seed are
+        left out of all methods, so that all are compared on the same.
+
         Raises:
-            DataError: a judge's scores and the pictures do not belong together.
+            DataError: a judge's scores and the pictures do not belong together, or no place is left.
         """
         found: list[EvaluationRow] = []
+        black = self.blackened(run)
+        places = {place for own in black.values() for place in own}
         for method in self.models:
             judgements = {m: run.rows(f"{self.folder}/{method}/{m}", Judgement) for m in self.config.metrics}
             pictures, own = run.rows(self._pictures(method), Picture), f"{self.folder}/{method}/{CONSISTENCY}"
             consistencies = run.rows(own, Judgement) if method in self._compared(run.recipe) else None
-            found += join(pictures, judgements, self.config.keep_images, consistencies)
+            rows = join(pictures, judgements, self.config.keep_images, consistencies)
+            found += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
+        if places and not found:
+            raise DataError(
+                "nothing is left to compare: for every prompt and image seed the safety checker blackened the picture "
+                "of a method; set evaluate.renderer.safety_checker=false, or give other prompts"
+            )
         return found
+
+    def blackened(self, run: Run) -> dict[str, list[tuple[str, int]]]:
+        """Of each method the prompt and image seed of the pictures that the safety checker blackened."""
+        counts = {m: store.row_counts(run.folder / self._pictures(m)).get("blackened", 0) for m in self.models}
+        return {
+            method: [(p.prompt_id, p.image_seed) for p in run.rows(self._pictures(method), Picture) if p.blackened]
+            if count
+            else []
+            for method, count in counts.items()
+        }
 
     def _pictures(self, method: str) -> str:
         return f"{self.folder}/{method}/pictures"
@@ -134,7 +156,10 @@ class Evaluation:
                 method, part, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
             empty = sum(not rewrite.strip() for rewrite in rewrites)
-            return rows, {"truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut}
+            black = sum(row.blackened for row in rows)
+            return rows, {
+                "truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut, "blackened": black
+            }  # fmt: skip
 
         return [Shard(len(part) * len(config.image_seeds), partial(make, part)) for part in self._shards(run)]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from semdpo import files
 from semdpo.config import Recipe
+from semdpo.errors import DataError
 from semdpo.evaluation import Evaluation
 from semdpo.fields import Stage
 from semdpo.models.names import lasting
@@ -152,7 +153,9 @@ def _label(run: Run) -> list[Shard]:
 
     def make(part: Sequence[Candidate], progress: Progress) -> Made:
         rows = label.label(part, *models(), config, progress)
-        return rows, {"truncated": sum(row.truncated for row in rows if row.scorer == config.scorer)}
+        own = [row for row in rows if row.scorer == config.scorer]
+        unscored = sum(row.error is not None for row in own)
+        return rows, {"truncated": sum(row.truncated for row in own), "blackened": unscored}
 
     groups = parts_of(list(by_prompt.values()), config.shard_size)
     parts = [[candidate for group in part for candidate in group] for part in groups]
@@ -167,6 +170,11 @@ def _pairs(run: Run) -> list[Shard]:
         fidelities = judged.get(run.recipe.label.fidelity or "", [])
         scores = judged.get(run.recipe.label.scorer, [])
         rows, counts = pairs.choose(run.rows("candidates", Candidate), scores, run.recipe.pairs, fidelities)
+        if counts.blackened and not rows:
+            raise DataError(
+                f"no pair is left: of {counts.blackened} prompts the safety checker blackened all images but one or "
+                "none; set label.renderer.safety_checker=false, or give other prompts"
+            )
         return rows, asdict(counts)
 
     return [Shard(1, make)]

@@ -64,6 +64,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         drawn=_drawn(stages, run),
         tokens=_tokens(curves, run),
         cut=_cut(run),
+        blackened={method: len(places) for method, places in evaluation(recipe).blackened(run).items()},
     )
     if found.encoder_metric is None or gives_cosines(found):
         return found
@@ -173,12 +174,22 @@ def _seen(recipe: Recipe) -> dict[str, str]:
     return {name: reasons[scorer] for name, scorer in recipe.evaluate.metrics.items() if scorer in reasons}
 
 
+_LEFT_OUT = (
+    "At {} places of the evaluation (a prompt and an image seed) the safety checker blackened the picture of a method; "
+    "these are left out of every method, so that all are compared on the same."
+)
+
+
 def _notes(run: Run) -> list[str]:
     drawn, labelled = (store.row_counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.row_counts(run.folder / "weigh")
+    black = labelled.get("blackened", 0)
+    places = {place for own in evaluation(run.recipe).blackened(run).values() for place in own}
     return [
         f"Candidates: {drawn['kept']} kept, {drawn['duplicates']} duplicates and {drawn['empty']} empty ones dropped, "
         f"{drawn['truncated']} cut at the token limit; {drawn['prompts_without']} prompts were left without any.",
         f"Longer than the renderer or the labelling judge reads: {labelled['truncated']} candidates; "
         f"longer than the encoder reads: {weighed['truncated']} pairs.",
+        *([f"Blackened by the safety checker: {black} candidates, which stand in no pair."] if black else []),
+        *([_LEFT_OUT.format(len(places))] if places else []),
     ]

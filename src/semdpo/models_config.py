@@ -18,7 +18,7 @@ class DecodingConfig(Stage):
         num_beams: of beam search, which needs temperature 0.
         length_penalty: of beam search; below 0 it prefers short rewrites.
         repetition_penalty: of tokens that are there already.
-        precision: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a processor.
+        precision: of the weights; ``auto`` is bfloat16 on a GPU that has it natively, and float32 elsewhere.
         seed: of sampling.
         batch_size: prompts at a time.
     """
@@ -55,7 +55,7 @@ class ScoringConfig(Stage):
 
     Attributes:
         batch_size: pictures at a time.
-        precision: of their weights.
+        precision: of their weights; a score is compared with those of other machines, so it is float32 by default.
         allow_remote_code: names of models whose own Python code may run.
     """
 
@@ -71,7 +71,7 @@ class ScoringConfig(Stage):
 class RendererConfig(Stage):
     """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
 
-    The safety checker blackens pictures, which would then be scored as if the prompt were at fault; it is off unless
+    The safety checker blackens pictures, which then have no score and stand in no pair; it is off unless
     asked for.
     """
 

@@ -65,6 +65,22 @@ class Renderer(Protocol):
 
 
 @runtime_checkable
+class CheckingRenderer(Protocol):
+    """A renderer that tells which images its safety checker blackened; such an image shows nothing of the prompt."""
+
+    def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
+        """One image a prompt, each with its flag."""
+        ...
+
+
+def render_checked(renderer: Renderer, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
+    """Images with their flags, of any renderer; one without a checker blackens none."""
+    if isinstance(renderer, CheckingRenderer):
+        return renderer.render_checked(prompts, seeds)
+    return [(image, False) for image in renderer.render(prompts, seeds)]
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """A judge of pictures."""
 

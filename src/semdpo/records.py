@@ -50,13 +50,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a scorer thinks of a candidate's picture, judged against the user's prompt."""
+    """What a scorer thinks of a candidate's image, judged against the user's prompt.
+
+    ``error`` says why there is no score, in which case ``score`` is None.
+    """
 
     candidate_id: str
     scorer: str
-    score: float
+    score: float | None
     image_seed: int
     truncated: bool
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Picture:
     """What a method drew for a prompt; ``image`` is lossless WebP, so that a judge added later sees the same pixels.
 
     ``tokens``, ``distance`` and ``truncated`` are as in ``EvaluationRow``, before any judge has read the prompt.
+    ``blackened`` says that the renderer's safety checker made it black, so that no scorer is asked about it.
     """
 
     method: str
@@ -121,15 +126,19 @@ class Picture:
     distance: float
     truncated: bool
     image: bytes
+    blackened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One judge's score of one picture; ``truncated`` when it could not read the user's prompt to its end."""
+    """One judge's score of one picture; ``truncated`` when it could not read the user's prompt to its end.
+
+    ``score`` is None for a picture that the safety checker blackened.
+    """
 
     prompt_id: str
     image_seed: int
-    score: float
+    score: float | None
     truncated: bool
 
 

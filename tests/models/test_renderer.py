@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semdpo.errors import ModelError
 from semdpo.models.renderer import load_renderer
-from semdpo.protocols import Renderer
+from semdpo.protocols import CheckingRenderer, Renderer
 from tests import tiny_models
 
 
@@ -108,3 +110,25 @@ def test_a_safety_checker_blackens_what_it_refuses_only_when_asked_for(
     checked = load_renderer(str(folder), steps=1, safety_checker=True).render(["a cat"], [0])[0]
     assert np.asarray(free).max() > 0
     assert np.asarray(checked).max() == 0
+
+
+def test_what_the_safety_checker_says_goes_with_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tiny_models.stable_diffusion(tmp_path / "sd", strict_checker=True))
+    renderer = load_renderer(folder, steps=1, batch_size=2, safety_checker=True)
+    assert isinstance(renderer, CheckingRenderer)
+    checker, seen = renderer._pipeline.safety_checker.forward, []
+
+    def every_second(clip_input: Any, images: Any) -> Any:
+        black, flags = checker(clip_input=clip_input, images=images.clone())
+        assert all(flags), "this checker refuses all"
+        said = [(len(seen) + i) % 2 == 1 for i in range(len(images))]
+        seen.extend(said)
+        return torch.stack([b if flag else a for a, b, flag in zip(images, black, said, strict=True)]), said
+
+    monkeypatch.setattr(renderer._pipeline.safety_checker, "forward", every_second)
+    rows = [("a", 0), ("b", 0), ("c", 0), ("b", 0), ("d", 1)]
+    found = renderer.render_checked([prompt for prompt, _ in rows], [seed for _, seed in rows])
+    assert [flag for _, flag in found] == [False, True, False, True, True]
+    assert [np.asarray(image).max() == 0 for image, _ in found] == [False, True, False, True, True]
+    free = load_renderer(folder, steps=1).render_checked(["a"], [0])
+    assert [flag for _, flag in free] == [False]

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import BlipForImageTextRetrieval, CLIPModel
 
-from semdpo.errors import ModelError
+from semdpo.errors import DataError, ModelError
 from semdpo.models.clip import load_towers
 from semdpo.models.compute import compute
 from semdpo.models.hps import fit_square
@@ -74,6 +74,44 @@ def test_the_score_depends_on_picture_and_prompt(
     values = load_scorer(str(folders[kind])).score([images[0], images[0], images[1]], ["a", "b c", "a"]).values
     assert values[0] != values[1]
     assert values[0] != values[2]
+
+
+SPECIAL = {
+    **dict.fromkeys(("clip-score", "hpsv2.1", "pickscore"), ("<|endoftext|>", "<|startoftext|>", "<|pad|>")),
+    **dict.fromkeys(("image-reward", "blip-itm"), ("[SEP]", "[CLS]", "[MASK]")),
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_special_tokens_in_a_prompt_are_text(kind: str, folders: dict[str, Path]) -> None:
+    """These tokenizers ignore case, but look for special tokens before: in other case the same text is only text."""
+    scorer, image = load_scorer(str(folders[kind])), tiny_models.picture(1)
+    for special in SPECIAL[kind]:
+        prompts = [f"a {special} cat", f"a {special} dog", f"a {special.swapcase()} cat"]
+        found = scorer.score([image] * 3, prompts)
+        assert found.values[0] == pytest.approx(found.values[2], abs=1e-6)
+        assert abs(found.values[0] - found.values[1]) > 1e-5, "what follows is read"
+        assert not found.truncated.any()
+    long = [special + "x" * (tiny_models.CLIP_LENGTH - len(special)) for special in SPECIAL[kind]]
+    assert scorer.score([image] * 3, long).truncated.all(), "its characters count"
+
+
+@pytest.mark.parametrize("text", ["a <image> cat", "a </s> cat", "<s>"])
+def test_a_model_that_answers_questions_refuses_its_control_tokens(text: str, tmp_path: Path) -> None:
+    scorer = load_scorer(str(tiny_models.llava(tmp_path / "llava")))
+    special = next(each for each in ("<image>", "</s>", "<s>") if each in text)
+    with pytest.raises(DataError, match=f"the text '{text}' contains '{special}', which .*llava takes for"):
+        scorer.score([tiny_models.picture(1)] * 2, ["a cat", text])
+
+
+@pytest.mark.parametrize("kind", ["blip-itm", "image-reward"])
+def test_blip_reads_35_tokens_as_upstream_does(kind: str, folders: dict[str, Path]) -> None:
+    scorer = load_scorer(str(folders[kind]))  # tokenizer and text tower would allow 40
+    fits = "a" * 33  # a token a letter, beside the two that stand around the text
+    found = scorer.score([tiny_models.picture(1)] * 4, [fits, fits + "b", fits + "cd", fits[:-1] + "b"])
+    assert found.truncated.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(found.values[1:3], found.values[0], atol=1e-6)
+    assert abs(found.values[3] - found.values[0]) > 1e-5
 
 
 def _features(folder: Path, image: Image.Image, prompt: str) -> tuple[torch.Tensor, torch.Tensor, float]:

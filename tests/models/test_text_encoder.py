@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from semdpo.errors import ModelError
+from semdpo.errors import DataError, ModelError
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.protocols import TextEncoder
+from semdpo.records import Pair
+from semdpo.stages.weigh import measure
 from tests import tiny_models
 
 TEXTS = ["a red ball", "two cats on a mat", "red"]
@@ -99,3 +101,46 @@ def test_without_sentence_transformers_the_cure_is_the_extra(tmp_path: Path, mon
 def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"\(gpt2\) cannot encode texts"):
         load_text_encoder(str(tiny_models.gpt2(tmp_path)))
+
+
+@pytest.mark.parametrize("special", ["<|endoftext|>", "<|startoftext|>", "<|pad|>"])
+def test_clip_reads_special_tokens_as_text(clip: Path, special: str) -> None:
+    encoder = load_text_encoder(str(clip))
+    # Its tokenizer makes all letters small, but looks for special tokens before it does.
+    plain, cat, dog = encoder.encode([f"a {special.upper()} cat", f"a {special} cat", f"a {special} dog"]).vectors
+    np.testing.assert_array_equal(cat, plain)
+    assert np.abs(cat - dog).max() > 1e-3, "what follows is read"
+    fits = "x" * (tiny_models.CLIP_LENGTH - 2 - len(special))
+    assert encoder.encode([special + fits, special + fits + "x"]).truncated.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("special", ["[SEP]", "[CLS]", "[PAD]", "[MASK]"])
+def test_a_sentence_transformers_model_reads_special_tokens_as_text(sentence: Path, special: str) -> None:
+    encoder = load_text_encoder(str(sentence))
+    plain, cat = encoder.encode([f"a {special.lower()} cat", f"a {special} cat"]).vectors
+    np.testing.assert_allclose(cat, plain, atol=1e-6)
+    fits = "x" * (24 - 2 - len(special))
+    assert encoder.encode([special + fits, special + fits + "x"]).truncated.tolist() == [False, True]
+
+
+def test_an_encoder_that_cannot_read_it_as_text_refuses_it(sentence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_text_encoder(str(sentence))
+    # As of a tokenizer that finds special tokens in a text whatever it is asked.
+    obedient = type(encoder._tokenizer)  # type: ignore[attr-defined]
+    ask = obedient.__call__
+    monkeypatch.setattr(
+        obedient, "__call__", lambda self, *a, **k: ask(self, *a, **{**k, "split_special_tokens": False})
+    )
+    with pytest.raises(DataError, match=r"'a \[SEP\] cat' contains '\[SEP\]'"):
+        encoder.encode(["a dog", "a [SEP] cat"])
+
+
+def test_an_end_token_in_a_chosen_text_does_not_hide_what_follows() -> None:
+    """As of weighing: the drift behind the end token counts, and as much as that of the text spelt otherwise."""
+    prompt, tail = "a red ball", " two cats and a purple flower at sunset"
+    texts = [f"{prompt}{between}{tail}" for between in ("<|endoftext|>", "<|ENDOFTEXT|>", "")]
+    pairs = [Pair(str(i), prompt, text, "a blue cube", 1.0, 0.0) for i, text in enumerate(texts)]
+    found, otherwise, without = measure(pairs, load_text_encoder("tiny:clip")).distance
+    assert found == pytest.approx(otherwise, abs=1e-6)
+    assert found > 0.6, "obeyed, it would be 0"
+    assert without == pytest.approx(0.797, abs=0.002)

@@ -15,6 +15,8 @@ from semdpo.models.loading import load_image_processor, load_model, load_tokeniz
 from semdpo.models.names import Place
 from semdpo.protocols import Bool
 
+MAX_TOKENS = 35  # upstream truncates the text at 35 tokens, whatever the tokenizer or the text tower allow
+
 
 def blip_itm(place: Place, where: Compute) -> Judge:
     """The matching head's probability that picture and prompt belong together, in [0, 1].
@@ -36,7 +38,7 @@ def blip_itm(place: Place, where: Compute) -> Judge:
             f"'{folder}' gives BLIP's text tower {text.num_attention_heads} heads; set "
             "text_config.num_attention_heads to 12 in config.json"
         )
-    max_tokens = min(text.max_position_embeddings, tokenizer.model_max_length)
+    max_tokens = min(MAX_TOKENS, text.max_position_embeddings, tokenizer.model_max_length)
 
     def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         tokens = tokenize(tokenizer, prompts, max_tokens, where.device)

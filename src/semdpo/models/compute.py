@@ -19,20 +19,32 @@ class Compute:
     dtype: torch.dtype
 
 
+def native_bfloat16() -> bool:
+    """Whether the device that models compute on, the GPU where there is one, computes in bfloat16 natively.
+
+    This is the one rule of ``auto``: no other place chooses bfloat16 by itself. Older GPUs only emulate it, slowly.
+    """
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def compute(precision: str = "float32") -> Compute:
-    """The first GPU where there is one, otherwise the processor.
+    """The first GPU where there is one, otherwise the CPU.
 
     Args:
-        precision: of the weights, one of ``PRECISIONS``; ``auto`` is bfloat16 on a GPU and float32 on a processor.
+        precision: of the weights, one of ``PRECISIONS``; ``auto`` is bfloat16 on a GPU that has it natively, and
+            float32 elsewhere. On a CPU weights stay float32 under ``auto``: there bfloat16 is for training's
+            arithmetic only, whose weights are float32 always.
 
     Raises:
-        ModelError: the precision is unknown, or is float16 on a processor, most of which cannot compute in it.
+        ModelError: the precision is unknown, or is float16 on a CPU, most of which cannot compute in it.
     """
     if precision not in PRECISIONS:
         raise ModelError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "auto":
-        precision = "float32" if device.type == "cpu" else "bfloat16"
+        precision = "bfloat16" if device.type != "cpu" and native_bfloat16() else "float32"
     if precision == "float16" and device.type == "cpu":
-        raise ModelError("a processor does not compute in float16; choose bfloat16 or float32")
+        raise ModelError("a CPU does not compute in float16; choose bfloat16 or float32")
     return Compute(device, getattr(torch, precision))

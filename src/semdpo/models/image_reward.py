@@ -21,6 +21,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextModel
 from semdpo.errors import ModelError
 from semdpo.models.checkpoint import load_strictly, read_checkpoint
 from semdpo.models.compute import Compute
+from semdpo.models.images import rgb
 from semdpo.models.judge import Judge
 from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor, tokenize
 from semdpo.models.names import Place
@@ -242,7 +243,7 @@ def shortest_side(image: Image.Image, side: int) -> Image.Image:
     Returns:
         RGB, side x side.
     """
-    picture = image.convert("RGB")
+    picture = rgb(image)
     short = min(picture.size)
     if short != side:
         width, height = (side if each == short else int(side * each / short) for each in picture.size)

@@ -13,8 +13,9 @@ from torch import Tensor
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
 from semdpo.models.judge import Judge
-from semdpo.models.loading import load_model, quiet, read_json
+from semdpo.models.loading import quiet, read_json
 from semdpo.models.names import Place
+from semdpo.models.tokens import refuse_special_text
 from semdpo.protocols import Bool
 
 # jina-embeddings-v4 has one adapter a task, and prefixes a query's text with "Query: ".
@@ -31,7 +32,7 @@ def jina(place: Place, where: Compute, allowed: bool) -> Judge:
         allowed: whether its own Python code may run.
 
     Raises:
-        ModelError: the code may not run, or the folder cannot be read.
+        ModelError: the code may not run, does not run with the libraries that are installed, or lacks weights.
     """
     folder = place.folder()
     if not allowed:
@@ -39,20 +40,30 @@ def jina(place: Place, where: Compute, allowed: bool) -> Judge:
             f"model '{place.name}' runs Python code that comes with it; if you trust its publisher, say so with "
             f"scoring.allow_remote_code=['{place.name}']"
         )
-    from transformers import AutoModel
+    from semdpo.models.remote import load_remote
 
-    model = load_model(AutoModel, folder, where, trust_remote_code=True)
+    model = load_remote(folder, where)
+    tokenizer = _tokenizer(model)
     fourth = "JinaEmbeddingsV4Model" in (read_json(folder / "config.json").get("architectures") or [])
     of_text, of_image = (_V4_TEXT, _V4_IMAGE) if fourth else ({}, {})
 
     def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+        if tokenizer is not None:  # of the model's own code, which would obey it
+            refuse_special_text(tokenizer, prompts, place.name)
         with quiet():
             text = _unit(model.encode_text(list(prompts), **of_text))
-            seen = _unit(model.encode_image([image.convert("RGB") for image in images], **of_image))
-        # It reads thousands of tokens, so that no prompt is cut.
+            seen = _unit(model.encode_image(list(images), **of_image))
+        # It reads thousands of tokens, so that no prompt is truncated.
         return (text * seen).sum(-1), np.zeros(len(prompts), np.bool_)
 
     return judge
+
+
+def _tokenizer(model: Any) -> Any:
+    """jina-embeddings-v4 has its tokenizer in a processor, jina-clip-v2 gives it out."""
+    inner = getattr(getattr(model, "processor", None), "tokenizer", None) or getattr(model, "tokenizer", None)
+    found = model.get_tokenizer() if inner is None and hasattr(model, "get_tokenizer") else inner
+    return found if hasattr(found, "all_special_tokens") else None
 
 
 def _unit(vectors: Any) -> Tensor:

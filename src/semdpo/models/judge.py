@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from semdpo.errors import ModelError
+from semdpo.models.images import rgb
 from semdpo.protocols import Bool, ScoreBatch
 
 # Some pictures and their prompts to scores, [b], and which prompts were longer than the judge reads, [b].
@@ -33,7 +34,7 @@ class BatchedScorer:
         """One score a picture, higher is better; prompts that are longer than the judge reads are cut and flagged.
 
         Args:
-            images: pictures, n.
+            images: pictures, n, of any size and mode; a judge sees them as ``models.images.rgb`` does.
             prompts: what the user asked for, n.
 
         Raises:
@@ -48,7 +49,7 @@ class BatchedScorer:
         for start in range(0, len(images), self.batch_size):
             rows = slice(start, start + self.batch_size)
             with torch.inference_mode():
-                scores, truncated[rows] = self.judge(images[rows], prompts[rows])
+                scores, truncated[rows] = self.judge([rgb(image) for image in images[rows]], prompts[rows])
             values[rows] = scores.float().cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:

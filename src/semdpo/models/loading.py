@@ -8,7 +8,7 @@ import logging
 import pickle
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.compute import Compute
+from semdpo.models.images import rgb
+from semdpo.models.tokens import plain, plain_ids
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -49,12 +51,17 @@ UNREADABLE = (
 
 
 def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
-    """The error for a folder that transformers or diffusers refuses; their messages run over many lines."""
-    lines = str(error).strip().splitlines()
-    reason = lines[0][:200].rstrip(" .") if lines else type(error).__name__
+    """The error for a folder that transformers or diffusers refuses."""
     return ModelError(
-        f"'{folder}' does not hold a readable {what} ({reason}); give the folder of a saved model, or download it again"
+        f"'{folder}' does not hold a readable {what} ({reason(error)}); give the folder of a saved model, or download "
+        "it again"
     )
+
+
+def reason(error: BaseException) -> str:
+    """What a library says, in one line; their messages run over many."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(" .") if lines else type(error).__name__
 
 
 def check_positive(name: str, value: int) -> None:
@@ -121,12 +128,24 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
             )
     except UNREADABLE as error:
         raise unreadable(folder, "model", error) from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        lost = sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])])
+    refuse_missing(folder, info)
+    return model.eval() if where is None else model.to(where.device).eval()
+
+
+def refuse_missing(folder: str | Path, info: Mapping[str, Any]) -> None:
+    """Refuse a model of which transformers left weights random.
+
+    Args:
+        folder: of the model, for the message.
+        info: transformers' loading information.
+
+    Raises:
+        ModelError: weights were not in the files, or of another shape.
+    """
+    if lost := sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])]):
         raise ModelError(
             f"'{folder}' lacks {len(lost)} of its model's weights, such as {lost[0]}; save or download it again"
         )
-    return model.eval() if where is None else model.to(where.device).eval()
 
 
 @contextlib.contextmanager
@@ -188,26 +207,28 @@ class Texts:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int, device: torch.device | str = "cpu") -> Texts:
-    """Tokens of texts; those that are too long are cut, and flagged.
+    """Tokens of texts; those that are too long are truncated, and flagged. Special tokens' text is read as text.
 
     Args:
         tokenizer: a transformers tokenizer.
         texts: n texts.
         max_tokens: what the model reads, special tokens included.
         device: of the tensors.
+
+    Raises:
+        DataError: the tokenizer cannot read a text as plain text; the text is named.
     """
-    rows = [ids[:] for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
-    truncated = np.array([len(ids) > max_tokens for ids in rows], np.bool_)
-    batch = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=True, return_tensors="pt")
+    truncated = np.array([len(ids) > max_tokens for ids in plain_ids(tokenizer, texts)], np.bool_)
+    batch = plain(tokenizer, texts, truncation=True, max_length=max_tokens, padding=True, return_tensors="pt")
     return Texts(batch["input_ids"].to(device), batch["attention_mask"].to(device), truncated)
 
 
 def pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
     """Normalised pictures, [n, 3, height, width], as the processor makes them."""
-    values: Tensor = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+    values: Tensor = processor(images=[rgb(image) for image in images], return_tensors="pt")["pixel_values"]
     return values
 
 
 def to_tensor(image: Image.Image) -> Tensor:
     """A picture as numbers from 0 to 1, [3, height, width]."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1).float() / 255

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.names import resolve
+from semdpo.models.reading import PromptReader
 from semdpo.progress import say
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -40,19 +42,20 @@ def load_renderer(
         height: pixels; None is the model's own.
         width: pixels; None is the model's own.
         batch_size: pictures at a time, ≥ 1.
-        precision: on a processor ``auto`` is float32, and ``bfloat16`` computes in mixed precision, faster where the
-            processor has it; on a GPU it is that of the weights, ``auto`` being bfloat16.
-        safety_checker: blacken pictures that the model's own checker refuses. Off, they are given as they are, which
-            is right for labelling, where a black picture would be scored as if the prompt were at fault.
+        precision: of the weights on a GPU, as ``compute`` says. On a CPU weights are float32 always, and ``bfloat16``
+            computes in mixed precision, faster where the CPU has it.
+        safety_checker: blacken images that the model's own checker refuses; ``render_checked`` says which. Off, they
+            are given as they are.
 
     Raises:
         ModelError: the name is unknown, the folder holds no pipeline, or an option is out of range.
     """
     check_positive("steps", steps)
     check_positive("batch_size", batch_size)
+    folder = resolve(model).folder()
     where = compute(precision)
     on_cpu = where.device.type == "cpu"
-    pipeline = _pipeline(resolve(model).folder(), torch.float32 if on_cpu else where.dtype, safety_checker)
+    pipeline = _pipeline(folder, torch.float32 if on_cpu else where.dtype, safety_checker)
     pipeline.to(where.device)
     call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
     return DiffusionRenderer(pipeline, call, batch_size, on_cpu and precision == "bfloat16")
@@ -99,49 +102,68 @@ class DiffusionRenderer:
         self._batch_size = batch_size
         self._mixed = mixed
 
+    @cached_property
+    def _reader(self) -> PromptReader:
+        return PromptReader(self._pipeline, self._call)
+
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One RGB picture a prompt; rows with equal prompt and seed are drawn once.
+        """One RGB image a prompt; rows with equal prompt and seed are drawn once.
 
         Args:
             prompts: n texts.
             seeds: of the noise, n.
 
         Raises:
-            ModelError: numbers of rows differ, or a picture has pixels that are not finite.
+            ModelError: numbers of rows differ, or an image has pixels that are not finite.
+            DataError: a prompt contains text that the pipeline would take for its own control tokens.
         """
+        return [image for image, _ in self.render_checked(prompts, seeds)]
+
+    def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
+        """Like ``render``; with each image goes whether the pipeline's safety checker blackened it."""
         if len(prompts) != len(seeds):
             raise ModelError(f"a picture needs one seed a prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
         rows = list(zip(prompts, seeds, strict=True))
         distinct = list(dict.fromkeys(rows))
-        drawn: dict[tuple[str, int], Image.Image] = {}
+        self._reader.check(list(prompts))
+        drawn: dict[tuple[str, int], tuple[Image.Image, bool]] = {}
         for start in range(0, len(distinct), self._batch_size):
             batch = distinct[start : start + self._batch_size]
             drawn.update(zip(batch, self._draw(batch), strict=True))
         return [drawn[row] for row in rows]
 
     def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which prompts are longer than the text encoder reads, [n]; it draws only their beginning."""
-        tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
-        limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        with quiet():
-            rows = tokenizer(list(prompts))["input_ids"] if prompts else []
-        return np.array([len(ids) > limit for ids in rows], np.bool_)
+        """Which prompts are longer than the pipeline's text encoders read, [n]; it draws only their beginning.
 
-    def _draw(self, rows: Sequence[tuple[str, int]]) -> list[Image.Image]:
+        Where it has several, the one that reads most counts.
+        """
+        return self._reader.too_long(prompts)
+
+    def _draw(self, rows: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
         generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in rows]
         autocast = torch.autocast("cpu", torch.bfloat16) if self._mixed else contextlib.nullcontext()
         with quiet(), torch.inference_mode(), autocast:
-            values = self._pipeline(
+            output = self._pipeline(
                 prompt=[prompt for prompt, _ in rows],
                 generator=generators,
                 num_images_per_prompt=1,
                 output_type="np",
                 **self._call,
-            ).images
-        values = np.asarray(values, np.float32)
+            )
+        values = np.asarray(output.images, np.float32)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2, 3)))
         if bad.size:
             raise ModelError(
                 f"the picture of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
             )
-        return [Image.fromarray(each) for each in (values * 255).round().astype(np.uint8)]
+        images = [Image.fromarray(each) for each in (values * 255).round().astype(np.uint8)]
+        return list(zip(images, _blackened(output, len(rows)), strict=True))
+
+
+def _blackened(output: Any, n: int) -> list[bool]:
+    """What a pipeline's checker said of its n images; without a checker it says nothing."""
+    for name in ("nsfw_content_detected", "nsfw_detected"):
+        flags = getattr(output, name, None)
+        if flags is not None:
+            return [bool(each) for each in flags]
+    return [False] * n

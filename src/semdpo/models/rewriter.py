@@ -88,7 +88,7 @@ def load_rewriter(
     Args:
         path: ``tiny:NAME``, a folder or a published name.
         template: with ``{prompt}`` in it; None takes that of the folder's ``semdpo.json``.
-        precision: of the weights; ``auto`` is bfloat16 on a GPU and float32 on a processor.
+        precision: of the weights, as ``compute`` says.
         decoding: the settings of ``Decoding``.
 
     Raises:

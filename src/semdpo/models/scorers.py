@@ -34,7 +34,7 @@ def load_scorer(
     Args:
         name: ``tiny:NAME``, a folder, or a published name.
         batch_size: pictures at a time, ≥ 1.
-        precision: of the weights: float32, bfloat16 or float16.
+        precision: of the weights, as ``compute`` says.
         allow_remote_code: names of models whose own Python code may run.
 
     Raises:

@@ -15,6 +15,7 @@ from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
 from semdpo.models.names import Place, resolve
+from semdpo.models.tokens import always_plain, plain_ids
 from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -63,7 +64,7 @@ class CLIPTextEncoder:
         self._batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors; texts that are longer than CLIP reads are cut and flagged.
+        """Unit vectors; texts that are longer than CLIP reads are truncated and flagged.
 
         Args:
             texts: n texts.
@@ -111,28 +112,37 @@ class SentenceEncoder:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unreadable(folder, "sentence-transformers model", error) from error
         self._batch_size = batch_size
+        # A module of another kind (a bag of words, static vectors) has a tokenizer without special tokens.
+        self._tokenizer = self._model.tokenizer if hasattr(self._model.tokenizer, "all_special_tokens") else None
+        if self._tokenizer is not None:
+            always_plain(self._tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors; texts that are longer than the model reads are cut and flagged.
+        """Unit vectors; texts that are longer than the model reads are truncated and flagged.
 
         Args:
             texts: n texts.
+
+        Raises:
+            DataError: the tokenizer cannot read a text as plain text; the text is named.
+            ModelError: a vector is not finite.
         """
+        truncated = self._too_long(texts)  # which refuses what cannot be read as text
         with quiet():
             vectors = self._model.encode(
                 list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             )
         found: Float = np.asarray(vectors, np.float32).reshape(len(texts), -1)
         _check_finite(found, texts)
-        return Embeddings(found, self._too_long(texts))
+        return Embeddings(found, truncated)
 
     def _too_long(self, texts: Sequence[str]) -> Bool:
         limit = self._model.max_seq_length
-        if limit is None or not texts:
+        if self._tokenizer is None:
             return np.zeros(len(texts), np.bool_)
-        # The model's tokenizer may have truncation switched on, so ask for the uncut length.
-        rows = self._model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
-        return np.array([len(ids) > limit for ids in rows], np.bool_)
+        # The model's tokenizer may have truncation switched on, so ask for the whole length.
+        rows = plain_ids(self._tokenizer, texts, truncation=False, padding=False)
+        return np.array([limit is not None and len(ids) > limit for ids in rows], np.bool_)
 
 
 def unknown_share(text: str, words: frozenset[str]) -> float:

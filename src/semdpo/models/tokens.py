@@ -82,19 +82,29 @@ def special_text(tokenizer: Any, text: str) -> str | None:
     return found.group() if found else None
 
 
-def refuse_special_text(tokenizer: Any, texts: Sequence[str], model: str) -> None:
+def always_plain(tokenizer: Any) -> None:
+    """Makes a tokenizer read as ``plain_ids`` does whoever calls it, for libraries that call it by themselves."""
+    reader = _reader(tokenizer)
+    tokenizer.split_special_tokens = True
+    if reader is not tokenizer:
+        tokenizer.backend_tokenizer.model = reader.backend_tokenizer.model
+
+
+def refuse_special_text(tokenizer: Any, texts: Sequence[str], model: str, more: Sequence[str] = ()) -> None:
     """For a model that reads texts by code which is not ours, and would obey a special token inside of them.
 
     Args:
         tokenizer: of the model.
         texts: that it would read.
         model: its name, for the message.
+        more: other texts that the model's code replaces, such as the place of an image.
 
     Raises:
         DataError: a text contains the text of a special token; both are named.
     """
     for text in texts:
-        if (found := special_text(tokenizer, text)) is not None:
+        found = special_text(tokenizer, text) or next((each for each in more if each in text), None)
+        if found is not None:
             raise _refusal(text, found, model)
 
 

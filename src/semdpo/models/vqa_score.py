@@ -14,6 +14,7 @@ from semdpo.models.compute import Compute
 from semdpo.models.judge import Judge
 from semdpo.models.loading import load_model, quiet, unreadable
 from semdpo.models.names import Place
+from semdpo.models.tokens import refuse_special_text
 from semdpo.protocols import Bool
 
 QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
@@ -42,11 +43,14 @@ def vqa_score(place: Place, where: Compute) -> Judge:
     processor.tokenizer.padding_side = "left"  # so that every row ends with its answer
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    # The question stands in a template of special tokens, so that a prompt cannot be read as plain text beside it.
+    own = [text for name in ("image_token", "video_token") if isinstance(text := getattr(processor, name, None), str)]
     answer = processor.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
 
     def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+        refuse_special_text(processor.tokenizer, prompts, place.name, own)
         texts = [_asked(processor, prompt) + ANSWER for prompt in prompts]
-        pictures = [[image.convert("RGB")] for image in images]
+        pictures = [[image] for image in images]
         with quiet():
             inputs = processor(images=pictures, text=texts, padding=True, return_tensors="pt").to(where.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(where.dtype)
@@ -55,7 +59,7 @@ def vqa_score(place: Place, where: Compute) -> Judge:
             raise ModelError(f"'{folder}' reads '{ANSWER}' together with what precedes it; use another model")
         logits = model(**inputs).logits[:, -len(answer) - 1 : -1].float()
         logps = logits.log_softmax(-1).gather(-1, ids[:, :, None]).squeeze(-1)
-        # Nothing is cut: the processor reads all of it, and the model has room for thousands of tokens.
+        # Nothing is truncated: the processor reads all of it, and the model has room for thousands of tokens.
         return logps.mean(-1).exp(), np.zeros(len(texts), np.bool_)
 
     return judge

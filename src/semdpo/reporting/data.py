@@ -64,6 +64,7 @@ class ReportData:
         drawn: pictures that were drawn, for training and evaluation.
         tokens: (what, tokens) that were written or learnt from; may be empty.
         cut: method → its rewrites that met the token budget before they had ended.
+        blackened: method → its pictures that the safety checker blackened; ``evaluation`` holds none of their places.
     """
 
     title: str
@@ -90,6 +91,7 @@ class ReportData:
     drawn: int = 0
     tokens: Sequence[tuple[str, int]] = ()
     cut: Mapping[str, int] = field(default_factory=dict)
+    blackened: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weighted(self) -> bool:

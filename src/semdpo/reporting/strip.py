@@ -9,6 +9,7 @@ from functools import cache
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
+from semdpo.models.images import rgb
 from semdpo.records import EvaluationRow
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label
@@ -78,7 +79,7 @@ def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dic
 def _cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], row: EvaluationRow, colour: str) -> None:
     x, y = at
     with Image.open(io.BytesIO(row.image or b"")) as image:
-        picture = image.convert("RGB").resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+        picture = rgb(image).resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
     canvas.paste(picture, (x, y))
     draw.rectangle((x, y + PICTURE, x + PICTURE - 1, y + PICTURE + 5), fill=colour)
     room = LEADING * (PICTURE // LEADING - 1)

@@ -53,12 +53,17 @@ def _accounts(data: ReportData, tables: Tables) -> list[PaperTable]:
 
 
 def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """Of each method: pictures, those with a text longer than a model reads, rewrites cut at the token budget."""
+    """Of each method: pictures, those with a text longer than a model reads, rewrites cut at the token budget.
+
+    Where the safety checker blackened any, also how many.
+    """
     rows = {}
+    checked = any(data.blackened.values())
     for method in tables.methods:
         own = [row for row in data.evaluation if row.method == method]
         cut = {"too_long": sum(row.truncated for row in own), "cut": data.cut.get(method, 0)}
-        rows[method_label(method)] = {"pictures": len(own)} | cut
+        black = {"blackened": data.blackened.get(method, 0)} if checked else {}
+        rows[method_label(method)] = {"pictures": len(own)} | cut | black
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from semdpo.errors import DataError
+from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
-from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder
+from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
 from semdpo.semantics import cosine_distance
 
@@ -100,7 +101,7 @@ def draw(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
-        images = renderer.render([rewrites[i] for i, _ in batch], seeds)
+        images = render_checked(renderer, [rewrites[i] for i, _ in batch], seeds)
         if len(images) != len(batch):
             raise DataError(f"{method}: the renderer drew {len(images)} pictures for {len(batch)} texts; mend it")
         rows += [
@@ -115,8 +116,9 @@ def draw(
                 distance=float(known.distance[i]),
                 truncated=bool(known.truncated[i]),
                 image=_lossless(image),
+                blackened=black,
             )
-            for (i, seed), image in zip(batch, images, strict=True)
+            for (i, seed), (image, black) in zip(batch, images, strict=True)
         ]
         progress(len(rows), len(order))
     return rows
@@ -124,6 +126,8 @@ def draw(
 
 def judge(pictures: Sequence[Picture], scorer: Scorer, name: str, progress: Progress = silent) -> list[Judgement]:
     """One judge's scores of pictures, each against what the *user* asked for.
+
+    A picture that the safety checker blackened gets no score.
 
     Args:
         pictures: n.
@@ -152,9 +156,19 @@ def consistency(pictures: Sequence[Picture], scorer: Scorer, name: str, progress
 def _judged(
     pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
 ) -> list[Judgement]:
-    images = [_open(picture) for picture in pictures]
-    scores = scorer.score(images, texts)
+    shown = [(picture, text) for picture, text in zip(pictures, texts, strict=True) if not picture.blackened]
+    found = iter(_asked([picture for picture, _ in shown], [text for _, text in shown], scorer, name))
     progress(len(pictures), len(pictures), name)
+    return [
+        Judgement(picture.prompt_id, picture.image_seed, None, False) if picture.blackened else next(found)
+        for picture in pictures
+    ]
+
+
+def _asked(pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str) -> list[Judgement]:
+    if not pictures:
+        return []
+    scores = scorer.score([_open(picture) for picture in pictures], texts)
     if len(scores.values) != len(pictures) or len(scores.truncated) != len(pictures):
         first = _named(pictures[min(len(scores.values), len(pictures) - 1)])
         raise DataError(
@@ -180,7 +194,7 @@ def join(
     keep_images: int,
     consistencies: Sequence[Judgement] | None = None,
 ) -> list[EvaluationRow]:
-    """One row per picture, with every judge's score.
+    """One row per picture, with every judge's score; those that the safety checker blackened have none, and no row.
 
     Args:
         pictures: of one method, prompt by prompt.
@@ -208,12 +222,19 @@ def join(
             tokens=picture.tokens,
             distance=picture.distance,
             truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
-            metrics={name: rows[i].score for name, rows in judgements.items()},
+            metrics={name: _score(rows[i], picture) for name, rows in judgements.items()},
             image=_small(picture) if picture.prompt_id in shown and picture.image_seed == seed else None,
             consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, picture in enumerate(pictures)
+        if not picture.blackened
     ]
+
+
+def _score(judgement: Judgement, picture: Picture) -> float:
+    if judgement.score is None:
+        raise DataError(f"the picture of {_named(picture)} has no score; evaluate again")
+    return judgement.score
 
 
 def _texts(
@@ -248,7 +269,7 @@ def _named(picture: Picture) -> str:
 def _open(picture: Picture) -> Image.Image:
     try:
         with Image.open(io.BytesIO(picture.image)) as image:
-            return image.convert("RGB")
+            return rgb(image)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(
             f"the picture of {_named(picture)} is damaged or half-written ({error}); remove the "
@@ -260,7 +281,7 @@ def _open(picture: Picture) -> Image.Image:
 def _lossless(image: Image.Image) -> bytes:
     # The quickest of WebP's lossless ways: a third larger than the slowest, and ten times as fast.
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    rgb(image).save(buffer, "WEBP", lossless=True, quality=0, method=0)
     return buffer.getvalue()
 
 

@@ -6,11 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+from PIL import Image
+
 from semdpo.config import LabelConfig
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
-from semdpo.protocols import Renderer, Scorer
+from semdpo.protocols import Renderer, Scorer, render_checked
 from semdpo.records import Candidate, Score, content_seed
+
+BLACKENED = "blackened by the renderer's safety checker"
+
+_Found = tuple[float | None, bool, str | None]  # score, truncated, error
 
 
 @runtime_checkable
@@ -31,7 +37,8 @@ def label(
 ) -> list[Score]:
     """Scores candidates; all those of one prompt are drawn with one image seed, so that only words differ.
 
-    Equal (rewrite, seed) are drawn once. The judge sees the *user's* prompt, never the rewrite.
+    Equal (rewrite, seed) are drawn once. The judge sees the *user's* prompt, never the rewrite. An image that the
+    renderer's safety checker blackened is not scored: its rows have no score and say why in ``error``.
 
     Args:
         candidates: of one shard.
@@ -50,22 +57,37 @@ def label(
     seeds = [content_seed("label", str(config.seed), candidate.prompt_id) for candidate in candidates]
     pictures = zip((c.rewrite for c in candidates), seeds, (c.prompt for c in candidates), strict=True)
     distinct = list(dict.fromkeys(pictures))
-    found: dict[tuple[str, str, int, str], tuple[float, bool]] = {}
+    found: dict[tuple[str, str, int, str], _Found] = {}
     for start, batch in _batches(distinct, config.batch_size):
-        images = renderer.render([rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
+        drawn = render_checked(renderer, [rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
         too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
         for name, scorer in scorers.items():
-            scores = scorer.score(images, [prompt for _, _, prompt in batch])
-            for key, value, cut, long in zip(batch, scores.values, scores.truncated, too_long, strict=True):
-                found[name, *key] = float(value), bool(cut) or long
+            for key, (value, cut, error), long in zip(batch, _scored(scorer, drawn, batch), too_long, strict=True):
+                found[name, *key] = value, cut or long, error
         progress(start + len(batch), len(distinct))
     rows = []
     for candidate, seed in zip(candidates, seeds, strict=True):
         for name in scorers:
-            value, cut = found[name, candidate.rewrite, seed, candidate.prompt]
-            rows.append(Score(candidate.candidate_id, name, value, seed, cut))
+            value, cut, error = found[name, candidate.rewrite, seed, candidate.prompt]
+            rows.append(Score(candidate.candidate_id, name, value, seed, cut, error))
     _refuse_broken(rows)
     return rows
+
+
+def _scored(
+    scorer: Scorer, drawn: Sequence[tuple[Image.Image, bool]], batch: Sequence[tuple[str, int, str]]
+) -> list[_Found]:
+    """Of each image of a batch its score, whether its prompt was truncated, and why it has no score."""
+    shown = [(image, prompt) for (image, black), (_, _, prompt) in zip(drawn, batch, strict=True) if not black]
+    if not shown:
+        return [(None, False, BLACKENED)] * len(batch)
+    scores = scorer.score([image for image, _ in shown], [prompt for _, prompt in shown])
+    values = iter(zip(scores.values, scores.truncated, strict=True))
+    found: list[_Found] = []
+    for _, black in drawn:
+        value, cut = (None, False) if black else next(values)
+        found.append((None, False, BLACKENED) if value is None else (float(value), bool(cut), None))
+    return found
 
 
 def _too_long(renderer: Renderer, rewrites: Sequence[str]) -> list[bool]:
@@ -80,7 +102,7 @@ def _batches(keys: list[tuple[str, int, str]], size: int) -> Iterator[tuple[int,
 
 
 def _refuse_broken(rows: Sequence[Score]) -> None:
-    broken = [row for row in rows if not math.isfinite(row.score)]
+    broken = [row for row in rows if row.score is not None and not math.isfinite(row.score)]
     if broken:
         named = ", ".join(row.candidate_id for row in broken[:5])
         raise DataError(

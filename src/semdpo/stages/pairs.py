@@ -20,18 +20,22 @@ class PairCounts:
         tied: best and worst have equal scores.
         below_margin: they differ, by less than the margin.
         single: the prompt has one distinct candidate only.
+        blackened: the safety checker left the prompt with less than two candidates whose images could be scored.
     """
 
     kept: int
     tied: int
     below_margin: int
     single: int
+    blackened: int = 0
 
 
 def choose(
     candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig, fidelities: Sequence[Score] = ()
 ) -> tuple[list[Pair], PairCounts]:
     """Pairs the best candidate of each prompt with the worst; among equal scores the lowest id is taken.
+
+    Candidates whose image could not be scored, because the safety checker blackened it, take no part.
 
     Args:
         candidates: of all prompts.
@@ -45,30 +49,39 @@ def choose(
     Raises:
         DataError: a score is not a number, or a candidate has none; the candidates are named.
     """
-    values = {score.candidate_id: score.score for score in scores}
-    _check(candidates, values)
-    faithful = {score.candidate_id: score.score for score in fidelities}
+    values, faithful = _values(scores), _values(fidelities)
+    black = {score.candidate_id for score in (*scores, *fidelities) if score.error is not None}
+    scored = [candidate for candidate in candidates if candidate.candidate_id not in black]
+    _check(scored, values)
     if faithful:
-        _check(candidates, faithful)
+        _check(scored, faithful)
     groups: dict[str, dict[str, Candidate]] = {}
     for candidate in candidates:
         groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
     pairs: list[Pair] = []
-    tied = below = single = 0
+    tied = below = single = blackened = 0
     for group in groups.values():
-        ids = sorted(group)
+        ids = sorted(group.keys() - black)
+        if len(ids) < 2 <= len(group):
+            blackened += 1
+            continue
+        if len(group) == 1:
+            single += 1
+            continue
         best = max(ids, key=values.__getitem__)  # max and min keep the first of equals, which has the lowest id
         worst = min(ids, key=values.__getitem__)
         difference = values[best] - values[worst]
-        if len(ids) == 1:
-            single += 1
-        elif difference == 0:
+        if difference == 0:
             tied += 1
         elif difference < config.margin:
             below += 1
         else:
             pairs.append(_pair(group[best], group[worst], values, faithful))
-    return pairs, PairCounts(len(pairs), tied, below, single)
+    return pairs, PairCounts(len(pairs), tied, below, single, blackened)
+
+
+def _values(scores: Sequence[Score]) -> dict[str, float]:
+    return {score.candidate_id: score.score for score in scores if score.score is not None}
 
 
 def _pair(best: Candidate, worst: Candidate, values: dict[str, float], faithful: dict[str, float]) -> Pair:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from semdpo.models.compute import native_bfloat16
+
 
 def resolve_precision(asked: str) -> str:
     """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where the GPU or the processor computes in it natively.
@@ -13,10 +15,7 @@ def resolve_precision(asked: str) -> str:
     """
     if asked != "auto":
         return asked
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if native else "float32"
+    return "bfloat16" if native_bfloat16() else "float32"
 
 
 def autocast(precision: str) -> torch.autocast:

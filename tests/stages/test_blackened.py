@@ -1,0 +1,171 @@
+"""Images that a safety checker blackened: recorded, in no pair, given no score, counted in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semdpo import pipeline, store
+from semdpo.config import LabelConfig, PairsConfig
+from semdpo.errors import DataError
+from semdpo.flow import evaluation, flow
+from semdpo.gather import report_data
+from semdpo.models_config import RendererConfig
+from semdpo.parts import Parts
+from semdpo.protocols import ScoreBatch, render_checked
+from semdpo.records import Candidate, Judgement, Pair, Picture, Prompt, Score, content_id
+from semdpo.stage import Run
+from semdpo.stages.evaluate import draw, join, judge
+from semdpo.stages.label import BLACKENED, label
+from semdpo.stages.pairs import PairCounts, choose
+from tests.test_pipeline import Encoder, Renderer, _parts, _recipe, _run_without_report
+
+CONFIG = LabelConfig(renderer=RendererConfig(model="m"), scorer="judge", batch_size=2)
+
+
+class Strict(Renderer):
+    """Blackens what is drawn for texts with certain words in them."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(0.0)
+        self.words = words
+
+    def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
+        found = zip(self.render(prompts, seeds), prompts, strict=True)
+        black = [(image, any(word in prompt for word in self.words)) for image, prompt in found]
+        return [(Image.new("RGB", image.size) if flag else image, flag) for image, flag in black]
+
+
+class Scorer:
+    """Refuses to be asked about a black image."""
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+        assert images, "nothing is asked without images"
+        assert all(np.asarray(image).max() > 0 for image in images)
+        values = [np.asarray(image).mean() / 255 for image in images]
+        return ScoreBatch(np.array(values, np.float32), np.zeros(len(prompts), np.bool_))
+
+
+def _strict(*words: str) -> Parts:
+    return replace(_parts(), renderer=lambda _: Strict(*words), scorer=lambda *_: Scorer())
+
+
+def _candidate(prompt: str, rewrite: str) -> Candidate:
+    return Candidate(content_id(prompt, rewrite), content_id(prompt), prompt, rewrite, 0, 0, False)
+
+
+def test_a_renderer_without_a_checker_blackens_none() -> None:
+    assert [flag for _, flag in render_checked(Renderer(0.0), ["a", "b"], [1, 2])] == [False, False]
+
+
+def test_labelling_records_it_and_asks_no_scorer() -> None:
+    candidates = [_candidate("a", text) for text in ("one", "bad two", "bad three", "bad four", "five")]
+    rows = label(candidates, Strict("bad"), {"judge": Scorer(), "faithful": Scorer()}, CONFIG)
+    assert [(row.candidate_id, row.scorer) for row in rows] == [
+        (each.candidate_id, name) for each in candidates for name in ("judge", "faithful")
+    ]
+    for row, black in zip(rows, np.repeat([False, True, True, True, False], 2), strict=True):
+        assert (row.score is None, row.error) == ((True, BLACKENED) if black else (False, None))
+    ordinary = label(candidates, Renderer(0.0), {"judge": Scorer()}, CONFIG)
+    assert [rows[0].score, rows[8].score] == [ordinary[0].score, ordinary[4].score], "the others are as ever"
+
+
+def _scores(candidates: Sequence[Candidate], values: Sequence[float | None]) -> list[Score]:
+    return [
+        Score(c.candidate_id, "judge", value, 0, False, BLACKENED if value is None else None)
+        for c, value in zip(candidates, values, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "counts"),
+    [
+        ([None, 0.2, 0.9], ("b", "c"), PairCounts(1, 0, 0, 0)),
+        ([0.1, None, 0.9], ("a", "c"), PairCounts(1, 0, 0, 0)),
+        ([0.1, None, None], None, PairCounts(0, 0, 0, 0, blackened=1)),
+        ([None, None, None], None, PairCounts(0, 0, 0, 0, blackened=1)),
+        ([None, 0.5, 0.5], None, PairCounts(0, 1, 0, 0)),
+    ],
+)
+def test_they_stand_in_no_pair(
+    values: list[float | None], expected: tuple[str, str] | None, counts: PairCounts
+) -> None:
+    candidates = [_candidate("p", text) for text in "abc"]
+    pairs, found = choose(candidates, _scores(candidates, values), PairsConfig())
+    assert found == counts
+    assert [(pair.rejected, pair.chosen) for pair in pairs] == ([] if expected is None else [expected])
+
+
+def test_one_candidate_alone_is_single_whatever_became_of_its_image() -> None:
+    candidates = [_candidate("p", "a")]
+    assert choose(candidates, _scores(candidates, [None]), PairsConfig())[1] == PairCounts(0, 0, 0, 1)
+
+
+def test_a_missing_score_is_still_a_fault() -> None:
+    candidates = [_candidate("p", text) for text in "abc"]
+    scores = _scores(candidates, [None, 0.1, 0.2])
+    with pytest.raises(DataError, match=f"candidates {candidates[2].candidate_id} have no score"):
+        choose(candidates, scores[:2], PairsConfig())
+
+
+def test_evaluation_keeps_the_picture_and_gives_no_score() -> None:
+    prompts = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog")]
+    rewrites = ["a cat", "bad dog"]
+    pictures = draw("m", prompts, rewrites, Strict("bad"), Encoder(), [0, 1], 3, lambda texts: [1] * len(texts))
+    assert [picture.blackened for picture in pictures] == [False, False, True, True]
+    judged = judge(pictures, Scorer(), "clip")
+    assert [row.score is None for row in judged] == [False, False, True, True]
+    rows = join(pictures, {"clip": judged}, 2)
+    assert [row.prompt for row in rows] == ["a cat", "a cat"]
+    assert judge(pictures[2:], Scorer(), "clip") == [Judgement(prompts[1].prompt_id, s, None, False) for s in (0, 1)]
+    with pytest.raises(DataError, match="has no score; evaluate again"):
+        join([replace(picture, blackened=False) for picture in pictures], {"clip": judged}, 2)
+
+
+def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    run = Run(tmp_path / "run", recipe, _strict("style 3", "style 5"))
+    _run_without_report(recipe, run.folder, run.parts)
+    scores, candidates = (
+        store.read_rows(run.folder / "label", Score),
+        store.read_rows(run.folder / "candidates", Candidate),
+    )
+    black = {c.rewrite for c in candidates if c.rewrite[-1] in "35"}
+    assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
+    for pair in store.read_rows(run.folder / "weigh", Pair):
+        assert not {pair.chosen, pair.rejected} & black
+    pictures = {m: store.read_rows(run.folder / f"evaluate/{m}/pictures", Picture) for m in evaluation(recipe).models}
+    lost = {(p.prompt_id, p.image_seed) for own in pictures.values() for p in own if p.blackened}
+    kept = {(p.prompt_id, p.image_seed) for p in pictures["human"]} - lost
+    assert lost
+    assert kept
+    data = report_data(flow(recipe), run)
+    for method in pictures:
+        assert {(row.prompt_id, row.image_seed) for row in data.evaluation if row.method == method} == kept
+    assert data.blackened == {m: sum(p.blackened for p in own) for m, own in pictures.items()}
+    assert any(f"{len(black)} candidates, which stand in no pair" in note for note in data.notes)
+    assert any(f"At {len(lost)} places of the evaluation" in note for note in data.notes)
+    pipeline.run(recipe, run.folder, only="report", parts=run.parts)
+    page = pipeline.report_path(run.folder).read_text()
+    assert f"{data.blackened['sem_dpo']} pictures blackened by the safety checker" in page
+    assert "blackened" in (run.folder / "report/tables/counts.csv").read_text().splitlines()[0]
+
+
+def test_where_all_are_black_a_run_stops_and_names_the_switch(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    with pytest.raises(DataError, match=r"no pair is left: of 20 prompts .* set label\.renderer\.safety_checker=false"):
+        _run_without_report(recipe, tmp_path / "run", _strict("style"), "pairs")
+
+
+def test_where_nothing_is_left_to_compare_the_report_says_why(tmp_path: Path) -> None:
+    recipe = _recipe(tmp_path)
+    _run_without_report(recipe, tmp_path / "run", _parts(), "losses")
+    parts = _strict("another")
+    pipeline.run(recipe, tmp_path / "run", only="evaluate", parts=parts)
+    with pytest.raises(DataError, match=r"nothing is left to compare: .* evaluate\.renderer\.safety_checker=false"):
+        report_data(flow(recipe), Run(tmp_path / "run", recipe, parts))

@@ -1,0 +1,160 @@
+"""Tiny random pipelines of diffusers' own classes, in memory. One token a character, so that lengths are plain."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+from tests.tiny_models import clip_tokenizer
+
+CHARACTERS = string.ascii_lowercase + string.digits + "<>/|_,.:"
+CLIP_READS = 40
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """A token a character and one for each word's beginning; control pieces have the best score, as published."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -3.0) for c in CHARACTERS)]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=10_000)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A token a byte, and the chat's special tokens."""
+    special = [AddedToken(each, special=True) for each in ("<|im_start|>", "<|im_end|>")]
+    tokenizer = Qwen2Tokenizer(
+        vocab={"<|endoftext|>": 0, **{byte: i + 1 for i, byte in enumerate(sorted(ByteLevel.alphabet()))}}, merges=[]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    return tokenizer
+
+
+def _t5() -> T5EncoderModel:
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=4)
+    return T5EncoderModel(config).eval()
+
+
+def _clip(kind: Any = CLIPTextModel) -> Any:
+    tokenizer = clip_tokenizer()
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=CLIP_READS, projection_dim=32, bos_token_id=1, eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    return kind(config).eval()
+
+
+def _vae(channels: int = 4) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=channels, sample_size=16, shift_factor=0.0,
+        down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+    )  # fmt: skip
+
+
+def _flow() -> FlowMatchEulerDiscreteScheduler:
+    return FlowMatchEulerDiscreteScheduler()
+
+
+def sdxl() -> StableDiffusionXLPipeline:
+    """Two CLIPs."""
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=64,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2, addition_embed_type="text_time", addition_time_embed_dim=8, use_linear_projection=True,
+        projection_class_embeddings_input_dim=80,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        vae=_vae(), unet=unet, scheduler=DDIMScheduler(), text_encoder=_clip(), tokenizer=clip_tokenizer(),
+        text_encoder_2=_clip(CLIPTextModelWithProjection), tokenizer_2=clip_tokenizer(), add_watermarker=False,
+    )  # fmt: skip
+
+
+def sd3(t5: bool = True) -> StableDiffusion3Pipeline:
+    """Two CLIPs and, where wanted, a T5, which is read to 256 tokens."""
+    transformer = SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=64, out_channels=4,
+    )  # fmt: skip
+    return StableDiffusion3Pipeline(
+        transformer=transformer, scheduler=_flow(), vae=_vae(), text_encoder=_clip(CLIPTextModelWithProjection),
+        tokenizer=clip_tokenizer(), text_encoder_2=_clip(CLIPTextModelWithProjection), tokenizer_2=clip_tokenizer(),
+        text_encoder_3=_t5() if t5 else None, tokenizer_3=t5_tokenizer() if t5 else None,
+    )  # fmt: skip
+
+
+def flux() -> FluxPipeline:
+    """A CLIP and a T5, which is read to 512 tokens."""
+    transformer = FluxTransformer2DModel(
+        patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+    )  # fmt: skip
+    return FluxPipeline(
+        scheduler=_flow(), vae=_vae(1), text_encoder=_clip(), tokenizer=clip_tokenizer(), text_encoder_2=_t5(),
+        tokenizer_2=t5_tokenizer(), transformer=transformer,
+    )  # fmt: skip
+
+
+def pixart() -> PixArtSigmaPipeline:
+    """A T5, which is read to 300 tokens."""
+    transformer = PixArtTransformer2DModel(
+        sample_size=32, num_layers=1, patch_size=2, attention_head_dim=8, num_attention_heads=3, caption_channels=32,
+        in_channels=4, cross_attention_dim=24, out_channels=8, use_additional_conditions=False,
+    )  # fmt: skip
+    return PixArtSigmaPipeline(
+        tokenizer=t5_tokenizer(), text_encoder=_t5(), vae=_vae(), transformer=transformer, scheduler=DDIMScheduler()
+    )
+
+
+def qwen_image() -> QwenImagePipeline:
+    """A Qwen2.5-VL, which reads a template of special tokens with the prompt in it, and of both 512 tokens."""
+    tokenizer = qwen_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+        "rope_scaling": {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    encoder = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
+    transformer = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    vae = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    )  # fmt: skip
+    return QwenImagePipeline(
+        scheduler=_flow(), vae=vae, text_encoder=encoder, tokenizer=tokenizer, transformer=transformer
+    )
