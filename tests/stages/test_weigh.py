@@ -72,3 +72,14 @@ def test_what_cannot_be_measured_is_refused() -> None:
 
     with pytest.raises(DataError, match="no finite embedding of 'near'"):
         weigh(PAIRS, Broken())
+
+
+def test_the_row_of_a_text_that_cannot_be_read_is_named() -> None:
+    class Refuses(Encoder):
+        def encode(self, texts: Sequence[str]) -> Embeddings:
+            if "y" in texts:
+                raise DataError("the text 'y' contains 'y', which is a control token; remove it")
+            return super().encode(texts)
+
+    with pytest.raises(DataError, match=r"row 2 \(pair y-x\): the text 'y' contains"):
+        weigh(PAIRS, Refuses())

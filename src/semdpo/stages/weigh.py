@@ -42,14 +42,17 @@ def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, p
         progress: told after every batch.
 
     Raises:
-        DataError: there are no pairs, or an embedding is not finite.
+        DataError: there are no pairs, the encoder cannot read a text (its row is named), or an embedding is not finite.
     """
     if not pairs:
         raise DataError("there are no pairs to weigh; lower pairs.margin or give more prompts")
     texts = list(dict.fromkeys(text for p in pairs for text in (p.prompt, p.chosen, p.rejected)))
     batches = []
     for start in range(0, len(texts), batch_size):
-        batches.append(encoder.encode(texts[start : start + batch_size]))
+        try:
+            batches.append(encoder.encode(texts[start : start + batch_size]))
+        except DataError as error:
+            raise _named(pairs, encoder, error) from error
         progress(min(start + batch_size, len(texts)), len(texts))
     row = {text: i for i, text in enumerate(texts)}
     prompt, chosen, rejected = (
@@ -68,6 +71,16 @@ def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, p
         cut[prompt] | cut[chosen] | cut[rejected],
         float(np.concatenate(shares).mean()) if shares else None,
     )
+
+
+def _named(pairs: Sequence[Pair], encoder: TextEncoder, error: DataError) -> DataError:
+    """The encoder's refusal of a text, with the row that the text stands in."""
+    for row, pair in enumerate(pairs, start=1):
+        try:
+            encoder.encode([pair.prompt, pair.chosen, pair.rejected])
+        except DataError as refusal:
+            return DataError(f"row {row} (pair {pair.pair_id}): {refusal}")
+    return error
 
 
 def unknown_share(texts: Sequence[str], encoder: TextEncoder, batch_size: int = 64) -> float | None:
