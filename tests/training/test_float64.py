@@ -19,6 +19,7 @@ import transformers
 from transformers import TrainerCallback
 
 from semdpo.config import TrainConfig
+from semdpo.errors import ConfigError
 from semdpo.objectives import coefficient_of
 from semdpo.training import logps
 from semdpo.training.arguments import training_arguments
@@ -242,7 +243,22 @@ def test_gradients_are_accumulated_as_in_one_batch(kind: str, objective: str, tm
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_warm_up_is_the_plain_one(objective: str, tmp_path: Path) -> None:
     """Its first update has a rate of 0, so that the policy is still the reference in the second step."""
-    _compare("llama", _settings(objective, warmup=2), tmp_path, _rows())
+    _compare("mistral", _settings(objective, warmup=2), tmp_path, _rows())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom"])
+def test_rounding_draws_no_pairs_while_the_policy_is_the_reference(kind: str, tmp_path: Path) -> None:
+    trainer = _trainer(_model(kind), _rows(), _settings("beta_dpo", warmup=2), tmp_path)
+    trainer.train()
+    values = {name: [each.value for each in trainer.curves if each.name == name] for name in ("kept_share", "gap_std")}
+    assert [value == 1 for value in values["kept_share"]] == [True, True, False, False, False]
+    assert [value == 0 for value in values["gap_std"]] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("objective", ["kto", "beta_dpo"])
+def test_what_judges_a_whole_batch_takes_no_part_of_one(objective: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="remove micro_batch_size"):
+        _trainer(_model("gpt2"), _rows(), _settings(objective), tmp_path, batch_size=4, micro_batch_size=2)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
