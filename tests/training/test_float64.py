@@ -158,7 +158,7 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
     goal = TrainConfig.model_validate({"methods": {"m": named | OBJECTIVES[settings.objective]}}).methods["m"]
     return PreferenceTrainer(
         model,
-        training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed),
+        training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed, use_cpu=True),
         examples,
         objective=goal,
         beta=settings.beta,
