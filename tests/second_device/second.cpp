@@ -106,6 +106,7 @@ void refuse_two_devices(const c10::FunctionSchema& schema, c10::ArrayRef<c10::IV
     const auto* alias = schema.arguments()[i].alias_info();
     const bool written = alias && alias->isWrite();
     const auto& value = arguments[i];
+    here |= value.isGenerator() && value.toGenerator().device() == HERE;
     if (value.isTensor()) look(value.toTensor(), written);
     if (value.isTensorList())
       for (const at::Tensor& each : value.toTensorVector()) look(each, written);
@@ -186,6 +187,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("unfold", at::native::unfold);
   m.impl("resize_", at::native::resize_);
   m.impl("set_.source_Storage_storage_offset", at::native::set_storage_cpu_);
+  m.impl("set_.source_Storage", static_cast<at::Tensor& (*)(at::Tensor&, at::Storage)>(at::native::set_));
   m.impl("set_", at::native::set_cpu_);
   // What torch would otherwise compose of other operators, or not know at all.
   for (auto* name : {"native_layer_norm", "native_group_norm", "embedding", "convolution", "convolution_backward"})
