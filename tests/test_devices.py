@@ -83,7 +83,7 @@ def _on_both(run: Callable[[], Found]) -> tuple[Found, Found]:
     before = operators_run()
     with as_cuda():
         found = run()
-    assert operators_run() > before + 20  # it was computed there
+    assert operators_run() > before + 10  # it was computed there
     return plain, found
 
 
@@ -186,10 +186,12 @@ def _trained(start: Path, folder: Path, objective: str, **changes: Any) -> tuple
     return curves, load_file(weights)
 
 
-def _agree(plain: list[Curve], found: list[Curve], tolerance: float) -> None:
-    assert len(plain) > 20
+def _agree(plain: list[Curve], found: list[Curve]) -> None:
+    """Losses agree to 1e-6; the others come of log-probabilities of about -100, where float32's step is 8e-6."""
+    assert len([each for each in plain if each.name == "loss"]) > 3
     for a, b in zip(plain, found, strict=True):
-        assert (a.step, a.name, b.value) == (b.step, b.name, pytest.approx(a.value, rel=tolerance, abs=tolerance))
+        allowed = 1e-6 if a.name == "loss" else 1e-5
+        assert (a.step, a.name, b.value) == (b.step, b.name, pytest.approx(a.value, rel=allowed, abs=allowed))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -198,6 +200,213 @@ def test_training(
     kind: str, objective: str, folders: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (plain, before), (found, after) = _on_both(lambda: _trained(folders[kind], tmp_path / "out", objective))
-    print(kind, objective, max(abs(a.value - b.value) / max(1, abs(a.value)) for a, b in zip(plain, found)), max(float((before[n]-after[n]).abs().max()) for n in before))
-    said = capfd.readouterr().err
-    assert ("cannot share prompts" in said) == (kind == "bloom")
+    _agree(plain, found)
+    for name, weight in before.items():  # of which one update moves every number by about 1e-3
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=5e-5)
+    assert ("cannot share prompts" in capfd.readouterr().err) == (kind == "bloom")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_how_a_model_shares_prompts_on_a_gpu(kind: str, folders: dict[str, Path], gpu: None) -> None:
+    model, _ = load_causal(folders[kind])
+    model.to("cuda")
+    assert prepare.prepare(model) == (kind != "bloom")
+    assert model.config._attn_implementation == MODELS[kind]
+
+
+def test_training_in_bfloat16(folders: dict[str, Path], tmp_path: Path) -> None:
+    with as_cuda():
+        assert (resolve_precision("auto"), compute("auto").dtype) == ("bfloat16", torch.bfloat16)
+    with as_cuda(native_bfloat16=False):
+        assert (resolve_precision("auto"), compute("auto").dtype) == ("float32", torch.float32)
+    for kind in ("gpt2", "llama"):
+        start = folders[kind]
+        (plain, _), (found, _) = _on_both(lambda: _trained(start, tmp_path / "out", "sem_dpo", precision="bfloat16"))
+        wanted, given = ([c.value for c in curves if c.name == "loss"] for curves in (plain, found))
+        assert given == pytest.approx(wanted, abs=0.03)
+
+
+def test_training_adapters_in_parts(folders: dict[str, Path], tmp_path: Path) -> None:
+    more = {"lora": {"rank": 2}, "micro_batch_size": 1, "batch_size": 2}
+    (plain, _), (found, _) = _on_both(lambda: _trained(folders["gpt2"], tmp_path / "out", "dpo", **more))
+    _agree(plain, found)
+
+
+def test_a_training_that_was_stopped_goes_on(
+    folders: dict[str, Path], tmp_path: Path, gpu: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stop(done: int, total: int, note: str = "") -> None:
+        if "loss" in note and done == 3:
+            raise KeyboardInterrupt
+
+    config = TrainConfig(methods={"m": {"name": "dpo"}}, precision="float32", batch_size=2, checkpoint_steps=2)  # type: ignore[dict-item]
+    asked = (PAIRS, str(folders["gpt2"]), config.methods["m"], config)
+    whole = train(*asked, tmp_path / "whole", tmp_path / "cache", silent)
+    with pytest.raises(KeyboardInterrupt):
+        train(*asked, tmp_path / "out", tmp_path / "cache", stop)
+    assert train(*asked, tmp_path / "out", tmp_path / "cache", silent) == whole
+    assert "going on from checkpoint-2" in capfd.readouterr().err
+    assert load_file(tmp_path / "out/model.safetensors").keys() == load_file(tmp_path / "whole/model.safetensors").keys()
+
+
+def test_fine_tuning_and_the_losses_of_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = TrainConfig(methods={"m": {"name": "dpo"}}, precision="float32")  # type: ignore[dict-item]
+    start = str(folders["gpt2"])
+    settings = SFTConfig(model=start, file="x", steps=12, batch_size=2, learning_rate=1e-3, precision="float32")
+
+    def run() -> tuple[list[Curve], list[float]]:
+        curves = fine_tune([(each.prompt, each.chosen) for each in PAIRS], settings, tmp_path / "sft", silent)
+        rows = pair_losses(PAIRS, str(tmp_path / "sft"), start, 0.1, config, tmp_path / "cache", silent)
+        return curves, [each.loss for each in rows]
+
+    def anew() -> tuple[list[Curve], list[float]]:
+        shutil.rmtree(tmp_path / "sft", ignore_errors=True)
+        return run()
+
+    (plain, losses), (found, others) = _on_both(anew)
+    _agree(plain, found)
+    assert others == pytest.approx(losses, abs=1e-5)
+    assert np.ptp(losses) > 1e-3
+
+
+def test_the_reference_is_kept_for_its_device(folders: dict[str, Path], tmp_path: Path) -> None:
+    def run() -> list[tuple[float, ...]]:
+        model, _ = load_causal(folders["llama"], where=compute())
+        packs = prepare.prepare(model)
+        assert packs
+        return reference_logps(model, GROUPS, packs)
+
+    plain, found = _on_both(run)
+    assert [each for row in found for each in row] == pytest.approx([each for row in plain for each in row], rel=1e-6)
+    _on_both(lambda: _trained(folders["gpt2"], tmp_path / "out", "dpo", epochs=1))
+    caches = {each: each.stat().st_mtime_ns for each in (tmp_path / "cache").iterdir()}
+    assert len(caches) == 2
+    with as_cuda():
+        _trained(folders["gpt2"], tmp_path / "out", "dpo", epochs=1)
+    assert {each: each.stat().st_mtime_ns for each in (tmp_path / "cache").iterdir()} == caches
+
+
+# ----------------------------------------------------------------------------- the machine's faults are not the model's
+
+
+class _Faulty(torch.nn.Module):
+    """Stands for a head whose call fails."""
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("Triton Error [CUDA]: out of resource: shared memory"),
+        torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError("no Triton"), None),
+        AssertionError("expected size 128"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_of_flex_attention_is_raised_as_what_it_is(
+    fault: Exception, folders: dict[str, Path], gpu: None, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    from transformers.integrations import flex_attention
+
+    def fails(*_: object, **__: object) -> None:
+        raise fault
+
+    model, _ = load_causal(folders["llama"], where=compute())
+    monkeypatch.setattr(flex_attention, "compile_friendly_flex_attention", fails)
+    with pytest.raises(type(fault)) as raised:
+        prepare.prepare(model)
+    assert raised.value is fault
+    assert capfd.readouterr() == ("", "")
+    assert not model.training
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own compiler's
+def test_flex_attention_as_the_cpu_compiles_it(folders: dict[str, Path], monkeypatch) -> None:
+    from torch._inductor import config as inductor
+    monkeypatch.setattr(inductor, "cpp_cache_precompile_headers", False)
+    model, _ = load_causal(folders["llama"])
+    with torch.no_grad():
+        wanted = logps.padded_logps(model, GROUPS)
+        model.set_attn_implementation("flex_attention")
+        torch.testing.assert_close(logps.packed_logps(model, pack(GROUPS)), wanted, rtol=1e-6, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ writing and rendering
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "how", [{"temperature": 0.0}, {}, {"temperature": 0.0, "num_beams": 3}], ids=["greedy", "sampled", "beams"]
+)
+def test_writing(kind: str, how: dict[str, Any], folders: dict[str, Path]) -> None:
+    def run() -> list[list[tuple[str, bool]]]:
+        rewriter = load_rewriter(folders[kind], precision="float32", max_new_tokens=8, **how)
+        return rewriter.rewrite_flagged([each.prompt for each in PAIRS[:3]], 2, 1)
+
+    plain, found = _on_both(run)
+    assert found == plain
+
+
+def _drawn(name: str, **more: Any) -> np.ndarray[Any, Any]:
+    pictures = load_renderer(name, steps=3, **more).render(PROMPTS[:2], [1, 2])
+    return np.stack([np.asarray(each, np.float32) for each in pictures]) / 255
+
+
+def test_rendering() -> None:
+    plain, found = _on_both(lambda: _drawn("tiny:sd", precision="float32"))
+    assert np.abs(found - plain).max() < 1.5 / 255  # a value on the edge of two levels of 255
+    assert np.mean(found != plain) < 1e-3
+    with as_cuda():
+        half, usual = _drawn("tiny:sd", precision="float16"), _drawn("tiny:sd")
+    assert np.abs(half - plain).max() < 0.05
+    assert np.isfinite(usual).all()
+
+
+def test_the_safety_checker(tmp_path: Path) -> None:
+    folder = tiny_models.stable_diffusion(tmp_path / "sd", strict_checker=True)
+    with as_cuda():
+        assert _drawn(str(folder), safety_checker=True, precision="float32").max() == 0
+
+
+# ---------------------------------------------------------------------------------------------------- scores and texts
+
+SCORERS: dict[str, Callable[[Path], Path]] = {
+    "clip-score": tiny_models.clip,
+    "hpsv2.1": lambda folder: tiny_models.clip(folder, "hpsv2.1"),
+    "pickscore": lambda folder: tiny_models.clip(folder, "pickscore"),
+    "image-reward": tiny_models.image_reward,
+    "blip-itm": tiny_models.blip_itm,
+    "jina-clip": tiny_models.jina,
+    "jina-v4": tiny_models.jina_v4,
+    "vqa-score": tiny_models.llava,
+}
+
+
+@pytest.mark.parametrize("kind", SCORERS)
+def test_scoring(kind: str, tmp_path: Path) -> None:
+    name = str(SCORERS[kind](tmp_path / kind))
+    # jina-clip's stand-in computes without its model.
+    both = _on_both if kind != "jina-clip" else lambda run: (run(), _under_cuda(run))
+    plain, found = both(lambda: load_scorer(name, allow_remote_code=[name]).score(IMAGES, PROMPTS))
+    assert np.ptp(plain.values) > 1e-6
+    np.testing.assert_allclose(found.values, plain.values, rtol=2e-6, atol=1e-6)
+    assert (found.truncated == plain.truncated).all()
+
+
+def _under_cuda(run: Callable[[], Found]) -> Found:
+    with as_cuda():
+        return run()
+
+
+@pytest.mark.parametrize("kind", ["clip", "sentence", "tiny:clip"])
+def test_encoding_texts(kind: str, tmp_path: Path) -> None:
+    name = kind if kind.startswith("tiny:") else str(getattr(tiny_models, kind)(tmp_path / kind))
+    plain, found = _on_both(lambda: load_text_encoder(name).encode([*PROMPTS, "long " * 40]))
+    np.testing.assert_allclose(found.vectors, plain.vectors, rtol=0, atol=1e-6)
+    assert found.truncated.tolist() == plain.truncated.tolist()
+
+
+def test_doctor_names_the_gpu(tmp_path: Path, gpu: None) -> None:
+    named = {each.what: each.found for each in machine(tmp_path)}
+    assert named["GPU 0"] == "second device, 70.0 of 80.0 GB free"
+    assert "GPU" not in named

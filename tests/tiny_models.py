@@ -394,12 +394,12 @@ class JinaEmbeddingsV4Model(Backbone):
 
     def _seen(self, rows, task):
         with torch.no_grad():
-            return list(torch.unbind(self.layer(torch.stack(rows), task=task)))
+            return list(torch.unbind(self.layer(torch.stack(rows).to(self.device), task=task)))
 
     def encode_text(self, texts, task=None, prompt_name=None):
         assert prompt_name == "query"
         rows = [torch.tensor([float(text.count(letter)) for letter in "aeiost"]) for text in texts]
-        return self._seen([self.words(row).detach() for row in rows], task)
+        return self._seen([self.words(row.to(self.device)).detach() for row in rows], task)
 
     def encode_image(self, images, task=None):
         assert all(image.mode == "RGB" for image in images)

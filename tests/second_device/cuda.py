@@ -95,6 +95,8 @@ def as_cuda(native_bfloat16: bool = True) -> Iterator[None]:
         stack.callback(torch.__future__.set_swap_module_params_on_conversion, before)
         _forget_the_device()
         stack.callback(_forget_the_device)
+        # In threads of its own torch's backward knows those devices only that were there at its first call.
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(_Reading())
         yield
 
