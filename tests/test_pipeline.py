@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semdpo import pipeline, store, timing
+from semdpo import parquet, pipeline, store, timing
 from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
 from semdpo.flow import evaluation, flow
@@ -207,7 +206,7 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert all(r.rewrite == r.prompt for r in rows["human"])
     # Single rewrites of the stand-in may be equal by chance; all of them are not.
     assert [r.rewrite for r in rows["dpo"]] != [r.rewrite for r in rows["sem_dpo"]]
-    curves = store.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
+    curves = parquet.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
     assert {c.method for c in curves} == {"sem_dpo"}
     page = pipeline.report_path(run).read_text()
     assert "Sem-DPO on the embedded tiny world" in page
@@ -250,7 +249,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     done = sorted((run / "label").glob("part-*.parquet"))
     assert 2 <= len(done) < 5
     times = [path.stat().st_mtime_ns for path in done]
-    (run / "label" / ".part-00004.parquet.tmp").write_bytes(b"half")
+    (run / "label" / ".part-00004.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     pipeline.run(_recipe(finished), run, parts=_parts())
     assert [path.stat().st_mtime_ns for path in done] == times, "finished shards are not made again"
     assert _files(run) == _files(finished / "run")
@@ -326,15 +325,14 @@ def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tm
     weights = run / "sft" / "weights.txt"
     weights.write_text(weights.read_text()[::-1])
     for only in (None, "report"):
-        with pytest.raises(StoreError, match=r"candidates was made from another sft; add --fresh"):
+        with pytest.raises(StoreError, match=r"sft holds a damaged or edited weights\.txt .* add --fresh"):
             pipeline.run(recipe, run, only=only, parts=_parts())
     with pytest.raises(StoreError, match=r"train/sem_dpo was made with .*alpha = 4.0, which is now 2.0"):
         pipeline.run(_recipe(finished, "train.methods.sem_dpo.alpha=2"), finished / "run", only="report")
-    pipeline.run(recipe, run, only="candidates", fresh=True, parts=_parts())
-    assert (
-        store.manifest_hash(run / "sft")
-        in json.loads((run / "candidates" / "manifest.json").read_text())["inputs"].values()
-    )
+    with pytest.raises(StoreError, match=r"sft holds a damaged or edited weights\.txt"):
+        pipeline.run(recipe, run, only="candidates", fresh=True, parts=_parts())
+    pipeline.run(recipe, run, fresh=True, parts=_parts())
+    assert weights.read_text() == (finished / "run" / "sft" / "weights.txt").read_text()
 
 
 def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path) -> None:
