@@ -24,7 +24,7 @@ MASK = 0xFFFFFFFF
 FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
 NEAR_ONE = 1 - 2.0**-24  # the largest float32 below 1
 COLDEST = 1e-30  # below it a temperature would be 0 in float32
-CACHED, IN_MEMORY = 2**17, 2**25  # numbers worked on at once: what a CPU's cache holds; what a GPU has memory for
+CACHED, IN_MEMORY = 2**19, 2**25  # numbers worked on at once: what a CPU's cache holds; what a GPU has memory for
 
 
 class Sampler(LogitsProcessor):  # type: ignore[misc]
@@ -140,11 +140,16 @@ def negative_exponentials(keys: Tensor, tokens: Tensor) -> Tensor:
 def bits(keys: Tensor, tokens: Tensor) -> Tensor:
     """32 random bits of every row and token, int64 [n, vocabulary]: the same on every device."""
     mixed = tokens ^ keys[:, :1]
-    mixed ^= mixed >> 16
+    shifted = torch.empty_like(mixed)  # used again, since fresh memory would cost as much as the arithmetic
+
+    def fold(by: int) -> None:
+        mixed.bitwise_xor_(torch.bitwise_right_shift(mixed, by, out=shifted))
+
+    fold(16)
     mixed.mul_(FIRST).add_(keys[:, 1:]).bitwise_and_(MASK)
-    mixed ^= mixed >> 15
+    fold(15)
     mixed.mul_(SECOND).bitwise_and_(MASK)
-    mixed ^= mixed >> 15
+    fold(15)
     return mixed
 
 
