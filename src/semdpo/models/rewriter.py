@@ -151,9 +151,14 @@ class CausalRewriter:
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
         """The same rewriter with another temperature; the weights are shared."""
-        return CausalRewriter(
-            self._model, self._tokenizer, self.template, replace(self._decoding, temperature=temperature)
-        )
+        return self._with(temperature=temperature)
+
+    def with_budget(self, max_new_tokens: int) -> CausalRewriter:
+        """The same rewriter with another token budget; the weights are shared."""
+        return self._with(max_new_tokens=max_new_tokens)
+
+    def _with(self, **decoding: Any) -> CausalRewriter:
+        return CausalRewriter(self._model, self._tokenizer, self.template, replace(self._decoding, **decoding))
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
         """``n`` rewrites of each prompt, each on one line without outer blanks.

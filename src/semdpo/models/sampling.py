@@ -86,7 +86,7 @@ def draw(
     temperature = max(temperature, COLDEST)
     drawn = [
         _race(_weights(some, temperature, top_k), negative_exponentials(own, tokens), top_p)
-        for some, own in zip(scores.split(rows), keys.split(rows), strict=True)
+        for some, own in zip(torch.split(scores, rows), torch.split(keys, rows), strict=True)
     ]
     return torch.cat(drawn)
 
