@@ -191,7 +191,7 @@ def _watched(work: Callable[[Progress], object], budget: float) -> float:
         if note == "reference":
             return
         marks.append(time.monotonic())
-        if len(marks) == UPDATES or (len(marks) > 1 and marks[-1] - marks[0] > budget):
+        if done == total or (len(marks) > 1 and marks[-1] - marks[0] > budget):
             raise _EnoughError
 
     with suppress(_EnoughError):
