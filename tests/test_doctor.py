@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -127,6 +128,17 @@ def test_what_is_not_there_or_does_not_fit_is_not_tried(monkeypatch: pytest.Monk
         assert (found.level, "not measured" in found.found) == ("warning", True), found
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6, total=2e6))
     assert "too little memory" in estimate.training(load_recipe("tiny")).found
+
+
+def test_memory_that_runs_out_while_it_is_tried_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for name in ("_seconds_a_prompt", "_seconds_an_update"):
+        monkeypatch.setattr(estimate, name, full)
+    for each in (estimate.rewriting, estimate.training):
+        found = each(load_recipe("tiny"))
+        assert (found.level, found.found, "lower" in found.cure) == ("error", "out of memory", True)
 
 
 def test_whatever_is_missing_is_named_with_its_cure() -> None:

@@ -94,6 +94,10 @@ def rewriting(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
             told.append(f"{rate}, {job.prompts * job.n:,} take {_duration(each * job.prompts)}")
     except SemdpoError as error:
         return Finding("error", "rewriting", str(error))
+    except _out_of_memory():
+        return Finding(
+            "error", "rewriting", "out of memory", "lower candidates.batch_size and that of evaluate.rewrite"
+        )
     missing = any(job.prompts is None for job in jobs)
     end = "set the limits of prompts to be given the time of a run" if missing else f"at most {_duration(whole)} in all"
     return Finding("ok", "rewriting", f"{'; '.join(told)}; {end}")
@@ -153,16 +157,20 @@ def training(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
         seconds: to measure for, about; two updates on two pairs are made in any case.
     """
     sft, train = recipe.sft, recipe.train
-    if doctor.is_absent(sft.model):
-        return Finding("warning", "training", f"not measured: {sft.model} is not there")
-    if any(each.level == "error" for each in doctor.resources(recipe, Path())):
-        return Finding("warning", "training", "not measured: there is too little memory or disk")
     try:
+        if doctor.is_absent(sft.model):
+            return Finding("warning", "training", f"not measured: {sft.model} is not there")
+        if any(each.level == "error" for each in doctor.resources(recipe, Path())):
+            return Finding("warning", "training", "not measured: there is too little memory or disk")
         with TemporaryDirectory() as folder:
             fine = _seconds_an_update(partial(_fine_tune, recipe, Path(folder)), sft.batch_size, seconds / 2)
             each = _seconds_an_update(partial(_train, recipe, Path(folder)), train.batch_size, seconds / 2)
     except SemdpoError as error:
         return Finding("error", "training", str(error))
+    except _out_of_memory():
+        return Finding(
+            "error", "training", "out of memory", "set sft.micro_batch_size and train.micro_batch_size lower"
+        )
     told = f"{fine:.3g} s an update of fine-tuning, {sft.steps:,} take {_duration(fine * sft.steps)}; "
     told += f"{each:.3g} s an update of preference training"
     if recipe.prompts.limit is None:
@@ -230,6 +238,12 @@ def _texts(recipe: Recipe) -> list[tuple[str, str]]:
     except DataError:
         return TYPICAL
     return found if len(found) > 1 else TYPICAL
+
+
+def _out_of_memory() -> type[Exception]:
+    import torch
+
+    return torch.OutOfMemoryError
 
 
 def _duration(seconds: float) -> str:

@@ -43,8 +43,10 @@ def test_sampling_leaves_the_global_generator_alone(folder: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_scores_that_are_not_finite_are_refused(folder: Path) -> None:
-    rewriter = load_rewriter(folder, max_new_tokens=3)
+@pytest.mark.parametrize("decoding", [{}, {"temperature": 0.0}, {"temperature": 0.0, "num_beams": 2}])
+def test_scores_that_are_not_finite_are_refused(folder: Path, decoding: dict[str, float]) -> None:
+    rewriter = load_rewriter(folder, max_new_tokens=3, **decoding)
+    assert rewriter.rewrite(["a"], 2, seed=0)
     with torch.no_grad():
         rewriter._model.transformer.ln_f.bias.fill_(float("nan"))
     with pytest.raises(ModelError, match="not finite; use precision float32"):

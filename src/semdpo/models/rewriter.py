@@ -17,7 +17,7 @@ from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import resolve
 from semdpo.models.prompting import prompt_ids
-from semdpo.models.sampling import Sampler
+from semdpo.models.sampling import Greedy, Sampler
 from semdpo.models.tokens import plain_ids
 from semdpo.records import content_seed
 
@@ -210,7 +210,7 @@ class CausalRewriter:
         inputs = inputs.to(self._model.device)
         how = self._decoding
         start = inputs["input_ids"].shape[1]
-        samplers = [Sampler(seeds, start, how.temperature, how.top_k, how.top_p)] if how.temperature > 0 else []
+        chooser = Sampler(seeds, start, how.temperature, how.top_k, how.top_p) if how.temperature > 0 else Greedy()
         # Rows that end early are padded, of which transformers warns although nothing reads the padding.
         with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
@@ -222,7 +222,7 @@ class CausalRewriter:
                 length_penalty=how.length_penalty,
                 repetition_penalty=how.repetition_penalty,
                 suppress_tokens=self._silenced or None,
-                logits_processor=LogitsProcessorList(samplers),
+                logits_processor=LogitsProcessorList([chooser]),
             )
         ends = set(self._model.generation_config.eos_token_id)
         rows = output[:, start:].tolist()

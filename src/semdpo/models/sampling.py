@@ -52,6 +52,19 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -math.inf).scatter_(1, drawn[:, None], 0.0)
 
 
+class Greedy(LogitsProcessor):  # type: ignore[misc]
+    """Leaves the scores as they are, and refuses those that are not finite, of which any token could be the greatest.
+
+    Raises:
+        ModelError: a row's scores are not finite.
+    """
+
+    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores [n, vocabulary] themselves."""
+        _top(scores)
+        return scores
+
+
 def keys(seeds: Sequence[int], step: int) -> Tensor:
     """64 bits of each row for one step, as two numbers of 32 bits, int64 [n, 2]."""
     mixed = [content_seed("token", str(seed), str(step)) for seed in seeds]
@@ -93,14 +106,19 @@ def draw(
 
 def _weights(scores: Tensor, temperature: float, top_k: int | None) -> Tensor:
     """Probabilities up to a factor; the largest is 1."""
-    top = scores.float().amax(1, keepdim=True)
-    if not bool(top.isfinite().all()):
-        raise ModelError("the model's scores of the next token are not finite; use precision float32, or another model")
-    weights = (scores.float() - top).div_(temperature).exp_()
+    weights = (scores.float() - _top(scores)).div_(temperature).exp_()
     if top_k is not None and top_k < weights.shape[1]:
         least = weights.topk(top_k).values[:, -1:]
         weights.masked_fill_(weights < least, 0.0)
     return weights
+
+
+def _top(scores: Tensor) -> Tensor:
+    """Each row's greatest score, [n, 1]."""
+    top = scores.float().amax(1, keepdim=True)
+    if not bool(top.isfinite().all()):
+        raise ModelError("the model's scores of the next token are not finite; use precision float32, or another model")
+    return top
 
 
 def _race(weights: Tensor, times: Tensor, top_p: float) -> Tensor:
@@ -131,7 +149,7 @@ def negative_exponentials(keys: Tensor, tokens: Tensor) -> Tensor:
 
     Args:
         keys: of the rows, [n, 2].
-        tokens: from ``spread``, [vocabulary].
+        tokens: from ``_spread``, [vocabulary].
     """
     uniform = bits(keys, tokens).float().add_(0.5).mul_(2.0**-32).clamp_(max=NEAR_ONE)
     return uniform.neg_().log1p_()
