@@ -25,7 +25,7 @@ LAYERS = (
     {"stage"},
     {"evaluation"},
     {"flow"},
-    {"sweep", "doctor"},
+    {"sweep", "doctor", "estimate"},
     {"gather"},
     {"pipeline"},
     {"optimizer", "world"},

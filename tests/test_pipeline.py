@@ -30,7 +30,7 @@ from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.recipe import load_recipe
-from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Prompt, Score, content_seed
+from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Picture, Prompt, Score, content_seed
 from semdpo.stage import Run
 
 # ------------------------------------------------------------------------------------------------- stand-ins
@@ -274,6 +274,21 @@ def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tm
     # The stand-in judges agree, so fidelities are the scores again.
     assert all(each.chosen_fidelity == each.chosen_score for each in pairs)
     assert all(each.rejected_fidelity == each.rejected_score for each in pairs)
+
+
+def test_a_prompts_rows_do_not_depend_on_the_shards(finished: Path, tmp_path: Path) -> None:
+    def rows(folder: Path) -> list[set[object]]:
+        kinds = {"candidates": Candidate, "label": Score, "weigh": Pair, "evaluate/sft/pictures": Picture}
+        return [set(store.read_rows(folder / name, kind)) for name, kind in kinds.items()]
+
+    sizes = ("candidates.shard_size=3", "label.shard_size=5", "evaluate.shard_size=5")
+    _run_without_report(_recipe(finished, *sizes), tmp_path / "run", _parts())
+    assert rows(tmp_path / "run") == rows(finished / "run")
+    _run_without_report(_recipe(finished, *sizes, "prompts.limit=6"), tmp_path / "few", _parts(), last="label")
+    whole = set(store.read_rows(finished / "run" / "candidates", Candidate))
+    few = store.read_rows(tmp_path / "few" / "candidates", Candidate)
+    assert len({row.prompt_id for row in few}) == 6
+    assert set(few) < whole
 
 
 def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Path, tmp_path: Path) -> None:
