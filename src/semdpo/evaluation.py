@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from semdpo import store
+from semdpo import parquet, store
 from semdpo.config import EvaluateConfig, Recipe
 from semdpo.errors import DataError
 from semdpo.progress import Progress
@@ -168,7 +168,7 @@ class Evaluation:
         folder = run.folder / self._pictures(method)
 
         def make(index: int, progress: Progress) -> Made:
-            pictures = store.read_file(store.shard_path(folder, index), Picture)
+            pictures = parquet.read_file(store.shard_path(folder, index), Picture)
             rows = ask(pictures, scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 

@@ -39,10 +39,14 @@ class ScoreBatch:
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """A policy that rewrites prompts."""
+    """A policy that rewrites prompts.
+
+    A rewrite depends on its prompt, its index and the seed only, not on the other prompts or their number: stages call
+    it with prompts in parts of any size, and with the same seed for every part.
+    """
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
-        """``n`` rewrites for each prompt."""
+        """``n`` rewrites for each prompt; the first m of them are those of a call with n = m."""
         ...
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from semdpo import store
-from semdpo.files import write_bytes
+from semdpo.disk import write_bytes
 
 
 def seconds(folder: Path) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
 from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
+from semdpo.training.checkpoints import seal
 from semdpo.training.criterion import START, Judged, Memory, judge, reference_of, settled, weights_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.guard import (
@@ -341,6 +343,10 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
+
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._trainer.note)
