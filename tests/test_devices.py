@@ -16,9 +16,7 @@ from torch import Tensor
 
 from semdpo.config import SFTConfig, TrainConfig
 from semdpo.doctor import machine
-from semdpo.errors import ModelError
 from semdpo.models.compute import compute
-from semdpo.models.loading import load_model
 from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.models.scorers import load_scorer
@@ -40,9 +38,11 @@ pytestmark = pytest.mark.skipif(compiler() is None, reason="the second device ne
 
 Found = TypeVar("Found")
 MODELS = {"gpt2": "semdpo_blocks", "llama": "flex_attention", "bloom": "eager"}  # and how they attend on a GPU
+GPU_ATTENTION = MODELS | {"narrow": "semdpo_blocks"}  # FlexAttention has no kernel for heads of less than 16 numbers
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "sft": {}, "dpo": {}, "sem_dpo": {"alpha": 2.0}, "beta_dpo": {}, "kto": {}, "orpo": {}, "additive": {},
 }  # fmt: skip
+TWO_DEVICES = r"two devices|same device"
 GROUPS = [Group((1, 2, 3), ((4, 5), (6, 7, 8))), Group((9,), ((10, 11), (12,)))]
 
 
@@ -64,7 +64,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Rewriters without dropout, which SFT keeps and which draws other numbers on another device."""
     root = tmp_path_factory.mktemp("rewriters")
     found = {"gpt2": tiny_models.gpt2(root / "gpt2")}
-    found |= {kind: tiny_models.causal(root / kind, kind) for kind in ("llama", "bloom")}
+    found["bloom"] = tiny_models.causal(root / "bloom", "bloom")
+    found["llama"] = tiny_models.causal(root / "llama", "llama", head_dim=16)
+    found["narrow"] = tiny_models.causal(root / "narrow", "llama", head_dim=8)
     config = json.loads((found["gpt2"] / "config.json").read_text())
     config |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
     (found["gpt2"] / "config.json").write_text(json.dumps(config))
@@ -106,7 +108,7 @@ def test_tensors_of_two_devices_do_not_mix(gpu: None) -> None:
         lambda: torch.ones(()).add_(here.sum()),
     ]
     for number, fault in enumerate(faults):
-        with pytest.raises(RuntimeError, match="two devices|same device"):
+        with pytest.raises(RuntimeError, match=TWO_DEVICES):
             raise AssertionError(f"fault {number} gave {fault()}")
     assert (here + torch.ones(()))[torch.tensor([0])].tolist() == [[2, 2]]  # numbers and indices may, as on CUDA
     assert here.device == torch.device("cuda:0")
@@ -118,7 +120,7 @@ def test_generators_belong_to_a_device(gpu: None) -> None:
         return torch.rand(3, device=device, generator=torch.Generator(of).manual_seed(1)).tolist()  # type: ignore[no-any-return]
 
     for devices in (("cuda", "cpu"), ("cpu", "cuda")):
-        with pytest.raises(RuntimeError, match="generator|same device"):
+        with pytest.raises(RuntimeError, match=r"generator|same device"):
             drawn(*devices)
     assert drawn("cuda", "cuda") == drawn("cuda", "cuda")
     torch.manual_seed(3)
@@ -144,7 +146,7 @@ def test_a_module_moves_whole(gpu: None, folders: dict[str, Path]) -> None:
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
-@pytest.mark.parametrize("part", ["position_ids", "predictors", "owners", "spans"])
+@pytest.mark.parametrize("part", ["position_ids", "owners", "groups", "spans"])
 def test_a_tensor_that_training_leaves_on_the_cpu_is_a_fault(
     part: str, gpu: None, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,10 +157,7 @@ def test_a_tensor_that_training_leaves_on_the_cpu_is_a_fault(
     model, _ = load_causal(folders[kind])
     model.to("cuda")
     monkeypatch.setattr(prepare, "pack", forgetful)
-    if part == "predictors":  # an index, which CUDA too takes from the CPU
-        assert prepare.prepare(model)
-        return
-    with pytest.raises(RuntimeError, match="two devices|same device"):
+    with pytest.raises(RuntimeError, match=TWO_DEVICES):
         prepare.prepare(model)
 
 
@@ -169,7 +168,7 @@ def test_a_tensor_that_a_scorer_leaves_on_the_cpu_is_a_fault(
 
     scorer = load_scorer(str(tiny_models.clip(tmp_path / "clip")))
     monkeypatch.setattr(clip, "tokenize", lambda words, texts, most, _: loading.tokenize(words, texts, most))
-    with pytest.raises(RuntimeError, match="two devices|same device"):
+    with pytest.raises(RuntimeError, match=TWO_DEVICES):
         scorer.score(IMAGES, PROMPTS)
 
 
@@ -177,7 +176,7 @@ def test_a_tensor_that_a_scorer_leaves_on_the_cpu_is_a_fault(
 
 
 def _trained(start: Path, folder: Path, objective: str, **changes: Any) -> tuple[list[Curve], dict[str, Tensor]]:
-    values = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 3, "precision": "float32", "beta": 0.1}
+    values = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 3, "precision": "float32", "beta": 0.1}
     settings = {"name": objective} | OBJECTIVES[objective]
     config = TrainConfig.model_validate(values | changes | {"methods": {"m": settings}})
     shutil.rmtree(folder, ignore_errors=True)
@@ -188,7 +187,7 @@ def _trained(start: Path, folder: Path, objective: str, **changes: Any) -> tuple
 
 def _agree(plain: list[Curve], found: list[Curve]) -> None:
     """Losses agree to 1e-6; the others come of log-probabilities of about -100, where float32's step is 8e-6."""
-    assert len([each for each in plain if each.name == "loss"]) > 3
+    assert len([each for each in plain if each.name == "loss"]) > 1
     for a, b in zip(plain, found, strict=True):
         allowed = 1e-6 if a.name == "loss" else 1e-5
         assert (a.step, a.name, b.value) == (b.step, b.name, pytest.approx(a.value, rel=allowed, abs=allowed))
@@ -206,24 +205,25 @@ def test_training(
     assert ("cannot share prompts" in capfd.readouterr().err) == (kind == "bloom")
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", GPU_ATTENTION)
 def test_how_a_model_shares_prompts_on_a_gpu(kind: str, folders: dict[str, Path], gpu: None) -> None:
     model, _ = load_causal(folders[kind])
     model.to("cuda")
     assert prepare.prepare(model) == (kind != "bloom")
-    assert model.config._attn_implementation == MODELS[kind]
+    assert model.config._attn_implementation == GPU_ATTENTION[kind]
 
 
-def test_training_in_bfloat16(folders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_training_in_bfloat16(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     with as_cuda():
         assert (resolve_precision("auto"), compute("auto").dtype) == ("bfloat16", torch.bfloat16)
     with as_cuda(native_bfloat16=False):
         assert (resolve_precision("auto"), compute("auto").dtype) == ("float32", torch.float32)
-    for kind in ("gpt2", "llama"):
-        start = folders[kind]
-        (plain, _), (found, _) = _on_both(lambda: _trained(start, tmp_path / "out", "sem_dpo", precision="bfloat16"))
-        wanted, given = ([c.value for c in curves if c.name == "loss"] for curves in (plain, found))
-        assert given == pytest.approx(wanted, abs=0.03)
+    (plain, _), (found, _) = _on_both(
+        lambda: _trained(folders[kind], tmp_path / "out", "sem_dpo", precision="bfloat16")
+    )
+    wanted, given = ([each.value for each in curves if each.name == "loss"] for curves in (plain, found))
+    assert given == pytest.approx(wanted, abs=2e-3)
 
 
 def test_training_adapters_in_parts(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -246,7 +246,8 @@ def test_a_training_that_was_stopped_goes_on(
         train(*asked, tmp_path / "out", tmp_path / "cache", stop)
     assert train(*asked, tmp_path / "out", tmp_path / "cache", silent) == whole
     assert "going on from checkpoint-2" in capfd.readouterr().err
-    assert load_file(tmp_path / "out/model.safetensors").keys() == load_file(tmp_path / "whole/model.safetensors").keys()
+    weights, wanted = (load_file(tmp_path / each / "model.safetensors") for each in ("out", "whole"))
+    assert all(torch.equal(weight, wanted[name]) for name, weight in weights.items())
 
 
 def test_fine_tuning_and_the_losses_of_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -278,35 +279,34 @@ def test_the_reference_is_kept_for_its_device(folders: dict[str, Path], tmp_path
 
     plain, found = _on_both(run)
     assert [each for row in found for each in row] == pytest.approx([each for row in plain for each in row], rel=1e-6)
-    _on_both(lambda: _trained(folders["gpt2"], tmp_path / "out", "dpo", epochs=1))
+    _on_both(lambda: _trained(folders["gpt2"], tmp_path / "out", "dpo"))
     caches = {each: each.stat().st_mtime_ns for each in (tmp_path / "cache").iterdir()}
     assert len(caches) == 2
     with as_cuda():
-        _trained(folders["gpt2"], tmp_path / "out", "dpo", epochs=1)
+        _trained(folders["gpt2"], tmp_path / "out", "dpo")
     assert {each: each.stat().st_mtime_ns for each in (tmp_path / "cache").iterdir()} == caches
 
 
 # ----------------------------------------------------------------------------- the machine's faults are not the model's
 
 
-class _Faulty(torch.nn.Module):
-    """Stands for a head whose call fails."""
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
-        RuntimeError("Triton Error [CUDA]: out of resource: shared memory"),
-        torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError("no Triton"), None),
-        AssertionError("expected size 128"),
-    ],
-    ids=lambda fault: type(fault).__name__,
-)
+@pytest.mark.parametrize("name", ["memory", "kernel", "compiler", "assertion"])
 def test_a_fault_of_flex_attention_is_raised_as_what_it_is(
-    fault: Exception, folders: dict[str, Path], gpu: None, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    name: str,
+    folders: dict[str, Path],
+    gpu: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    from torch._inductor.exc import InductorError
     from transformers.integrations import flex_attention
+
+    fault = {
+        "memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        "kernel": RuntimeError("Triton Error [CUDA]: out of resource: shared memory"),
+        "compiler": InductorError(ValueError("no working Triton"), None),
+        "assertion": AssertionError("expected size 128"),
+    }[name]
 
     def fails(*_: object, **__: object) -> None:
         raise fault
@@ -321,9 +321,7 @@ def test_a_fault_of_flex_attention_is_raised_as_what_it_is(
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own compiler's
-def test_flex_attention_as_the_cpu_compiles_it(folders: dict[str, Path], monkeypatch) -> None:
-    from torch._inductor import config as inductor
-    monkeypatch.setattr(inductor, "cpp_cache_precompile_headers", False)
+def test_flex_attention_as_the_cpu_compiles_it(folders: dict[str, Path]) -> None:
     model, _ = load_causal(folders["llama"])
     with torch.no_grad():
         wanted = logps.padded_logps(model, GROUPS)
