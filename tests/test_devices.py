@@ -21,20 +21,24 @@ from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.models.scorers import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
+from semdpo.objective import SFTObjective
 from semdpo.progress import silent
 from semdpo.records import Curve, Pair, content_id
 from semdpo.stages.losses import pair_losses
 from semdpo.stages.sft import fine_tune
 from semdpo.stages.train import train
 from semdpo.training import logps, prepare
+from semdpo.training.arguments import training_arguments
+from semdpo.training.batches import Example
 from semdpo.training.packing import Group, pack
-from semdpo.training.precision import resolve_precision
+from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.reference import reference_logps
+from semdpo.training.trainer import PreferenceTrainer
 from tests import tiny_models
-from tests.second_device.build import compiler
+from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="the second device needs a C++ compiler, and there is none")
+pytestmark = needs_second_device
 
 Found = TypeVar("Found")
 MODELS = {"gpt2": "semdpo_blocks", "llama": "flex_attention", "bloom": "eager"}  # and how they attend on a GPU
@@ -89,61 +93,7 @@ def _on_both(run: Callable[[], Found]) -> tuple[Found, Found]:
     return plain, found
 
 
-# ------------------------------------------------------------------------------------------- what the emulation catches
-
-
-def test_tensors_of_two_devices_do_not_mix(gpu: None) -> None:
-    here, left = torch.ones(2, 2, device="cuda"), torch.ones(2, 2)
-    faults: list[Callable[[], object]] = [
-        lambda: here + left,
-        lambda: left @ here,
-        lambda: left.add_(here),
-        lambda: torch.stack([here, left]),
-        lambda: torch.where(left > 0, here, 0.0),
-        lambda: torch.nn.functional.embedding(torch.tensor([0]), here),
-        lambda: torch.nn.functional.linear(left, here),
-        lambda: torch.nn.functional.layer_norm(here, (2,), left[0]),
-        lambda: torch.nn.functional.scaled_dot_product_attention(here[None], here[None], here[None], left[None]),
-        lambda: here.gather(0, torch.zeros(1, 1, dtype=torch.long)),
-        lambda: torch.ones(()).add_(here.sum()),
-    ]
-    for number, fault in enumerate(faults):
-        with pytest.raises(RuntimeError, match=TWO_DEVICES):
-            raise AssertionError(f"fault {number} gave {fault()}")
-    assert (here + torch.ones(()))[torch.tensor([0])].tolist() == [[2, 2]]  # numbers and indices may, as on CUDA
-    assert here.device == torch.device("cuda:0")
-    assert (here.is_cuda, left.is_cuda, left.to(here).is_cuda, here.cpu().is_cuda) == (True, False, True, False)
-
-
-def test_generators_belong_to_a_device(gpu: None) -> None:
-    def drawn(device: str, of: str) -> list[float]:
-        return torch.rand(3, device=device, generator=torch.Generator(of).manual_seed(1)).tolist()  # type: ignore[no-any-return]
-
-    for devices in (("cuda", "cpu"), ("cpu", "cuda")):
-        with pytest.raises(RuntimeError, match=r"generator|same device"):
-            drawn(*devices)
-    assert drawn("cuda", "cuda") == drawn("cuda", "cuda")
-    torch.manual_seed(3)
-    first, on_cpu = torch.rand(2, 3, device="cuda"), torch.rand(2)
-    torch.manual_seed(3)
-    assert torch.equal(torch.rand(2), on_cpu)  # a stream of its own
-    assert torch.equal(torch.rand(2, 3, device="cuda"), first)
-    assert len(first.unique()) == 6
-
-
-def test_numpy_does_not_read_the_devices_memory(gpu: None) -> None:
-    values = torch.ones(2, device="cuda")
-    for fault in (values.numpy, lambda: np.asarray(values)):
-        with pytest.raises(TypeError, match="convert"):
-            fault()
-    assert values.cpu().numpy().tolist() == [1, 1]
-
-
-def test_a_module_moves_whole(gpu: None, folders: dict[str, Path]) -> None:
-    model, _ = load_causal(folders["gpt2"])
-    model.to("cuda")
-    assert {each.device.type for each in (*model.parameters(), *model.buffers())} == {"cuda"}
-    assert model.lm_head.weight is model.transformer.wte.weight
+# ------------------------------------------------------------------------- faults that are planted must be found
 
 
 @pytest.mark.parametrize("part", ["position_ids", "owners", "groups", "spans"])
@@ -226,6 +176,15 @@ def test_training_in_bfloat16(kind: str, folders: dict[str, Path], tmp_path: Pat
     assert given == pytest.approx(wanted, abs=2e-3)
 
 
+def test_mixed_precision_is_that_of_the_models_device(folders: dict[str, Path], gpu: None) -> None:
+    model, _ = load_causal(folders["gpt2"])
+    for device in ("cpu", "cuda"):  # a machine with a GPU may train on its CPU
+        with torch.no_grad(), autocast("bfloat16", model.to(device)):
+            assert torch.is_autocast_enabled(device)
+            logits = model(torch.zeros((1, 2), dtype=torch.long, device=device)).logits
+            assert (logits.dtype, logits.device.type) == (torch.bfloat16, device)
+
+
 def test_training_adapters_in_parts(folders: dict[str, Path], tmp_path: Path) -> None:
     more = {"lora": {"rank": 2}, "micro_batch_size": 1, "batch_size": 2}
     (plain, _), (found, _) = _on_both(lambda: _trained(folders["gpt2"], tmp_path / "out", "dpo", **more))
@@ -252,22 +211,32 @@ def test_a_training_that_was_stopped_goes_on(
 
 def test_fine_tuning_and_the_losses_of_pairs(folders: dict[str, Path], tmp_path: Path) -> None:
     config = TrainConfig(methods={"m": {"name": "dpo"}}, precision="float32")  # type: ignore[dict-item]
-    start = str(folders["gpt2"])
+    start, output = str(folders["gpt2"]), tmp_path / "sft"
     settings = SFTConfig(model=start, file="x", steps=12, batch_size=2, learning_rate=1e-3, precision="float32")
 
-    def run() -> tuple[list[Curve], list[float]]:
-        curves = fine_tune([(each.prompt, each.chosen) for each in PAIRS], settings, tmp_path / "sft", silent)
-        rows = pair_losses(PAIRS, str(tmp_path / "sft"), start, 0.1, config, tmp_path / "cache", silent)
-        return curves, [each.loss for each in rows]
+    def tuned() -> list[Curve]:
+        shutil.rmtree(output, ignore_errors=True)
+        return fine_tune([(each.prompt, each.chosen) for each in PAIRS], settings, output, silent)
 
-    def anew() -> tuple[list[Curve], list[float]]:
-        shutil.rmtree(tmp_path / "sft", ignore_errors=True)
-        return run()
+    def losses() -> list[float]:
+        rows = pair_losses(PAIRS, str(output), start, 0.1, config, tmp_path / "cache", silent)
+        return [each.loss for each in rows]
 
-    (plain, losses), (found, others) = _on_both(anew)
-    _agree(plain, found)
-    assert others == pytest.approx(losses, abs=1e-5)
-    assert np.ptp(losses) > 1e-3
+    _agree(*_on_both(tuned))
+    plain, found = _on_both(losses)
+    assert found == pytest.approx(plain, abs=2e-6)  # β times log-probabilities' rounding
+    assert np.ptp(plain) > 1e-3
+
+
+def test_the_trainer_moves_a_model_before_it_chooses_its_attention(
+    folders: dict[str, Path], tmp_path: Path, gpu: None
+) -> None:
+    model, _ = load_causal(folders["llama"])
+    examples = [Example(str(number), group) for number, group in enumerate(GROUPS)]
+    arguments = training_arguments(tmp_path, learning_rate=1e-3)
+    trainer = PreferenceTrainer(model, arguments, examples, objective=SFTObjective(name="sft"))
+    assert (trainer.packs, model.device.type) == (True, "cuda")
+    assert model.config._attn_implementation == "flex_attention"
 
 
 def test_the_reference_is_kept_for_its_device(folders: dict[str, Path], tmp_path: Path) -> None:

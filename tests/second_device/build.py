@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
@@ -20,6 +21,10 @@ def compiler() -> str | None:
     """The C++ compiler of this machine, from ``CXX`` or the path; None where there is none."""
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     return next((found for name in wanted if (found := shutil.which(name))), None)
+
+
+NO_COMPILER = "nothing was tested on the second device, which stands for a GPU: it needs a C++ compiler such as g++"
+needs_second_device = pytest.mark.skipif(compiler() is None, reason=NO_COMPILER)
 
 
 def library() -> Path:

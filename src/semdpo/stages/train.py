@@ -261,7 +261,7 @@ def _examples(
     progress: Progress,
 ) -> list[Example]:
     """The pairs, with the reference's log-probabilities of them."""
-    with autocast(precision):
+    with autocast(precision, model):
         logps = reference_logps(model, groups, packs, cache, progress)
     return [
         Example(

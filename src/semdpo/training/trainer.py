@@ -355,4 +355,6 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:
     """Whether the model is to be moved as a whole; what is quantised or spread over devices is where it must be."""
     spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
-    return bool(args.place_model_on_device) and not spread
+    if spread or args.place_model_on_device is not None:
+        return bool(args.place_model_on_device) and not spread
+    return not (args.fsdp or args.deepspeed)  # which place a model's parts themselves
