@@ -139,7 +139,11 @@ def manifest_hash(folder: Path) -> str:
     """
     written = (folder / "manifest.json").read_bytes()
     now = _files_of(folder)
-    return digest(written) if now == manifest(folder)["files"] else digest(written + canonical(now))
+    try:
+        whole = now == manifest(folder)["files"]
+    except StoreError:  # a damaged manifest, which ``disagreement`` tells of
+        whole = False
+    return digest(written) if whole else digest(written + canonical(now))
 
 
 def _files_of(folder: Path) -> dict[str, str]:
@@ -172,6 +176,28 @@ def row_counts(folder: Path) -> dict[str, int]:
 def made_with(folder: Path) -> dict[str, str]:
     """The versions of the libraries that were installed when a finished stage ended."""
     return dict(manifest(folder)["versions"]) if is_complete(folder) else {}
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Refuses a model's folder of ours of which a file is not as it was written; others' folders pass.
+
+    Its card may be edited, and files may be added.
+
+    Args:
+        folder: of a trained model, in a run or of ``semdpo train``.
+
+    Raises:
+        StoreError: with the name of the file.
+    """
+    if not is_complete(folder) or not disk.is_ours(folder):
+        return
+    now = _files_of(folder)
+    for name, wanted in manifest(folder)["files"].items():
+        if name != "README.md" and now.get(name) != wanted:
+            raise StoreError(
+                f"{folder / name} is damaged, edited or missing (its SHA-256 is not the one in manifest.json); train "
+                "the model again, or remove manifest.json if the change was meant"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- agreement
