@@ -15,7 +15,7 @@ from semdpo.protocols import Float, TextEncoder
 from semdpo.records import Pair
 from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 
-CHUNK = 1024  # pairs whose embeddings are in memory at a time
+CHUNK = 512  # pairs whose embeddings are in memory at a time
 PROMPTS_HELD = 4096  # prompts whose embeddings are kept for pairs that follow; 12 MB of 768 dimensions
 
 
