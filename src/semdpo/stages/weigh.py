@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from semdpo.errors import DataError
 from semdpo.progress import Progress, part_of, silent
-from semdpo.protocols import Float, TextEncoder
+from semdpo.protocols import Float, KnowsWords, TextEncoder
 from semdpo.records import Pair
 from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 
@@ -148,6 +148,20 @@ def unknown_share(texts: Sequence[str], encoder: TextEncoder, batch_size: int = 
     batches = (encoder.encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
     shares = [batch.unknown for batch in batches if batch.unknown is not None]
     return float(np.concatenate(shares).mean()) if shares else None
+
+
+def unknown_beforehand(pairs: Iterable[Pair], encoder: TextEncoder) -> float | None:
+    """``Drift.unknown`` of all pairs, without embedding them; None when the encoder cannot tell it so.
+
+    Args:
+        pairs: read one after the other, if the encoder can tell.
+        encoder: the frozen encoder e.
+    """
+    if not isinstance(encoder, KnowsWords) or encoder.unknown([]) is None:
+        return None
+    texts = dict.fromkeys(text for p in pairs for text in (p.prompt, p.chosen, p.rejected))
+    shares = encoder.unknown(list(texts))
+    return None if shares is None else float(shares.mean())
 
 
 def refuse_unknown_words(unknown: float | None, name: str) -> None:
