@@ -106,6 +106,6 @@ class TextEncoder(Protocol):
 class KnowsWords(Protocol):
     """An encoder that tells which words it has never seen without embedding a text."""
 
-    def unknown(self, texts: Sequence[str]) -> Float | None:
+    def unknown_words(self, texts: Sequence[str]) -> Float | None:
         """Share of each text's words, [n]; None when it cannot tell, whatever the texts."""
         ...

@@ -77,9 +77,9 @@ class CLIPTextEncoder:
                 unit, tokens = self._towers.texts(texts[rows])
             vectors[rows], truncated[rows] = unit.cpu().numpy(), tokens.truncated
         _check_finite(vectors, texts)
-        return Embeddings(vectors, truncated, self.unknown(texts))
+        return Embeddings(vectors, truncated, self.unknown_words(texts))
 
-    def unknown(self, texts: Sequence[str]) -> Float | None:
+    def unknown_words(self, texts: Sequence[str]) -> Float | None:
         """Share of each text's words that are not in the vocabulary, [n]; None without one."""
         if self._words is None:
             return None

@@ -157,10 +157,10 @@ def unknown_beforehand(pairs: Iterable[Pair], encoder: TextEncoder) -> float | N
         pairs: read one after the other, if the encoder can tell.
         encoder: the frozen encoder e.
     """
-    if not isinstance(encoder, KnowsWords) or encoder.unknown([]) is None:
+    if not isinstance(encoder, KnowsWords) or encoder.unknown_words([]) is None:
         return None
     texts = dict.fromkeys(text for p in pairs for text in (p.prompt, p.chosen, p.rejected))
-    shares = encoder.unknown(list(texts))
+    shares = encoder.unknown_words(list(texts))
     return None if shares is None else float(shares.mean())
 
 
