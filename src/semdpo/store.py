@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semdpo import disk, fingerprint
+from semdpo import disk, fingerprint, parquet
 from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
-from semdpo.parquet import COUNTS, read_file
+from semdpo.parquet import read_file
 
 T = TypeVar("T")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
@@ -299,27 +299,37 @@ def has_shard(folder: Path, index: int) -> bool:
     return path.is_file() and _begun(folder).get("files", {}).get(path.name) == fingerprint.file(path)
 
 
-def read_rows(folder: Path, kind: type[T]) -> list[T]:
-    """The records of a finished stage, in order.
+def read_rows(folder: Path, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
+    """The records of a finished stage, in order; ``Shards`` reads them piece by piece.
+
+    Args:
+        folder: of the stage.
+        kind: the records' class.
+        unread: columns that stay on disk, and the value that every record gets in their place.
 
     Raises:
         StoreError: a file is not as it was written, or is missing.
     """
+    refuse_damage(folder)
+    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind, unread=unread)]
+
+
+def refuse_damage(folder: Path) -> None:
+    """Refuses a finished stage that is not as its manifest says.
+
+    Raises:
+        StoreError: it is not; the message names the file.
+    """
     if broken := damage(folder):
         raise StoreError(f"{folder} {broken}; run again with --fresh to make it and what follows from it anew")
-    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind)]
 
 
 def finish(folder: Path, plan: Plan, shards: int) -> None:
     """Writes the manifest, last: the stage is complete."""
-    import pyarrow.parquet as pq
-
     counts: dict[str, int] = {"rows": 0}
     hashes = {}
     for path in (shard_path(folder, index) for index in range(shards)):
-        metadata = pq.read_metadata(path)
-        counts["rows"] += metadata.num_rows
-        for name, value in json.loads(metadata.metadata[COUNTS]).items():
+        for name, value in parquet.counts(path).items():
             counts[name] = counts.get(name, 0) + value
         hashes[path.name] = fingerprint.file(path)
     write_bytes(folder / "manifest.json", _description(plan, counts=counts, files=hashes, threads=_threads()))
