@@ -542,6 +542,31 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert "1.1 (label)" in data.versions["torch"]
 
 
+def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, recipe = [], _recipe(finished)
+    file, cells = parquet.read_file, parquet.read_cells
+
+    def watched_file(path: Path, kind: type[Any], *given: Any, **named: Any) -> list[Any]:
+        rows = file(path, kind, *given, **named)
+        read.extend(row.image for row in rows if kind is Picture and row.image)
+        return rows
+
+    def watched_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:
+        found = cells(path, name, rows)
+        read.extend(found if name == "image" else ())
+        return found
+
+    monkeypatch.setattr(store, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_cells", watched_cells)
+    data = report_data(flow(recipe), Run(finished / "run", recipe, _parts()))
+    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4
+    read.clear()
+    none = _recipe(finished, "evaluate.keep_images=0")
+    assert all(row.image is None for row in report_data(flow(none), Run(finished / "run", none, _parts())).evaluation)
+    assert not read
+
+
 def test_time_before_a_kill_is_counted(tmp_path: Path) -> None:
     folder = tmp_path / "sft"
     clock = timing.Clock(folder)

@@ -178,8 +178,10 @@ def _csv_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def _jsonl_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    text = io.BytesIO()  # row by row, so that the file is in memory once
+    for row in zip(*columns.values(), strict=True):
+        text.write((json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n").encode())
+    return text.getvalue()
 
 
 def _parquet_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:

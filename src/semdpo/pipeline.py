@@ -99,11 +99,22 @@ def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only
         _remove_stale(stages, plans, run, chosen if only else None)
     for stage in stages[: last + 1]:
         _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
+    _refuse_foreign_recipe(run.folder / "recipe.json")
     disk.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
     lines = _lines(stages)
     for number, group in enumerate(lines, start=1):
         if wanted := [stage for stage in group if stage in chosen]:
             _run_line(wanted, plans, run, f"[{number}/{len(lines) + 1}]")
+
+
+def _refuse_foreign_recipe(path: Path) -> None:
+    """A user's own file of that name is not overwritten; one of ours is written anew, damaged or not."""
+    try:
+        known = store.read_json(path)
+    except StoreError:
+        return
+    if known and not {"prompts", "sft"} <= known.keys():
+        raise StoreError(f"{path} was not made by semdpo and would be lost; choose another folder with --out")
 
 
 def recipe_of(folder: Path) -> Recipe:

@@ -100,3 +100,12 @@ class TextEncoder(Protocol):
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Unit vectors."""
         ...
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """An encoder that tells which words it has never seen without embedding a text."""
+
+    def unknown_words(self, texts: Sequence[str]) -> Float | None:
+        """Share of each text's words, [n]; None when it cannot tell, whatever the texts."""
+        ...

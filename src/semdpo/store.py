@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semdpo import disk, fingerprint
+from semdpo import disk, fingerprint, parquet
 from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
-from semdpo.parquet import COUNTS, read_file
+from semdpo.parquet import read_file
 
 T = TypeVar("T")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
@@ -139,7 +139,11 @@ def manifest_hash(folder: Path) -> str:
     """
     written = (folder / "manifest.json").read_bytes()
     now = _files_of(folder)
-    return digest(written) if now == manifest(folder)["files"] else digest(written + canonical(now))
+    try:
+        whole = now == manifest(folder)["files"]
+    except StoreError:  # a damaged manifest, which ``disagreement`` tells of
+        whole = False
+    return digest(written) if whole else digest(written + canonical(now))
 
 
 def _files_of(folder: Path) -> dict[str, str]:
@@ -172,6 +176,28 @@ def row_counts(folder: Path) -> dict[str, int]:
 def made_with(folder: Path) -> dict[str, str]:
     """The versions of the libraries that were installed when a finished stage ended."""
     return dict(manifest(folder)["versions"]) if is_complete(folder) else {}
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Refuses a model's folder of ours of which a file is not as it was written; others' folders pass.
+
+    Its card may be edited, and files may be added.
+
+    Args:
+        folder: of a trained model, in a run or of ``semdpo train``.
+
+    Raises:
+        StoreError: with the name of the file.
+    """
+    if not is_complete(folder) or not disk.is_ours(folder):
+        return
+    now = _files_of(folder)
+    for name, wanted in manifest(folder)["files"].items():
+        if name != "README.md" and now.get(name) != wanted:
+            raise StoreError(
+                f"{folder / name} is damaged, edited or missing (its SHA-256 is not the one in manifest.json); train "
+                "the model again, or remove manifest.json if the change was meant"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- agreement
@@ -273,27 +299,37 @@ def has_shard(folder: Path, index: int) -> bool:
     return path.is_file() and _begun(folder).get("files", {}).get(path.name) == fingerprint.file(path)
 
 
-def read_rows(folder: Path, kind: type[T]) -> list[T]:
-    """The records of a finished stage, in order.
+def read_rows(folder: Path, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
+    """The records of a finished stage, in order; ``Shards`` reads them piece by piece.
+
+    Args:
+        folder: of the stage.
+        kind: the records' class.
+        unread: columns that stay on disk, and the value that every record gets in their place.
 
     Raises:
         StoreError: a file is not as it was written, or is missing.
     """
+    refuse_damage(folder)
+    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind, unread=unread)]
+
+
+def refuse_damage(folder: Path) -> None:
+    """Refuses a finished stage that is not as its manifest says.
+
+    Raises:
+        StoreError: it is not; the message names the file.
+    """
     if broken := damage(folder):
         raise StoreError(f"{folder} {broken}; run again with --fresh to make it and what follows from it anew")
-    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind)]
 
 
 def finish(folder: Path, plan: Plan, shards: int) -> None:
     """Writes the manifest, last: the stage is complete."""
-    import pyarrow.parquet as pq
-
     counts: dict[str, int] = {"rows": 0}
     hashes = {}
     for path in (shard_path(folder, index) for index in range(shards)):
-        metadata = pq.read_metadata(path)
-        counts["rows"] += metadata.num_rows
-        for name, value in json.loads(metadata.metadata[COUNTS]).items():
+        for name, value in parquet.counts(path).items():
             counts[name] = counts.get(name, 0) + value
         hashes[path.name] = fingerprint.file(path)
     write_bytes(folder / "manifest.json", _description(plan, counts=counts, files=hashes, threads=_threads()))

@@ -59,10 +59,10 @@ def write_report(data: ReportData, path: Path) -> None:
         files["tables/weights.csv"] = _csv(weights_frame(data))
     if (pictures := strip(data, tables)) is not None:
         files["strip.png"] = pictures
-    _publish(path, page, files, OWN)
+    publish(path, page, files, OWN)
 
 
-def _publish(path: Path, page: str, files: Mapping[str, bytes], own: str) -> None:
+def publish(path: Path, page: str, files: Mapping[str, bytes], own: str) -> None:
     """Writes a page and what lies beside it, and removes what an older one wrote and this one does not.
 
     Args:
@@ -122,4 +122,4 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
     figure = trade_off(sweep)
     drawn = to_svg(figure, "sweep")
     files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": drawn.encode()}
-    _publish(path, render_sweep(sweep, drawn), files, OWN_SWEEP)
+    publish(path, render_sweep(sweep, drawn), files, OWN_SWEEP)

@@ -91,6 +91,9 @@ def _step(checkpoint: Path) -> int | None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes the folder where it holds no checkpoint, so that a failure leaves only what can be gone on from."""
+    """Removes what cannot be gone on from: checkpoints that are not whole, and the folder when there are no others."""
+    for path in folder.glob("checkpoint-*"):
+        if path.is_dir() and not path.is_symlink() and _step(path) is None:
+            shutil.rmtree(path, ignore_errors=True)
     if not any(folder.glob("checkpoint-*")):
         disk.remove(folder)
