@@ -12,12 +12,25 @@ import semdpo
 ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
+    {"texts"},
     {"errors", "records", "protocols", "progress"},
-    {"fields", "objective", "models_config", "config", "recipe"},
+    {"fields", "objective", "models_config", "config", "yaml_values", "recipe"},
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
     {"bounds"},
-    {"models", "tables", "files", "store", "prompt_sets", "timing", "fingerprint"},
+    {
+        "models",
+        "readers",
+        "writers",
+        "tables",
+        "conversations",
+        "hub_data",
+        "files",
+        "store",
+        "prompt_sets",
+        "timing",
+        "fingerprint",
+    },
     {"audit"},
     {"training", "reporting"},
     {"stages"},

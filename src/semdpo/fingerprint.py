@@ -107,8 +107,8 @@ def rows(name: str) -> str:
     Raises:
         DataError: there is no such source.
     """
-    from semdpo.prompt_sets import HUB, hub_rows
-    from semdpo.tables import resolve
+    from semdpo.hub_data import hub_rows
+    from semdpo.tables import HUB, resolve
 
     if not name.startswith(HUB):
         return file(resolve(name))

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import files, fingerprint, store, tables
+from semdpo import files, fingerprint, store, tables, writers
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
 from semdpo.files import cache_folder
@@ -36,12 +36,12 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     Raises:
         SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
     """
-    files.check_suffix(out)
+    writers.check_suffix(out)
+    files.refuse_overwriting(pairs, out)
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
-    taken = [name for name in files.ENCODER if name in table.columns]
-    if len(taken) == 1:
-        raise DataError(f"{pairs} has a column '{taken[0]}' of its own, where weigh notes its encoder; rename it")
+    files.refuse_own_columns(table)
+    writers.encoded(out.suffix.lower(), files.kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:

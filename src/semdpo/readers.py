@@ -1,0 +1,404 @@
+"""One file's columns: csv, tsv, jsonl, json, parquet and arrow, read as strictly as they can be written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semdpo.errors import DataError
+
+TABLES = (".csv", ".jsonl", ".parquet", ".tsv", ".json")
+LONGEST_CELL = 2**31 - 1
+DEEPEST = 64  # lists and objects within each other; a file of thousands would exhaust Python's stack
+DIGITS = 300
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")  # see files.py: what a spreadsheet would take for a formula
+_ENDS = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a file holds.
+
+    Attributes:
+        columns: by name, all of one length.
+        rows: what to call each row in a message: ``line 3``, ``row 3``.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    rows: Sequence[str]
+
+
+class ArrowColumns(Mapping[str, Sequence[Any]]):
+    """The columns of an Arrow table; each becomes Python values when it is first asked for.
+
+    Args:
+        table: of Arrow.
+        file: its name, for messages.
+    """
+
+    def __init__(self, table: Any, file: str) -> None:
+        self._table, self._file = table, file
+        self._read: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """The values of a column.
+
+        Raises:
+            KeyError: there is none of that name.
+            DataError: a value cannot be read; its row is named.
+        """
+        if name not in self._read:
+            self._read[name] = self._values(name)
+        return self._read[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Without reading the column."""
+        return name in self._table.column_names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self._table.column_names)
+
+    def __len__(self) -> int:
+        """How many columns."""
+        return int(self._table.num_columns)
+
+    def stored(self, name: str) -> Any:
+        """A column as Arrow has it, with its own type."""
+        return self._table.column(name)
+
+    def _values(self, name: str) -> list[Any]:
+        if name not in self:
+            raise KeyError(name)
+        column = self.stored(name)
+        try:
+            return list(column.to_pylist())
+        except Exception:  # whatever Arrow finds wrong, the row is looked for and named
+            return [self._value(name, k, each) for k, each in enumerate(column, start=1)]
+
+    def _value(self, name: str, row: int, cell: Any) -> Any:
+        try:
+            return cell.as_py()
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self._file}, row {row}: '{name}' is not UTF-8 (byte {error.start}); write the file again from texts"
+            ) from error
+        except Exception as error:
+            raise DataError(
+                f"{self._file}, row {row}: '{name}' is a value that Python cannot hold ({_first_line(error)}); "
+                "leave the column out or write it as text"
+            ) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """A user's file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file or folder that the system does not let us read."""
+    return DataError(f"{_named(path)} cannot be read ({error.strerror or error}); check its name and its permissions")
+
+
+def _named(path: Path) -> str:
+    name = str(path)
+    return name if len(name) <= 200 else f"{name[:100]}…"
+
+
+def read_text(path: Path) -> str:
+    """A file as UTF-8.
+
+    Raises:
+        DataError: it is not.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(_ENDS.findall(data[: error.start].decode("latin-1"))) + 1
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}, line {line}); save it as UTF-8") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that ends its lines as Unix, Windows or old Macs do; a last line end begins no line."""
+    lines = _ENDS.split(text)
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+# ------------------------------------------------------------------------------------------------- JSON
+
+
+def parse(text: str, place: str) -> Any:
+    """JSON as its standard has it: no NaN, no number that overflows, no key twice, not thousands of levels deep.
+
+    Args:
+        text: of one value.
+        place: where it stands, for messages.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_not_finite, parse_int=_whole, parse_float=_finite, object_pairs_hook=_object
+        )
+        _refuse_depth(value, DEEPEST)
+    except RecursionError as error:
+        raise DataError(f"{place}: this is nested more than {DEEPEST} levels deep; make it flat") from error
+    except ValueError as error:
+        raise DataError(f"{place}: this is not JSON ({error}); correct it") from error
+    return value
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is not a number that can be used")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits cannot be used")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _refuse_depth(value: Any, left: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if left == 0:
+        raise RecursionError
+    for each in value.values() if isinstance(value, dict) else value:
+        _refuse_depth(each, left - 1)
+
+
+def read_jsonl(path: Path) -> Columns:
+    """One object a line; blank lines are passed over.
+
+    Raises:
+        DataError: a line is no object; it is named.
+    """
+    records, rows = [], []
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
+        if line.strip():
+            records.append(_record(parse(line, f"{path}, line {number}"), f"{path}, line {number}"))
+            rows.append(f"line {number}")
+    return _from_records(records, rows)
+
+
+def read_json(path: Path) -> Columns:
+    """A list of objects.
+
+    Raises:
+        DataError: it is something else.
+    """
+    text = read_text(path)
+    if not text.strip():
+        return Columns({}, [])
+    values = parse(text, str(path))
+    if not isinstance(values, list):
+        raise DataError(f'{path} must be a list of objects such as [{{"prompt": "a cat"}}]; or write a .jsonl')
+    rows = [f"entry {k}" for k in range(1, len(values) + 1)]
+    return _from_records([_record(each, f"{path}, {row}") for each, row in zip(values, rows, strict=True)], rows)
+
+
+def _record(value: Any, place: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    hint = "; a list of all rows belongs into a file named .json" if isinstance(value, list) else ""
+    raise DataError(f'{place}: a line must be a JSON object such as {{"prompt": "a cat"}}{hint}')
+
+
+def _from_records(records: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Columns:
+    names = dict.fromkeys(name for record in records for name in record)
+    return Columns({name: [record.get(name) for record in records] for name in names}, rows)
+
+
+# ------------------------------------------------------------------------------------------------- CSV and TSV
+
+
+def read_csv(path: Path) -> Columns:
+    """Comma-separated values, quoted as RFC 4180 has it; semicolons or tabs where the header has no comma.
+
+    Raises:
+        DataError: a row has another number of values than the header, or quotes do not close; the line is named.
+    """
+    text = read_text(path)
+    first = _ENDS.split(text, maxsplit=1)[0]
+    delimiter = next((each for each in ",;\t" if each in first), ",")
+    return _columns(_parsed(path, text, delimiter, quoted=True), path)
+
+
+def read_tsv(path: Path) -> Columns:
+    """Tab-separated values: quoted where the whole file is, otherwise quotation marks are part of the text.
+
+    Raises:
+        DataError: a row has another number of values than the header; the line is named.
+    """
+    text = read_text(path)
+    try:
+        quoted = _columns(_parsed(path, text, "\t", quoted=True), path)
+    except DataError:
+        return _columns(_parsed(path, text, "\t", quoted=False), path)
+    # A mark that was no quote may close lines later, and have swallowed the rows between.
+    swallowed = any("\t" in cell and _ENDS.search(cell) for values in quoted.columns.values() for cell in values)
+    return _columns(_parsed(path, text, "\t", quoted=False), path) if swallowed else quoted
+
+
+def _parsed(path: Path, text: str, delimiter: str, *, quoted: bool) -> list[tuple[int, list[str]]]:
+    """Every row, the header first, with the line that it begins in."""
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
+    found: list[tuple[int, list[str]]] = []
+    line = 1
+    with _large_cells():
+        try:
+            for record in reader:
+                if record:
+                    found.append((line, record))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}, line {line}: this is not CSV ({error}); correct it") from error
+    width = len(found[0][1]) if found else 0
+    for number, record in found:
+        if len(record) != width:
+            cure = f"quote values that contain {MARKS[delimiter]}" if quoted else "write as many as the header has"
+            raise DataError(f"{path}, line {number}: {len(record)} values for {width} columns; {cure}")
+    return found
+
+
+@contextmanager
+def _large_cells() -> Iterator[None]:
+    """Python refuses cells of more than 131,072 characters, and its limit is one for the whole process."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _columns(found: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
+    header = [unescaped(name) for name in found[0][1]] if found else []
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise DataError(f"{path} has two columns of one name ({twice!r}); rename one")
+    cells = zip(*(record for _, record in found[1:]), strict=True)
+    columns = {name: [unescaped(cell) for cell in column] for name, column in zip(header, cells, strict=False)}
+    return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in found[1:]])
+
+
+def unescaped(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
+    return cell[1:] if _ESCAPED.match(cell) else cell
+
+
+# ------------------------------------------------------------------------------------------------- Arrow
+
+
+def read_parquet(path: Path, only: Sequence[str] | None = None, either: Sequence[str] = ()) -> Columns:
+    """A parquet file.
+
+    Args:
+        path: of the file.
+        only: read only these columns, if it has them; None reads all …
+        either: … or, if it has one of them, the first of these.
+
+    Raises:
+        DataError: it is something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not read_bytes_begin(path):
+        return Columns({}, [])
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            wanted = list(dict.fromkeys(each for each in (only or either) if each in names))[: None if only else 1]
+            table = file.read(columns=wanted or None)
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise DataError(f"{path} is not a parquet file; write it again or name it by what it is") from error
+    return from_arrow(table, str(path))
+
+
+def read_bytes_begin(path: Path) -> bytes:
+    """The first byte of a file; nothing where it is empty.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(1)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_arrow(path: Path) -> Columns:
+    """A stream of Arrow, as ``datasets`` saves it.
+
+    Raises:
+        DataError: it is something else.
+    """
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_stream(source).read_all()
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} is not an arrow stream; save the data set again") from error
+    return from_arrow(table, str(path))
+
+
+def from_arrow(table: Any, file: str) -> Columns:
+    """The columns of an Arrow table.
+
+    Raises:
+        DataError: two have one name.
+    """
+    names = table.column_names
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{file} has two columns of one name ({twice!r}); rename one")
+    return Columns(ArrowColumns(table, file), [f"row {i}" for i in range(1, table.num_rows + 1)])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+READERS: Mapping[str, Callable[[Path], Columns]] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
