@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        with suppress(OSError):  # a name that is too long is so for this too
+            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from semdpo.errors import DataError
 from semdpo.readers import TABLES, lines_of, parse, read_text
 from semdpo.records import content_id
-from semdpo.tables import HUB, Table, read_table, resolve
-from semdpo.texts import is_visible
+from semdpo.tables import HUB, Table, is_empty, read_table, resolve
 
 COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
 
@@ -39,7 +38,7 @@ def read_prompts(
         column = _column(table)
     values = table.column(column, "; name one of them with prompts.column")
     if skip_empty:
-        full = [k for k, value in enumerate(values) if not _is_empty(value)]
+        full = [k for k, value in enumerate(values) if not is_empty(value)]
         if len(full) < len(values):
             log.warning("%s: left out %d rows without text", table.file, len(values) - len(full))
         table = Table(table.file, {column: [values[k] for k in full]}, [table.rows[k] for k in full])
@@ -50,10 +49,6 @@ def read_prompts(
     if len(distinct) < len(prompts):
         log.warning("%s: dropped %d exact duplicates of prompts", table.file, len(prompts) - len(distinct))
     return distinct
-
-
-def _is_empty(value: object) -> bool:
-    return value is None or (isinstance(value, str) and not is_visible(value))
 
 
 def _usual(table: Table, wanted: bool) -> bool:

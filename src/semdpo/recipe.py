@@ -65,7 +65,9 @@ def find_recipe(name: str) -> Path:
             if path.is_file():
                 return path
         except OSError as error:
-            raise ConfigError(f"{shown(name)} cannot be read ({error.strerror}); check its name and its permissions")
+            raise ConfigError(
+                f"{shown(name)} cannot be read ({error.strerror}); check its name and its permissions"
+            ) from error
         raise ConfigError(f"there is no recipe file {path}; check the path")
     known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
     known = {name: p for name, p in known.items() if not name.startswith("accelerate/")}  # accelerate's own files

@@ -25,6 +25,7 @@ from semdpo.errors import StoreError
 from semdpo.files import unwritable, write_bytes
 
 Row = TypeVar("Row")
+Note = TypeVar("Note", int, str)
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
 COUNTS = b"semdpo.counts"
 CURVES = "curves.parquet"  # in a trained model's folder
@@ -107,10 +108,13 @@ def read_json(path: Path) -> dict[str, Any]:
         StoreError: somebody damaged it.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise StoreError(f"{path} is damaged; remove the folder {path.parent} and run again") from error
 
 
@@ -133,12 +137,24 @@ def manifest_hash(folder: Path) -> str:
 
 def row_counts(folder: Path) -> dict[str, int]:
     """What a finished stage counted; ``rows`` is always there."""
-    return dict(read_json(folder / "manifest.json").get("counts", {}))
+    return _noted(folder, "counts", int)
+
+
+def _noted(folder: Path, name: str, kind: type[Note]) -> dict[str, Note]:
+    """A part of a manifest, whose values are all of one kind.
+
+    Raises:
+        StoreError: it is something else.
+    """
+    found = read_json(folder / "manifest.json").get(name, {})
+    if not isinstance(found, dict) or not all(isinstance(each, kind) for each in found.values()):
+        raise StoreError(f"{folder / 'manifest.json'} is damaged; remove the folder {folder} and run again")
+    return found
 
 
 def made_with(folder: Path) -> dict[str, str]:
     """The versions of the libraries that were installed when a finished stage ended."""
-    return dict(read_json(folder / "manifest.json").get("versions", {}))
+    return _noted(folder, "versions", str)
 
 
 # ------------------------------------------------------------------------------------------------- agreement
@@ -169,7 +185,7 @@ def disagreement(folder: Path, plan: Plan) -> str | None:
         plan: what the stage is to be made from now; inputs that it does not name are not compared.
     """
     done = is_complete(folder)
-    made = read_json(folder / ("manifest.json" if done else "started.json"))
+    made = _made(folder / ("manifest.json" if done else "started.json"))
     if not made:
         return None
     if change := first_change(made["config"], json.loads(canonical(plan.config))):
@@ -181,6 +197,19 @@ def disagreement(folder: Path, plan: Plan) -> str | None:
     if not done and (change := first_change(made["versions"], versions())):
         return f"was begun with {change[0]} {change[1]}, and {change[2]} is installed now"
     return None
+
+
+def _made(path: Path) -> dict[str, Any]:
+    """What a stage was made with; empty when the file is not there.
+
+    Raises:
+        StoreError: the file is whole JSON, and none of ours.
+    """
+    made = read_json(path)
+    parts = (made.get(name) for name in ("config", "inputs", "versions"))
+    if path.is_file() and not all(isinstance(each, dict) for each in parts):
+        raise StoreError(f"{path} is damaged; remove the folder {path.parent} and run again")
+    return made
 
 
 def _shown(value: Any) -> str:

@@ -46,15 +46,20 @@ class Table:
         listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise DataError(f"{self.file} has no column '{name}', only {listed}{cure}")
 
-    def texts(self, name: str, advice: str = "") -> list[str]:
+    def texts(self, name: str, advice: str = "", *, empty: bool = False) -> list[str]:
         """A column of texts that a person can see, without their outer blanks.
+
+        Args:
+            name: of the column.
+            advice: what to do when there is none.
+            empty: take empty, invisible and missing texts too, as "".
 
         Raises:
             DataError: there is no such column; or a row is no text, shows nothing or cannot be written as UTF-8; the
                 row is named.
         """
-        values = self.column(name, advice)
-        return [_text(each, f"{self.file}, {row}: '{name}'") for row, each in zip(self.rows, values, strict=True)]
+        rows = zip(self.rows, self.column(name, advice), strict=True)
+        return ["" if empty and is_empty(each) else _text(each, f"{self.file}, {row}: '{name}'") for row, each in rows]
 
     def numbers(self, name: str, *, booleans: bool = False) -> list[float | None]:
         """A column of finite numbers, None where a row has none; all None when there is no such column.
@@ -86,6 +91,11 @@ def layered(first: Mapping[str, Sequence[Any]], others: Mapping[str, Sequence[An
     """Columns that hide others of the same name; those are not read for it."""
     layers: list[Any] = [first, others]
     return ChainMap(*layers)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value is missing, or a text that shows nothing."""
+    return value is None or (isinstance(value, str) and not is_visible(value))
 
 
 def _text(value: Any, place: str) -> str:

@@ -65,6 +65,8 @@ def read_setting(text: str, place: str) -> Any:
     try:
         return read(text, place).value
     except ConfigError as error:
+        if "not YAML" not in str(error):
+            raise
         raise ConfigError(f"{place}: {shown(text)} is not a YAML value; quote it") from error
 
 
@@ -113,12 +115,31 @@ def _made(node: yaml.Node, place: str) -> Any:
         ) from error
     except (ValueError, TypeError, OverflowError, AttributeError, LookupError, RecursionError) as error:
         # A date of no calendar, a number of thousands of digits, a tag whose value is none of its kind.
+        bad = next((each for each in _scalars(node) if not _can_be_made(each)), node)
+        value = bad.value if isinstance(bad, yaml.ScalarNode) else error
         raise ConfigError(
-            f"{place}: a date, number or tagged value in it is none ({_one_line(error)}); correct it, or write it in "
-            "quotes"
+            f"{place}, line {bad.start_mark.line + 1}: {shown(value)} is no {bad.tag.rpartition(':')[2]}; correct it, "
+            "or write it in quotes"
         ) from error
     finally:
         loader.dispose()
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    elif isinstance(node, yaml.CollectionNode):
+        for each in node.value:
+            for inner in each if isinstance(each, tuple) else (each,):
+                yield from _scalars(inner)
+
+
+def _can_be_made(node: yaml.ScalarNode) -> bool:
+    try:
+        yaml.SafeLoader("").construct_document(node)
+    except (ValueError, TypeError, OverflowError, AttributeError, LookupError, yaml.YAMLError):
+        return False
+    return True
 
 
 def _one_line(error: object) -> str:

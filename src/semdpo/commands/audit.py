@@ -9,7 +9,7 @@ from pathlib import Path
 from semdpo import files, fingerprint, tables
 from semdpo.audit import audit, failures, limits
 from semdpo.parts import real_parts
-from semdpo.progress import bar, say
+from semdpo.progress import bar, say, show
 from semdpo.prompt_sets import read_prompts
 from semdpo.records import Pair
 from semdpo.stages.weigh import weigh
@@ -48,7 +48,7 @@ def audit_file(
     failed = failures(found, allowed)
     from semdpo.reporting import audit as shown
 
-    print(shown.as_text(found, failed), end="")
+    show(shown.as_text(found, failed).removesuffix("\n"))
     if page is not None:
         files.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
         say(f"wrote {page}")

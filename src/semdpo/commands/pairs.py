@@ -16,7 +16,7 @@ from semdpo.files import cache_folder
 from semdpo.models.names import lasting
 from semdpo.objective import OneObjective
 from semdpo.parts import real_parts
-from semdpo.progress import bar, say
+from semdpo.progress import bar, say, show
 from semdpo.recipe import options
 from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size, semantic_weight
@@ -50,11 +50,11 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     files.write_pairs(out, with_drift(rows, drift, lasting(encoder), known), table.columns)
     weights = semantic_weight(drift.distance, alpha)
     unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"
-    print(f"{len(rows)} pairs → {out}")
-    print(f"distance of prompt and chosen: mean {drift.distance.mean():.3f}, largest {drift.distance.max():.3f}")
-    print(f"weight at alpha {alpha:g}: mean {weights.mean():.3f}")
-    print(f"effective sample size: {effective_sample_size(weights):.0f} of {len(rows)}")
-    print(f"unknown words: {unknown}; pairs longer than the encoder reads: {int(drift.truncated.sum())}")
+    show(f"{len(rows)} pairs → {out}")
+    show(f"distance of prompt and chosen: mean {drift.distance.mean():.3f}, largest {drift.distance.max():.3f}")
+    show(f"weight at alpha {alpha:g}: mean {weights.mean():.3f}")
+    show(f"effective sample size: {effective_sample_size(weights):.0f} of {len(rows)}")
+    show(f"unknown words: {unknown}; pairs longer than the encoder reads: {int(drift.truncated.sum())}")
 
 
 def train_file(

@@ -14,6 +14,7 @@ from semdpo.reporting.numbers import compute_tables, pictures_frame
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.sweep import Sweep
 from semdpo.reporting.tables import all_tables, latex, sweep_table
+from semdpo.writers import encoded
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
 
@@ -76,7 +77,8 @@ def _table(table: PaperTable) -> dict[str, bytes]:
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n").encode()
+    plain = frame.astype(object).where(frame.notna(), None)
+    return encoded(".csv", {str(name): plain[name].tolist() for name in plain})
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:

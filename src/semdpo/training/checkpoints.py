@@ -43,8 +43,8 @@ def opened(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     whole: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         try:
-            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], path))
-        except (OSError, ValueError, KeyError):
+            whole.append((int(json.loads((path / "trainer_state.json").read_text())["global_step"]), path))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             shutil.rmtree(path)
     return max(whole)[1] if whole else None
 
