@@ -17,6 +17,7 @@ from semdpo.errors import ConfigError, did_you_mean
 from semdpo.texts import printable, shown
 
 RECIPES = Path(__file__).parent / "recipes"
+SHOWN = 120  # characters of a setting in a message
 LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten million
 Key = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -109,6 +110,7 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
     for text in overrides:
         dotted, equals, written = text.partition("=")
         key = tuple(dotted.strip().split("."))
+        text = printable(text) if len(text) <= SHOWN else f"{printable(text[:SHOWN])}…"
         if not equals or not all(key):
             raise ConfigError(f"--set {text} must look like stage.key=value")
         value = yaml_values.read_setting(written, f"--set {text}")
@@ -146,10 +148,40 @@ def validate(source: Source, model: type[Settings]) -> Settings:
         ConfigError: one line for every unknown key and bad value.
     """
     try:
-        return model.model_validate(source.values)
+        found = model.model_validate(source.values)
     except ValidationError as error:
         lines = [_sentence(dict(e), source, model) for e in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
+    _refuse_truths_for_numbers(source, model)
+    return found
+
+
+def _refuse_truths_for_numbers(source: Source, model: type[BaseModel]) -> None:
+    """``steps: yes`` is not one step, as pydantic would have it."""
+    for key, value in _leaves(source.values, ()):
+        if isinstance(value, bool):
+            annotation = _annotation(key, model)
+            kinds = set(_kinds(annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ConfigError(
+                    f"{source.place(key)}: '{'.'.join(key)}' is {str(value).lower()}; it must be {_allowed(annotation)}"
+                )
+
+
+def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield key, value
+    else:
+        for name, each in inner:
+            yield from _leaves(each, (*key, str(name)))
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of."""
+    yield annotation
+    for each in typing.get_args(annotation):
+        yield from _kinds(each)
 
 
 def options(model: type[Settings], **values: Any) -> Settings:

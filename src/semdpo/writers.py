@@ -188,9 +188,29 @@ def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None
                 f"column {name!r} mixes types, which parquet cannot hold, or has a value that it cannot hold; write a "
                 ".jsonl"
             ) from error
+    try:
+        return _table_bytes(arrays)
+    except (pa.ArrowException, ValueError) as error:
+        bad = next((name for name in arrays if not _can_be_written({name: arrays[name]})), "")
+        raise DataError(f"column {bad!r} has values that parquet cannot hold; write a .jsonl") from error
+
+
+def _table_bytes(arrays: Mapping[str, Any]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), sink, compression="zstd")
+    pq.write_table(pa.table(dict(arrays)), sink, compression="zstd")
     return bytes(sink.getvalue())
+
+
+def _can_be_written(arrays: Mapping[str, Any]) -> bool:
+    import pyarrow as pa
+
+    try:
+        return bool(_table_bytes(arrays))
+    except (pa.ArrowException, ValueError):
+        return False
 
 
 def _array(values: list[Any], kind: Any) -> Any:

@@ -18,6 +18,25 @@ TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
 
 
+class _TooDeep(yaml.MarkedYAMLError):
+    """Raised while the text is still being read: the parser needs a second for each thousand levels, and squares it."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Gives up as soon as a text is nested too deep."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST + 1:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise _TooDeep(problem=f"nested more than {DEEPEST} levels deep", problem_mark=mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
 @dataclass(frozen=True)
 class Read:
     """What was read: a value, and the line of each key in it."""
@@ -38,7 +57,10 @@ def read(text: str, place: str) -> Read:
             or stands there twice, or a value that cannot be made.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = _Loader(text).get_single_node()
+    except _TooDeep as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{place}, line {line}: this is {error.problem}; make it flat") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{place}, line {line}: this is not YAML ({_one_line(error.problem)}); correct it") from error
@@ -46,8 +68,6 @@ def read(text: str, place: str) -> Read:
         raise ConfigError(
             f"{place} is not YAML (character {error.position} is U+{_code(error.character):04X}); remove it"
         ) from error
-    except RecursionError as error:
-        raise ConfigError(f"{place} is nested more than {DEEPEST} levels deep; make it flat") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigError(f"{place} is not YAML ({_one_line(error)}); correct it") from error
     if node is None:
