@@ -1,4 +1,4 @@
-"""Hostile files through every command that reads one: a result or one sentence, never a traceback, a hang or a stray file.
+"""Hostile files through every command that reads one: a result or one sentence; no traceback, hang or stray file.
 
 Models are left out: what is tried is everything that happens between a user's bytes and the first tensor.
 """
@@ -32,7 +32,6 @@ from semdpo.commands import audit as audit_command
 from semdpo.commands import pairs as pairs_command
 from semdpo.commands import report as report_command
 from semdpo.config import PromptsConfig
-from semdpo.doctor import needs
 from semdpo.errors import ModelError, SemdpoError
 from semdpo.files import read_rewrites
 from semdpo.protocols import Embeddings
@@ -118,7 +117,7 @@ def _commands(file: str, folder: Path) -> list[list[str]]:
 
 
 def _is_clean(text: str) -> bool:
-    return not any(ord(each) < 32 and each != "\n" or 0x7F <= ord(each) < 0xA0 for each in text)
+    return not any((ord(each) < 32 and each != "\n") or 0x7F <= ord(each) < 0xA0 for each in text)
 
 
 def _check(arguments: Sequence[str], folder: Path, lines: int | None = 1) -> int:
@@ -216,66 +215,139 @@ COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "distance", "weight",
 COLUMNS += ("score_chosen", "own", "", "\x1b[2J", "a\nb", "\ud800", "=cmd()")
 
 JSONL = {
-    "empty": b"", "blank": b"\n \n", "nul": b"\x00", "bom only": b"\xef\xbb\xbf", "not utf-8": b'{"prompt": "\xff"}',
-    "utf-16": '{"prompt": "a"}'.encode("utf-16"), "deep list": b"[" * 20_000, "deep and closed": b"[" * 20_000 + b"]" * 20_000,
-    "deep object": b'{"a":' * 20_000, "deep value": _lines('{"prompt": ' + "[" * 900 + "]" * 900 + "}"),
+    "empty": b"",
+    "blank": b"\n \n",
+    "nul": b"\x00",
+    "bom only": b"\xef\xbb\xbf",
+    "not utf-8": b'{"prompt": "\xff"}',
+    "utf-16": '{"prompt": "a"}'.encode("utf-16"),
+    "deep list": b"[" * 20_000,
+    "deep and closed": b"[" * 20_000 + b"]" * 20_000,
+    "deep object": b'{"a":' * 20_000,
+    "deep value": _lines('{"prompt": ' + "[" * 900 + "]" * 900 + "}"),
     "deep own": _lines(PAIR | {"own": json.loads("[" * 200 + "]" * 200)}),
     "huge whole": _lines('{"prompt": "a", "chosen": "b", "rejected": "c", "distance": 1' + "0" * 400 + "}"),
     "more digits": _lines('{"prompt": "a", "chosen": "b", "rejected": "c", "own": 1' + "0" * 5000 + "}"),
     "huge float": _lines('{"prompt": "a", "chosen": "b", "rejected": "c", "own": 1e400}'),
     "twice": _lines('{"prompt": "a", "prompt": "b", "chosen": "c", "rejected": "d"}'),
-    "a list": _lines("[1, 2]"), "a text": _lines('"a"'), "null": _lines("null"), "number": _lines("1"), "nan": _lines("NaN"),
-    "no end": _lines('{"prompt": "a'), "two": _lines('{"a": 1}{"a": 2}'), "control": b'{"prompt": "a\x01b"}',
-    "cr": _lines(PAIR, PAIR | {"prompt": "a"}).replace(b"\n", b"\r"), "crlf": _lines(PAIR, PAIR).replace(b"\n", b"\r\n"),
-    "line separators": _lines(PAIR | {"prompt": "a\u2028b\x85c"}), "no columns": _lines({}), "only own": _lines({"own": 1}),
-    "one side": _lines({"chosen": "a", "rejected": "b"}), "python": b"{'prompt': 'a'}", "bom twice": b"\xef\xbb\xbf" * 2 + _lines(PAIR),
-    "null character": _lines(PAIR | {"prompt": "\x00"}), "a thousand columns": _lines(PAIR | {f"c{k}": k for k in range(1000)}),
-    **{f"{column!r} is {value!r:.40}": _with(**{column: value}) for column in ("prompt", "own") for value in ODD_VALUES},
+    "a list": _lines("[1, 2]"),
+    "a text": _lines('"a"'),
+    "null": _lines("null"),
+    "number": _lines("1"),
+    "nan": _lines("NaN"),
+    "no end": _lines('{"prompt": "a'),
+    "two": _lines('{"a": 1}{"a": 2}'),
+    "control": b'{"prompt": "a\x01b"}',
+    "cr": _lines(PAIR, PAIR | {"prompt": "a"}).replace(b"\n", b"\r"),
+    "crlf": _lines(PAIR, PAIR).replace(b"\n", b"\r\n"),
+    "line separators": _lines(PAIR | {"prompt": "a\u2028b\x85c"}),
+    "no columns": _lines({}),
+    "only own": _lines({"own": 1}),
+    "one side": _lines({"chosen": "a", "rejected": "b"}),
+    "python": b"{'prompt': 'a'}",
+    "bom twice": b"\xef\xbb\xbf" * 2 + _lines(PAIR),
+    "null character": _lines(PAIR | {"prompt": "\x00"}),
+    "a thousand columns": _lines(PAIR | {f"c{k}": k for k in range(1000)}),
+    **{
+        f"{column!r} is {value!r:.40}": _with(**{column: value}) for column in ("prompt", "own") for value in ODD_VALUES
+    },
     **{f"column {column!r}": _with(**{column: "x"}) for column in COLUMNS},
     **{f"column {column!r} is a number": _with(**{column: 0.5}) for column in COLUMNS},
     **{
         f"sides {k} {j}": _lines({"prompt": "a cat", "chosen": one, "rejected": other})
-        for k, one in enumerate(ODD_VALUES[-16:-2]) for j, other in enumerate(ODD_VALUES[-16:-2:3])
+        for k, one in enumerate(ODD_VALUES[-16:-2])
+        for j, other in enumerate(ODD_VALUES[-16:-2:3])
     },
-}  # fmt: skip
+}
 
 CSV = {
-    "empty": b"", "header": b"prompt,chosen,rejected\n", "one line": b"prompt", "quote": b'"', "open": b'prompt,chosen,rejected\n"a,b,c\n',
-    "after a quote": b'prompt,chosen,rejected\n"a"b,c,d\n', "more": b"prompt,chosen,rejected\na,b,c,d\n", "less": b"prompt,chosen,rejected\na\n",
-    "twice": b"prompt,prompt\na,b\n", "nul": b"prompt,chosen,rejected\na\x00,b,c\n", "cr": b"prompt,chosen,rejected\ra,b,c\rd,e,f\r",
-    "semicolons": b"prompt;chosen;rejected\na;b;c\n", "tabs": b"prompt\tchosen\trejected\na\tb\tc\n", "bom": b"\xef\xbb\xbfprompt,chosen,rejected\na,b,c\n",
-    "large": b"prompt,chosen,rejected\n\"" + b"x" * 200_000 + b'",b,c\n', "latin": "prompt,chosen,rejected\nä,b,c\n".encode("latin-1"),
-    "formula": b"prompt,chosen,rejected,=x\n=1+1,@b,-c,'=d\n", "apostrophes": b"prompt,chosen,rejected\n'a','=b',''=c'\n",
-    "empty cells": b"prompt,chosen,rejected\n,,\n", "no name": b",,\na,b,c\n", "lines": b'prompt,chosen,rejected\n"a\nb","c\r\nd","e\rf"\n',
-    "comma decimals": b"prompt;chosen;rejected;distance\na;b;c;0,5\n", "repr": b"prompt,chosen,rejected\na,\"[{'role': 'user', 'content': 'x'}]\",b\n",
-    "a megabyte of quotes": b'prompt,chosen,rejected\n' + b'"' * 1_000_001,
-}  # fmt: skip
+    "empty": b"",
+    "header": b"prompt,chosen,rejected\n",
+    "one line": b"prompt",
+    "quote": b'"',
+    "open": b'prompt,chosen,rejected\n"a,b,c\n',
+    "after a quote": b'prompt,chosen,rejected\n"a"b,c,d\n',
+    "more": b"prompt,chosen,rejected\na,b,c,d\n",
+    "less": b"prompt,chosen,rejected\na\n",
+    "twice": b"prompt,prompt\na,b\n",
+    "nul": b"prompt,chosen,rejected\na\x00,b,c\n",
+    "cr": b"prompt,chosen,rejected\ra,b,c\rd,e,f\r",
+    "semicolons": b"prompt;chosen;rejected\na;b;c\n",
+    "tabs": b"prompt\tchosen\trejected\na\tb\tc\n",
+    "bom": b"\xef\xbb\xbfprompt,chosen,rejected\na,b,c\n",
+    "large": b'prompt,chosen,rejected\n"' + b"x" * 200_000 + b'",b,c\n',
+    "latin": "prompt,chosen,rejected\nä,b,c\n".encode("latin-1"),
+    "formula": b"prompt,chosen,rejected,=x\n=1+1,@b,-c,'=d\n",
+    "apostrophes": b"prompt,chosen,rejected\n'a','=b',''=c'\n",
+    "empty cells": b"prompt,chosen,rejected\n,,\n",
+    "no name": b",,\na,b,c\n",
+    "lines": b'prompt,chosen,rejected\n"a\nb","c\r\nd","e\rf"\n',
+    "comma decimals": b"prompt;chosen;rejected;distance\na;b;c;0,5\n",
+    "repr": b"prompt,chosen,rejected\na,\"[{'role': 'user', 'content': 'x'}]\",b\n",
+    "a megabyte of quotes": b"prompt,chosen,rejected\n" + b'"' * 1_000_001,
+}
 
 PARQUET = {
-    "empty": b"", "magic": b"PAR1", "magic twice": b"PAR1PAR1", "length": b"PAR1" + struct.pack("<I", 2**31) + b"PAR1", "text": b"prompt\na\n",
-    "no rows": _parquet({"prompt": pa.array([], pa.string())}), "no columns": _parquet({}),
+    "empty": b"",
+    "magic": b"PAR1",
+    "magic twice": b"PAR1PAR1",
+    "length": b"PAR1" + struct.pack("<I", 2**31) + b"PAR1",
+    "text": b"prompt\na\n",
+    "no rows": _parquet({"prompt": pa.array([], pa.string())}),
+    "no columns": _parquet({}),
     "uint64": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([2**64 - 1], pa.uint64())}),
     "uint64 score": _parquet({**{k: [v] for k, v in PAIR.items()}, "chosen_score": pa.array([2**64 - 1], pa.uint64())}),
     "decimal": _parquet({**{k: [v] for k, v in PAIR.items()}, "distance": [Decimal("0.5")]}),
-    "bytes": _parquet({k: [v.encode()] for k, v in PAIR.items()}), "numbers": _parquet(dict.fromkeys(PAIR, [1])),
+    "bytes": _parquet({k: [v.encode()] for k, v in PAIR.items()}),
+    "numbers": _parquet({key: [1] for key in PAIR}),
     "not utf-8": _parquet({k: pa.array([b"\xff\xfe"], pa.binary()).view(pa.string()) for k in PAIR}),
-    "own not utf-8": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([b"\xff"], pa.binary()).view(pa.string())}),
+    "own not utf-8": _parquet(
+        {**{k: [v] for k, v in PAIR.items()}, "own": pa.array([b"\xff"], pa.binary()).view(pa.string())}
+    ),
     "dates": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([2**62], pa.timestamp("ns"))}),
     "no dates": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([2**62], pa.timestamp("us"))}),
     "durations": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([2**62], pa.duration("us"))}),
-    "maps": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int32()))}),
-    "nulls": _parquet({k: pa.nulls(2) for k in PAIR}), "dictionary": _parquet({k: pa.array([v]).dictionary_encode() for k, v in PAIR.items()}),
-    "structs": _parquet({k: [[{"role": "user", "content": v}]] for k, v in PAIR.items()}), "own nan": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [float("nan")]}),
-    "own inf": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [float("inf")]}), "own bytes": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [b"\xff"]}),
-}  # fmt: skip
+    "maps": _parquet(
+        {**{k: [v] for k, v in PAIR.items()}, "own": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int32()))}
+    ),
+    "nulls": _parquet({k: pa.nulls(2) for k in PAIR}),
+    "dictionary": _parquet({k: pa.array([v]).dictionary_encode() for k, v in PAIR.items()}),
+    "structs": _parquet({k: [[{"role": "user", "content": v}]] for k, v in PAIR.items()}),
+    "own nan": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [float("nan")]}),
+    "own inf": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [float("inf")]}),
+    "own bytes": _parquet({**{k: [v] for k, v in PAIR.items()}, "own": [b"\xff"]}),
+}
 GOOD_PARQUET = _parquet({k: [v] * 20 for k, v in PAIR.items()})
 OTHERS = {
-    "a.txt": b"", "b.txt": b"\n\n", "c.txt": b"a\rb\rc", "d.txt": b"\xff", "e.txt": "a\n\u200b\nb".encode(), "f.txt": b"a\x1b[2J\nb\n", "g.txt": b"\x00",
-    "a.json": b"", "b.json": b"{}", "c.json": b'{"annotations": 3}', "d.json": b'{"annotations": [1]}', "e.json": b'{"annotations": [{"caption": 3}]}',
-    "f.json": b"[" * 20_000, "g.json": b"[]", "h.json": json.dumps([PAIR]).encode(), "i.json": b"[1]", "j.json": b'{"annotations": [{"caption": "a"}, {"caption": "b"}]}',
-    "a.tsv": b"", "b.tsv": b'Prompt\tNote\n"a" b\tx\nc\ty\n', "c.tsv": b'Prompt\tNote\n"a\tx\nb" c\ty\n', "d.tsv": b"Prompt\tNote\na\n", "e.TSV": b"prompt\tchosen\trejected\na\tb\tc\n",
-    "A.CSV": b"prompt,chosen,rejected\na,b c,d\n", "B.JSONL": _lines(PAIR), "C.PARQUET": GOOD_PARQUET, "none": _lines(PAIR), "x.xlsx": b"PK\x03\x04", "y.arrow": b"ARROW1",
-}  # fmt: skip
+    "a.txt": b"",
+    "b.txt": b"\n\n",
+    "c.txt": b"a\rb\rc",
+    "d.txt": b"\xff",
+    "e.txt": "a\n\u200b\nb".encode(),
+    "f.txt": b"a\x1b[2J\nb\n",
+    "g.txt": b"\x00",
+    "a.json": b"",
+    "b.json": b"{}",
+    "c.json": b'{"annotations": 3}',
+    "d.json": b'{"annotations": [1]}',
+    "e.json": b'{"annotations": [{"caption": 3}]}',
+    "f.json": b"[" * 20_000,
+    "g.json": b"[]",
+    "h.json": json.dumps([PAIR]).encode(),
+    "i.json": b"[1]",
+    "j.json": b'{"annotations": [{"caption": "a"}, {"caption": "b"}]}',
+    "a.tsv": b"",
+    "b.tsv": b'Prompt\tNote\n"a" b\tx\nc\ty\n',
+    "c.tsv": b'Prompt\tNote\n"a\tx\nb" c\ty\n',
+    "d.tsv": b"Prompt\tNote\na\n",
+    "e.TSV": b"prompt\tchosen\trejected\na\tb\tc\n",
+    "A.CSV": b"prompt,chosen,rejected\na,b c,d\n",
+    "B.JSONL": _lines(PAIR),
+    "C.PARQUET": GOOD_PARQUET,
+    "none": _lines(PAIR),
+    "x.xlsx": b"PK\x03\x04",
+    "y.arrow": b"ARROW1",
+}
 TABLES = [
     *((f"{k}.jsonl", name, content) for k, (name, content) in enumerate(JSONL.items())),
     *((f"{k}.csv", name, content) for k, (name, content) in enumerate(CSV.items())),
@@ -332,7 +404,7 @@ def test_records_in_jsonl(records: list[dict[str, Any]]) -> None:
 
 
 @REPEATABLE
-@given(st.lists(st.lists(TEXT, min_size=3, max_size=3), min_size=1, max_size=3), st.sampled_from("csv tsv".split()))
+@given(st.lists(st.lists(TEXT, min_size=3, max_size=3), min_size=1, max_size=3), st.sampled_from(["csv", "tsv"]))
 def test_cells(rows: list[list[str]], suffix: str) -> None:
     mark = {"csv": ",", "tsv": "\t"}[suffix]
     lines = [mark.join(PAIR), *(mark.join(row) for row in rows)]
@@ -340,7 +412,7 @@ def test_cells(rows: list[list[str]], suffix: str) -> None:
 
 
 @REPEATABLE
-@given(st.binary(max_size=60), st.sampled_from("csv tsv jsonl json parquet txt arrow".split()))
+@given(st.binary(max_size=60), st.sampled_from(["csv", "tsv", "jsonl", "json", "parquet", "txt", "arrow"]))
 def test_bytes(content: bytes, suffix: str) -> None:
     _try(f"drawn.{suffix}", content)
 
@@ -358,23 +430,138 @@ def test_judged_rows(rows: list[dict[str, Any]]) -> None:
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40))
 RECIPES = [
-    *("", " ", "a", "- a", "1", "null", "name: [", "name: {", "name: 'x", "%", "@", "\t", "a: b: c", "---\n---\n", "? [a]\n: b"),
-    *("name: &x *x", "name: &x [*x]", "a: *nothing", LAUGHS, "name: &x {b: *x}", "<<: 3", "<<: [1]", "<<: {name: x}\nname: y"),
-    *("[" * 20_000, "{" * 20_000, "a: " * 5000, "- " * 20_000, "{a: " * 400 + "1" + "}" * 400, "name: " + "[" * 500 + "]" * 500),
-    *("1: 2", "null: 2", "true: 2", "on: 2", "1.5: 2", "2024-01-01: 2", "~: 2", "[a]: 2", "{a: b}: 2", "sft: {1: 2}", "sft: {yes: 2}"),
-    *("name: 2024-01-01", "name: 2024-13-45", "name: 2024-01-01T99:00:00Z", "name: !!timestamp x", "name: !!int x", "name: !!float x"),
-    *("name: !!bool x", "name: !!binary x", "name: !!set [a]", "name: !!omap 3", "name: !!python/object/apply:os.system [ls]", "name: !x y"),
-    *(f"sft: {{steps: {n}}}" for n in ("1" + "0" * 400, "1" + "0" * 5000, "0x" + "f" * 5000, "1e400", ".inf", ".nan", "-1", "1:30", "0o7")),
-    *('name: "\\ud800"', 'name: "\\x1b[2J"', '"\\x1b[2J": 3', '"a\\nb": 3', 'sft: {"a\\nb": 3}', 'name: "\\0"', "name: \x00", "name: \x07"),
-    *("name: " + "x" * 300, "name: ../x", "prompts: 3", "prompts: [1]", "prompts: {file: 3}", "prompts: {file: null}", "train: {methods: {}}"),
-    *("train: {methods: {a: 3}}", "train: {methods: {a: {}}}", "train: {methods: {a: {name: [1]}}}", "train: {methods: {a: {name: {}}}}"),
-    *("train: {methods: {a: {name: sem_dpo, alpha: [1]}}}", "evaluate: {metrics: {drift: x}}", "evaluate: {image_seeds: [1, 1]}", "a: 1\na: 2"),
-]  # fmt: skip
+    *(
+        "",
+        " ",
+        "a",
+        "- a",
+        "1",
+        "null",
+        "name: [",
+        "name: {",
+        "name: 'x",
+        "%",
+        "@",
+        "\t",
+        "a: b: c",
+        "---\n---\n",
+        "? [a]\n: b",
+    ),
+    *(
+        "name: &x *x",
+        "name: &x [*x]",
+        "a: *nothing",
+        LAUGHS,
+        "name: &x {b: *x}",
+        "<<: 3",
+        "<<: [1]",
+        "<<: {name: x}\nname: y",
+    ),
+    *(
+        "[" * 20_000,
+        "{" * 20_000,
+        "a: " * 5000,
+        "- " * 20_000,
+        "{a: " * 400 + "1" + "}" * 400,
+        "name: " + "[" * 500 + "]" * 500,
+    ),
+    *(
+        "1: 2",
+        "null: 2",
+        "true: 2",
+        "on: 2",
+        "1.5: 2",
+        "2024-01-01: 2",
+        "~: 2",
+        "[a]: 2",
+        "{a: b}: 2",
+        "sft: {1: 2}",
+        "sft: {yes: 2}",
+    ),
+    *(
+        "name: 2024-01-01",
+        "name: 2024-13-45",
+        "name: 2024-01-01T99:00:00Z",
+        "name: !!timestamp x",
+        "name: !!int x",
+        "name: !!float x",
+    ),
+    *(
+        "name: !!bool x",
+        "name: !!binary x",
+        "name: !!set [a]",
+        "name: !!omap 3",
+        "name: !!python/object/apply:os.system [ls]",
+        "name: !x y",
+    ),
+    *(
+        f"sft: {{steps: {n}}}"
+        for n in ("1" + "0" * 400, "1" + "0" * 5000, "0x" + "f" * 5000, "1e400", ".inf", ".nan", "-1", "1:30", "0o7")
+    ),
+    *(
+        'name: "\\ud800"',
+        'name: "\\x1b[2J"',
+        '"\\x1b[2J": 3',
+        '"a\\nb": 3',
+        'sft: {"a\\nb": 3}',
+        'name: "\\0"',
+        "name: \x00",
+        "name: \x07",
+    ),
+    *(
+        "name: " + "x" * 300,
+        "name: ../x",
+        "prompts: 3",
+        "prompts: [1]",
+        "prompts: {file: 3}",
+        "prompts: {file: null}",
+        "train: {methods: {}}",
+    ),
+    *(
+        "train: {methods: {a: 3}}",
+        "train: {methods: {a: {}}}",
+        "train: {methods: {a: {name: [1]}}}",
+        "train: {methods: {a: {name: {}}}}",
+    ),
+    *(
+        "train: {methods: {a: {name: sem_dpo, alpha: [1]}}}",
+        "evaluate: {metrics: {drift: x}}",
+        "evaluate: {image_seeds: [1, 1]}",
+        "a: 1\na: 2",
+    ),
+]
 SETTINGS = [
-    *("sft.steps=1e400", "sft.steps=[" * 50, "sft.steps=&x [*x]", "sft.steps={1: 2}", "=", "a", ".=1", "sft..x=1", "sft=3", "sft.steps=!!int x"),
-    *("sft.steps=1" + "0" * 5000, "sft.steps=2024-13-45", "sft.model=\x1b[2J", "\x1b[2J=3", "a\nb=3", "sft.steps.x=3", "prompts.limit=1" + "0" * 400),
-    *("sft.steps=" + "[" * 5000, "train.beta=.inf", "train.beta=1" + "0" * 400, "train.beta=.nan", "train.beta=-.0", "name=x\ny", "sft.steps=true"),
-]  # fmt: skip
+    *(
+        "sft.steps=1e400",
+        "sft.steps=[" * 50,
+        "sft.steps=&x [*x]",
+        "sft.steps={1: 2}",
+        "=",
+        "a",
+        ".=1",
+        "sft..x=1",
+        "sft=3",
+        "sft.steps=!!int x",
+    ),
+    *(
+        "sft.steps=1" + "0" * 5000,
+        "sft.steps=2024-13-45",
+        "sft.model=\x1b[2J",
+        "\x1b[2J=3",
+        "a\nb=3",
+        "sft.steps.x=3",
+        "prompts.limit=1" + "0" * 400,
+    ),
+    *(
+        "sft.steps=" + "[" * 5000,
+        "train.beta=.inf",
+        "train.beta=1" + "0" * 400,
+        "train.beta=.nan",
+        "train.beta=-.0",
+        "name=x\ny",
+        "sft.steps=true",
+    ),
+]
 
 
 def _try_recipe(content: bytes, folder: Path) -> None:
@@ -496,4 +683,3 @@ def test_notes_of_another_content(content: bytes, tmp_path: Path) -> None:
 def test_the_corpus_is_large() -> None:
     drawn = 6 * REPEATABLE.max_examples
     assert len(TABLES) + 40 + len(RECIPES) + 4 + len(SETTINGS) + len(NOTES) + drawn >= 700
-    assert needs is not None

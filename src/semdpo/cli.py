@@ -214,7 +214,9 @@ def sweep(
 
 @app.command()
 def report(
-    what: Annotated[Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, tsv, jsonl, parquet.")],
+    what: Annotated[
+        Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, tsv, jsonl, parquet.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
     fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
     preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,

@@ -289,7 +289,8 @@ def _parsed(path: Path, text: str, delimiter: str, *, quoted: bool) -> list[tupl
     width = len(found[0][1]) if found else 0
     for number, record in found:
         if len(record) != width:
-            cure = f"quote values that contain {MARKS[delimiter]}" if quoted else "write as many as the header has"
+            more = quoted and len(record) > width
+            cure = f"quote values that contain {MARKS[delimiter]}" if more else "write as many as the header has"
             raise DataError(f"{path}, line {number}: {len(record)} values for {width} columns; {cure}")
     return found
 
@@ -305,6 +306,7 @@ def _large_cells() -> Iterator[None]:
 
 
 def _columns(found: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
+    found = _without_nameless(found)
     header = [unescaped(name) for name in found[0][1]] if found else []
     if len(set(header)) != len(header):
         twice = next(name for name in header if header.count(name) > 1)
@@ -312,6 +314,14 @@ def _columns(found: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
     cells = zip(*(record for _, record in found[1:]), strict=True)
     columns = {name: [unescaped(cell) for cell in column] for name, column in zip(header, cells, strict=False)}
     return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in found[1:]])
+
+
+def _without_nameless(found: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    """Rows without the columns that have neither a name nor a value, as spreadsheets write them behind the others."""
+    if not found or all(found[0][1]):
+        return found
+    full = [k for k in range(len(found[0][1])) if any(record[k] for _, record in found)]
+    return [(line, [record[k] for k in full]) for line, record in found]
 
 
 def unescaped(cell: str) -> str:

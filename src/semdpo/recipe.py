@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -219,6 +220,8 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     return "empty" if value is None else shown(value, 200)
 
 

@@ -43,6 +43,8 @@ class Table:
         near = f"; did you mean {hint.split('did you mean ')[1]}" if "did you mean" in hint else ""
         cure = near or advice or "; rename one"
         names = [shown(each) for each in self.columns]
+        if not names:
+            raise DataError(f"{self.file} has no columns at all; give a file with a column '{name}'")
         listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise DataError(f"{self.file} has no column '{name}', only {listed}{cure}")
 
@@ -101,15 +103,15 @@ def is_empty(value: Any) -> bool:
 def _text(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{place} must be text, not {_kind(value)}; correct it")
-    if not is_visible(value):
-        unseen = hidden(value)
-        what = f"shows nothing, for it is made of invisible characters ({unseen[:80]})" if unseen else "is empty"
-        raise DataError(f"{place} {what}; fill it or remove the row")
     if half := half_character(value):
         raise DataError(
             f"{place} holds half of a character ({half}), as a text that was truncated within an emoji does; replace "
             "it or remove the row"
         )
+    if not is_visible(value):
+        unseen = hidden(value)
+        what = f"shows nothing, for it is made of invisible characters ({unseen[:80]})" if unseen else "is empty"
+        raise DataError(f"{place} {what}; fill it or remove the row")
     return trimmed(value)
 
 
@@ -127,10 +129,10 @@ def _number(value: Any, place: str) -> float | None:
         raise DataError(f"{place} must be a number, not {shown(value)}; {cure}")
     try:
         number = float(value)
-    except (OverflowError, ValueError):  # a whole number of hundreds of digits; a Decimal that signals
-        number = math.inf
+    except (OverflowError, ValueError) as error:  # a whole number of hundreds of digits; a Decimal that signals
+        raise DataError(f"{place} is {shown(value)}, which is too large to compute with; correct it") from error
     if not math.isfinite(number):
-        raise DataError(f"{place} is {shown(value).strip(chr(39))}; remove the row or compute the value again")
+        raise DataError(f"{place} is {value}; remove the row or compute the value again")
     if abs(number) > LARGEST:
         raise DataError(f"{place} is {number:g}, which is too large to compute with; correct it")
     return number

@@ -172,7 +172,6 @@ def _quoted(text: str) -> str:
 
 def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None) -> bytes:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     known = {float: pa.float64(), bool: pa.bool_(), str: pa.string()}
     arrays = {}

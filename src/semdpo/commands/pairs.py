@@ -41,6 +41,8 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
     files.refuse_own_columns(table)
+    if any(row.distance is not None for row in rows):
+        say(f"{pairs} has distances; those in {out} are measured again, by {encoder}")
     writers.encoded(out.suffix.lower(), files.kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
