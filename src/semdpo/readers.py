@@ -155,9 +155,7 @@ def parse(text: str, place: str) -> Any:
         DataError: it is something else.
     """
     try:
-        value = json.loads(
-            text, parse_constant=_not_finite, parse_int=_whole, parse_float=_finite, object_pairs_hook=_object
-        )
+        value = _STRICT.decode(text)
         _refuse_depth(value, DEEPEST)
     except RecursionError as error:
         raise DataError(f"{place}: this is nested more than {DEEPEST} levels deep; make it flat") from error
@@ -188,6 +186,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
     return found
+
+
+_STRICT = json.JSONDecoder(parse_constant=_not_finite, parse_int=_whole, parse_float=_finite, object_pairs_hook=_object)
 
 
 def _refuse_depth(value: Any, left: int) -> None:
