@@ -20,6 +20,7 @@ LAYERS = (
     {"bounds"},
     {
         "models",
+        "arrow_files",
         "readers",
         "writers",
         "tables",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from semdpo.arrow_files import Columns, from_arrow
 from semdpo.errors import DataError
-from semdpo.readers import Columns, from_arrow
 
 __all__ = ["hub_rows", "hub_table"]
 

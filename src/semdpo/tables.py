@@ -11,8 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from semdpo.arrow_files import Columns, read_parquet, unreadable
 from semdpo.errors import DataError, did_you_mean
-from semdpo.readers import READERS, TABLES, Columns, read_parquet, unreadable
+from semdpo.readers import READERS, TABLES
 from semdpo.texts import half_character, hidden, is_visible, shown, trimmed
 
 DATA = Path(__file__).parent / "world" / "data"

@@ -11,8 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from semdpo.arrow_files import ArrowColumns
 from semdpo.errors import DataError
-from semdpo.readers import TABLES, ArrowColumns
+from semdpo.readers import TABLES
 from semdpo.texts import half_character
 
 WRITTEN = tuple(each for each in TABLES if each != ".json")
