@@ -14,7 +14,7 @@ import pytest
 
 from semdpo.config import PromptsConfig
 from semdpo.errors import DataError
-from semdpo.files import read_pairs, read_rewrites
+from semdpo.files import other_scores, read_pairs, read_rewrites
 from semdpo.prompt_sets import read_prompts
 from semdpo.stages.prompts import collect
 from semdpo.tables import Table, read_table
@@ -169,12 +169,11 @@ def test_sides_that_are_equal_without_their_blanks_are_refused(tmp_path: Path) -
         (("chosen_length", "rejected_length"), False),
     ],
 )
-def test_scores_under_other_names(
-    names: tuple[str, str], taken: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_scores_under_other_names(names: tuple[str, str], taken: bool, tmp_path: Path) -> None:
     (pair,) = read_pairs(_jsonl(tmp_path / "p.jsonl", PAIR | dict(zip(names, (7.0, "3"), strict=True))))
     assert (pair.chosen_score, pair.rejected_score) == ((7.0, 3.0) if taken else (None, None))
-    assert (f"the scores are those of '{names[0]}' and '{names[1]}'" in caplog.text) is taken
+    note = other_scores(read_table(tmp_path / "p.jsonl")).note
+    assert note == (f"the scores are those of '{names[0]}' and '{names[1]}'" if taken else "")
 
 
 @pytest.mark.parametrize(
@@ -184,12 +183,10 @@ def test_scores_under_other_names(
         ({"score_chosen": "good", "score_rejected": "bad"}, "they are no numbers"),
     ],
 )
-def test_scores_that_are_none_are_mentioned(
-    more: dict[str, Any], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_scores_that_are_none_are_mentioned(more: dict[str, Any], said: str, tmp_path: Path) -> None:
     (pair,) = read_pairs(_jsonl(tmp_path / "p.jsonl", PAIR | more))
     assert pair.chosen_score is None
-    assert said in caplog.text
+    assert said in other_scores(read_table(tmp_path / "p.jsonl")).note
 
 
 def test_own_scores_come_before_others(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,6 @@ LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.
 CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
-log = logging.getLogger("semdpo")
-
 
 def read_rewrites(name: str | Path) -> list[tuple[str, str]]:
     """Pairs (prompt, rewrite) to fine-tune on.
@@ -60,7 +57,10 @@ def read_pairs(name: str | Path) -> list[Pair]:
 
 def pairs_of(table: Table) -> list[Pair]:
     """The pairs of a table that was read; see ``read_pairs``. Texts are without their outer blanks."""
-    table = with_scores(as_texts(table))
+    table = as_texts(table)
+    if names := other_scores(table).names:
+        own = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))
+        table = Table(table.file, layered(own, table.columns), table.rows)
     texts = [table.texts(name, WANTED) for name in ("prompt", "chosen", "rejected")]
     numbers = [table.numbers(name) for name in NUMBERS]
     for name, (low, high) in LIMITS.items():
@@ -86,35 +86,42 @@ def pairs_of(table: Table) -> list[Pair]:
     return pairs
 
 
-def with_scores(table: Table) -> Table:
-    """The table with ``chosen_score`` and ``rejected_score``, where it has scores under other names; that is logged.
+@dataclass(frozen=True)
+class OtherScores:
+    """Scores that a table has under other names than ours.
 
-    Names such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected`` are understood, if both sides have one.
+    Attributes:
+        names: of the columns of chosen and rejected; None where they are not used.
+        note: what a user should know about it; empty where there are none.
     """
+
+    names: tuple[str, str] | None
+    note: str = ""
+
+
+def other_scores(table: Table) -> OtherScores:
+    """Looks for names such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side."""
     if any(name in table.columns for name in NUMBERS[:2]):
-        return table
+        return OtherScores(None)
     meant = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in table.columns}
+    note = ""
     for kind in SCORES:
-        found = [meant.get(frozenset({side, kind})) for side in ("chosen", "rejected")]
-        if found[0] is None or found[1] is None:
-            if any(found):
-                log.warning(
-                    "%s: '%s' is not used, for the other side has no such score", table.file, found[0] or found[1]
-                )
-            continue
-        own = dict(zip(NUMBERS[:2], (table.columns[name] for name in found if name), strict=True))
-        taken = Table(table.file, layered(own, table.columns), table.rows)
-        try:
-            for name in own:
-                taken.numbers(name)
-        except DataError:
-            log.warning(
-                "%s: '%s' and '%s' are no scores, for they are no numbers; they are not used", table.file, *found
-            )
-            continue
-        log.warning("%s: the scores are those of '%s' and '%s'", table.file, *found)
-        return taken
-    return table
+        chosen, rejected = (meant.get(frozenset({side, kind})) for side in ("chosen", "rejected"))
+        if chosen is None or rejected is None:
+            if one := chosen or rejected:
+                note = note or f"{one!r} is not used, for the other side has no such score"
+        elif _all_numbers(table, (chosen, rejected)):
+            return OtherScores((chosen, rejected), f"the scores are those of {chosen!r} and {rejected!r}")
+        else:
+            note = note or f"{chosen!r} and {rejected!r} are not used, for they are no numbers"
+    return OtherScores(None, note)
+
+
+def _all_numbers(table: Table, names: Sequence[str]) -> bool:
+    try:
+        return all(table.numbers(name) for name in names)
+    except DataError:
+        return False
 
 
 def _encoders(table: Table) -> list[tuple[str | None, str | None]]:

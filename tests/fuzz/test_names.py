@@ -11,7 +11,7 @@ import pytest
 from semdpo import store, timing
 from semdpo.errors import SemdpoError
 from tests.fuzz.corpus import TABLES
-from tests.fuzz.harness import PAIR, REPEATABLE, check, commands, run
+from tests.fuzz.harness import PAIR, REPEATABLE, commands, is_clean, run
 from tests.fuzz.test_recipes import RECIPES, SETTINGS
 
 # ------------------------------------------------------------------------------------------------- names, notes
@@ -37,12 +37,28 @@ def test_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     tried += [["weigh", str(good), "-o", f"{name}.csv"], ["train", str(good), "--model", name, "-o", "m"]]
     for arguments in tried:
         if "\x00" not in "".join(arguments):  # which no shell can pass
-            code = (
-                check(arguments, tmp_path, lines=None)
-                if arguments[-1] != page and "-o" not in arguments
-                else run(*arguments)[0]
-            )
+            code, _, err = run(*arguments)
             assert code in (0, 2), arguments
+            assert is_clean(err), arguments
+            assert "Traceback" not in err, arguments
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no folder that nobody can write to")
+def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
+    good = tmp_path / "good.jsonl"
+    good.write_text(json.dumps({**PAIR, "distance": 0.1}))
+    for arguments in (
+        ["weigh", str(good), "-o", "/proc/x.csv"],
+        ["audit", str(good), "--html", "/proc/x.html"],
+        ["audit", str(good), "--json", "/proc/x.json"],
+        ["train", str(good), "--model", "tiny:gpt2", "-o", "/proc/x"],
+        ["train", str(good), "--model", "tiny:gpt2", "-o", str(tmp_path / "m"), "--cache", "/proc/x"],
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2, arguments
+        assert "/proc/x" in err.splitlines()[-1]
+        assert "cannot be written" in err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == [good.name]
 
 
 NOTES = [

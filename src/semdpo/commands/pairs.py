@@ -41,8 +41,6 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
     files.refuse_own_columns(table)
-    if any(row.distance is not None for row in rows):
-        say(f"{pairs} has distances; those in {out} are measured again, by {encoder}")
     writers.encoded(out.suffix.lower(), files.kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
@@ -50,6 +48,10 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)
     files.write_pairs(out, with_drift(rows, drift, lasting(encoder), known), table.columns)
+    if any(row.distance is not None for row in rows):
+        say(f"{pairs} has distances; those in {out} are measured again, by {encoder}")
+    if note := files.other_scores(table).note:
+        say(f"{pairs}: {note}")
     weights = semantic_weight(drift.distance, alpha)
     unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"
     show(f"{len(rows)} pairs → {out}")

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from semdpo.errors import StoreError
@@ -78,7 +79,11 @@ def _table(table: PaperTable) -> dict[str, bytes]:
 
 def _csv(frame: pd.DataFrame) -> bytes:
     plain = frame.astype(object).where(frame.notna(), None)
-    return encoded(".csv", {str(name): plain[name].tolist() for name in plain})
+    return encoded(".csv", {str(name): [_python(each) for each in plain[name]] for name in plain})
+
+
+def _python(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:
