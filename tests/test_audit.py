@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from semdpo import cli
 from semdpo.audit import CHECKS, Audit, audit, failures, limits
 from semdpo.cli import app
 from semdpo.errors import ConfigError, DataError
@@ -174,3 +176,23 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["audit", str(tmp_path / "p.jsonl"), "--html", str(tmp_path / "a.html")])
     assert "knows only its world's words" in str(done.exception)
     assert [each.name for each in tmp_path.iterdir()] == ["p.jsonl"]
+
+
+def test_a_terminal_is_not_steered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "a \x1b[2J\x9b31m\x07\u202e\r\ncat"
+    (tmp_path / "p.jsonl").write_text(
+        json.dumps({"prompt": evil, "chosen": f"{evil} b", "rejected": "c", "distance": 0.1, f"{evil}": 1})
+    )
+    monkeypatch.setattr("sys.argv", ["semdpo", "audit", str(tmp_path / "p.jsonl")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    shown = capsys.readouterr().out
+    assert r"a \x1b[2J\x9b31m\x07\u202e\r\ncat  ->  a \x1b[2J" in shown
+    assert not [each for each in shown if each != "\n" and unicodedata.category(each) in ("Cc", "Cf")]
+    # An error that quotes what a file holds steers nothing either.
+    (tmp_path / "p.jsonl").write_text(json.dumps({evil: "a"}))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert not [each for each in capsys.readouterr().err[:-1] if unicodedata.category(each) in ("Cc", "Cf")]

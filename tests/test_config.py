@@ -166,3 +166,41 @@ def test_options_of_a_command_are_named_as_they_are_written() -> None:
         options(TrainConfig, methods={"dpo": {"name": "dpo"}}, batch_size=0)
     with pytest.raises(ConfigError, match=r"--objective: 'objective.alpha': it must be a number ≥ 0, or auto, not -1"):
         options(OneObjective, objective={"name": "sem_dpo", "alpha": -1})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [x]\nb: [*a, *a]", r"missing; add it"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40)),
+            "more than 20,000 values",
+        ),
+        ("name: &x [*x]", "line 1: this is nested more than 32 levels deep; make it flat"),
+        ("name: " + "[" * 20_000, "line 1: this is nested more than 32 levels deep"),
+        ("name: x\n2024: y", "line 2: a key must be text, not '2024'; write it in quotes"),
+        (
+            "name: x\nsft: {steps: 2024-13-45}",
+            "line 2: '2024-13-45' is no timestamp; correct it, or write it in quotes",
+        ),
+        ("sft: {steps: 1" + "0" * 5000 + "}", "line 1: '1000.*… is no int"),
+        ("name: \x07", r"is not YAML \(character 6 is U\+0007\); remove it"),
+    ],
+)
+def test_yaml_that_no_recipe_needs(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(str(tmp_path / "r.yaml"))
+
+
+def test_anchors_may_be_used(tmp_path: Path) -> None:
+    text = (RECIPES / "tiny.yaml").read_text("utf-8").replace("name: tiny ", "name: &word tiny ")
+    (tmp_path / "r.yaml").write_text(text.replace("file: tiny:rewrites.jsonl", "file: *word"))
+    assert load_recipe(str(tmp_path / "r.yaml")).sft.file == "tiny"
+
+
+@pytest.mark.parametrize("setting", ["sft.steps=true", "train.beta=yes", "train.methods.sem_dpo.alpha=on"])
+def test_true_is_no_number(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"is true; it must be|must be a number"):
+        load_recipe("tiny", [setting])
+    assert load_recipe("tiny", ["prompts.skip_empty=yes"]).prompts.skip_empty is True

@@ -83,7 +83,7 @@ def test_another_column_is_read_only_when_named(tmp_path: Path) -> None:
         ("p.csv", b"prompt,x\na,b,c\n", "line 2: 3 values for 2 columns"),
         ("p.csv", b"text,x\na,b\n", "no column 'prompt', only 'text', 'x'; name one of them with prompts.column"),
         ("p.csv", b"prompt,prompt\na,b\n", "two columns of one name"),
-        ("p.xlsx", b"x", "unknown suffix; prompts come as .txt, .jsonl, .csv, .parquet, or COCO"),
+        ("p.xlsx", b"x", "unknown suffix; prompts come as .txt, .jsonl, .csv, .tsv, .parquet, .json, or COCO"),
     ],
 )
 def test_bad_prompt_files_are_refused_in_words(tmp_path: Path, name: str, content: bytes, said: str) -> None:

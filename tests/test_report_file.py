@@ -9,6 +9,7 @@ import pytest
 
 from semdpo.commands.report import report_file
 from semdpo.errors import ConfigError, DataError
+from semdpo.tables import read_table
 
 
 def _table() -> pd.DataFrame:
@@ -67,3 +68,37 @@ def test_names_that_the_table_lacks(tmp_path: Path) -> None:
         _report(_table(), tmp_path, preference=["clip"])
     with pytest.raises(ConfigError, match=r"--seen names 'hpss'.*did you mean 'hps'"):
         _report(_table(), tmp_path, seen=["hpss"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_booleans_are_one_and_zero(suffix: str, tmp_path: Path) -> None:
+    """Such as a question of a checklist: whether the image shows what was asked."""
+    table = _table().assign(clip=[k % 3 > 0 for k in range(12)])
+    if suffix == "csv":
+        table.to_csv(tmp_path / "rows.csv", index=False)
+    elif suffix == "jsonl":
+        table.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    else:
+        table.to_parquet(tmp_path / "rows.parquet")
+    page = report_file(str(tmp_path / f"rows.{suffix}"), tmp_path / "out", ["clip"], ["hps"], [], "sem_dpo", "dpo", "t")
+    written = pd.read_csv(page.with_name("evaluation.csv"))
+    assert written["clip"].tolist() == [float(k % 3 > 0) for k in range(12)]
+
+
+@pytest.mark.parametrize("name", ["distance", "tokens", "prompt", "image_seed", "method", "average", "drift"])
+def test_a_reports_own_columns_are_no_metrics(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}' is no metric, for every report has its own column of that name"):
+        _report(_table().assign(**{name: _table().get(name, 1.0)}), tmp_path, fidelity=[name])
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_of_63_bits_stay_apart_and_texts_run_nothing(tmp_path: Path) -> None:
+    twice = pd.concat([_table().assign(image_seed=2**62 + k) for k in range(2)]).assign(prompt="=1+1", rewrite="@x")
+    twice = twice.assign(source=[f"{k % 6}" for k in range(24)])
+    twice["prompt"] = [f"=1+{k % 6}" for k in range(24)]
+    page = _report(twice, tmp_path)
+    written = pd.read_csv(page.with_name("evaluation.csv"))
+    assert sorted(set(written["image_seed"])) == [2**62, 2**62 + 1]
+    assert set(written["prompt"]) == {f"'=1+{k}" for k in range(6)}
+    rows = read_table(page.with_name("evaluation.csv"))
+    assert set(rows.columns["prompt"]) == {f"=1+{k}" for k in range(6)}

@@ -10,6 +10,7 @@ import typer
 
 from semdpo.errors import ConfigError, SemdpoError, StoreError
 from semdpo.progress import quiet_libraries, say, share_the_processor
+from semdpo.texts import shown
 
 app = typer.Typer(
     help="Sem-DPO: tune a prompt rewriter for text-to-image models on preferences, weighted by meaning.",
@@ -29,7 +30,7 @@ Overrides = Annotated[
 Only = Annotated[str | None, typer.Option(help="Run one stage only, such as train or evaluate/dpo.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Make anew the stages that changed, and what follows from them.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME when not given.")]
-PairsFile = Annotated[str, typer.Argument(help="Columns prompt, chosen, rejected: jsonl, csv or parquet.")]
+PairsFile = Annotated[str, typer.Argument(help="Columns prompt, chosen, rejected: jsonl, csv, tsv or parquet.")]
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny.")]
 
 
@@ -77,7 +78,7 @@ def doctor(
 @app.command()
 def weigh(
     pairs: PairsFile,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write them: .jsonl, .csv or .parquet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write them: .jsonl, .csv, .tsv or .parquet.")],
     encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = "tiny:clip",
     alpha: Annotated[float, typer.Option(min=0, help="For the summary: weights are exp(-alpha * distance).")] = 4.0,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
@@ -213,7 +214,9 @@ def sweep(
 
 @app.command()
 def report(
-    what: Annotated[Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, jsonl, parquet.")],
+    what: Annotated[
+        Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, tsv, jsonl, parquet.")
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
     fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
     preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,
@@ -280,6 +283,12 @@ def main() -> None:
         app()
     except SemdpoError as error:
         say(f"semdpo: {error}")
+        sys.exit(2)
+    except OSError as error:  # of a name that the user gave, wherever it is looked at
+        if error.filename is None:
+            raise
+        reason = error.strerror or type(error).__name__
+        say(f"semdpo: {shown(str(error.filename))} cannot be used ({reason}); check its name and its permissions")
         sys.exit(2)
     except SystemExit as ending:
         if ending.code == 130:

@@ -30,7 +30,7 @@ class PromptsConfig(Stage):
     """Which prompts are trained on and which are held out.
 
     Attributes:
-        file: txt, jsonl, csv, parquet, COCO's captions; ``tiny:FILE`` for the embedded world's; ``hub:OWNER/NAME``.
+        file: txt, jsonl, csv, tsv, parquet, COCO's captions; ``tiny:FILE`` of the embedded world; ``hub:OWNER/NAME``.
         test_file: held-out prompts; None holds out ``test_share`` of ``file``.
         test_sets: instead of ``test_file``: several sets to evaluate on, by name.
         column: the column that carries the prompts; None takes prompt, or else Prompt.

@@ -1,33 +1,35 @@
-"""Reads and writes a user's own files: prompts, rewrites and preference pairs as txt, jsonl, csv or parquet."""
+"""Rewrites and preference pairs in a user's own files, and how any file is written: whole or not at all."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import logging
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from semdpo.conversations import as_texts
 from semdpo.disk import write_bytes
 from semdpo.errors import DataError
 from semdpo.records import Pair, content_id
-from semdpo.tables import TABLES, Table, read_table
+from semdpo.tables import Table, layered, read_table
+from semdpo.writers import check_suffix, encoded
 
 NUMBERS = (
     *("chosen_score", "rejected_score", "distance", "rejected_distance"),
     *("weight", "chosen_fidelity", "rejected_fidelity"),
 )
 ENCODER = ("encoder", "encoder_fingerprint")  # that measured the distances
+SCORES = ("score", "rating", "reward")  # what others call a score
+WANTED = "; a file of pairs has columns prompt, chosen and rejected: add or rename it"
+TYPES: Mapping[str, type] = {
+    **dict.fromkeys(NUMBERS, float), **dict.fromkeys(ENCODER, str), "truncated": bool,
+}  # fmt: skip
 COSINE = (-1e-6, 2 + 1e-6)  # float32 may round a distance past its ends
 LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.inf)}
 CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
-
-log = logging.getLogger("semdpo")
 
 
 def read_rewrites(name: str | Path) -> list[tuple[str, str]]:
@@ -51,9 +53,12 @@ def read_pairs(name: str | Path) -> list[Pair]:
 
 
 def pairs_of(table: Table) -> list[Pair]:
-    """The pairs of a table that was read; see ``read_pairs``."""
-    table = _spoken(table)
-    texts = [table.texts(name) for name in ("prompt", "chosen", "rejected")]
+    """The pairs of a table that was read; see ``read_pairs``. Texts are without their outer blanks."""
+    table = as_texts(table)
+    if names := other_scores(table).names:
+        own = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))
+        table = Table(table.file, layered(own, table.columns), table.rows)
+    texts = [table.texts(name, WANTED) for name in ("prompt", "chosen", "rejected")]
     numbers = [table.numbers(name) for name in NUMBERS]
     for name, (low, high) in LIMITS.items():
         for row, value in zip(table.rows, table.numbers(name), strict=True):
@@ -78,6 +83,44 @@ def pairs_of(table: Table) -> list[Pair]:
     return pairs
 
 
+@dataclass(frozen=True)
+class OtherScores:
+    """Scores that a table has under other names than ours.
+
+    Attributes:
+        names: of the columns of chosen and rejected; None where they are not used.
+        note: what a user should know about it; empty where there are none.
+    """
+
+    names: tuple[str, str] | None
+    note: str = ""
+
+
+def other_scores(table: Table) -> OtherScores:
+    """Looks for names such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side."""
+    if any(name in table.columns for name in NUMBERS[:2]):
+        return OtherScores(None)
+    meant = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in table.columns}
+    note = ""
+    for kind in SCORES:
+        chosen, rejected = (meant.get(frozenset({side, kind})) for side in ("chosen", "rejected"))
+        if chosen is None or rejected is None:
+            if one := chosen or rejected:
+                note = note or f"{one!r} is not used, for the other side has no such score"
+        elif _all_numbers(table, (chosen, rejected)):
+            return OtherScores((chosen, rejected), f"the scores are those of {chosen!r} and {rejected!r}")
+        else:
+            note = note or f"{chosen!r} and {rejected!r} are not used, for they are no numbers"
+    return OtherScores(None, note)
+
+
+def _all_numbers(table: Table, names: Sequence[str]) -> bool:
+    try:
+        return all(table.numbers(name) for name in names)
+    except DataError:
+        return False
+
+
 def _encoders(table: Table) -> list[tuple[str | None, str | None]]:
     """Each row's encoder, where ``semdpo weigh`` wrote one; a user's own column of that name alone is none."""
     names, prints = (table.columns.get(name, [None] * len(table.rows)) for name in ENCODER)
@@ -89,38 +132,6 @@ def _allowed(name: str) -> str:
     if name == "weight":
         return "a pair's weight is 0 or more"
     return "a cosine distance lies between 0 and 2; measure it again with `semdpo weigh`"
-
-
-def _spoken(table: Table) -> Table:
-    """Conversational columns, as TRL takes them, as texts: one user's message, answered twice.
-
-    Raises:
-        DataError: a conversation has another form; the row is named.
-    """
-    columns = dict(table.columns)
-    if not any(
-        isinstance(values[0], list) for name, values in columns.items() if name in ("prompt", "chosen") and values
-    ):
-        return table
-    if "prompt" not in columns:  # TRL's implicit prompt: both conversations begin with it
-        columns["prompt"] = [row[:-1] if isinstance(row, list) else row for row in columns["chosen"]]
-        for name in ("chosen", "rejected"):
-            columns[name] = [row[-1:] if isinstance(row, list) else row for row in columns[name]]
-    for name, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")):
-        said = zip(table.rows, columns.get(name, []), strict=False)
-        columns[name] = [_message(value, role, f"{table.file}, {row}: {name}") for row, value in said]
-    return Table(table.file, columns, table.rows)
-
-
-def _message(value: Any, role: str, place: str) -> Any:
-    if not isinstance(value, list):
-        return value
-    if len(value) != 1 or not isinstance(value[0], dict) or value[0].get("role") != role:
-        raise DataError(
-            f"{place} must be one message of the {role}; a rewriter reads one prompt and gives one rewrite, so put "
-            "anything else into --template"
-        )
-    return value[0].get("content")
 
 
 def _flag(value: Any) -> bool | None:
@@ -139,63 +150,61 @@ def cache_folder() -> Path:
     return Path(named) if named else user_cache_path("semdpo", appauthor=False)
 
 
-def check_suffix(path: Path) -> None:
-    """Refuses an output file that is no table.
+def refuse_overwriting(source: str | Path, out: Path) -> None:
+    """A file must not be written over what it is made from, by whatever name or link.
 
     Raises:
-        DataError: the suffix is not one of csv, jsonl, parquet.
+        DataError: it would be.
     """
-    if path.suffix not in TABLES:
-        raise DataError(f"cannot write {path}: name it with one of {', '.join(TABLES)}")
+    place = Path(os.path.realpath(source))
+    target = Path(os.path.realpath(out))
+    try:
+        same = target == place or (out.exists() and place.exists() and out.samefile(place)) or place in target.parents
+    except OSError:
+        return  # whatever reads or writes it says what is wrong
+    if same and not str(source).startswith(("tiny:", "hub:")):
+        raise DataError(f"{out} would overwrite the pairs that are read; write to another file")
+
+
+def refuse_own_columns(table: Table) -> None:
+    """A user's own column must not be taken for one that ``weigh`` writes, nor be lost to it.
+
+    Raises:
+        DataError: it has the name of one.
+    """
+    written = [name for name in ENCODER if name in table.columns]
+    taken = written[0] if len(written) == 1 else None
+    notes = "its encoder"
+    if not written and any(value is not None and value != "" for value in table.columns.get("truncated", [])):
+        taken, notes = "truncated", "whether the encoder read a text to its end"
+    if taken is not None:
+        raise DataError(f"{table.file} has a column '{taken}' of its own, where weigh notes {notes}; rename it")
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], extra: Mapping[str, Sequence[Any]] | None = None) -> None:
-    """Writes pairs as csv, jsonl or parquet, by the suffix.
+    """Writes pairs as csv, tsv, jsonl or parquet, by the suffix.
 
     Args:
         path: where to.
         pairs: what.
-        extra: a user's other columns, to be kept beside ours; of the length of ``pairs``.
+        extra: a user's other columns, to be kept beside ours; of the length of ``pairs``. A user's own ``pair_id``
+            stays, and ours is left out then.
 
     Raises:
-        DataError: unknown suffix, or an extra column that parquet cannot hold.
+        DataError: unknown suffix, or an extra column that such a file cannot hold.
         StoreError: no space is left, or the folder cannot be written.
     """
     check_suffix(path)
     names = [field.name for field in fields(Pair)]
     columns: dict[str, Sequence[Any]] = {name: [getattr(pair, name) for pair in pairs] for name in names}
-    columns |= {name: values for name, values in (extra or {}).items() if name not in columns}
-    writers = {".csv": _csv_bytes, ".jsonl": _jsonl_bytes, ".parquet": _parquet_bytes}
-    write_bytes(path, writers[path.suffix](columns))
+    columns |= kept(extra or {})
+    write_bytes(path, encoded(path.suffix.lower(), columns, TYPES, extra))
 
 
-def _csv_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    return text.getvalue().encode()
-
-
-def _jsonl_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    text = io.BytesIO()  # row by row, so that the file is in memory once
-    for row in zip(*columns.values(), strict=True):
-        text.write((json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n").encode())
-    return text.getvalue()
-
-
-def _parquet_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {name: pa.float64() for name in NUMBERS} | {"truncated": pa.bool_()}
-    types |= {name: pa.string() for name in ENCODER}
-    arrays = {}
-    for name, values in columns.items():
-        try:
-            arrays[name] = pa.array(list(values), types.get(name))
-        except (pa.ArrowException, TypeError) as error:
-            raise DataError(f"column '{name}' mixes types, which parquet cannot hold; write a .jsonl") from error
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays), sink, compression="zstd")
-    return bytes(sink.getvalue())
+def kept(extra: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The user's columns that are written as they were: all but those that have a meaning for a pair."""
+    ours = {field.name for field in fields(Pair)} - {"pair_id"}
+    found = {name: extra[name] for name in extra if name not in ours}
+    if all(value is None for value in found.get("pair_id", [])):
+        found.pop("pair_id", None)
+    return found

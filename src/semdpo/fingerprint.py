@@ -108,8 +108,8 @@ def rows(name: str) -> str:
     Raises:
         DataError: there is no such source.
     """
-    from semdpo.prompt_sets import HUB, hub_rows
-    from semdpo.tables import resolve
+    from semdpo.hub_data import hub_rows
+    from semdpo.tables import HUB, resolve
 
     if not name.startswith(HUB):
         return file(resolve(name))
@@ -216,7 +216,7 @@ def _remembered(place: str, stamp: _Stamp) -> tuple[_Stamp, str] | None:
     try:
         known = json.loads(_entry(place).read_text(encoding="utf-8"))
         of, digest = _Stamp(*known["stamp"]), known["sha256"]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return (of, digest) if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) else None
 

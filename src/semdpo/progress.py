@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from semdpo.texts import printable
+
 PLAIN_EVERY = 5.0  # seconds between plain lines
 
 
@@ -58,10 +60,18 @@ def share_of(progress: Progress, index: int, count: int) -> Progress:
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr; of several processes only the first speaks."""
+    """A line for people, on stderr; of several processes only the first speaks.
+
+    What users' files and names bring into it steers no terminal; see ``texts.printable``.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line, lines=True), file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """A command's answer, on stdout; it steers no terminal either."""
+    print(printable(text, lines=True), flush=True)
 
 
 @contextmanager

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from semdpo.errors import DataError
+from semdpo.readers import TABLES, lines_of, parse, read_text
 from semdpo.records import content_id
-from semdpo.tables import TABLES, Table, read_table, read_text, resolve
+from semdpo.tables import HUB, Table, is_empty, read_table, resolve
 
-HUB = "hub:"
 COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
 
 log = logging.getLogger("semdpo")
 
 
-def read_prompts(name: str | Path, column: str | None = None, skip_empty: bool = False) -> list[str]:
+def read_prompts(
+    name: str | Path, column: str | None = None, skip_empty: bool = False, usual: bool = False
+) -> list[str]:
     """The prompts of a source; exact duplicates are dropped, the first kept, and their number logged.
 
     Args:
-        name: txt (one a line), jsonl, csv, parquet, COCO's captions (``captions_*.json``), ``tiny:FILE``, or
+        name: txt (one a line), jsonl, csv, tsv, json, parquet, COCO's captions (``captions_*.json``), ``tiny:FILE``, or
             ``hub:OWNER/NAME[:SPLIT]``.
-        column: where the prompts are; None takes the first of ``COLUMNS`` that is there.
+        column: where the prompts are; None takes the first of ``COLUMNS`` that is there. Lines, COCO's captions and
+            the tiny world's files have one place for them, whatever is named.
         skip_empty: leave out rows without text, and log their number, instead of refusing them.
+        usual: take the first of ``COLUMNS`` also where the named column is not there.
 
     Raises:
         DataError: see ``read_table``; a prompt is empty or no text; the hub cannot be reached.
     """
     table = _table(str(name), column)
-    column = column or _column(table)
+    if column is None or (column not in table.columns and (_has_one_place(str(name)) or _usual(table, usual))):
+        column = _column(table)
     values = table.column(column, "; name one of them with prompts.column")
     if skip_empty:
-        full = [k for k, value in enumerate(values) if value is not None and str(value).strip()]
+        full = [k for k, value in enumerate(values) if not is_empty(value)]
         if len(full) < len(values):
             log.warning("%s: left out %d rows without text", table.file, len(values) - len(full))
         table = Table(table.file, {column: [values[k] for k in full]}, [table.rows[k] for k in full])
@@ -48,17 +51,8 @@ def read_prompts(name: str | Path, column: str | None = None, skip_empty: bool =
     return distinct
 
 
-def hub_rows(name: str) -> Iterator[dict[str, Any]]:
-    """Every row of a data set of the hub, with every column as it is stored.
-
-    Args:
-        name: ``OWNER/NAME[:SPLIT]``.
-
-    Raises:
-        DataError: the hub cannot be reached.
-    """
-    for part in _load(name).with_format("arrow").iter(batch_size=1000):
-        yield from part.to_pylist()
+def _usual(table: Table, wanted: bool) -> bool:
+    return wanted and any(name in table.columns for name in COLUMNS)
 
 
 def normalised(text: str) -> str:
@@ -82,16 +76,17 @@ def draw(prompts: Sequence[str], count: int | None) -> list[str]:
 
 def _table(name: str, column: str | None) -> Table:
     if name.startswith(HUB):
-        return _from_hub(name.removeprefix(HUB), column)
+        return read_table(name)
     path = resolve(name)
-    if path.suffix == ".txt":
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
         return _lines(path)
-    if path.suffix == ".json":
-        return _coco(path)
-    if path.suffix in TABLES:
-        return read_table(path, None if column is None else [column], COLUMNS)
+    if suffix == ".json":
+        return _json(path)
+    if suffix in TABLES:
+        return read_table(path, None if column is None else [column, *COLUMNS], COLUMNS)
     raise DataError(
-        f"{path} has an unknown suffix; prompts come as .txt, .jsonl, .csv, .parquet, or COCO's captions as .json"
+        f"{path} has an unknown suffix; prompts come as .txt, .jsonl, .csv, .tsv, .parquet, .json, or COCO's captions"
     )
 
 
@@ -102,47 +97,26 @@ def _column(table: Table) -> str:
     return known[0]
 
 
+def _has_one_place(name: str) -> bool:
+    return name.startswith("tiny:") or Path(name).suffix.lower() in (".txt", ".json")
+
+
 def _lines(path: Path) -> Table:
-    lines = read_text(path).removesuffix("\n").split("\n")
-    if lines == [""]:
+    lines = lines_of(read_text(path))
+    if not lines:
         raise DataError(f"{path} is empty; write one prompt on each line")
-    lines = [line.removesuffix("\r") for line in lines]
     return Table(str(path), {COLUMNS[0]: lines}, [f"line {i}" for i in range(1, len(lines) + 1)])
 
 
-def _coco(path: Path) -> Table:
-    """COCO's ``captions_val2017.json``: {"annotations": [{"caption": …}]}; some captions end with a line end."""
+def _json(path: Path) -> Table:
+    """A list of objects, or COCO's ``captions_val2017.json``: {"annotations": [{"caption": …}]}."""
+    found = parse(read_text(path), str(path))
+    if isinstance(found, list):
+        return read_table(path)
     try:
-        annotations = json.loads(read_text(path))["annotations"]
-        captions = [each["caption"].strip() for each in annotations]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        captions = [each["caption"] for each in found["annotations"]]
+    except (KeyError, TypeError) as error:
         raise DataError(
             f'{path} is not COCO\'s file of captions ({{"annotations": [{{"caption": …}}]}}); give that, or .jsonl'
         ) from error
     return Table(str(path), {COLUMNS[0]: captions}, [f"annotation {i}" for i in range(1, len(captions) + 1)])
-
-
-def _from_hub(name: str, column: str | None) -> Table:
-    found = _load(name)
-    wanted = [each for each in ((column,) if column else COLUMNS) if each in found.column_names]
-    columns = {each: list(found[each]) for each in wanted} or {each: [] for each in found.column_names}
-    return Table(f"{HUB}{name}", columns, [f"row {i}" for i in range(1, len(found) + 1)])
-
-
-def _load(name: str) -> Any:
-    repository, _, split = name.partition(":")
-    try:
-        from datasets import disable_progress_bars, load_dataset
-    except ImportError as error:
-        raise DataError(
-            f"reading {HUB}{name} needs the library datasets; install it: pip install 'semdpo[hub]'"
-        ) from error
-    disable_progress_bars()
-    try:
-        return load_dataset(repository, split=split or "train")
-    except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"the data set {repository} could not be read from the hub ({lines[0][:200].rstrip(' .')}); check its "
-            "name, its split and the connection, or download it and give the file"
-        ) from error

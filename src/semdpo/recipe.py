@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from semdpo import yaml_values
 from semdpo.config import Recipe
 from semdpo.errors import ConfigError, did_you_mean
+from semdpo.texts import printable, shown
 
 RECIPES = Path(__file__).parent / "recipes"
+SHOWN = 120  # characters of a setting in a message
+LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten million
 Key = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -55,59 +59,45 @@ def find_recipe(name: str) -> Path:
     """The file of a recipe: a path as it is, a bare name from the package's recipes.
 
     Raises:
-        ConfigError: neither exists.
+        ConfigError: neither exists, or the file cannot be looked at.
     """
     path = Path(name)
-    if path.suffix in {".yaml", ".yml"}:
-        if path.is_file():
-            return path
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise ConfigError(
+                f"{shown(name)} cannot be read ({error.strerror}); check its name and its permissions"
+            ) from error
         raise ConfigError(f"there is no recipe file {path}; check the path")
     known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
     known = {name: p for name, p in known.items() if not name.startswith("accelerate/")}  # accelerate's own files
     if name in known:
         return known[name]
-    raise ConfigError(f"unknown recipe '{name}'{did_you_mean(name, known)} (or give the path of a .yaml file)")
+    raise ConfigError(f"unknown recipe {shown(name)}{did_you_mean(name, known)} (or give the path of a .yaml file)")
 
 
 def read_yaml(path: Path) -> Source:
     """Parses a recipe file and remembers the line of every key.
 
     Raises:
-        ConfigError: not UTF-8, not YAML, not a mapping, or a key given twice.
+        ConfigError: not UTF-8, not YAML, not a mapping, or a key given twice; see ``yaml_values.read``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if len(data) > LARGEST:
+        raise ConfigError(f"{path} is no recipe, for it has more than {LARGEST:,} bytes; start from recipes/tiny.yaml")
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}, line {line}: this is not YAML ({error.problem}); correct it") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML ({error}); correct it") from error
-    if not isinstance(node, yaml.MappingNode):
+    found = yaml_values.read(text, str(path))
+    if not isinstance(found.value, dict):
         raise ConfigError(f"{path} is not a recipe: it must be a mapping of stages; start from recipes/tiny.yaml")
-    places: dict[Key, str] = {}
-    for key, line in _lines(node, ()):
-        if key in places:
-            raise ConfigError(f"{path}, line {line}: '{'.'.join(key)}' is given twice; remove one")
-        places[key] = f"{path}, line {line}"
-    return Source(str(path), values, places)
-
-
-def _lines(node: yaml.Node, key: Key) -> Iterator[tuple[Key, int]]:
-    if isinstance(node, yaml.MappingNode):
-        for name, value in node.value:
-            inner = (*key, str(name.value))
-            yield inner, name.start_mark.line + 1
-            yield from _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            inner = (*key, str(index))
-            yield inner, value.start_mark.line + 1
-            yield from _lines(value, inner)
+    return Source(str(path), found.value, {key: f"{path}, line {line}" for key, line in found.lines.items()})
 
 
 def override(source: Source, overrides: Sequence[str]) -> Source:
@@ -121,12 +111,10 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
     for text in overrides:
         dotted, equals, written = text.partition("=")
         key = tuple(dotted.strip().split("."))
+        text = printable(text) if len(text) <= SHOWN else f"{printable(text[:SHOWN])}…"
         if not equals or not all(key):
             raise ConfigError(f"--set {text} must look like stage.key=value")
-        try:
-            value = yaml.safe_load(written)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {text}: '{written}' is not a YAML value; quote it") from error
+        value = yaml_values.read_setting(written, f"--set {text}")
         inner = values
         for depth, part in enumerate(key[:-1], start=1):
             inner = inner.setdefault(part, {})
@@ -161,10 +149,40 @@ def validate(source: Source, model: type[Settings]) -> Settings:
         ConfigError: one line for every unknown key and bad value.
     """
     try:
-        return model.model_validate(source.values)
+        found = model.model_validate(source.values)
     except ValidationError as error:
         lines = [_sentence(dict(e), source, model) for e in error.errors(include_url=False)]
         raise ConfigError("\n".join(lines)) from error
+    _refuse_truths_for_numbers(source, model)
+    return found
+
+
+def _refuse_truths_for_numbers(source: Source, model: type[BaseModel]) -> None:
+    """``steps: yes`` is not one step, as pydantic would have it."""
+    for key, value in _leaves(source.values, ()):
+        if isinstance(value, bool):
+            annotation = _annotation(key, model)
+            kinds = set(_kinds(annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ConfigError(
+                    f"{source.place(key)}: '{'.'.join(key)}' is {str(value).lower()}; it must be {_allowed(annotation)}"
+                )
+
+
+def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield key, value
+    else:
+        for name, each in inner:
+            yield from _leaves(each, (*key, str(name)))
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of."""
+    yield annotation
+    for each in typing.get_args(annotation):
+        yield from _kinds(each)
 
 
 def options(model: type[Settings], **values: Any) -> Settings:
@@ -182,7 +200,7 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
     parts = _untagged([str(part) for part in error["loc"]], model)
     about_key = parts[-1:] == ["[key]"]
     key = tuple(parts[:-1] if about_key else parts)
-    dotted, place = ".".join(key), source.place(key)
+    dotted, place = printable(".".join(key)), source.place(key)
     if kind == "extra_forbidden":
         return f"{place}: unknown key '{dotted}'{_hint(key, source, model)}"
     if kind == "union_tag_not_found":
@@ -202,7 +220,9 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
 
 
 def _shown(value: Any) -> str:
-    return "empty" if value is None else repr(value)
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return "empty" if value is None else shown(value, 200)
 
 
 def _untagged(parts: list[str], model: type[BaseModel]) -> list[str]:

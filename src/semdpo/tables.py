@@ -1,21 +1,27 @@
-"""A user's tables as columns: jsonl, csv, parquet, and the folders of data sets; every error names its row."""
+"""A user's tables as columns: every file and data set is read here, and every error names its row."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from semdpo.arrow_files import Columns, read_parquet, unreadable
 from semdpo.errors import DataError, did_you_mean
+from semdpo.readers import READERS, TABLES
+from semdpo.texts import half_character, hidden, is_visible, shown, trimmed
 
 DATA = Path(__file__).parent / "world" / "data"
-TABLES = (".csv", ".jsonl", ".parquet")
+HUB = "hub:"
+LARGEST = 1e100  # squares and sums of larger numbers overflow
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_NO_NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+_BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
 @dataclass(frozen=True)
@@ -37,32 +43,77 @@ class Table:
         hint = did_you_mean(name, self.columns)
         near = f"; did you mean {hint.split('did you mean ')[1]}" if "did you mean" in hint else ""
         cure = near or advice or "; rename one"
-        raise DataError(f"{self.file} has no column '{name}', only {', '.join(map(repr, self.columns))}{cure}")
+        names = [shown(each) for each in self.columns]
+        if not names:
+            raise DataError(f"{self.file} has no columns at all; give a file with a column '{name}'")
+        listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise DataError(f"{self.file} has no column '{name}', only {listed}{cure}")
 
-    def texts(self, name: str, advice: str = "") -> list[str]:
-        """A column of texts, none of them empty.
+    def texts(self, name: str, advice: str = "", *, empty: bool = False) -> list[str]:
+        """A column of texts that a person can see, without their outer blanks.
+
+        Args:
+            name: of the column.
+            advice: what to do when there is none.
+            empty: take empty, invisible and missing texts too, as "".
 
         Raises:
-            DataError: there is no such column, or a row is no text or an empty one; the row is named.
+            DataError: there is no such column; or a row is no text, shows nothing or cannot be written as UTF-8; the
+                row is named.
         """
-        values = self.column(name, advice)
-        for row, value in zip(self.rows, values, strict=True):
-            if not isinstance(value, str):
-                raise DataError(f"{self.file}, {row}: '{name}' must be text, not {_kind(value)}; correct it")
-            if not value.strip():
-                raise DataError(f"{self.file}, {row}: '{name}' is empty; fill it or remove the row")
-        return list(values)
+        rows = zip(self.rows, self.column(name, advice), strict=True)
+        return ["" if empty and is_empty(each) else _text(each, f"{self.file}, {row}: '{name}'") for row, each in rows]
 
-    def numbers(self, name: str) -> list[float | None]:
+    def numbers(self, name: str, *, booleans: bool = False) -> list[float | None]:
         """A column of finite numbers, None where a row has none; all None when there is no such column.
 
+        Args:
+            name: of the column.
+            booleans: take true as 1 and false as 0, instead of refusing them.
+
         Raises:
-            DataError: a value is no number, or not finite; the row is named.
+            DataError: a value is no number, not finite or enormous; the row is named.
         """
         found: list[float | None] = []
         for row, value in zip(self.rows, self.columns.get(name, [None] * len(self.rows)), strict=True):
+            value = _BOOLEANS.get(str(value).strip().lower(), value) if booleans else value
             found.append(_number(value, f"{self.file}, {row}: '{name}'"))
         return found
+
+    def whole_numbers(self, name: str, most: int) -> list[int]:
+        """A column of whole numbers from 0 to ``most``, exactly as they are written.
+
+        Raises:
+            DataError: a row has none, or another number; the row is named.
+        """
+        values = zip(self.rows, self.column(name), strict=True)
+        return [_whole(value, f"{self.file}, {row}: '{name}'", most) for row, value in values]
+
+
+def layered(first: Mapping[str, Sequence[Any]], others: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    """Columns that hide others of the same name; those are not read for it."""
+    layers: list[Any] = [first, others]
+    return ChainMap(*layers)
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value is missing, or a text that shows nothing."""
+    return value is None or (isinstance(value, str) and not is_visible(value))
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{place} must be text, not {_kind(value)}; correct it")
+    if half := half_character(value):
+        raise DataError(
+            f"{place} holds half of a character ({half}), as a text that was truncated within an emoji does; replace "
+            "it or remove the row"
+        )
+    if not is_visible(value):
+        unseen = hidden(value)
+        what = f"shows nothing, for it is made of invisible characters ({unseen[:80]})" if unseen else "is empty"
+        raise DataError(f"{place} {what}; fill it or remove the row")
+    return trimmed(value)
 
 
 def _kind(value: Any) -> str:
@@ -70,17 +121,36 @@ def _kind(value: Any) -> str:
 
 
 def _number(value: Any, place: str) -> float | None:
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
         raise DataError(f"{place} must be a number, not {_kind(value)}; correct it")
+    if isinstance(value, str) and not (_NUMBER.fullmatch(value.strip()) or _NO_NUMBER.fullmatch(value.strip())):
+        cure = "write it with a decimal point" if re.fullmatch(r"\s*[+-]?\d+,\d+\s*", value) else "correct it"
+        raise DataError(f"{place} must be a number, not {shown(value)}; {cure}")
     try:
         number = float(value)
-    except ValueError as error:
-        raise DataError(f"{place} must be a number, not {value!r}; correct it") from error
+    except (OverflowError, ValueError) as error:  # a whole number of hundreds of digits; a Decimal that signals
+        raise DataError(f"{place} is {shown(value)}, which is too large to compute with; correct it") from error
     if not math.isfinite(number):
         raise DataError(f"{place} is {value}; remove the row or compute the value again")
+    if abs(number) > LARGEST:
+        raise DataError(f"{place} is {number:g}, which is too large to compute with; correct it")
     return number
+
+
+def _whole(value: Any, place: str, most: int) -> int:
+    number = _number(value, place)
+    if number is None:
+        raise DataError(f"{place} is missing; fill it or remove the row")
+    try:
+        exact = int(value)  # "5" too, and every digit of a seed of 63 bits
+    except ValueError:
+        exact = int(number)
+    if not 0 <= number <= most or exact > most or (number != int(number)):
+        upper = f", {most} at most" if number > most else ""
+        raise DataError(f"{place} is {number:g}; it must be a whole number, 0 or more{upper}")
+    return exact
 
 
 def resolve(name: str) -> Path:
@@ -91,25 +161,41 @@ def resolve(name: str) -> Path:
     """
     if name.startswith("tiny:"):
         path = DATA / name.removeprefix("tiny:")
-        if not path.is_file():
-            known = [p.name for p in DATA.glob("*.jsonl")]
+        known = [p.name for p in DATA.glob("*.jsonl")]
+        if path.name not in known or path.parent != DATA:
             raise DataError(f"the embedded world has no file '{path.name}'{did_you_mean(path.name, known)}")
         return path
     path = Path(name)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file in it")
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        hint = near if "did you mean" in near else "; check the path"
-        raise DataError(f"there is no file {path}{hint}")
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; name a file in it")
+        if not path.is_file():
+            near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+            hint = near if "did you mean" in near else "; check the path"
+            raise DataError(f"there is no file {path}{hint}")
+    except OSError as error:
+        raise unreadable(path, error) from error
     return path
 
 
+def is_folder(name: str | Path) -> bool:
+    """Whether a folder of that name is there.
+
+    Raises:
+        DataError: the system does not let us look, or the name is too long for it.
+    """
+    try:
+        return Path(name).is_dir()
+    except OSError as error:
+        raise unreadable(Path(name), error) from error
+
+
 def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequence[str] = ()) -> Table:
-    """The columns of a jsonl, csv or parquet file, or of a data set's folder (of such files, or of ``save_to_disk``).
+    """The columns of a user's file, of a data set's folder (of such files, or of ``save_to_disk``), or of the hub.
 
     Args:
-        name: of the file or folder.
+        name: of a csv, tsv, jsonl, json or parquet file, whatever the case of its suffix; ``tiny:FILE``; a folder; or
+            ``hub:OWNER/NAME[:SPLIT]``.
         only: read only these of a parquet file, which may be large, if it has them; None reads all …
         either: … or, if it has one of them, the first of these.
 
@@ -117,123 +203,52 @@ def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequ
         DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says; or the
             folder's files have different columns.
     """
-    if Path(name).is_dir():
-        return _folder(Path(name))
+    if str(name).startswith(HUB):
+        from semdpo.hub_data import hub_table
+
+        found = hub_table(str(name).removeprefix(HUB))
+        return _full(Table(str(name), found.columns, found.rows))
+    if is_folder(name):
+        return _full(_folder(Path(name)))
     path = resolve(str(name))
-    readers: dict[str, Callable[[Path], Table]] = {
-        ".csv": _csv,
-        ".jsonl": _jsonl,
-        ".parquet": partial(_parquet, only=only, either=either),
-    }
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in TABLES:
         raise DataError(f"{path} must be a table; convert it to one of {', '.join(TABLES)}")
-    table = readers[path.suffix](path)
+    found = read_parquet(path, only, either) if suffix == ".parquet" else READERS[suffix](path)
+    return _full(Table(str(path), found.columns, found.rows))
+
+
+def _full(table: Table) -> Table:
     if not table.rows:
-        raise DataError(f"{path} is empty; give a file with at least one row")
+        raise DataError(f"{table.file} is empty; give a file with at least one row")
     return table
 
 
 def _folder(path: Path) -> Table:
     """A data set's split: its files one after the other."""
-    for suffix in (".arrow", *TABLES):
-        parts = [each for each in sorted(path.glob(f"*{suffix}")) if not each.name.startswith("cache-")]
+    try:
+        inside = sorted(path.iterdir())
+    except OSError as error:
+        raise unreadable(path, error) from error
+    for suffix in (".arrow", *(each for each in TABLES if each != ".json")):  # .json: notes that data sets come with
+        parts = [each for each in inside if each.suffix.lower() == suffix and not each.name.startswith(("cache-", "."))]
         if parts:
             break
     else:
-        splits = [each.name for each in sorted(path.iterdir()) if each.is_dir()]
+        splits = [each.name for each in inside if each.is_dir()]
         hint = f"; name one of its folders {', '.join(splits)}" if splits else ""
-        raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl or .parquet file{hint}")
-    tables = [_arrow(each) if suffix == ".arrow" else read_table(each) for each in parts]
-    names = list(tables[0].columns)
-    for each, table in zip(parts, tables, strict=True):
-        if set(table.columns) != set(names):
-            raise DataError(f"{each} has other columns than {parts[0].name}; give files of one data set")
-    columns = {name: [value for table in tables for value in table.columns[name]] for name in names}
-    rows = [f"{each.name} {row}" for each, table in zip(parts, tables, strict=True) for row in table.rows]
-    return Table(str(path), columns, rows)
+        raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl, .parquet or .tsv file{hint}")
+    found = [READERS[suffix](each) for each in parts]
+    full = [(each, columns) for each, columns in zip(parts, found, strict=True) if columns.rows]
+    return _joined(path, full)
 
 
-def _arrow(path: Path) -> Table:
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as source:
-            columns = pa.ipc.open_stream(source).read_all().to_pydict()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not an arrow stream; save the data set again") from error
-    return Table(str(path), columns, [f"row {i}" for i in range(1, len(next(iter(columns.values()), [])) + 1)])
-
-
-def read_text(path: Path) -> str:
-    """A file as UTF-8.
-
-    Raises:
-        DataError: it is not.
-    """
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}, line {line}); save it as UTF-8") from error
-
-
-def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not a number that can be used")
-
-
-def _jsonl(path: Path) -> Table:
-    records: list[dict[str, Any]] = []
-    rows: list[str] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_constant=_not_finite)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: this is not JSON ({error}); correct it") from error
-        if not isinstance(record, dict):
-            raise DataError(f'{path}, line {number}: a line must be a JSON object such as {{"prompt": "a cat"}}')
-        records.append(record)
-        rows.append(f"line {number}")
-    names = dict.fromkeys(name for record in records for name in record)
-    return Table(str(path), {name: [record.get(name) for record in records] for name in names}, rows)
-
-
-def _csv(path: Path) -> Table:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    try:
-        names = next(reader, [])
-        records, rows = [], []
-        for record in reader:
-            if not record:
-                continue
-            if len(record) != len(names):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: {len(record)} values for {len(names)} columns; "
-                    "quote values that contain commas"
-                )
-            records.append(record)
-            rows.append(f"line {reader.line_num}")
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: this is not CSV ({error}); correct it") from error
-    if len(set(names)) != len(names):
-        raise DataError(f"{path} has two columns of one name; rename one")
-    return Table(str(path), {name: [record[i] for record in records] for i, name in enumerate(names)}, rows)
-
-
-def _parquet(path: Path, only: Sequence[str] | None, either: Sequence[str]) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if path.stat().st_size == 0:
-        raise DataError(f"{path} is empty; give a file with at least one row")
-    try:
-        file = pq.ParquetFile(path)
-        names = file.schema_arrow.names
-        wanted = [each for each in (only or either) if each in names][: None if only else 1]
-        columns = file.read(columns=wanted or names).to_pydict()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a parquet file; write it again or name it by what it is") from error
-    length = len(next(iter(columns.values()), []))
-    return Table(str(path), columns, [f"row {i}" for i in range(1, length + 1)])
+def _joined(path: Path, parts: Sequence[tuple[Path, Columns]]) -> Table:
+    if len(parts) == 1:
+        return Table(str(path), parts[0][1].columns, parts[0][1].rows)
+    names = list(parts[0][1].columns) if parts else []
+    for each, found in parts:
+        if set(found.columns) != set(names):
+            raise DataError(f"{each} has other columns than {parts[0][0].name}; give files of one data set")
+    columns = {name: [value for _, found in parts for value in found.columns[name]] for name in names}
+    return Table(str(path), columns, [f"{each.name} {row}" for each, found in parts for row in found.rows])

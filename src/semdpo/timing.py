@@ -7,11 +7,23 @@ from pathlib import Path
 
 from semdpo import store
 from semdpo.disk import write_bytes
+from semdpo.errors import StoreError
+
+FOREVER = 1e9  # seconds; thirty years
 
 
 def seconds(folder: Path) -> float:
     """How long a stage worked, over all the times that it was resumed."""
-    return float(store.read_json(folder / "timing.json").get("seconds", 0.0))
+    return _noted(folder / "timing.json")
+
+
+def _noted(path: Path) -> float:
+    """The seconds in a file; 0 where it says nothing of use, for no result depends on them."""
+    try:
+        found = store.read_json(path).get("seconds", 0.0)
+    except StoreError:
+        return 0.0
+    return float(found) if isinstance(found, int | float) and 0 <= found < FOREVER else 0.0
 
 
 def add_seconds(folder: Path, spent: float) -> None:
@@ -28,7 +40,7 @@ class Clock:
 
     def __init__(self, folder: Path) -> None:
         self._note, self._begun, self._noted = _beside(folder), time.monotonic(), 0.0
-        self._before = float(store.read_json(self._note).get("seconds", 0.0))
+        self._before = _noted(self._note)
 
     @property
     def seconds(self) -> float:

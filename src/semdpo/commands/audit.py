@@ -9,7 +9,7 @@ from pathlib import Path
 from semdpo import disk, files, fingerprint, tables
 from semdpo.audit import audit, failures, limits
 from semdpo.parts import real_parts
-from semdpo.progress import bar, say
+from semdpo.progress import bar, say, show
 from semdpo.prompt_sets import read_prompts
 from semdpo.records import Pair
 from semdpo.stages.weigh import weigh
@@ -42,13 +42,16 @@ def audit_file(
         SemdpoError: a file, option or the encoder cannot be used.
     """
     allowed = limits(fail_on)
-    rows = files.pairs_of(tables.read_table(pairs))
+    table = tables.read_table(pairs)
+    rows = files.pairs_of(table)
     held = [] if evaluation is None else read_prompts(evaluation)
     found = audit(_weighed(rows, encoder), alpha, held)
     failed = failures(found, allowed)
     from semdpo.reporting import audit as shown
 
-    print(shown.as_text(found, failed), end="")
+    show(shown.as_text(found, failed).removesuffix("\n"))
+    if note := files.other_scores(table).note:
+        say(f"{pairs}: {note}")
     if page is not None:
         disk.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
         say(f"wrote {page}")

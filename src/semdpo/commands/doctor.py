@@ -8,6 +8,7 @@ from pathlib import Path
 from semdpo import doctor, estimate
 from semdpo.doctor import Finding
 from semdpo.models import names
+from semdpo.progress import show
 from semdpo.recipe import load_recipe
 
 MARKS = {"ok": " ", "warning": "?", "error": "!"}
@@ -43,7 +44,7 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
     _show(f"Recipe {recipe}", found)
     wrong = sum(each.level == "error" for each in found)
     things = "1 thing" if wrong == 1 else f"{wrong} things"
-    print(f"\n{things} to be done before a run can begin" if wrong else "\na run can begin")
+    show(f"\n{things} to be done before a run can begin" if wrong else "\na run can begin")
     return not wrong
 
 
@@ -54,8 +55,8 @@ def _published(name: str, each: names.Published) -> Finding:
 
 def _show(title: str, found: Sequence[Finding]) -> None:
     width = max(len(each.what) for each in found)
-    print(f"\n{title}")
+    show(f"\n{title}")
     for each in found:
-        print(f"{MARKS[each.level]} {each.what:<{width}}  {each.found}")
+        show(f"{MARKS[each.level]} {each.what:<{width}}  {each.found}")
         if each.cure:
-            print(f"  {'':<{width}}  -> {each.cure}")
+            show(f"  {'':<{width}}  -> {each.cure}")

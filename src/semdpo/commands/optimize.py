@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from semdpo.optimizer import PromptOptimizer
-from semdpo.progress import say
+from semdpo.progress import say, show
 from semdpo.stages.weigh import refuse_unknown_words
 
 
@@ -29,7 +29,7 @@ def optimize_prompt(
     )
     refuse_unknown_words(optimizer.unknown(prompt), optimizer.encoder_name)
     found = optimizer.optimize(prompt)
-    print(found.rewrite)
+    show(found.rewrite)
     say(found.reason or f"drift: {found.distance:.3f} (0: means the same; {optimizer.encoder_name})")
     if found.truncated:
         say(f"the rewrite was truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens")

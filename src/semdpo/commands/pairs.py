@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import disk, files, fingerprint, parquet, store, tables
+from semdpo import disk, files, fingerprint, parquet, store, tables, writers
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
 from semdpo.files import cache_folder
 from semdpo.models.names import lasting
 from semdpo.objective import ObjectiveConfig, OneObjective
 from semdpo.parts import real_parts
-from semdpo.progress import bar, say
+from semdpo.progress import bar, say, show
 from semdpo.recipe import options
 from semdpo.records import Curve, Pair
 from semdpo.semantics import effective_sample_size, semantic_weight
@@ -38,25 +38,29 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     Raises:
         SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
     """
-    files.check_suffix(out)
+    writers.check_suffix(out)
+    files.refuse_overwriting(pairs, out)
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
-    taken = [name for name in files.ENCODER if name in table.columns]
-    if len(taken) == 1:
-        raise DataError(f"{pairs} has a column '{taken[0]}' of its own, where weigh notes its encoder; rename it")
+    files.refuse_own_columns(table)
+    writers.encoded(out.suffix.lower(), files.kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)
     files.write_pairs(out, with_drift(rows, drift, lasting(encoder), known), table.columns)
+    if any(row.distance is not None for row in rows):
+        say(f"{pairs} has distances; those in {out} are measured again, by {encoder}")
+    if note := files.other_scores(table).note:
+        say(f"{pairs}: {note}")
     weights = semantic_weight(drift.distance, alpha)
     unknown = "not told by this encoder" if drift.unknown is None else f"{drift.unknown:.1%}"
-    print(f"{len(rows)} pairs → {out}")
-    print(f"distance of prompt and chosen: mean {drift.distance.mean():.3f}, largest {drift.distance.max():.3f}")
-    print(f"weight at alpha {alpha:g}: mean {weights.mean():.3f}")
-    print(f"effective sample size: {effective_sample_size(weights):.0f} of {len(rows)}")
-    print(f"unknown words: {unknown}; pairs longer than the encoder reads: {int(drift.truncated.sum())}")
+    show(f"{len(rows)} pairs → {out}")
+    show(f"distance of prompt and chosen: mean {drift.distance.mean():.3f}, largest {drift.distance.max():.3f}")
+    show(f"weight at alpha {alpha:g}: mean {weights.mean():.3f}")
+    show(f"effective sample size: {effective_sample_size(weights):.0f} of {len(rows)}")
+    show(f"unknown words: {unknown}; pairs longer than the encoder reads: {int(drift.truncated.sum())}")
 
 
 def train_file(

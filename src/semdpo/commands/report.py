@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo import tables
+from semdpo.config import NOT_METRICS
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.files import COSINE
 from semdpo.progress import bar, say
 from semdpo.records import EvaluationRow, content_id
 from semdpo.stages.report import ReportData, write_report
 
+MOST_TOKENS = 10**9
+MOST_SEED = 2**63 - 1
 NEEDED = ("method", "prompt", "rewrite", "tokens", "distance")
 
 
@@ -54,6 +56,8 @@ def report_file(
             f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
         )
     metrics = [*fidelity, *preference]
+    if taken := [name for name in metrics if name in NOT_METRICS]:
+        raise ConfigError(f"'{taken[0]}' is no metric, for every report has its own column of that name; rename yours")
     if twice := [name for name in metrics if metrics.count(name) > 1]:
         raise ConfigError(f"the metric '{twice[0]}' is named twice; it asks one of the two questions, not both")
     rows = _rows(tables.read_table(file), metrics)
@@ -90,12 +94,15 @@ def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
         table.column(name, f"; a row needs {', '.join(NEEDED)} and its metrics")
     prompts, methods = table.texts("prompt"), table.texts("method")
     count = len(prompts)
-    rewrites = ["" if each is None else str(each) for each in table.column("rewrite")]
-    numbers = {name: _numbers(table, name) for name in ("tokens", "distance", *metrics)}
-    seeds = _numbers(table, "image_seed") if "image_seed" in table.columns else [0.0] * count
-    _refuse(table, "distance", numbers["distance"], COSINE, whole=False)
-    _refuse(table, "tokens", numbers["tokens"], (0, math.inf), whole=True)
-    _refuse(table, "image_seed", seeds, (0, math.inf), whole=True)
+    rewrites = table.texts("rewrite", empty=True)
+    scores = {name: _numbers(table, name, booleans=True) for name in metrics}
+    distances = _numbers(table, "distance")
+    low, high = COSINE
+    for row, value in zip(table.rows, distances, strict=True):
+        if not low <= value <= high:
+            raise DataError(f"{table.file}, {row}: 'distance' is {value:g}; it must be a cosine distance, from 0 to 2")
+    tokens = table.whole_numbers("tokens", MOST_TOKENS)
+    seeds = table.whole_numbers("image_seed", MOST_SEED) if "image_seed" in table.columns else [0] * count
     sources = table.texts("source") if "source" in table.columns else [Path(table.file).stem] * count
     return [
         EvaluationRow(
@@ -103,30 +110,20 @@ def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
             prompt_id=content_id(prompts[i]),
             prompt=prompts[i],
             source=sources[i],
-            image_seed=int(seeds[i]),
+            image_seed=seeds[i],
             rewrite=rewrites[i],
-            tokens=int(numbers["tokens"][i]),
-            distance=numbers["distance"][i],
+            tokens=tokens[i],
+            distance=distances[i],
             truncated=str(table.columns["truncated"][i]).lower() == "true" if "truncated" in table.columns else False,
-            metrics={name: numbers[name][i] for name in metrics},
+            metrics={name: scores[name][i] for name in metrics},
             image=None,
         )
         for i in range(count)
     ]
 
 
-def _refuse(
-    table: tables.Table, name: str, values: Sequence[float], allowed: tuple[float, float], *, whole: bool
-) -> None:
-    low, high = allowed
-    kind = "a whole number, 0 or more" if whole else "a cosine distance, from 0 to 2"
-    for row, value in zip(table.rows, values, strict=True):
-        if not low <= value <= high or (whole and value != int(value)):
-            raise DataError(f"{table.file}, {row}: '{name}' is {value:g}; it must be {kind}")
-
-
-def _numbers(table: tables.Table, name: str) -> list[float]:
-    values = table.numbers(name)
+def _numbers(table: tables.Table, name: str, *, booleans: bool = False) -> list[float]:
+    values = table.numbers(name, booleans=booleans)
     lost = [row for row, value in zip(table.rows, values, strict=True) if value is None]
     if lost:
         raise DataError(

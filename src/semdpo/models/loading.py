@@ -36,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"'{path.parent}' has no readable {path.name}; give the folder of a saved model") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"'{path}' is not valid JSON; save the model again") from error
     if not isinstance(value, dict):
         raise ModelError(f"'{path}' must hold a JSON object; save the model again")

@@ -173,7 +173,7 @@ def base_of(folder: Path) -> str:
     """
     try:
         base = json.loads((folder / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"'{folder / ADAPTERS}' is not a JSON object; save the adapters again") from error
     if not isinstance(base, str) or not base:
         raise ModelError(f"'{folder}' holds adapters and does not name the model they belong to; {CURE_OF_BASE}")

@@ -157,9 +157,9 @@ def _vocabulary(path: Path) -> frozenset[str] | None:
         return None
     try:
         words = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"'{path}' is not valid JSON; build the model again with `semdpo world build`") from error
-    if not isinstance(words, list):
+    if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
         raise ModelError(f"'{path}' must hold a list of words; build the model again with `semdpo world build`")
     return frozenset(words)
 

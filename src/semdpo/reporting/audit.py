@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semdpo.audit import Audit, Check
 from semdpo.reporting.style import COLOURS, INK, style, to_svg
 from semdpo.reporting.weight_plots import histogram
+from semdpo.texts import printable
 
 SHOWN = 100  # letters of a text on a terminal
 
@@ -121,4 +122,5 @@ def margins(m: NDArray[np.float64]) -> Figure:
 
 
 def _short(text: str) -> str:
+    text = printable(text)  # a line end within a text would look like another pair
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

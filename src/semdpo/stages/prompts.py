@@ -41,7 +41,7 @@ def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:
         test = [Prompt.of(text, _source(config.file), "test") for text in held_out[: config.test_limit]]
     else:
         file = config.test_file
-        own = read_prompts(file, config.column, config.skip_empty)[: config.test_limit]
+        own = read_prompts(file, config.column, config.skip_empty, usual=True)[: config.test_limit]
         test = [Prompt.of(text, _source(file), "test") for text in own]
     train = draw(train, config.limit) if config.draw == "hash" else train[: config.limit]
     if not train or not test:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from semdpo import disk
@@ -16,6 +17,7 @@ from semdpo.reporting.numbers import compute_tables, pictures_frame
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.sweep import Sweep
 from semdpo.reporting.tables import all_tables, latex, sweep_table
+from semdpo.writers import encoded
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
 
@@ -102,7 +104,12 @@ def _table(table: PaperTable) -> dict[str, bytes]:
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False, lineterminator="\n").encode()
+    plain = frame.astype(object).where(frame.notna(), None)
+    return encoded(".csv", {str(name): [_python(each) for each in plain[name]] for name in plain})
+
+
+def _python(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Models are left out: what is tried is everything between a user's bytes and the first tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from typer.main import get_command
+
+from semdpo import cli, pipeline
+from semdpo.commands import audit as audit_command
+from semdpo.commands import pairs as pairs_command
+from semdpo.commands import report as report_command
+from tests.fuzz.harness import Parts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_models() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "app", get_command(cli.app))  # once, for it takes longer than most of the files
+        for command in (audit_command, pairs_command):
+            patch.setattr(command, "real_parts", Parts)
+        patch.setattr(report_command, "write_report", lambda data, page: None)
+        patch.setattr(pipeline, "run", lambda *_, **__: None)
+        patch.setattr(pipeline, "sweep", lambda *_, **__: None)
+        patch.setattr("semdpo.training.memory.keep_freed_memory", lambda: None)
+        yield
