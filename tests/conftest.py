@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.second_device.build import NO_COMPILER
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -13,3 +15,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEMDPO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says in red what a machine without a compiler leaves untested."""
+    if any(NO_COMPILER in str(each.longrepr) for each in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"NOT TESTED: {NO_COMPILER}", red=True, bold=True)

@@ -11,14 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from semdpo.disk import out_of_space, write_bytes
 from semdpo.errors import DataError, StoreError
-from semdpo.files import (
-    out_of_space,
-    read_pairs,
-    read_rewrites,
-    write_bytes,
-    write_pairs,
-)
+from semdpo.files import read_pairs, read_rewrites, write_pairs
 from semdpo.prompt_sets import read_prompts
 from semdpo.records import content_id
 from semdpo.tables import read_table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semdpo import pipeline, store, timing
+from semdpo import parquet, pipeline, store, timing
 from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
 from semdpo.flow import evaluation, flow
@@ -31,7 +30,7 @@ from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.recipe import load_recipe
-from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Prompt, Score, content_seed
+from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Picture, Prompt, Score, content_seed
 from semdpo.stage import Run
 
 # ------------------------------------------------------------------------------------------------- stand-ins
@@ -207,7 +206,7 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert all(r.rewrite == r.prompt for r in rows["human"])
     # Single rewrites of the stand-in may be equal by chance; all of them are not.
     assert [r.rewrite for r in rows["dpo"]] != [r.rewrite for r in rows["sem_dpo"]]
-    curves = store.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
+    curves = parquet.read_file(run / "train" / "sem_dpo" / "curves.parquet", Curve)
     assert {c.method for c in curves} == {"sem_dpo"}
     page = pipeline.report_path(run).read_text()
     assert "Sem-DPO on the embedded tiny world" in page
@@ -250,7 +249,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     done = sorted((run / "label").glob("part-*.parquet"))
     assert 2 <= len(done) < 5
     times = [path.stat().st_mtime_ns for path in done]
-    (run / "label" / ".part-00004.parquet.tmp").write_bytes(b"half")
+    (run / "label" / ".part-00004.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     pipeline.run(_recipe(finished), run, parts=_parts())
     assert [path.stat().st_mtime_ns for path in done] == times, "finished shards are not made again"
     assert _files(run) == _files(finished / "run")
@@ -275,6 +274,21 @@ def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tm
     # The stand-in judges agree, so fidelities are the scores again.
     assert all(each.chosen_fidelity == each.chosen_score for each in pairs)
     assert all(each.rejected_fidelity == each.rejected_score for each in pairs)
+
+
+def test_a_prompts_rows_do_not_depend_on_the_shards(finished: Path, tmp_path: Path) -> None:
+    def rows(folder: Path) -> list[set[object]]:
+        kinds = {"candidates": Candidate, "label": Score, "weigh": Pair, "evaluate/sft/pictures": Picture}
+        return [set(store.read_rows(folder / name, kind)) for name, kind in kinds.items()]
+
+    sizes = ("candidates.shard_size=3", "label.shard_size=5", "evaluate.shard_size=5")
+    _run_without_report(_recipe(finished, *sizes), tmp_path / "run", _parts())
+    assert rows(tmp_path / "run") == rows(finished / "run")
+    _run_without_report(_recipe(finished, *sizes, "prompts.limit=6"), tmp_path / "few", _parts(), last="label")
+    whole = set(store.read_rows(finished / "run" / "candidates", Candidate))
+    few = store.read_rows(tmp_path / "few" / "candidates", Candidate)
+    assert len({row.prompt_id for row in few}) == 6
+    assert set(few) < whole
 
 
 def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Path, tmp_path: Path) -> None:
@@ -326,15 +340,14 @@ def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tm
     weights = run / "sft" / "weights.txt"
     weights.write_text(weights.read_text()[::-1])
     for only in (None, "report"):
-        with pytest.raises(StoreError, match=r"candidates was made from another sft; add --fresh"):
+        with pytest.raises(StoreError, match=r"sft holds a damaged or edited weights\.txt .* add --fresh"):
             pipeline.run(recipe, run, only=only, parts=_parts())
     with pytest.raises(StoreError, match=r"train/sem_dpo was made with .*alpha = 4.0, which is now 2.0"):
         pipeline.run(_recipe(finished, "train.methods.sem_dpo.alpha=2"), finished / "run", only="report")
-    pipeline.run(recipe, run, only="candidates", fresh=True, parts=_parts())
-    assert (
-        store.manifest_hash(run / "sft")
-        in json.loads((run / "candidates" / "manifest.json").read_text())["inputs"].values()
-    )
+    with pytest.raises(StoreError, match=r"sft holds a damaged or edited weights\.txt"):
+        pipeline.run(recipe, run, only="candidates", fresh=True, parts=_parts())
+    pipeline.run(recipe, run, fresh=True, parts=_parts())
+    assert weights.read_text() == (finished / "run" / "sft" / "weights.txt").read_text()
 
 
 def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path) -> None:
@@ -527,6 +540,31 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert data.cut == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
     assert "9.9 (weigh)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
+
+
+def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, recipe = [], _recipe(finished)
+    file, cells = parquet.read_file, parquet.read_cells
+
+    def watched_file(path: Path, kind: type[Any], *given: Any, **named: Any) -> list[Any]:
+        rows = file(path, kind, *given, **named)
+        read.extend(row.image for row in rows if kind is Picture and row.image)
+        return rows
+
+    def watched_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:
+        found = cells(path, name, rows)
+        read.extend(found if name == "image" else ())
+        return found
+
+    monkeypatch.setattr(store, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_cells", watched_cells)
+    data = report_data(flow(recipe), Run(finished / "run", recipe, _parts()))
+    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4
+    read.clear()
+    none = _recipe(finished, "evaluate.keep_images=0")
+    assert all(row.image is None for row in report_data(flow(none), Run(finished / "run", none, _parts())).evaluation)
+    assert not read
 
 
 def test_time_before_a_kill_is_counted(tmp_path: Path) -> None:

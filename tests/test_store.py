@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from semdpo import store, timing
+from semdpo import disk, parquet, store, timing
 from semdpo.errors import StoreError
 from semdpo.records import EvaluationRow, Pair, Prompt
 
@@ -21,7 +22,9 @@ PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(5)]
 def _stage(folder: Path) -> None:
     store.start(folder, PLAN)
     for index in range(2):
-        store.write_shard(folder, index, store.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1}))
+        store.write_shard(
+            folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1})
+        )
     timing.add_seconds(folder, time.monotonic())
     store.finish(folder, PLAN, 2)
 
@@ -47,8 +50,8 @@ def test_optional_and_spread_columns_keep_their_types(tmp_path: Path) -> None:
     row = EvaluationRow("dpo", "i", "p", "s", 2**62, "r", 3, 0.5, True, {"clip": 0.25, "hps": 1.0}, None)
     pictured = EvaluationRow("dpo", "i", "p", "s", 1, "r", 3, 0.5, False, {"clip": 0.5, "hps": -1.0}, b"\x00w")
     for kind, rows in ((Pair, [pair]), (EvaluationRow, [row, pictured]), (Pair, [])):
-        (tmp_path / "f.parquet").write_bytes(store.encode(kind, rows, {}))
-        assert store.read_file(tmp_path / "f.parquet", kind) == rows
+        (tmp_path / "f.parquet").write_bytes(parquet.encode(kind, rows, {}))
+        assert parquet.read_file(tmp_path / "f.parquet", kind) == rows
 
 
 def test_a_plan_agrees_with_what_it_made(tmp_path: Path) -> None:
@@ -77,28 +80,69 @@ def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path)
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
     store.start(tmp_path, PLAN)
-    (tmp_path / ".part-00000.parquet.tmp").write_bytes(b"half")
+    (tmp_path / ".part-00000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
+    (tmp_path / ".notes.tmp").write_text("the user's")
     store.start(tmp_path, PLAN)
-    assert [p.name for p in tmp_path.iterdir()] == ["started.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.tmp", "started.json"]
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "part-00000.parquet").write_bytes(b"PAR1")
-    with pytest.raises(StoreError, match=r"part-00000\.parquet is damaged"):
-        store.read_rows(tmp_path, Prompt)
-    (tmp_path / "manifest.json").write_text("{")
+def _finished(folder: Path) -> Path:
+    store.start(folder, PLAN)
+    for index in range(2):
+        store.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {}))
+    store.finish(folder, PLAN, 2)
+    return folder
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:50] + b"\xff" + path.read_bytes()[51:]),
+    "removed": lambda path: path.unlink(),
+    "another": lambda path: path.write_bytes(parquet.encode(Prompt, PROMPTS[:1], {})),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damaged_rows_are_never_used(how: str, tmp_path: Path) -> None:
+    folder = _finished(tmp_path / "prompts")
+    assert store.disagreement(folder, PLAN) is None
+    DAMAGE[how](folder / "part-00001.parquet")
+    with pytest.raises(StoreError, match=r"part-00001\.parquet.* --fresh"):
+        store.read_rows(folder, Prompt)
+    assert "part-00001.parquet" in str(store.disagreement(folder, PLAN))
+    store.remove(folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "{}", '{"config": 1, "inputs": {}}', "[" * 100_000])
+def test_a_damaged_manifest_is_told_and_can_be_made_anew(content: str, tmp_path: Path) -> None:
+    folder = _finished(tmp_path / "prompts")
+    (folder / "manifest.json").write_text(content)
     with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
-        store.row_counts(tmp_path)
+        store.row_counts(folder)
+    assert "manifest.json is damaged" in str(store.disagreement(folder, PLAN))
+    store.remove(folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(how: str, tmp_path: Path) -> None:
+    store.start(tmp_path, PLAN)
+    for index in range(2):
+        store.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS, {}))
+    DAMAGE[how](tmp_path / "part-00001.parquet")
+    assert [store.has_shard(tmp_path, index) for index in range(3)] == [True, False, False]
 
 
 def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "dpo"
-    work = store.start_model(folder)
+    work = store.start_model(folder, PLAN)
     (work / "half").write_text("half-trained")
-    (tmp_path / "train" / ".dpo.partial-abc").mkdir()
-    again = store.start_model(folder)
+    disk.mark(tmp_path / "train" / ".dpo.partial-abc")
+    again = store.start_model(folder, PLAN)
     assert again == work
-    assert not list(again.iterdir())
+    assert [p.name for p in again.iterdir()] == ["started.json"]
     assert [p.name for p in (tmp_path / "train").iterdir()] == ["dpo.partial"]
     (again / "model.bin").write_text("weights")
     store.finish_model(folder, PLAN, {"rows": 1})
@@ -108,7 +152,7 @@ def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
 
 def test_a_finished_folders_hash_follows_what_is_in_it_now(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "dpo"
-    (store.start_model(folder) / "model.bin").write_bytes(b"a" * 3 * 2**20)
+    (store.start_model(folder, PLAN) / "model.bin").write_bytes(b"a" * 3 * 2**20)
     store.finish_model(folder, PLAN, {"rows": 1})
     whole = store.manifest_hash(folder)
     assert whole == store.digest((folder / "manifest.json").read_bytes())

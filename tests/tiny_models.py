@@ -394,12 +394,12 @@ class JinaEmbeddingsV4Model(Backbone):
 
     def _seen(self, rows, task):
         with torch.no_grad():
-            return list(torch.unbind(self.layer(torch.stack(rows), task=task)))
+            return list(torch.unbind(self.layer(torch.stack(rows).to(self.device), task=task)))
 
     def encode_text(self, texts, task=None, prompt_name=None):
         assert prompt_name == "query"
         rows = [torch.tensor([float(text.count(letter)) for letter in "aeiost"]) for text in texts]
-        return self._seen([self.words(row).detach() for row in rows], task)
+        return self._seen([self.words(row.to(self.device)).detach() for row in rows], task)
 
     def encode_image(self, images, task=None):
         assert all(image.mode == "RGB" for image in images)
@@ -507,8 +507,11 @@ def sentence(folder: Path) -> Path:
     return folder
 
 
-def causal(folder: Path, kind: str, seed: int = 0, words: tuple[str, ...] = ()) -> Path:
-    """Qwen2 (Qwen1.5's class), Llama, Qwen3 or BLOOM, with a tokenizer of bytes; ``words`` are tokens of their own."""
+def causal(folder: Path, kind: str, seed: int = 0, words: tuple[str, ...] = (), **more: int) -> Path:
+    """Qwen2 (Qwen1.5's class), Llama, Qwen3 or BLOOM, with a tokenizer of bytes; ``words`` are tokens of their own.
+
+    ``more`` are other settings of the configuration.
+    """
     from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, Qwen2Config, Qwen3Config
 
     known = {"<|endoftext|>": 0, **{byte: i + 1 for i, byte in enumerate(BYTES)}}
@@ -526,6 +529,8 @@ def causal(folder: Path, kind: str, seed: int = 0, words: tuple[str, ...] = ()) 
         "bloom": lambda: BloomConfig(hidden_size=32, n_layer=2, n_head=4, initializer_range=0.2, **ends),
     }
     torch.manual_seed(seed)
-    AutoModelForCausalLM.from_config(configs[kind]()).save_pretrained(folder)
+    settings = configs[kind]()
+    settings.update(more)
+    AutoModelForCausalLM.from_config(settings).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

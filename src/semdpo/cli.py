@@ -66,7 +66,7 @@ def doctor(
     ] = None,
     set_: Overrides = None,
     out: Out = None,
-    measured: Annotated[bool, typer.Option("--measure/--no-measure", help="Draw for 20 s to tell the time.")] = True,
+    measured: Annotated[bool, typer.Option("--measure/--no-measure", help="Try each kind of work for 20 s.")] = True,
 ) -> None:
     """Say what this machine has, what a recipe needs, what is missing and how to get it, and how long a run takes."""
     from semdpo.commands.doctor import diagnose

@@ -106,7 +106,7 @@ class LabelConfig(Stage):
         fidelity: a judge of whether the picture shows what was asked, which the additive objective needs.
         batch_size: pictures in memory at once.
         seed: of the pictures.
-        shard_size: so many prompts make one file.
+        shard_size: so many prompts make one file, here and in the stages pairs and weigh.
     """
 
     renderer: RendererConfig

@@ -160,11 +160,17 @@ def pictures(recipe: Recipe) -> int | None:
 
 def evaluated(recipe: Recipe) -> int | None:
     """How many pictures the evaluation draws and keeps; None when the number of prompts is not given."""
-    sets = [each.limit for each in recipe.prompts.test_sets.values()] or [recipe.prompts.test_limit]
-    if None in sets:
+    prompts = held_out(recipe)
+    if prompts is None:
         return None
     methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters)
-    return sum(each or 0 for each in sets) * methods * len(recipe.evaluate.image_seeds)
+    return prompts * methods * len(recipe.evaluate.image_seeds)
+
+
+def held_out(recipe: Recipe) -> int | None:
+    """How many prompts the evaluation uses; None when the number is not given."""
+    sets = [each.limit for each in recipe.prompts.test_sets.values()] or [recipe.prompts.test_limit]
+    return None if None in sets else sum(each or 0 for each in sets)
 
 
 def _bytes(recipe: Recipe) -> float:
@@ -181,7 +187,7 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
         seconds: to measure for; at least two batches are drawn.
     """
     count = pictures(recipe)
-    if any(_where(name).startswith("not") for name in (recipe.label.renderer.model, recipe.label.scorer)):
+    if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
         return Finding("warning", "time", "not measured: renderer or scorer is not there")
     from semdpo.parts import real_parts
 
@@ -203,7 +209,16 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
     if count is None:
         return Finding("ok", "time", f"{each}; set prompts.limit to be told how long a run takes")
     hours = count / speed / 3600
-    return Finding("ok", "time", f"{each}; {count:,} pictures take about {hours:.1f} hours; training comes on top")
+    return Finding("ok", "time", f"{each}; {count:,} pictures take about {hours:.1f} hours")
+
+
+def is_absent(name: str) -> bool:
+    """Whether a model would have to be downloaded first.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    return _where(name).startswith("not")
 
 
 def parameters(name: str) -> int:

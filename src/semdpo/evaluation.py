@@ -7,7 +7,7 @@ own pictures and their judging. Judges come one after the other over all methods
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from semdpo import store
@@ -17,7 +17,7 @@ from semdpo.progress import Progress
 from semdpo.protocols import Scorer
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
 from semdpo.stage import Made, Run, Shard, TableStage, once, parts_of
-from semdpo.stages.evaluate import consistency, draw, join, judge, rewrite_all
+from semdpo.stages.evaluate import consistency, draw, join, judge, rewrite_all, shown_rows
 from semdpo.texts import is_visible
 
 CONSISTENCY = "consistency"
@@ -65,7 +65,7 @@ class Evaluation:
         places = {place for own in black.values() for place in own}
         for method in self.models:
             judgements = {m: run.rows(f"{self.folder}/{method}/{m}", Judgement) for m in self.config.metrics}
-            pictures, own = run.rows(self._pictures(method), Picture), f"{self.folder}/{method}/{CONSISTENCY}"
+            pictures, own = self._drawn(run, method), f"{self.folder}/{method}/{CONSISTENCY}"
             consistencies = run.rows(own, Judgement) if method in self._compared(run.recipe) else None
             rows = join(pictures, judgements, self.config.keep_images, consistencies)
             found += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
@@ -80,11 +80,23 @@ class Evaluation:
         """Of each method the prompt and image seed of the pictures that the safety checker blackened."""
         counts = {m: store.row_counts(run.folder / self._pictures(m)).get("blackened", 0) for m in self.models}
         return {
-            method: [(p.prompt_id, p.image_seed) for p in run.rows(self._pictures(method), Picture) if p.blackened]
+            method: [(p.prompt_id, p.image_seed) for p in self._without_images(run, method) if p.blackened]
             if count
             else []
             for method, count in counts.items()
         }
+
+    def _without_images(self, run: Run, method: str) -> list[Picture]:
+        return run.rows(self._pictures(method), Picture, unread={"image": b""})
+
+    def _drawn(self, run: Run, method: str) -> list[Picture]:
+        """A method's pictures, of which only those that a report shows have their image."""
+        pictures = self._without_images(run, method)
+        shown = shown_rows(pictures, self.config.keep_images)
+        images = run.shards(self._pictures(method), Picture).cells("image", shown)
+        for row, image in zip(shown, images, strict=True):
+            pictures[row] = replace(pictures[row], image=image)
+        return pictures
 
     def _pictures(self, method: str) -> str:
         return f"{self.folder}/{method}/pictures"
@@ -166,11 +178,10 @@ class Evaluation:
 
     def _judge(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
         scorer = once(lambda: run.parts.scorer(name, run.recipe.scoring))
-        folder = run.folder / self._pictures(method)
+        pictures = run.shards(self._pictures(method), Picture)
 
         def make(index: int, progress: Progress) -> Made:
-            pictures = store.read_file(store.shard_path(folder, index), Picture)
-            rows = ask(pictures, scorer(), metric, progress)
+            rows = ask(pictures.read(index), scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 
         seeds = len(self.config.image_seeds)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from semdpo.conversations import as_texts
-from semdpo.errors import DataError, StoreError
+from semdpo.disk import write_bytes
+from semdpo.errors import DataError
 from semdpo.records import Pair, content_id
 from semdpo.tables import Table, layered, read_table
 from semdpo.writers import check_suffix, encoded
@@ -32,7 +30,6 @@ TYPES: Mapping[str, type] = {
 COSINE = (-1e-6, 2 + 1e-6)  # float32 may round a distance past its ends
 LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.inf)}
 CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
-NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 
 
 def read_rewrites(name: str | Path) -> list[tuple[str, str]]:
@@ -145,68 +142,12 @@ def _flag(value: Any) -> bool | None:
 # ------------------------------------------------------------------------------------------------- writing
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file to a temporary name and renames it: under its own name it is whole or not there.
-
-    Raises:
-        StoreError: no space is left, or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # a name that is too long is so for this too
-            temporary.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
 def cache_folder() -> Path:
     """Where this user keeps what can be computed again: ``$SEMDPO_CACHE``, or the system's usual place."""
     from platformdirs import user_cache_path
 
     named = os.environ.get(CACHE)
     return Path(named) if named else user_cache_path("semdpo", appauthor=False)
-
-
-def write_shared(path: Path, data: bytes) -> None:
-    """Writes a file that several processes may write at once: whole, and the last one stays.
-
-    ``write_bytes`` has one temporary name for each file, which belongs to one process at a time.
-
-    Raises:
-        StoreError: no space is left, or the folder cannot be written.
-    """
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-
-
-def unwritable(path: Path, error: Exception) -> StoreError:
-    """The error for a file or folder that could not be written."""
-    if out_of_space(error):
-        return StoreError(NO_SPACE.format(path))
-    reason = getattr(error, "strerror", None) or str(error)
-    return StoreError(f"{path} cannot be written ({reason}); choose another place or mend its permissions")
-
-
-def out_of_space(error: Exception) -> bool:
-    """Whether the disk, a quota or a size limit is exhausted (safetensors says so in words only)."""
-    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    said = any(f"code: {number}," in str(error) for number in full) or "No space left" in str(error)
-    return getattr(error, "errno", None) in full or said
 
 
 def refuse_overwriting(source: str | Path, out: Path) -> None:

@@ -22,8 +22,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from semdpo.disk import write_bytes
 from semdpo.errors import ModelError, StoreError
-from semdpo.files import cache_folder, write_shared
+from semdpo.files import cache_folder
 from semdpo.models.names import ADAPTERS, CURE_OF_BASE, SKIPPED, WORDS, base_of
 from semdpo.models.names import resolve as place_of
 
@@ -225,6 +226,6 @@ def _remember(place: str, stamp: _Stamp, digest: str) -> None:
         return
     entry = json.dumps({"file": place, "stamp": list(stamp), "sha256": digest})
     try:
-        write_shared(_entry(place), entry.encode("utf-8", "surrogateescape"))
+        write_bytes(_entry(place), entry.encode("utf-8", "surrogateescape"))
     except StoreError:
         return  # the next process reads the file again

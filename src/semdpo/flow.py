@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from semdpo import files
+from semdpo import files, parquet, store
 from semdpo.config import Recipe
 from semdpo.errors import DataError
 from semdpo.evaluation import Evaluation
@@ -16,7 +17,9 @@ from semdpo.fields import Stage
 from semdpo.models.names import lasting
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
 from semdpo.progress import Progress
+from semdpo.protocols import KnowsWords, TextEncoder
 from semdpo.records import Candidate, Curve, Pair, PairLoss, Prompt, Score
+from semdpo.shards import Shards
 from semdpo.stage import AnyStage, Made, ModelStage, Run, Shard, TableStage, once, parts_of
 from semdpo.stages import candidates, label, pairs, prompts, weigh
 
@@ -147,49 +150,77 @@ def _label(run: Run) -> list[Shard]:
             {name: run.parts.scorer(name, run.recipe.scoring) for name in judges},
         )
     )
-    by_prompt: dict[str, list[Candidate]] = {}
-    for candidate in run.rows("candidates", Candidate):
-        by_prompt.setdefault(candidate.prompt_id, []).append(candidate)
+    found = run.shards("candidates", Candidate)
 
-    def make(part: Sequence[Candidate], progress: Progress) -> Made:
-        rows = label.label(part, *models(), config, progress)
+    def make(start: int, stop: int, progress: Progress) -> Made:
+        rows = label.label(found.between(start, stop), *models(), config, progress)
         own = [row for row in rows if row.scorer == config.scorer]
         unscored = sum(row.error is not None for row in own)
         return rows, {"truncated": sum(row.truncated for row in own), "blackened": unscored}
 
-    groups = parts_of(list(by_prompt.values()), config.shard_size)
-    parts = [[candidate for group in part for candidate in group] for part in groups]
-    return [Shard(len(part), partial(make, part)) for part in parts]
+    return [Shard(stop - start, partial(make, start, stop)) for start, stop in _by_prompts(found, config.shard_size)]
+
+
+def _by_prompts(found: Shards[Candidate], size: int) -> list[tuple[int, int]]:
+    """Where the candidates of each group of ``size`` prompts begin and end; those of a prompt stand together."""
+    lengths = [len(list(rows)) for _, rows in groupby(found.column("prompt_id"))]
+    return list(pairwise([0, *accumulate(sum(group) for group in parts_of(lengths, size))]))
 
 
 def _pairs(run: Run) -> list[Shard]:
-    def make(_: Progress) -> Made:
+    config = run.recipe.label
+    found, scores = run.shards("candidates", Candidate), run.shards("label", Score)
+    places = _by_prompts(found, config.shard_size)  # as label's shards are
+
+    def make(index: int, _: Progress) -> Made:
         judged: dict[str, list[Score]] = {}
-        for score in run.rows("label", Score):
+        for score in scores.read(index):
             judged.setdefault(score.scorer, []).append(score)
-        fidelities = judged.get(run.recipe.label.fidelity or "", [])
-        scores = judged.get(run.recipe.label.scorer, [])
-        rows, counts = pairs.choose(run.rows("candidates", Candidate), scores, run.recipe.pairs, fidelities)
-        if counts.blackened and not rows:
-            raise DataError(
-                f"no pair is left: of {counts.blackened} prompts the safety checker blackened all images but one or "
-                "none; set label.renderer.safety_checker=false, or give other prompts"
-            )
+        own, fidelities = judged.get(config.scorer, []), judged.get(config.fidelity or "", [])
+        rows, counts = pairs.choose(found.between(*places[index]), own, run.recipe.pairs, fidelities)
+        if index == len(places) - 1 and not rows:
+            _refuse_black(run, index, counts.blackened)
         return rows, asdict(counts)
 
-    return [Shard(1, make)]
+    return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
+
+
+def _refuse_black(run: Run, last: int, blackened: int) -> None:
+    """Refuses a run none of whose shards has a pair, where the safety checker is why."""
+    before = [parquet.counts(store.shard_path(run.folder / "pairs", index)) for index in range(last)]
+    blackened += sum(counts["blackened"] for counts in before)
+    if blackened and not any(counts["rows"] for counts in before):
+        raise DataError(
+            f"no pair is left: of {blackened} prompts the safety checker blackened all images but one or "
+            "none; set label.renderer.safety_checker=false, or give other prompts"
+        )
 
 
 def _weigh(run: Run) -> list[Shard]:
-    config = run.recipe.weigh
+    config, chosen = run.recipe.weigh, run.shards("pairs", Pair)
+    weigh.refuse_none(sum(chosen.sizes))
+    known = once(lambda: run.parts.fingerprint(config.encoder))
 
-    def make(progress: Progress) -> Made:
+    def load() -> TextEncoder:
         encoder = run.parts.encoder(config.encoder)
-        name, known = lasting(config.encoder), run.parts.fingerprint(config.encoder)
-        rows = weigh.weigh(run.rows("pairs", Pair), encoder, config.batch_size, name, progress, known)
-        return rows, {"truncated": sum(bool(row.truncated) for row in rows)}
+        rows = (row for index in range(len(chosen.sizes)) for row in chosen.read(index))
+        weigh.refuse_unknown_words(weigh.unknown_beforehand(rows, encoder), config.encoder)
+        return encoder
 
-    return [Shard(1, make)]
+    encoder = once(load)
+
+    def make(index: int, progress: Progress) -> Made:
+        part = chosen.read(index)
+        if not part:
+            return [], {"truncated": 0}
+        drift = weigh.measure(part, encoder(), config.batch_size, progress)
+        if not isinstance(encoder(), KnowsWords):  # which was asked about all pairs at once
+            weigh.refuse_unknown_words(drift.unknown, config.encoder)
+        return weigh.with_drift(part, drift, lasting(config.encoder), known()), {
+            "truncated": int(drift.truncated.sum())
+        }
+
+    return [Shard(size, partial(make, index)) for index, size in enumerate(chosen.sizes)]
 
 
 def _train(method: str, objective: ObjectiveConfig, run: Run, output: Path, progress: Progress) -> list[Curve]:

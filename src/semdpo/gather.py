@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import yaml
 
-from semdpo import store, timing
+from semdpo import parquet, store, timing
 from semdpo.config import Recipe
 from semdpo.flow import evaluation
 from semdpo.objective import ObjectiveConfig, SemDPOObjective
@@ -27,7 +27,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     """Everything that the page of a finished run shows."""
     recipe, titles = run.recipe, run.recipe.report
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
-    curves = [row for s in models for row in store.read_file(run.folder / s.name / store.CURVES, Curve)]
+    curves = [row for s in models for row in parquet.read_file(run.folder / s.name / store.CURVES, Curve)]
     weighed = run.rows("weigh", Pair)
     versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)

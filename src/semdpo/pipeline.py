@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import files, fingerprint, store, timing
+from semdpo import disk, fingerprint, parquet, store, timing
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -99,11 +99,22 @@ def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only
         _remove_stale(stages, plans, run, chosen if only else None)
     for stage in stages[: last + 1]:
         _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
-    files.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
+    _refuse_foreign_recipe(run.folder / "recipe.json")
+    disk.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
     lines = _lines(stages)
     for number, group in enumerate(lines, start=1):
         if wanted := [stage for stage in group if stage in chosen]:
             _run_line(wanted, plans, run, f"[{number}/{len(lines) + 1}]")
+
+
+def _refuse_foreign_recipe(path: Path) -> None:
+    """A user's own file of that name is not overwritten; one of ours is written anew, damaged or not."""
+    try:
+        known = store.read_json(path)
+    except StoreError:
+        return
+    if known and not {"prompts", "sft"} <= known.keys():
+        raise StoreError(f"{path} was not made by semdpo and would be lost; choose another folder with --out")
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -212,10 +223,10 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
     total, before = sum(shard.size for shard in shards), 0
     for index, shard in enumerate(shards):
         progress(before, total)
-        if not store.shard_path(folder, index).is_file():
+        if not store.has_shard(folder, index):
             begun = time.monotonic()
             rows, counts = shard.make(part_of(progress, before, total))
-            store.write_shard(folder, index, store.encode(stage.kind, rows, counts))
+            store.write_shard(folder, index, parquet.encode(stage.kind, rows, counts))
             timing.add_seconds(folder, time.monotonic() - begun)
         before += shard.size
     progress(total, total)
@@ -224,19 +235,15 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
 
 def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progress) -> None:
     folder = run.folder / stage.name
-    clock, work = timing.Clock(folder), store.start_model(folder)
+    clock, work = timing.Clock(folder), store.start_model(folder, plan)
 
     def told(done: int, total: int, note: str = "") -> None:
         clock.tick()
         progress(done, total, note)
 
-    try:
+    with disk.full_disk_told(work):
         curves = stage.train(run, work, told)
-    except Exception as error:
-        if files.out_of_space(error):
-            raise files.unwritable(work, error) from error
-        raise
-    files.write_bytes(work / store.CURVES, store.encode(Curve, curves, {}))
+    disk.write_bytes(work / store.CURVES, parquet.encode(Curve, curves, {}))
     timing.add_seconds(work, clock.seconds)
     store.finish_model(folder, plan, {"rows": len(curves)})
     clock.stop()

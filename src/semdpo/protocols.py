@@ -39,10 +39,14 @@ class ScoreBatch:
 
 @runtime_checkable
 class Rewriter(Protocol):
-    """A policy that rewrites prompts."""
+    """A policy that rewrites prompts.
+
+    A rewrite depends on its prompt, its index and the seed only, not on the other prompts or their number: stages call
+    it with prompts in parts of any size, and with the same seed for every part.
+    """
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
-        """``n`` rewrites for each prompt."""
+        """``n`` rewrites for each prompt; the first m of them are those of a call with n = m."""
         ...
 
 
@@ -95,4 +99,13 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Unit vectors."""
+        ...
+
+
+@runtime_checkable
+class KnowsWords(Protocol):
+    """An encoder that tells which words it has never seen without embedding a text."""
+
+    def unknown_words(self, texts: Sequence[str]) -> Float | None:
+        """Share of each text's words, [n]; None when it cannot tell, whatever the texts."""
         ...

@@ -12,6 +12,7 @@ from semdpo.config import Recipe
 from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.records import Curve
+from semdpo.shards import Shards
 
 T = TypeVar("T")
 Made = tuple[Sequence[Any], Mapping[str, int]]
@@ -25,9 +26,13 @@ class Run:
     recipe: Recipe
     parts: Parts
 
-    def rows(self, stage: str, kind: type[T]) -> list[T]:
-        """The records of a finished stage."""
-        return store.read_rows(self.folder / stage, kind)
+    def rows(self, stage: str, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
+        """The records of a finished stage; see ``store.read_rows``."""
+        return store.read_rows(self.folder / stage, kind, unread)
+
+    def shards(self, stage: str, kind: type[T]) -> Shards[T]:
+        """The records of a finished stage, to be read piece by piece."""
+        return Shards(self.folder / stage, kind)
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,20 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shutil
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semdpo import fingerprint
+from semdpo import disk, fingerprint, parquet
+from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
-from semdpo.files import unwritable, write_bytes
+from semdpo.parquet import read_file
 
-Row = TypeVar("Row")
-Note = TypeVar("Note", int, str)
+T = TypeVar("T")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
-COUNTS = b"semdpo.counts"
 CURVES = "curves.parquet"  # in a trained model's folder
 KEPT_BESIDE = ("manifest.json", "started.json")  # what tells of a stage's files, and is none of them
 
@@ -55,26 +52,11 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         StoreError: another process holds it (its number is named), or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    holder = run / ".lock.pid"
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        pid = holder.read_text().strip() if holder.is_file() else "unknown"
-        raise StoreError(
-            f"{run} is in use by process {pid}; wait until it ends, or choose another folder with --out"
-        ) from error
-    except OSError as error:
-        raise unwritable(run, error) from error
-    try:
-        write_bytes(holder, f"{os.getpid()}\n".encode())
+    with disk.held(
+        run / ".lock", f"{run} is in use by process {{}}; wait until it ends, or choose another folder with --out"
+    ):
+        disk.sweep(run)
         yield
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 # ------------------------------------------------------------------------------------------------- manifests
@@ -109,13 +91,39 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object")
-        return found
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, OSError) as error:
-        raise StoreError(f"{path} is damaged; remove the folder {path.parent} and run again") from error
+        raise damaged(path) from error
+    if not isinstance(found, dict):
+        raise damaged(path)
+    return found
+
+
+def damaged(path: Path) -> StoreError:
+    """The error for a file of ours that is not as it was written."""
+    return StoreError(f"{path} is damaged; remove the folder {path.parent} and run again")
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """What a finished stage was made from and holds: config, inputs, versions, counts, files.
+
+    Raises:
+        StoreError: it is not there, or somebody damaged it.
+    """
+    return _described(folder / "manifest.json", {"config": dict, "inputs": dict, "versions": dict, **_RESULT})
+
+
+_RESULT = {"counts": dict, "files": dict}
+
+
+def _described(path: Path, wanted: Mapping[str, type]) -> dict[str, Any]:
+    found = read_json(path)
+    if not all(isinstance(found.get(name), kind) for name, kind in wanted.items()):
+        raise damaged(path)
+    if not all(isinstance(count, int) for count in found.get("counts", {}).values()):
+        raise damaged(path)
+    return found
 
 
 def is_complete(folder: Path) -> bool:
@@ -130,31 +138,66 @@ def manifest_hash(folder: Path) -> str:
     of what is there now.
     """
     written = (folder / "manifest.json").read_bytes()
-    made = read_json(folder / "manifest.json").get("files", {})
-    now = {name: found for name, found in fingerprint.files(folder).items() if name not in KEPT_BESIDE}
-    return digest(written) if now == made else digest(written + canonical(now))
+    now = _files_of(folder)
+    try:
+        whole = now == manifest(folder)["files"]
+    except StoreError:  # a damaged manifest, which ``disagreement`` tells of
+        whole = False
+    return digest(written) if whole else digest(written + canonical(now))
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    """Name to SHA-256 of what a stage's folder holds now."""
+    return {name: found for name, found in fingerprint.files(folder).items() if name not in KEPT_BESIDE}
+
+
+def damage(folder: Path) -> str | None:
+    """Which file of a finished stage is not as its manifest says; None when all are.
+
+    Raises:
+        StoreError: the manifest itself is damaged.
+    """
+    made, now = manifest(folder)["files"], _files_of(folder)
+    for name in sorted(made.keys() | now.keys()):
+        if name not in now:
+            return f"lacks {name}"
+        if name not in made:
+            return f"holds {name}, which is no part of it"
+        if made[name] != now[name]:
+            return f"holds a damaged or edited {name} (its SHA-256 is not the one in manifest.json)"
+    return None
 
 
 def row_counts(folder: Path) -> dict[str, int]:
     """What a finished stage counted; ``rows`` is always there."""
-    return _noted(folder, "counts", int)
-
-
-def _noted(folder: Path, name: str, kind: type[Note]) -> dict[str, Note]:
-    """A part of a manifest, whose values are all of one kind.
-
-    Raises:
-        StoreError: it is something else.
-    """
-    found = read_json(folder / "manifest.json").get(name, {})
-    if not isinstance(found, dict) or not all(isinstance(each, kind) for each in found.values()):
-        raise StoreError(f"{folder / 'manifest.json'} is damaged; remove the folder {folder} and run again")
-    return found
+    return dict(manifest(folder)["counts"]) if is_complete(folder) else {}
 
 
 def made_with(folder: Path) -> dict[str, str]:
     """The versions of the libraries that were installed when a finished stage ended."""
-    return _noted(folder, "versions", str)
+    return dict(manifest(folder)["versions"]) if is_complete(folder) else {}
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Refuses a model's folder of ours of which a file is not as it was written; others' folders pass.
+
+    Its card may be edited, and files may be added.
+
+    Args:
+        folder: of a trained model, in a run or of ``semdpo train``.
+
+    Raises:
+        StoreError: with the name of the file.
+    """
+    if not is_complete(folder) or not disk.is_ours(folder):
+        return
+    now = _files_of(folder)
+    for name, wanted in manifest(folder)["files"].items():
+        if name != "README.md" and now.get(name) != wanted:
+            raise StoreError(
+                f"{folder / name} is damaged, edited or missing (its SHA-256 is not the one in manifest.json); train "
+                "the model again, or remove manifest.json if the change was meant"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- agreement
@@ -185,7 +228,11 @@ def disagreement(folder: Path, plan: Plan) -> str | None:
         plan: what the stage is to be made from now; inputs that it does not name are not compared.
     """
     done = is_complete(folder)
-    made = _made(folder / ("manifest.json" if done else "started.json"))
+    try:
+        made = manifest(folder) if done else _begun(folder)
+        broken = damage(folder) if done else None
+    except StoreError as error:
+        return f"cannot be read ({error})"
     if not made:
         return None
     if change := first_change(made["config"], json.loads(canonical(plan.config))):
@@ -196,20 +243,13 @@ def disagreement(folder: Path, plan: Plan) -> str | None:
         return f"was made from another {change[0]}"
     if not done and (change := first_change(made["versions"], versions())):
         return f"was begun with {change[0]} {change[1]}, and {change[2]} is installed now"
-    return None
+    return broken
 
 
-def _made(path: Path) -> dict[str, Any]:
-    """What a stage was made with; empty when the file is not there.
-
-    Raises:
-        StoreError: the file is whole JSON, and none of ours.
-    """
-    made = read_json(path)
-    parts = (made.get(name) for name in ("config", "inputs", "versions"))
-    if path.is_file() and not all(isinstance(each, dict) for each in parts):
-        raise StoreError(f"{path} is damaged; remove the folder {path.parent} and run again")
-    return made
+def _begun(folder: Path) -> dict[str, Any]:
+    """What an unfinished stage was begun with; empty where none was begun."""
+    path = folder / "started.json"
+    return _described(path, {"config": dict, "inputs": dict, "versions": dict}) if path.is_file() else {}
 
 
 def _shown(value: Any) -> str:
@@ -220,11 +260,15 @@ def _shown(value: Any) -> str:
 
 
 def start(folder: Path, plan: Plan) -> None:
-    """Opens a stage's folder for work: notes the plan, and sweeps what a killed process left half-written."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink()
+    """Opens a stage's folder for work: notes the plan, and sweeps what a killed process left half-written.
+
+    Raises:
+        StoreError: something that is not ours lies there, or it cannot be written.
+    """
+    disk.refuse_foreign(folder)
+    disk.sweep(folder)
     if not (folder / "started.json").is_file():
-        write_bytes(folder / "started.json", _description(plan))
+        write_bytes(folder / "started.json", _description(plan, files={}))
 
 
 def _description(plan: Plan, **more: Any) -> bytes:
@@ -236,94 +280,59 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.parquet"
 
 
-def encode(kind: type[Row], rows: Sequence[Row], counts: Mapping[str, int]) -> bytes:
-    """Records as the bytes of a parquet file; equal rows give equal bytes.
-
-    Args:
-        kind: the record's class, which gives the columns and their types.
-        rows: its records; a field of type ``dict[str, float]`` becomes a column for each key.
-        counts: what was counted on the way, kept in the file's metadata.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns, wide = _columns(kind)
-    arrays = {name: pa.array([getattr(row, name) for row in rows], type=each) for name, each in columns.items()}
-    if wide:
-        keys = list(getattr(rows[0], wide)) if rows else []
-        arrays |= {key: pa.array([getattr(row, wide)[key] for row in rows], pa.float64()) for key in keys}
-    table = pa.table(arrays).replace_schema_metadata({COUNTS: canonical(dict(counts))})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=3, version="2.6", data_page_version="1.0")
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def read_file(path: Path, kind: type[Row]) -> list[Row]:
-    """The records of one file.
-
-    Raises:
-        StoreError: the file is damaged.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} is damaged; remove it and manifest.json beside it, and run again") from error
-    columns, wide = _columns(kind)
-    rows = table.to_pylist()
-    if wide:
-        keys = [name for name in table.column_names if name not in columns]
-        rows = [{**{n: row[n] for n in columns}, wide: {k: row[k] for k in keys}} for row in rows]
-    return [kind(**row) for row in rows]
-
-
 def write_shard(folder: Path, index: int, data: bytes) -> None:
-    """Writes an encoded shard, whole or not at all.
+    """Writes an encoded shard, whole or not at all, and notes its hash.
 
     Raises:
         StoreError: no space is left, or the folder cannot be written.
     """
-    write_bytes(shard_path(folder, index), data)
+    path = shard_path(folder, index)
+    write_bytes(path, data)
+    begun = _begun(folder)
+    begun["files"] = {**begun.get("files", {}), path.name: digest(data)}
+    write_bytes(folder / "started.json", canonical(begun))
 
 
-def read_rows(folder: Path, kind: type[Row]) -> list[Row]:
-    """The records of a finished stage, in order."""
-    return [row for path in sorted(folder.glob("part-*.parquet")) for row in read_file(path, kind)]
+def has_shard(folder: Path, index: int) -> bool:
+    """Whether an unfinished stage's shard is there, as it was written; otherwise it is to be made (again)."""
+    path = shard_path(folder, index)
+    return path.is_file() and _begun(folder).get("files", {}).get(path.name) == fingerprint.file(path)
+
+
+def read_rows(folder: Path, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
+    """The records of a finished stage, in order; ``Shards`` reads them piece by piece.
+
+    Args:
+        folder: of the stage.
+        kind: the records' class.
+        unread: columns that stay on disk, and the value that every record gets in their place.
+
+    Raises:
+        StoreError: a file is not as it was written, or is missing.
+    """
+    refuse_damage(folder)
+    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind, unread=unread)]
+
+
+def refuse_damage(folder: Path) -> None:
+    """Refuses a finished stage that is not as its manifest says.
+
+    Raises:
+        StoreError: it is not; the message names the file.
+    """
+    if broken := damage(folder):
+        raise StoreError(f"{folder} {broken}; run again with --fresh to make it and what follows from it anew")
 
 
 def finish(folder: Path, plan: Plan, shards: int) -> None:
     """Writes the manifest, last: the stage is complete."""
-    import pyarrow.parquet as pq
-
     counts: dict[str, int] = {"rows": 0}
     hashes = {}
     for path in (shard_path(folder, index) for index in range(shards)):
-        metadata = pq.read_metadata(path)
-        counts["rows"] += metadata.num_rows
-        for name, value in json.loads(metadata.metadata[COUNTS]).items():
+        for name, value in parquet.counts(path).items():
             counts[name] = counts.get(name, 0) + value
         hashes[path.name] = fingerprint.file(path)
-    write_bytes(folder / "manifest.json", _description(plan, counts=counts, files=hashes))
-
-
-def _columns(kind: type[Any]) -> tuple[dict[str, Any], str | None]:
-    """Column types of a record, and the name of its field that is spread over columns."""
-    import pyarrow as pa
-
-    known = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
-    hints = typing.get_type_hints(kind)
-    columns, wide = {}, None
-    for name in (field.name for field in fields(kind)):
-        hint = hints[name]
-        if typing.get_origin(hint) is types.UnionType:
-            hint = next(a for a in typing.get_args(hint) if a is not type(None))
-        if typing.get_origin(hint) is dict:
-            wide = name
-        else:
-            columns[name] = known[hint]
-    return columns, wide
+    write_bytes(folder / "manifest.json", _description(plan, counts=counts, files=hashes, threads=_threads()))
 
 
 # ------------------------------------------------------------------------------------------------- models' folders
@@ -339,38 +348,59 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def start_model(folder: Path) -> Path:
-    """An empty folder to train into; checkpoints beside it stay."""
+def start_model(folder: Path, plan: Plan) -> Path:
+    """An empty folder to train into; checkpoints beside it stay.
+
+    Raises:
+        StoreError: something that is not ours lies there, or it cannot be written.
+    """
     work = partial(folder)
-    for path in (folder, work):
-        _remove_folder(path)
-    for leftover in folder.parent.glob(f".{work.name}-*"):  # where the trainer was killed before its rename
-        shutil.rmtree(leftover)
-    try:
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise unwritable(work, error) from error
+    disk.remove(folder)
+    disk.remove(work)
+    _remove_leftovers(work)
+    write_bytes(work / "started.json", _description(plan))
     return work
 
 
 def finish_model(folder: Path, plan: Plan, counts: Mapping[str, int]) -> None:
-    """Writes the manifest of a trained model and gives its folder the final name."""
+    """Writes the manifest of a trained model and gives its folder the final name.
+
+    Raises:
+        StoreError: no space is left, or something else lies under that name.
+    """
     work = partial(folder)
-    counted = _description(plan, counts=dict(counts), files=fingerprint.files(work))
-    write_bytes(work / "manifest.json", counted)
-    work.replace(folder)
+    described = _description(plan, counts=dict(counts), files=_files_of(work), threads=_threads())
+    write_bytes(work / "manifest.json", described)
+    with disk.full_disk_told(work):
+        disk.sync(work)
+    disk.rename(work, folder)
 
 
 def remove(folder: Path) -> None:
-    """Removes a stage's files, finished or not, and a training's checkpoints."""
-    for path in (folder, *folder.parent.glob(f"{partial(folder).name}*")):
-        _remove_folder(path)
+    """Removes a stage's files, finished or not, and a training's checkpoints.
+
+    Raises:
+        StoreError: something that is not ours lies there; nothing of it is removed.
+    """
+    places = (folder, partial(folder), partial(folder).with_name(f"{partial(folder).name}.checkpoints"))
+    for path in places:
+        disk.refuse_foreign(path)
+    for path in places:
+        disk.remove(path)
+    _remove_leftovers(partial(folder))
+    note = partial(folder).with_name(f"{partial(folder).name}.seconds.json")
+    if "seconds" in read_json(note):
+        note.unlink()
 
 
-def _remove_folder(path: Path) -> None:
-    """The manifest goes first, so that no half is taken for a whole."""
-    if path.is_dir():
-        (path / "manifest.json").unlink(missing_ok=True)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _remove_leftovers(work: Path) -> None:
+    """Where a trainer was killed before it renamed its folder."""
+    for each in work.parent.iterdir() if work.parent.is_dir() else ():
+        if each.name.startswith(f".{work.name}-") and disk.is_ours(each):
+            disk.remove(each)
+
+
+def _threads() -> int:
+    """Threads of one operation, on which the order of sums depends, and so the last digits; 1 where none computed."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch is not None else 1

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from semdpo import store
+from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
-from semdpo.files import write_bytes
 
 FOREVER = 1e9  # seconds; thirty years
 

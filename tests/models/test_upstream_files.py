@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,8 @@ from semdpo.errors import ModelError
 from semdpo.models import hps, image_reward
 from semdpo.models.scorers import load_scorer
 from tests import tiny_models
+from tests.second_device.build import needs_second_device
+from tests.second_device.cuda import as_cuda, operators_run
 
 
 @pytest.fixture
@@ -26,6 +28,23 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     return folder
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=needs_second_device)])
+def score(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], Any]]:
+    """A scorer's values, computed where they ought to be."""
+    if request.param == "cpu":
+        yield _score
+        return
+
+    def there(scorer: Any) -> Any:
+        before = operators_run()
+        values = _score(scorer)
+        assert operators_run() > before + 10
+        return values
+
+    with as_cuda():
+        yield there
 
 
 def _words_of(built: Path, target: Path, *names: str) -> None:
@@ -81,12 +100,14 @@ def _score(scorer: Any) -> np.ndarray[Any, Any]:
     return scorer.score(pictures, ["a red ball", "two cats", "A House"]).values
 
 
-def test_image_reward_from_upstreams_checkpoint(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_reward_from_upstreams_checkpoint(
+    models: Path, score: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = _small_image_reward(models, monkeypatch)
-    np.testing.assert_allclose(_score(load_scorer("image-reward")), _score(ours), atol=1e-6)
-    np.testing.assert_allclose(_score(load_scorer("THUDM/ImageReward", 2)), _score(ours), atol=1e-6)
+    np.testing.assert_allclose(score(load_scorer("image-reward")), score(ours), atol=1e-6)
+    np.testing.assert_allclose(score(load_scorer("THUDM/ImageReward", 2)), score(ours), atol=1e-6)
     # The folder itself may be named, and still finds its tokenizer.
-    np.testing.assert_allclose(_score(load_scorer(str(models / "image-reward"))), _score(ours), atol=1e-6)
+    np.testing.assert_allclose(score(load_scorer(str(models / "image-reward"))), score(ours), atol=1e-6)
 
 
 def test_a_half_downloaded_checkpoint_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +132,9 @@ def test_a_tokenizer_that_is_not_there_is_named(models: Path, monkeypatch: pytes
         load_scorer("image-reward")
 
 
-def test_hps_from_upstreams_checkpoint(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hps_from_upstreams_checkpoint(
+    models: Path, score: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import CLIPModel
 
     ours = tiny_models.clip(models.parent / "ours", "hpsv2.1")
@@ -121,7 +144,7 @@ def test_hps_from_upstreams_checkpoint(models: Path, monkeypatch: pytest.MonkeyP
     folder.mkdir(parents=True)
     torch.save({"state_dict": _open_clip(model.state_dict())}, folder / "HPS_v2.1_compressed.pt")
     _words_of(ours, models / "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", *TOKENIZER)
-    np.testing.assert_allclose(_score(load_scorer("hpsv2.1")), _score(load_scorer(str(ours))), atol=1e-6)
+    np.testing.assert_allclose(score(load_scorer("hpsv2.1")), score(load_scorer(str(ours))), atol=1e-6)
 
 
 def _open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

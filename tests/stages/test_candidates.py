@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from semdpo.config import CandidatesConfig
-from semdpo.records import Prompt, content_id
+from semdpo.models.rewriter import load_rewriter
+from semdpo.records import Candidate, Prompt, content_id
+from semdpo.stage import parts_of
 from semdpo.stages.candidates import CandidateCounts, sample
+from tests import tiny_models
 
 PROMPTS = [Prompt.of("a cat", "s", "train"), Prompt.of("a dog", "s", "train")]
 CONFIG = CandidatesConfig(n=4)
@@ -52,17 +56,38 @@ def test_rewrites_that_met_the_budget_are_flagged() -> None:
     assert counts.truncated == 1
 
 
-def test_the_seed_is_made_of_content() -> None:
+def test_the_seed_is_that_of_the_recipe_whatever_is_in_the_shard() -> None:
     rewriter = Scripted([["a", "b", "c", "d"]] * 2)
     for prompts, config in (
         (PROMPTS, CONFIG),
-        (PROMPTS, CONFIG),
+        (PROMPTS[::-1], CONFIG),
         (PROMPTS[:1], CONFIG),
         (PROMPTS, CandidatesConfig(n=4, seed=1)),
     ):
         sample(prompts, rewriter, config)
-    assert rewriter.seeds[0] == rewriter.seeds[1]
-    assert len(set(rewriter.seeds)) == 3
+    assert len(set(rewriter.seeds[:3])) == 1
+    assert rewriter.seeds[3] != rewriter.seeds[0]
+
+
+def test_a_prompts_candidates_are_the_same_in_every_shard(tmp_path: Path) -> None:
+    rewriter = load_rewriter(tiny_models.gpt2(tmp_path / "model"), max_new_tokens=6, batch_size=3)
+    prompts = [Prompt.of("a cat" + " and a dog" * k, "s", "train") for k in range(7)]
+
+    def drawn(prompts: Sequence[Prompt], shard_size: int, n: int = 4) -> dict[str, list[Candidate]]:
+        config, found = CandidatesConfig(n=n, seed=3), dict[str, list[Candidate]]()
+        for part in parts_of(prompts, shard_size):
+            for row in sample(part, rewriter, config)[0]:
+                found.setdefault(row.prompt, []).append(row)
+        return found
+
+    whole = drawn(prompts, 64)
+    assert sum(len(rows) for rows in whole.values()) > 20, "nearly all rewrites differ"
+    assert drawn(prompts, 2) == whole
+    assert drawn(prompts[::-1], 3) == whole
+    some = prompts[4:1:-2]
+    assert drawn(some, 64) == {each.prompt: whole[each.prompt] for each in some}
+    fewer = drawn(prompts, 64, n=2)
+    assert fewer == {prompt: [row for row in rows if row.index < 2] for prompt, rows in whole.items()}
 
 
 def test_no_prompts_no_candidates() -> None:

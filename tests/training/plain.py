@@ -80,9 +80,13 @@ class Settings:
 
 @dataclass
 class History:
-    """What was measured before each update, the first (clipped) gradients, and the parameters at the end."""
+    """What was measured before each update, the first (clipped) gradients, and the parameters at the end.
+
+    ``more`` is what an objective computes for the whole batch: KTO's KL, β-DPO's mean, deviation and β.
+    """
 
     losses: list[float] = field(default_factory=list)
+    more: list[dict[str, float]] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     gradients: dict[str, Tensor] = field(default_factory=dict)
     parameters: dict[str, Tensor] = field(default_factory=dict)
@@ -106,6 +110,7 @@ class Training:
         self._start, self._known = copy.deepcopy(model), known
         self._start.forward = _forward_of(self._start)
         self._gap_mean = self._gap_std = 0.0
+        self._more: dict[str, float] = {}
         self._step = 0
 
     def policy(self, prompt: Tokens, completion: Tokens) -> Tensor:
@@ -185,6 +190,7 @@ class Training:
             kept = torch.multinomial(chances, count, replacement=False, generator=generator).tolist()
             quality = sum(float(values[k]) for k in kept) / len(kept)
             beta = max(beta + beta * self.settings.sensitivity * (quality - self._gap_mean), 1e-3)
+        self._more = {"gap_mean": self._gap_mean, "gap_std": self._gap_std, "beta": beta}
         return _sum([-step[k].weight * _log_sigmoid(beta * gaps[k]) for k in kept]) / len(kept)
 
     def kto(self, step: Sequence[Row]) -> Tensor:
@@ -196,6 +202,7 @@ class Training:
             for k, (prompt, _, _, _) in enumerate(examples):
                 ratios.append(float(self.ratio(prompt, self._of_another(examples, k))))
         kl = max(sum(ratios) / max(sum(ratio != 0 for ratio in ratios), 1), 0.0)
+        self._more = {"kl": kl}
         losses = []
         for prompt, completion, good, weight in examples:
             above = self.settings.beta * (self.ratio(prompt, completion) - kl)
@@ -237,6 +244,7 @@ class Training:
             found = {name: each * min(1.0, 1.0 / (norm + 1e-6)) for name, each in found.items()}
             history.losses.append(float(loss.detach()))
             history.norms.append(norm)
+            history.more.append(self._more)
             history.gradients = history.gradients or found
             rate = self.settings.learning_rate * _share(step, self.settings.warmup, len(steps))
             with torch.no_grad():

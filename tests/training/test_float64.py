@@ -19,6 +19,7 @@ import transformers
 from transformers import TrainerCallback
 
 from semdpo.config import TrainConfig
+from semdpo.errors import ConfigError
 from semdpo.objectives import coefficient_of
 from semdpo.training import logps
 from semdpo.training.arguments import training_arguments
@@ -157,7 +158,7 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
     goal = TrainConfig.model_validate({"methods": {"m": named | OBJECTIVES[settings.objective]}}).methods["m"]
     return PreferenceTrainer(
         model,
-        training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed),
+        training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed, use_cpu=True),
         examples,
         objective=goal,
         beta=settings.beta,
@@ -191,6 +192,10 @@ def _plain(kind: str, rows: tuple[plain.Row, ...], settings: plain.Settings) -> 
     return plain.Training(model, rows, settings, _known(kind))
 
 
+def _curve(trainer: Any, name: str) -> list[float]:
+    return [curve.value for curve in trainer.curves if curve.name == name]
+
+
 def _compare(kind: str, settings: plain.Settings, folder: Path, rows: tuple[plain.Row, ...], **more: Any) -> Any:
     """Trains twice and compares losses, gradients and parameters; returns the product's trainer."""
     model = plain.widened(_model(kind, dropout=0.0 if settings.objective == "sft" else 0.1))
@@ -202,9 +207,10 @@ def _compare(kind: str, settings: plain.Settings, folder: Path, rows: tuple[plai
     trainer.add_callback(gradients)
     trainer.train()
     wanted = _plain(kind, rows, settings).run(steps)
-    losses = [curve.value for curve in trainer.curves if curve.name == "loss"]
+    assert _curve(trainer, "loss") == pytest.approx(wanted.losses, rel=0, abs=TIGHT)
+    for name in wanted.more[0]:
+        assert _curve(trainer, name) == pytest.approx([each[name] for each in wanted.more], rel=TIGHT, abs=TIGHT)
     norms = [entry["grad_norm"] for entry in trainer.state.log_history if "grad_norm" in entry]
-    assert losses == pytest.approx(wanted.losses, rel=0, abs=TIGHT)
     assert norms == pytest.approx(wanted.norms, rel=TIGHT)
     for name, value in model.named_parameters():
         torch.testing.assert_close(gradients.found[name], wanted.gradients[name], rtol=TIGHT, atol=1e-12)
@@ -242,7 +248,21 @@ def test_gradients_are_accumulated_as_in_one_batch(kind: str, objective: str, tm
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_warm_up_is_the_plain_one(objective: str, tmp_path: Path) -> None:
     """Its first update has a rate of 0, so that the policy is still the reference in the second step."""
-    _compare("llama", _settings(objective, warmup=2), tmp_path, _rows())
+    _compare("mistral", _settings(objective, warmup=2), tmp_path, _rows())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bloom"])
+def test_rounding_draws_no_pairs_while_the_policy_is_the_reference(kind: str, tmp_path: Path) -> None:
+    trainer = _trainer(_model(kind), _rows(), _settings("beta_dpo", warmup=2), tmp_path)
+    trainer.train()
+    assert [value == 1 for value in _curve(trainer, "kept_share")] == [True, True, False, False, False]
+    assert [value == 0 for value in _curve(trainer, "gap_std")] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("objective", ["kto", "beta_dpo"])
+def test_what_judges_a_whole_batch_takes_no_part_of_one(objective: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="remove micro_batch_size"):
+        _trainer(_model("gpt2"), _rows(), _settings(objective), tmp_path, batch_size=4, micro_batch_size=2)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -262,9 +282,7 @@ def test_the_first_loss_in_float32(kind: str, objective: str, tmp_path: Path) ->
     trainer.train()
     with torch.no_grad():
         wanted = float(_plain(kind, rows, settings).loss(first))
-    assert trainer.curves[[curve.name for curve in trainer.curves].index("loss")].value == pytest.approx(
-        wanted, rel=1e-6, abs=0
-    )
+    assert _curve(trainer, "loss")[0] == pytest.approx(wanted, rel=1e-6, abs=0)
 
 
 def test_the_models_are_what_they_seem() -> None:

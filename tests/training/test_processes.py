@@ -14,8 +14,8 @@ from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
 from semdpo.files import write_pairs
+from semdpo.parquet import read_file
 from semdpo.records import Curve
-from semdpo.store import read_file
 from tests import tiny_models
 from tests.training.test_trainer import PAIRS
 

@@ -61,3 +61,26 @@ def test_changed_settings_do_not_go_on_from_another_trainings_checkpoint(tmp_pat
     again = subprocess.run(_command(tmp_path, "out", "dpo"), check=True, capture_output=True, text=True)
     assert "going on" not in again.stderr
     assert not stale.exists()
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+from semdpo.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(tmp_path: Path) -> None:
+    """A limit on files' sizes stands in for the disk: torch and safetensors meet it in different words."""
+    tiny_models.gpt2(tmp_path / "model")
+    write_pairs(tmp_path / "pairs.jsonl", PAIRS)
+    command = [sys.executable, "-c", FULL, "200000", *_command(tmp_path, "out", "dpo")[3:]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "no space left" in result.stderr.splitlines()[-1]
+    assert {each.name for each in tmp_path.iterdir()} == {"model", "pairs.jsonl"}

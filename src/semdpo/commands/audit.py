@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import files, fingerprint, tables
+from semdpo import disk, files, fingerprint, tables
 from semdpo.audit import audit, failures, limits
 from semdpo.parts import real_parts
 from semdpo.progress import bar, say, show
@@ -53,10 +53,10 @@ def audit_file(
     if note := files.other_scores(table).note:
         say(f"{pairs}: {note}")
     if page is not None:
-        files.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
+        disk.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
         say(f"wrote {page}")
     if numbers is not None:
-        files.write_bytes(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
+        disk.write_bytes(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
         say(f"wrote {numbers}")
     return not failed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import doctor
+from semdpo import doctor, estimate
 from semdpo.doctor import Finding
 from semdpo.models import names
 from semdpo.progress import show
@@ -21,7 +21,7 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
         recipe: name or path; None looks at the machine only, and lists the published names.
         overrides: of the recipe.
         out: the run's folder; the recipe's own when None.
-        measured: draw pictures for 20 seconds, to tell how long a run takes.
+        measured: draw, rewrite and train for about 20 seconds each, to tell how long a run takes.
 
     Returns:
         Whether a run could begin.
@@ -40,7 +40,7 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
     if count is not None:
         found.append(Finding("ok", "pictures", f"{count:,} at most"))
     if measured:
-        found.append(doctor.measure(loaded))
+        found += estimate.times(loaded)
     _show(f"Recipe {recipe}", found)
     wrong = sum(each.level == "error" for each in found)
     things = "1 thing" if wrong == 1 else f"{wrong} things"

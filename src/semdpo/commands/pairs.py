@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import astuple
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import files, fingerprint, store, tables, writers
+from semdpo import disk, files, fingerprint, parquet, store, tables, writers
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
 from semdpo.files import cache_folder
 from semdpo.models.names import lasting
-from semdpo.objective import OneObjective
+from semdpo.objective import ObjectiveConfig, OneObjective
 from semdpo.parts import real_parts
 from semdpo.progress import bar, say, show
 from semdpo.recipe import options
-from semdpo.records import Curve
+from semdpo.records import Curve, Pair
 from semdpo.semantics import effective_sample_size, semantic_weight
 from semdpo.stages.weigh import measure, refuse_unknown_words, with_drift
 
@@ -93,22 +95,51 @@ def train_file(
     rows = files.read_pairs(pairs)
     if goal.name == "sem_dpo" and any(row.distance is None for row in rows):
         raise DataError(f"{pairs} has rows without a distance; run `semdpo weigh {pairs} -o weighed.parquet` first")
-    fingerprint.model(model)
+    started = fingerprint.model(model)
     kept_in = _cache(cache, out)
     from semdpo.models.names import resolve
     from semdpo.models.rewriter import load_template
 
     used = load_template(resolve(model).folder()) if template is None else template
     config = options(TrainConfig, methods={"trained": goal.model_dump()}, template=used, **shared)
-    first = store.is_first_process()
-    work = store.start_model(out) if first else store.partial(out)
-    with bar("training") as progress:
-        curves = real_parts().train(rows, model, goal, config, work, kept_in, progress)
-    if first:
-        files.write_bytes(work / "curves.parquet", store.encode(Curve, curves, {}))
-        work.replace(out)
+    plan = store.Plan(
+        {"objective": goal.model_dump(mode="json"), "train": config.model_dump(mode="json", exclude={"methods"})},
+        {"model": started, "pairs": store.digest(store.canonical([astuple(row) for row in rows]))},
+    )
+    if store.is_first_process():
+        with _alone(out):
+            work = store.start_model(out, plan)
+            try:
+                curves = _trained(rows, model, goal, config, work, kept_in)
+                disk.write_bytes(work / store.CURVES, parquet.encode(Curve, curves, {}))
+                store.finish_model(out, plan, {"rows": len(curves)})
+            finally:
+                disk.remove(work)
         say(_closing(out))
+    else:
+        _trained(rows, model, goal, config, store.partial(out), kept_in)
     _leave_together()
+
+
+def _trained(
+    rows: Sequence[Pair], model: str, goal: ObjectiveConfig, config: TrainConfig, work: Path, cache: Path
+) -> list[Curve]:
+    with bar("training") as progress, disk.full_disk_told(work):
+        return real_parts().train(rows, model, goal, config, work, cache, progress)
+
+
+def _alone(out: Path) -> AbstractContextManager[None]:
+    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data."""
+    name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
+    refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
+    locks = cache_folder() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        locks = out.absolute().parent
+    if not os.access(locks, os.W_OK):
+        locks = out.absolute().parent
+    return disk.held(locks / f".{name}.lock", refusal)
 
 
 def _cache(named: Path | None, out: Path) -> Path:
@@ -124,7 +155,7 @@ def _cache(named: Path | None, out: Path) -> Path:
             return folder
     except OSError as error:
         if named is not None:
-            raise files.unwritable(folder, error) from error
+            raise disk.unwritable(folder, error) from error
     beside = out.with_name(f"{out.name}.reference")
     say(f"{folder} cannot be written; keeping the reference's log-probabilities in {beside} (--cache names another)")
     return beside

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
 from semdpo.errors import DataError, ModelError
 from semdpo.fields import TEMPLATE
@@ -19,8 +18,10 @@ from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
 from semdpo.models.names import has_tokenizer, resolve
 from semdpo.models.prompting import prompt_ids
+from semdpo.models.sampling import Greedy, Sampler
 from semdpo.models.tokens import plain_ids
 from semdpo.records import content_seed
+from semdpo.store import refuse_damaged
 
 SETTINGS = "semdpo.json"
 THINKING = ("<think>",)  # with which Qwen3 begins to think aloud
@@ -47,6 +48,7 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
 
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
+        StoreError: the folder was written by this package, and a file of it is not as it was.
     """
     model, words = _weights(Path(folder), where)
     tokenizer = load_tokenizer(texts if texts is not None and texts != folder else words)
@@ -67,6 +69,7 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
 
 def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
     """The model, and the folder of its tokenizer: that of adapters, or else of their base."""
+    refuse_damaged(folder)
     if not is_adapters(folder):
         return load_model(AutoModelForCausalLM, folder, where), folder
     place = place_of_base(folder)
@@ -165,9 +168,14 @@ class CausalRewriter:
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
         """The same rewriter with another temperature; the weights are shared."""
-        return CausalRewriter(
-            self._model, self._tokenizer, self.template, replace(self._decoding, temperature=temperature)
-        )
+        return self._with(temperature=temperature)
+
+    def with_budget(self, max_new_tokens: int) -> CausalRewriter:
+        """The same rewriter with another token budget; the weights are shared."""
+        return self._with(max_new_tokens=max_new_tokens)
+
+    def _with(self, **decoding: Any) -> CausalRewriter:
+        return CausalRewriter(self._model, self._tokenizer, self.template, replace(self._decoding, **decoding))
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
         """``n`` rewrites of each prompt, each on one line without outer blanks.
@@ -218,14 +226,8 @@ class CausalRewriter:
             inputs = self._tokenizer.pad({"input_ids": list(read)}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self._model.device)
         how = self._decoding
-        steps: list[LogitsProcessor] = []
-        if how.temperature > 0:
-            steps.append(TemperatureLogitsWarper(how.temperature))
-            if how.top_k is not None:
-                steps.append(TopKLogitsWarper(how.top_k))
-            if how.top_p < 1:
-                steps.append(TopPLogitsWarper(how.top_p))
-            steps.append(_GumbelNoise(seeds))
+        start = inputs["input_ids"].shape[1]
+        chooser = Sampler(seeds, start, how.temperature, how.top_k, how.top_p) if how.temperature > 0 else Greedy()
         # Rows that end early are padded, of which transformers warns although nothing reads the padding.
         with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
@@ -237,28 +239,13 @@ class CausalRewriter:
                 length_penalty=how.length_penalty,
                 repetition_penalty=how.repetition_penalty,
                 suppress_tokens=self._silenced or None,
-                logits_processor=LogitsProcessorList(steps),
+                logits_processor=LogitsProcessorList([chooser]),
             )
         ends = set(self._model.generation_config.eos_token_id)
-        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+        rows = output[:, start:].tolist()
         return [self._read(row, ends) for row in rows]
 
     def _read(self, ids: list[int], ends: set[int]) -> tuple[str, bool]:
         stop = next((i for i, token in enumerate(ids) if token in ends), None)
         text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return " ".join(text.split()), stop is None
-
-
-class _GumbelNoise(LogitsProcessor):  # type: ignore[misc]
-    """Turns the greedy choice into a sample: argmax(logits + Gumbel noise) is distributed as softmax(logits).
-
-    Every row has a generator of its own, so that its sample does not depend on its neighbours.
-    """
-
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
-        size = scores.shape[-1]
-        noise = torch.stack([torch.empty(size).exponential_(generator=each) for each in self._generators])
-        return scores.float() - noise.log().to(scores.device)

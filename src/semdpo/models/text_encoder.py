@@ -77,9 +77,10 @@ class CLIPTextEncoder:
                 unit, tokens = self._towers.texts(texts[rows])
             vectors[rows], truncated[rows] = unit.cpu().numpy(), tokens.truncated
         _check_finite(vectors, texts)
-        return Embeddings(vectors, truncated, self._unknown(texts))
+        return Embeddings(vectors, truncated, self.unknown_words(texts))
 
-    def _unknown(self, texts: Sequence[str]) -> Float | None:
+    def unknown_words(self, texts: Sequence[str]) -> Float | None:
+        """Share of each text's words that are not in the vocabulary, [n]; None without one."""
         if self._words is None:
             return None
         return np.array([unknown_share(text, self._words) for text in texts], np.float32)

@@ -27,12 +27,13 @@ def sample(
 ) -> tuple[list[Candidate], CandidateCounts]:
     """Draws ``config.n`` rewrites of each prompt and keeps the distinct ones.
 
-    The random seed is made of the configured one and the prompts' ids, so it belongs to what is in the batch and not
-    to where the batch stands. White space is normalised; a rewrite may repeat the prompt itself.
+    The seed is made of the configured one alone, and the rewriter adds prompt and index: a prompt has the same
+    candidates in every shard, order and company, up to what the model's own rounding makes of another batch. White
+    space is normalised; a rewrite may repeat the prompt itself.
 
     Args:
         prompts: of one shard.
-        rewriter: draws.
+        rewriter: draws; what it draws depends on prompt, index and seed only, as ``Rewriter`` asks.
         config: how many, and the seed.
 
     Returns:
@@ -40,7 +41,7 @@ def sample(
     """
     if not prompts:
         return [], CandidateCounts(0, 0, 0, 0, 0)
-    seed = content_seed("candidates", str(config.seed), *(prompt.prompt_id for prompt in prompts))
+    seed = content_seed("candidates", str(config.seed))  # not that of evaluation, which may rewrite the same prompts
     kept: list[Candidate] = []
     duplicates = empty = without = 0
     for prompt, rewrites in zip(prompts, _draw(prompts, rewriter, config.n, seed), strict=True):

@@ -199,7 +199,7 @@ def join(
     Args:
         pictures: of one method, prompt by prompt.
         judgements: metric to judgements of the same pictures in the same order.
-        keep_images: the rows of so many prompts carry their picture, at the first image seed.
+        keep_images: of so many prompts, the ``shown_rows`` carry their image; no other image is looked at.
         consistencies: of the pictures and the rewrites, where the encoder is one of the judges.
 
     Raises:
@@ -209,8 +209,7 @@ def join(
         _refuse_others(pictures, rows, name)
     if consistencies is not None:
         _refuse_others(pictures, consistencies, "consistency")
-    seed = pictures[0].image_seed if pictures else 0
-    shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
+    shown = set(shown_rows(pictures, keep_images))
     return [
         EvaluationRow(
             method=picture.method,
@@ -223,11 +222,29 @@ def join(
             distance=picture.distance,
             truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
             metrics={name: _score(rows[i], picture) for name, rows in judgements.items()},
-            image=_small(picture) if picture.prompt_id in shown and picture.image_seed == seed else None,
+            image=_small(picture) if i in shown else None,
             consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, picture in enumerate(pictures)
         if not picture.blackened
+    ]
+
+
+def shown_rows(pictures: Sequence[Picture], keep_images: int) -> list[int]:
+    """Which images a report shows: of the first prompts, those at the first image seed that are not blackened.
+
+    Args:
+        pictures: of one method, prompt by prompt.
+        keep_images: of how many prompts.
+
+    Returns:
+        Rows, counted from 0, ascending.
+    """
+    shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
+    return [
+        row
+        for row, picture in enumerate(pictures)
+        if picture.prompt_id in shown and picture.image_seed == pictures[0].image_seed and not picture.blackened
     ]
 
 

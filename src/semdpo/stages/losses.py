@@ -78,5 +78,5 @@ def _logps(
     kept = None
     if cache is not None:
         kept = cache_file(cache, name, model, config.template, config.max_length, precision, packs)
-    with autocast(precision):
+    with autocast(precision, model):
         return reference_logps(model, groups, packs, kept, progress)

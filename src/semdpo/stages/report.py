@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from semdpo import disk
+from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
 from semdpo.reporting.data import ReportData, weights_frame
 from semdpo.reporting.numbers import compute_tables, pictures_frame
@@ -20,6 +22,7 @@ from semdpo.writers import encoded
 __all__ = ["ReportData", "write_report", "write_sweep"]
 
 OWN = ".files.json"  # in the report's folder: what the last report wrote there
+OWN_SWEEP = ".files.alpha.json"
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -58,18 +61,41 @@ def write_report(data: ReportData, path: Path) -> None:
         files["tables/weights.csv"] = _csv(weights_frame(data))
     if (pictures := strip(data, tables)) is not None:
         files["strip.png"] = pictures
-    _remove_others(path.parent, {*files, path.name})
+    publish(path, page, files, OWN)
+
+
+def publish(path: Path, page: str, files: Mapping[str, bytes], own: str) -> None:
+    """Writes a page and what lies beside it, and removes what an older one wrote and this one does not.
+
+    Args:
+        path: of the page, which is written last.
+        page: its HTML.
+        files: by their names relative to the page's folder.
+        own: name of the list of what was written here; nothing else is replaced or removed.
+
+    Raises:
+        StoreError: a file is there that no report wrote, or cannot be written.
+    """
+    folder, names = path.parent, {*files, path.name}
+    before = _written(folder / own)
+    if foreign := sorted(name for name in names - before if (folder / name).exists()):
+        raise StoreError(f"{folder / foreign[0]} is there, and no report wrote it; move it or choose another folder")
+    write_bytes(folder / own, json.dumps(sorted(names | before), indent=1).encode())
+    for name in sorted(before - names):
+        disk.remove_file(folder, name)
     for name, content in files.items():
-        _write(path.parent / name, content)
-    _write(path, page.encode())
-    _write(path.parent / OWN, json.dumps(sorted({*files, path.name}), indent=1).encode())
+        write_bytes(folder / name, content)
+    write_bytes(path, page.encode())
+    write_bytes(folder / own, json.dumps(sorted(names), indent=1).encode())
 
 
-def _remove_others(folder: Path, kept: set[str]) -> None:
-    """Removes what an older report wrote here and this one does not; whatever else lies here stays."""
-    if (folder / OWN).is_file():
-        for name in set(json.loads((folder / OWN).read_text())) - kept:
-            (folder / name).unlink(missing_ok=True)
+def _written(path: Path) -> set[str]:
+    """What the list says; nothing where it is not there, or is none of ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return set()
+    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
 
 
 def _table(table: PaperTable) -> dict[str, bytes]:
@@ -103,18 +129,4 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
     figure = trade_off(sweep)
     drawn = to_svg(figure, "sweep")
     files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": drawn.encode()}
-    for name, content in files.items():
-        _write(path.parent / name, content)
-    _write(path, render_sweep(sweep, drawn).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path} ({error.strerror}); free some space or choose another folder") from error
+    publish(path, render_sweep(sweep, drawn), files, OWN_SWEEP)

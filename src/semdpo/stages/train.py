@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from semdpo import fingerprint, store
+from semdpo import disk, fingerprint, store
 from semdpo.config import LoRAConfig, TrainConfig
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
@@ -121,7 +120,7 @@ def train(
             trained = _finished(trainer.model, place, config)
             save(final, trained, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
     if final is not None:
-        shutil.rmtree(work, ignore_errors=True)
+        disk.remove(work)
     return trainer.curves
 
 
@@ -262,7 +261,7 @@ def _examples(
     progress: Progress,
 ) -> list[Example]:
     """The pairs, with the reference's log-probabilities of them."""
-    with autocast(precision):
+    with autocast(precision, model):
         logps = reference_logps(model, groups, packs, cache, progress)
     return [
         Example(

@@ -55,7 +55,7 @@ class Memory:
         coefficient: of the additive baseline.
         state: of β-DPO.
         generator: of β-DPO's draws.
-        first: no update was made yet, so that policy and reference are one model.
+        first: no update has moved the policy yet, so that policy and reference are one model.
     """
 
     coefficient: float = 0.0

@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from semdpo.errors import StoreError
+from semdpo import disk
 from semdpo.models.kept import Kept, write
 from semdpo.models.loading import quiet
-from semdpo.models.rewriter import SETTINGS, Decoding
+from semdpo.models.rewriter import Decoding
 from semdpo.training.packing import Group
 
 _CARD = """\
@@ -40,26 +40,25 @@ def renamed_at_the_end(output: Path) -> Iterator[Path]:
     """A temporary folder beside ``output``, which takes its place when all went well and is removed otherwise.
 
     Args:
-        output: absent, empty, or an earlier rewriter's folder, which is replaced.
+        output: absent, empty, or a folder of this package's, which is replaced.
 
     Raises:
         StoreError: ``output`` holds something else, or cannot be written.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / SETTINGS).is_file()):
-        raise StoreError(f"'{output}' holds something that is not a rewriter; name another output folder")
+    disk.refuse_foreign(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        temporary = Path(mkdtemp(prefix=f".{output.name[:100]}-", dir=output.parent))
     except OSError as error:
-        raise StoreError(f"'{output.parent}' cannot be written ({error.strerror}); name another folder") from error
+        raise disk.unwritable(output.parent, error) from error
     try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp's are for the owner only
-        if output.is_dir():
-            shutil.rmtree(output)
-        temporary.rename(output)
-    except OSError as error:
-        raise StoreError(f"'{output}' cannot be written ({error.strerror}); free some space or name another") from error
+        disk.mark(temporary)
+        with disk.full_disk_told(output):
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp's are for the owner only
+            disk.sync(temporary)
+        disk.remove(output)
+        disk.rename(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

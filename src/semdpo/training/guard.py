@@ -72,6 +72,20 @@ def refuse_without_reference(objective: ObjectiveConfig, examples: Sequence[Exam
         )
 
 
+def refuse_divided_batches(objective: ObjectiveConfig, parts: int) -> None:
+    """Refuses micro-batches where the pairs of a whole batch are compared: each would have a KL or a β of its own.
+
+    Args:
+        objective: what will be minimised.
+        parts: micro-batches of one update.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if parts > 1 and isinstance(objective, KTOObjective | BetaDPOObjective):
+        raise ConfigError(f"{objective.name} needs its whole batch at once; remove micro_batch_size")
+
+
 def refuse_beyond_positions(groups: Sequence[Group], model: Any) -> None:
     """Refuses what the model cannot read, of prompts with completions of other prompts.
 

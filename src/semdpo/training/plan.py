@@ -78,7 +78,7 @@ class Planner:
         """Each example's prompt with completions of other prompts, and what the reference says of them."""
         groups = [group for examples in steps for group in mismatched(examples, self.everything)]
         refuse_beyond_positions(groups, model)
-        with autocast(self.precision):  # as the policy computes
+        with autocast(self.precision, model):  # as the policy computes
             known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
         return [[next(known) for _ in examples] for examples in steps]
 

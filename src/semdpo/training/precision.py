@@ -18,11 +18,12 @@ def resolve_precision(asked: str) -> str:
     return "bfloat16" if native_bfloat16() else "float32"
 
 
-def autocast(precision: str) -> torch.autocast:
+def autocast(precision: str, model: torch.nn.Module) -> torch.autocast:
     """The context in which a model computes in ``precision``, as the trainer's does.
 
     Args:
         precision: ``float32`` or ``bfloat16``.
+        model: on the device on which it computes, which need not be the GPU that a machine has.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")

@@ -15,6 +15,7 @@ from semdpo.training.logps import packed_logps, padded_logps, unwrapped
 from semdpo.training.packing import Group, pack
 
 TRIAL_TOLERANCE = 1e-3  # of packed against padded, relative and in nats
+NARROWEST = 16  # head of which FlexAttention has a kernel on GPUs
 
 
 def prepare(model: Any, longest: int = 0) -> bool:
@@ -60,9 +61,16 @@ def prepare(model: Any, longest: int = 0) -> bool:
 
 def _implementations(model: Any, device: torch.device) -> list[str]:
     """Ways of attending within groups, the fastest on this device first."""
-    if device.type == "cpu" or not model._supports_flex_attn:
+    if device.type == "cpu" or not model._supports_flex_attn or _head_width(model.config) < NARROWEST:
         return [BLOCKS]
     return [FLEX, BLOCKS]
+
+
+def _head_width(config: Any) -> int:
+    """Numbers of one attention head; where a configuration does not say so, enough."""
+    given = getattr(config, "head_dim", None)
+    width, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    return int(given or (width // heads if width and heads else NARROWEST))
 
 
 def _first_that_works(model: Any, names: Sequence[str], trial: Sequence[Group], wanted: Tensor) -> str:
@@ -71,11 +79,11 @@ def _first_that_works(model: Any, names: Sequence[str], trial: Sequence[Group], 
     Returns:
         Why there is none; empty when there is one.
     """
-    reason = ""
+    reason, packed = "", pack(trial, wanted.device)
     for name in names:
         try:
             unwrapped(model).set_attn_implementation(name)
-            found = packed_logps(model, pack(trial, wanted.device))
+            found = packed_logps(model, packed)
         except (TypeError, ValueError) as error:  # its forward pass takes no such mask or positions
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             continue

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from semdpo import fingerprint, store
+from semdpo import fingerprint, parquet, store
+from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
-from semdpo.files import write_shared
 from semdpo.progress import Progress, silent
 from semdpo.records import content_id
 from semdpo.training.logps import group_logps
@@ -113,7 +113,8 @@ def reference_logps(
     model.train(training)
     if cache is not None and new:
         kept = _read(cache) | known  # another training may have added to it meanwhile
-        write_shared(cache, store.encode(_Logp, [_Logp(key, value) for key, value in sorted(kept.items())], {}))
+        rows = [_Logp(key, value) for key, value in sorted(kept.items())]
+        write_bytes(cache, parquet.encode(_Logp, rows, {}, sealed=True))
     return [tuple(known[key] for key in keys) for keys in wanted]
 
 
@@ -122,8 +123,8 @@ def _read(cache: Path | None) -> dict[str, float]:
     if cache is None or not cache.is_file():
         return {}
     try:
-        rows = store.read_file(cache, _Logp)
-    except (StoreError, TypeError):
+        rows = parquet.read_file(cache, _Logp, sealed=True)
+    except StoreError:
         return {}
     return {row.sequence: row.logp for row in rows if math.isfinite(row.logp)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ from semdpo.records import Curve
 from semdpo.semantics import effective_sample_size
 from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
+from semdpo.training.checkpoints import seal
 from semdpo.training.criterion import START, Judged, Memory, judge, reference_of, settled, weights_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.guard import (
     refuse_another_start,
+    refuse_divided_batches,
     refuse_randomness,
     refuse_too_few,
     refuse_without_reference,
@@ -71,7 +74,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         held_out: examples that ``evaluate`` judges; with ``args.eval_strategy`` it does so while training.
 
     Raises:
-        ConfigError: the batch cannot be divided among processes and micro-batches.
+        ConfigError: the batch cannot be divided among processes and micro-batches, or the objective judges it whole.
         DataError: there is nothing to learn, or too little of it for the objective; or, while training, a loss is not
             finite: the pairs are named, and the last checkpoint is as it was.
         ModelError: while training: before the first update the policy is not the reference.
@@ -113,6 +116,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
         parts = batch_size // (size * args.world_size)
+        refuse_divided_batches(objective, parts)
         self._planner = Planner(
             *(objective, tuple(examples), batch_size, parts, size * args.world_size),
             *(order_seed, self.packs, self._precision),
@@ -243,7 +247,12 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             self._state = GapState(known[-1]["gap_mean"], known[-1]["gap_std"]) if known else START
         # A draw depends on seed and step only, so that a resumed training draws the same.
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        return Memory(self.coefficient, self._state, generator, first=self.state.global_step == 0)
+        return Memory(self.coefficient, self._state, generator, first=self._is_still_the_reference())
+
+    def _is_still_the_reference(self) -> bool:
+        """Whether no update has moved the policy: none was made, or warm-up began with a learning rate of 0."""
+        schedules = getattr(self.lr_scheduler, "lr_lambdas", None) or [lambda _step: 1.0]
+        return all(share(step) == 0 for step in range(self.state.global_step) for share in schedules)
 
     def _of_all_processes(self, own: Tensor) -> Tensor:
         """Everybody's log-probabilities, in order of rank; gradients go into our own."""
@@ -335,6 +344,10 @@ class _Report(TrainerCallback):  # type: ignore[misc]
     def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
 
+    def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._trainer.note)
 
@@ -342,4 +355,6 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:
     """Whether the model is to be moved as a whole; what is quantised or spread over devices is where it must be."""
     spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
-    return bool(args.place_model_on_device) and not spread
+    if spread or args.place_model_on_device is not None:
+        return bool(args.place_model_on_device) and not spread
+    return not (args.fsdp or args.deepspeed)  # which place a model's parts themselves

@@ -1,0 +1,157 @@
+"""Every kind of file of a run, damaged in every way: never used in silence, never a traceback, and cured by --fresh."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from semdpo import pipeline
+from semdpo.config import Recipe
+from semdpo.errors import StoreError
+from semdpo.stages.report import OWN, publish
+from tests.test_pipeline import _parts, _recipe
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {"flipped": _flip, "removed": lambda path: path.unlink()}
+# What no result depends on, or what is written again each time.
+OF_NO_CONSEQUENCE = {"timing.json", ".lock", ".lock.pid", ".semdpo.json", "started.json"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unplotted() -> Iterator[None]:
+    """Plots take seconds; what a report is made from is verified before it is written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_write_report", lambda _stages, _run: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corruption")
+    pipeline.run(_recipe(folder), folder / "run", parts=_parts())
+    return folder
+
+
+def _kinds(run: Path) -> dict[str, Path]:
+    """One file of each kind: of each stage each name, numbers and methods apart."""
+    found: dict[str, Path] = {}
+    for path in sorted(run.rglob("*")):
+        name = path.relative_to(run).as_posix()
+        if path.is_file() and not name.startswith("report/") and path.name not in OF_NO_CONSEQUENCE:
+            found.setdefault(re.sub(r"part-\d+|(?<=evaluate/)\w+|(?<=train/)\w+", "N", name), path)
+    return found
+
+
+def _contents(run: Path) -> dict[str, bytes]:
+    files = (path for path in run.rglob("*") if path.is_file() and path.name not in OF_NO_CONSEQUENCE)
+    return {
+        name: path.read_bytes()
+        for path in files
+        if not (name := path.relative_to(run).as_posix()).startswith("report/") and "reference" not in name
+    }
+
+
+def _refusal(recipe: Recipe, run: Path) -> str:
+    """What is said when a run is run again; empty when it ends."""
+    try:
+        pipeline.run(recipe, run, parts=_parts())
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+# tests/test_store.py has the other ways, for one stage: each takes half a minute for all kinds of files.
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["flipped", "removed"])
+def test_nothing_damaged_is_used(how: str, finished: Path, tmp_path: Path) -> None:
+    """Each kind of file in turn: the run is refused by name, or ends with the same bytes; --fresh always cures it."""
+    recipe, whole = _recipe(finished), _contents(finished / "run")
+    kinds = _kinds(finished / "run")
+    assert len(kinds) > 15
+    outcomes = {}
+    for index, (kind, original) in enumerate(kinds.items()):
+        run = Path(shutil.copytree(finished / "run", tmp_path / str(index)))
+        DAMAGE[how](run / original.relative_to(finished / "run"))
+        said = _refusal(recipe, run)
+        outcomes[kind] = "refused" if said else "made again"
+        if said:
+            stage = original.parent.relative_to(finished / "run").as_posix()
+            assert stage in said, f"{kind}: {said}"
+            assert "--fresh" in said or "not finished" in said, f"{kind}: {said}"
+            pipeline.run(recipe, run, fresh=True, parts=_parts())
+        assert _contents(run) == whole, f"{kind} {how}"
+        shutil.rmtree(run)
+    assert outcomes["recipe.json"] == "made again"
+    if how != "removed":  # an unfinished stage is finished from what is there
+        assert set(outcomes.values()) == {"refused", "made again"}
+        assert [kind for kind, outcome in outcomes.items() if outcome == "made again"] == ["recipe.json"]
+
+
+def test_what_was_added_to_a_stage_is_not_used(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    shutil.copyfile(run / "candidates/part-00000.parquet", run / "candidates/part-00009.parquet")
+    with pytest.raises(StoreError, match=r"candidates holds part-00009\.parquet, which is no part of it.*--fresh"):
+        pipeline.run(_recipe(finished), run, parts=_parts())
+
+
+@pytest.mark.parametrize("stage", ["sft", "candidates", "train/dpo"])
+def test_a_users_folder_of_a_stages_name_stays(stage: str, tmp_path: Path) -> None:
+    mine = tmp_path / "run" / stage / "index.html"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("the user's")
+    for fresh in (False, True):
+        with pytest.raises(StoreError, match=r"was not made by semdpo|no report wrote it"):
+            pipeline.run(_recipe(tmp_path), tmp_path / "run", fresh=fresh, parts=_parts())
+    assert mine.read_text() == "the user's"
+
+
+@pytest.mark.parametrize("names", ['["../../x", "/tmp/x"]', "{}", "3", "[" * 100_000, '[["a"], 3, "gone"]', ""])
+def test_a_reports_list_of_files_harms_nothing_else(names: str, tmp_path: Path) -> None:
+    page = tmp_path / "run/report/index.html"
+    publish(page, "first", {"tables/a.csv": b"1"}, OWN)
+    (tmp_path / "x").write_text("the user's")
+    (page.parent / "mine.txt").write_text("the user's")
+    (page.parent / OWN).write_text(names)
+    with pytest.raises(StoreError, match="no report wrote it"):  # its own page is not on the list any more
+        publish(page, "second", {"tables/b.csv": b"2"}, OWN)
+    assert (tmp_path / "x").read_text() == "the user's"
+    assert (page.parent / "mine.txt").read_text() == "the user's"
+    assert page.read_text() == "first"
+
+
+def test_a_report_removes_what_the_last_one_wrote(tmp_path: Path) -> None:
+    page = tmp_path / "report/index.html"
+    publish(page, "first", {"tables/a.csv": b"1", "tables/b.csv": b"1"}, OWN)
+    (page.parent / "tables/mine.csv").write_text("the user's")
+    publish(page, "second", {"tables/b.csv": b"2"}, OWN)
+    found = {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
+    assert found == {OWN, "index.html", "tables/b.csv", "tables/mine.csv"}
+
+
+def test_a_stage_behind_a_link_is_not_removed(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    (run / "label").rename(tmp_path / "elsewhere")
+    (run / "label").symlink_to(tmp_path / "elsewhere")
+    pipeline.run(_recipe(finished), run, only="pairs", parts=_parts())  # it may be read
+    with pytest.raises(StoreError, match="is a link"):
+        pipeline.run(_recipe(finished), run, only="label", fresh=True, parts=_parts())
+    assert (tmp_path / "elsewhere/manifest.json").is_file()
+
+
+def test_a_users_recipe_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    mine = tmp_path / "run/recipe.json"
+    mine.write_text('{"dish": "soup"}')
+    with pytest.raises(StoreError, match=r"recipe\.json"):
+        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=_parts())
+    assert mine.read_text() == '{"dish": "soup"}'
