@@ -18,6 +18,7 @@ from semdpo.protocols import Scorer
 from semdpo.records import EvaluationRow, Judgement, Picture, Prompt
 from semdpo.stage import Made, Run, Shard, TableStage, once, parts_of
 from semdpo.stages.evaluate import consistency, draw, join, judge, rewrite_all, shown_rows
+from semdpo.texts import is_visible
 
 CONSISTENCY = "consistency"
 Asking = Callable[[Sequence[Picture], Scorer, str, Progress], list[Judgement]]
@@ -167,7 +168,7 @@ class Evaluation:
             rows = draw(
                 method, part, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
-            empty = sum(not rewrite.strip() for rewrite in rewrites)
+            empty = sum(not is_visible(rewrite) for rewrite in rewrites)
             black = sum(row.blackened for row in rows)
             return rows, {
                 "truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut, "blackened": black

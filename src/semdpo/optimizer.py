@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
+from semdpo.texts import is_visible, trimmed
 
 if TYPE_CHECKING:
     from semdpo.models.kept import Kept
@@ -130,7 +131,7 @@ class PromptOptimizer:
 
     def unknown(self, prompt: str) -> float | None:
         """Share of a prompt's words that the encoder has never seen; None when it cannot tell."""
-        shares = self._encoder.encode([prompt.strip()]).unknown
+        shares = self._encoder.encode([trimmed(prompt)]).unknown
         return None if shares is None else float(shares[0])
 
     def optimize(self, prompt: str) -> Optimized:
@@ -146,9 +147,9 @@ class PromptOptimizer:
         Raises:
             DataError: the prompt is empty, or too long for the rewriter.
         """
-        asked = prompt.strip()
-        if not asked:
-            raise DataError("the prompt is empty; say what the picture should show")
+        asked = trimmed(prompt)
+        if not is_visible(asked):
+            raise DataError("the prompt is empty, or shows nothing; say what the picture should show")
         unknown = self.unknown(asked)
         if unknown is not None and unknown > UNKNOWN_ALLOWED:
             return Optimized(
@@ -162,7 +163,7 @@ class PromptOptimizer:
     def _nearest(self, prompt: str, rewrites: Sequence[tuple[str, bool]]) -> Optimized | None:
         """The rewrite with the smallest drift; None when there is none that is near enough."""
         truncated = dict(rewrites)
-        texts = [each for each in truncated if each.strip()]
+        texts = [each for each in truncated if is_visible(each)]
         if not texts:
             return None
         found = self._encoder.encode([prompt, *texts])

@@ -44,6 +44,12 @@ def test_duplicates_and_empty_rewrites_are_dropped_and_counted() -> None:
     assert rows[0].seed == rewriter.seeds[0]
 
 
+def test_what_nobody_sees_is_empty_and_makes_no_difference() -> None:
+    rows, counts = sample(PROMPTS[:1], Scripted([["a cat", "a cat\u200b", "\u200b\ufeff", "\u3164"]]), CONFIG)
+    assert [row.rewrite for row in rows] == ["a cat"]
+    assert (counts.duplicates, counts.empty) == (1, 2)
+
+
 def test_rewrites_that_met_the_budget_are_flagged() -> None:
     rows, counts = sample(PROMPTS, Flagging([["short", "much longer", "x", "y"], ["a", "b", "c", "d"]]), CONFIG)
     assert [r.rewrite for r in rows if r.truncated] == ["much longer"]

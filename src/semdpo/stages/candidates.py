@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from semdpo.config import CandidatesConfig
 from semdpo.protocols import FlaggingRewriter, Rewriter
 from semdpo.records import Candidate, Prompt, content_id, content_seed
+from semdpo.texts import is_visible, trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ def sample(
     for prompt, rewrites in zip(prompts, _draw(prompts, rewriter, config.n, seed), strict=True):
         distinct: set[str] = set()
         for index, (rewrite, cut) in enumerate(rewrites):
-            text = " ".join(rewrite.split())
-            if not text:
+            text = " ".join(trimmed(rewrite).split())
+            if not is_visible(text):
                 empty += 1
             elif text in distinct:
                 duplicates += 1

@@ -15,6 +15,7 @@ from semdpo.models.rewriter import load_causal
 from semdpo.objective import SFTObjective
 from semdpo.progress import Progress
 from semdpo.records import Curve
+from semdpo.texts import is_visible
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import budget, renamed_at_the_end, save
@@ -44,7 +45,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         raise DataError("there are no rewrites to learn from; give a file with columns prompt and rewrite")
     prompts, rewrites = [each for each, _ in pairs], [each for _, each in pairs]
     for row, (prompt, rewrite) in enumerate(pairs, start=1):
-        if not prompt.strip() or not rewrite.strip():
+        if not is_visible(prompt) or not is_visible(rewrite):
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     place = resolve(config.model)
     model, tokenizer = load_causal(place.folder(), place.texts())
