@@ -12,7 +12,7 @@ import semdpo
 ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
-    {"errors", "records", "protocols", "progress"},
+    {"errors", "records", "protocols", "progress", "defaults", "trackers"},
     {"fields", "objective", "models_config", "config", "recipe"},
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
@@ -25,11 +25,13 @@ LAYERS = (
     {"stage"},
     {"evaluation"},
     {"flow"},
-    {"sweep", "doctor", "estimate"},
+    {"resources"},
+    {"sweep", "doctor", "downloads", "estimate"},
     {"gather"},
     {"pipeline"},
     {"optimizer", "world"},
     {"cli", "commands"},
+    {"__main__"},
 )
 HEAVY = {
     "torch",
@@ -46,6 +48,7 @@ LIGHT_FILES = (
     "__init__.py",
     "cli.py",
     "config.py",
+    "defaults.py",
     "fields.py",
     "objective.py",
     "errors.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from semdpo.config import Recipe
 from semdpo.errors import ConfigError, did_you_mean
+from semdpo.fields import NO_NUMBER
 
 RECIPES = Path(__file__).parent / "recipes"
 Key = tuple[str, ...]
@@ -81,7 +83,7 @@ def read_yaml(path: Path) -> Source:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{path}, line {line}: this is not YAML ({error.problem}); correct it") from error
@@ -95,6 +97,24 @@ def read_yaml(path: Path) -> Source:
             raise ConfigError(f"{path}, line {line}: '{'.'.join(key)}' is given twice; remove one")
         places[key] = f"{path}, line {line}"
     return Source(str(path), values, places)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: ``4e0`` and ``1e-4`` are such, although PyYAML reads them as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def load(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
 
 def _lines(node: yaml.Node, key: Key) -> Iterator[tuple[Key, int]]:
@@ -124,7 +144,7 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
         if not equals or not all(key):
             raise ConfigError(f"--set {text} must look like stage.key=value")
         try:
-            value = yaml.safe_load(written)
+            value = load(written)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text}: '{written}' is not a YAML value; quote it") from error
         inner = values
@@ -163,18 +183,25 @@ def validate(source: Source, model: type[Settings]) -> Settings:
     try:
         return model.model_validate(source.values)
     except ValidationError as error:
-        lines = [_sentence(dict(e), source, model) for e in error.errors(include_url=False)]
-        raise ConfigError("\n".join(lines)) from error
+        found = [dict(each) for each in error.errors(include_url=False)]
+        # What follows from another setting is not wrong by itself.
+        lines = [_sentence(each, source, model) for each in found if each["type"] != "default_factory_not_called"]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
 
 
-def options(model: type[Settings], **values: Any) -> Settings:
+def options(model: type[Settings], places: Mapping[Key, str] | None = None, **values: Any) -> Settings:
     """Settings from a command's options: ``learning_rate`` was written as ``--learning-rate``.
+
+    Args:
+        model: what they must fit.
+        places: how those were written that were written in another way.
+        values: the settings.
 
     Raises:
         ConfigError: one line for every bad value.
     """
-    places: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
-    return validate(Source("the command line", values, places), model)
+    usual: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
+    return validate(Source("the command line", values, {**usual, **(places or {})}), model)
 
 
 def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
@@ -192,17 +219,24 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
         place = source.place((*key, "name"))
         hint = did_you_mean(tag, tags)
         return f"{place}: '{dotted}.name' is {tag!r}{hint or '; it must be one of ' + ', '.join(tags)}"
+    if kind == NO_NUMBER:
+        key = (*key, error["ctx"]["name"])
+        shown = str(error["ctx"]["value"]).lower()
+        return f"{source.place(key)}: '{'.'.join(key)}' is {shown}; it must be {_allowed(_annotation(key, model))}"
     if kind == "missing":
         return f"{place}: '{dotted}' is missing; add it"
     if kind == "value_error":
         return f"{place}: {repr(dotted) + ': ' if dotted else ''}{error['ctx']['error']}"
     if about_key:
-        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.'"
+        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.', 100 at most"
     return f"{place}: '{dotted}' is {_shown(error['input'])}; it must be {_allowed(_annotation(key, model))}"
 
 
 def _shown(value: Any) -> str:
-    return "empty" if value is None else repr(value)
+    if value is None:
+        return "empty"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _untagged(parts: list[str], model: type[BaseModel]) -> list[str]:
@@ -273,22 +307,42 @@ LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_
 
 def _allowed(annotation: Any) -> str:
     """Words for what a setting may be, e.g. ``a number, > 0 and ≤ 1``."""
+    if tags := _tags(annotation):
+        return f"a mapping whose name is one of {', '.join(tags)}"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
+        if typing.get_origin(arguments[0]) in (dict, list, tuple, typing.Union, types.UnionType):
+            return _collection(arguments[0], _shortest(annotation.__metadata__))
         limits = [limit for metadata in annotation.__metadata__ for limit in _limits(metadata)]
         if arguments[0] is str and limits:
-            limits = ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.'"]
+            limits = (
+                ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.', 100 at most"]
+            )
         words = _allowed(arguments[0])
         return f"{words}, {' and '.join(limits)}" if limits else words
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _allowed(a) for a in arguments)
+        return " or ".join(dict.fromkeys("null" if a is type(None) else _allowed(a) for a in arguments))
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
-    if origin is dict:
-        return "a mapping of names with at least one entry"
-    if origin in (list, tuple):
-        return "a list with at least one entry"
+    if origin in (dict, list, tuple):
+        return _collection(annotation)
     return WORDS.get(annotation, "a mapping")
+
+
+def _collection(annotation: Any, shortest: int = 0) -> str:
+    """Words for a list, a mapping, or one of these that may be null as well."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        others = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return " or ".join(dict.fromkeys([*(_collection(each, shortest) for each in others), "null"]))
+    entries = f" with at least {shortest} {'entry' if shortest == 1 else 'entries'}" if shortest else ""
+    kinds = {dict: "a mapping of names", list: "a list", tuple: "a list"}
+    kind = kinds.get(typing.get_origin(annotation))
+    return _allowed(annotation) if kind is None else f"{kind}{entries}"
+
+
+def _shortest(metadata: Sequence[Any]) -> int:
+    inner = [each for one in metadata for each in getattr(one, "metadata", [one])]
+    return max((getattr(each, "min_length", None) or 0 for each in inner), default=0)
 
 
 def _limits(metadata: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from semdpo import defaults
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
@@ -32,7 +33,9 @@ class Drift:
     unknown: float | None
 
 
-def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, progress: Progress = silent) -> Drift:
+def measure(
+    pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME, progress: Progress = silent
+) -> Drift:
     """Embeds every distinct text once and takes the distances.
 
     Args:
@@ -83,7 +86,9 @@ def _named(pairs: Sequence[Pair], encoder: TextEncoder, error: DataError) -> Dat
     return error
 
 
-def unknown_share(texts: Sequence[str], encoder: TextEncoder, batch_size: int = 64) -> float | None:
+def unknown_share(
+    texts: Sequence[str], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME
+) -> float | None:
     """Mean share of the texts' words that the encoder has never seen; None when it cannot tell."""
     batches = (encoder.encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
     shares = [batch.unknown for batch in batches if batch.unknown is not None]
@@ -128,7 +133,7 @@ def with_drift(
 def weigh(
     pairs: Sequence[Pair],
     encoder: TextEncoder,
-    batch_size: int = 64,
+    batch_size: int = defaults.TEXTS_AT_A_TIME,
     name: str = "the encoder",
     progress: Progress = silent,
     fingerprint: str | None = None,
