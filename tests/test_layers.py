@@ -17,7 +17,7 @@ LAYERS = (
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
     {"bounds"},
-    {"models", "tables", "files", "store", "prompt_sets", "timing", "fingerprint", "disk", "parquet"},
+    {"models", "tables", "files", "store", "prompt_sets", "timing", "fingerprint", "disk", "parquet", "output"},
     {"audit"},
     {"training", "reporting"},
     {"stages"},

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
-from semdpo.errors import ConfigError, SemdpoError, StoreError
+from semdpo import defaults
+from semdpo.commands.given import number, refuse_without_effect
+from semdpo.errors import ConfigError, DataError, SemdpoError, StoreError
 from semdpo.progress import quiet_libraries, say, share_the_processor
 
 app = typer.Typer(
@@ -22,6 +28,8 @@ world = typer.Typer(help="The embedded tiny world: its models and pictures.", no
 app.add_typer(world, name="world")
 
 DEMO = Path("runs/tiny/train/sem_dpo")
+GOES_ON = "the same command goes on from here"
+ANEW = "the same command without --fresh goes on from here"
 
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
@@ -48,14 +56,17 @@ def run(
     out: Out = None,
 ) -> None:
     """Run a recipe from prompts to report; started again, it goes on where it stopped."""
-    from semdpo.recipe import load_recipe
+    if only == "report":
+        refuse_without_effect({"--fresh": fresh}, "on the report, which is always written anew")
+    with _interruptible(lambda: "" if only == "report" else ANEW if fresh else GOES_ON):
+        from semdpo.recipe import load_recipe
 
-    loaded = load_recipe(recipe, set_ or [])
-    from semdpo import pipeline
-    from semdpo.training.memory import keep_freed_memory
+        loaded = load_recipe(recipe, set_ or [])
+        from semdpo import pipeline
+        from semdpo.training.memory import keep_freed_memory
 
-    keep_freed_memory()
-    pipeline.run(loaded, out, only=only, fresh=fresh)
+        keep_freed_memory()
+        pipeline.run(loaded, out, only=only, fresh=fresh)
 
 
 @app.command()
@@ -65,12 +76,18 @@ def doctor(
     ] = None,
     set_: Overrides = None,
     out: Out = None,
-    measured: Annotated[bool, typer.Option("--measure/--no-measure", help="Try each kind of work for 20 s.")] = True,
+    measured: Annotated[
+        bool | None,
+        typer.Option("--measure/--no-measure", help="Try each kind of work for 20 s.", show_default="measure"),
+    ] = None,
 ) -> None:
     """Say what this machine has, what a recipe needs, what is missing and how to get it, and how long a run takes."""
+    if recipe is None:
+        option = "--measure" if measured else "--no-measure"
+        refuse_without_effect({"--set": set_, option: measured is not None}, "without a recipe")
     from semdpo.commands.doctor import diagnose
 
-    if not diagnose(recipe, set_ or [], out, measured):
+    if not diagnose(recipe, set_ or [], out, measured is not False):
         raise typer.Exit(1)
 
 
@@ -78,11 +95,13 @@ def doctor(
 def weigh(
     pairs: PairsFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write them: .jsonl, .csv or .parquet.")],
-    encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = "tiny:clip",
-    alpha: Annotated[float, typer.Option(min=0, help="For the summary: weights are exp(-alpha * distance).")] = 4.0,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    encoder: Annotated[str, typer.Option(help="Any CLIP or sentence-transformers model.")] = defaults.ENCODER,
+    alpha: Annotated[float, typer.Option(help="For the summary: weights are exp(-alpha * distance).")] = defaults.ALPHA,
+    batch_size: Annotated[int, typer.Option(help="Texts at a time.")] = defaults.TEXTS_AT_A_TIME,
 ) -> None:
     """Measure how far the chosen texts of preference pairs drift from their prompts."""
+    number("--alpha", alpha, 0)
+    number("--batch-size", batch_size, 1)
     from semdpo.commands.pairs import weigh_file
 
     weigh_file(pairs, out, encoder, alpha, batch_size)
@@ -90,9 +109,10 @@ def weigh(
 
 @app.command()
 def audit(
+    context: typer.Context,
     pairs: PairsFile,
-    encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = "tiny:clip",
-    alpha: Annotated[float, typer.Option(min=0, help="Weights are exp(-alpha * distance).")] = 4.0,
+    encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = defaults.ENCODER,
+    alpha: Annotated[float, typer.Option(help="Weights are exp(-alpha * distance).")] = defaults.ALPHA,
     evaluation: Annotated[str | None, typer.Option(help="Prompts that must not be trained on.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
@@ -102,32 +122,42 @@ def audit(
     ] = None,
 ) -> None:
     """Say what preference pairs will teach: drift, duplicates, leaks, truncation, ties, length bias."""
+    number("--alpha", alpha, 0)
     from semdpo.commands.audit import audit_file
 
-    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or []):
+    needed = _typed(context, "encoder")
+    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or [], encoder_named=needed):
         raise typer.Exit(1)
 
 
 @app.command()
 def train(
+    context: typer.Context,
     pairs: PairsFile,
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
-    objective: Annotated[str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")] = "sem_dpo",
-    alpha: Annotated[str | None, typer.Option(help="Strength of sem_dpo's weight: a number (4) or auto.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")
+    ] = defaults.OBJECTIVE,
+    alpha: Annotated[
+        str | None,
+        typer.Option(help="Strength of sem_dpo's weight: a number or auto.", show_default=f"{defaults.ALPHA:g}"),
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another setting of the objective, such as --set nll_coef=0.1")
     ] = None,
-    beta: Annotated[float, typer.Option()] = 0.05,
-    learning_rate: Annotated[float, typer.Option()] = 5e-6,
-    epochs: Annotated[int, typer.Option()] = 1,
-    batch_size: Annotated[int, typer.Option(help="Pairs of one update.")] = 8,
+    beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = defaults.BETA,
+    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = defaults.LEARNING_RATE,
+    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = defaults.EPOCHS,
+    batch_size: Annotated[int, typer.Option(help="Pairs of one update.")] = defaults.BATCH_SIZE,
     micro_batch_size: Annotated[int | None, typer.Option(help="Pairs computed at once; all when not given.")] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens of prompt and rewrite.")] = 256,
-    warmup_ratio: Annotated[float, typer.Option()] = 0.1,
-    seed: Annotated[int, typer.Option()] = 0,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    checkpoint_steps: Annotated[int, typer.Option(help="Updates between checkpoints.")] = 200,
+    max_length: Annotated[int, typer.Option(help="Tokens of prompt and rewrite.")] = defaults.MAX_LENGTH,
+    warmup_ratio: Annotated[
+        float, typer.Option(help="Share of the updates in which the learning rate rises.")
+    ] = defaults.WARMUP_RATIO,
+    seed: Annotated[int, typer.Option(help="Of the order of pairs.")] = defaults.SEED,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = defaults.PRECISION,
+    checkpoint_steps: Annotated[int, typer.Option(help="Updates between checkpoints.")] = defaults.CHECKPOINT_STEPS,
     lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank instead of all weights.")] = None,
     template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
     report_to: Annotated[list[str] | None, typer.Option(help="A tracker, such as tensorboard or wandb.")] = None,
@@ -139,11 +169,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a rewriter on preference pairs; started again, it goes on from its last checkpoint."""
-    from semdpo.commands.pairs import train_file
-    from semdpo.recipe import assignments
-
-    own = [] if alpha is None else [f"alpha={alpha}"]
-    goal = {"name": objective} | assignments([*own, *(set_ or [])])
     shared = {
         "beta": beta,
         "learning_rate": learning_rate,
@@ -155,42 +180,57 @@ def train(
         "seed": seed,
         "precision": precision,
         "checkpoint_steps": checkpoint_steps,
-        "lora": None if lora_rank is None else {"rank": lora_rank, "alpha": 2 * lora_rank},
+        "lora": None if lora_rank is None else {"rank": lora_rank},
         "report_to": report_to or [],
     }
+    typed = [name for name in ("beta", "learning_rate") if _typed(context, name)]
+    from semdpo.commands.goal import goal_of
+    from semdpo.commands.pairs import train_file, where_it_goes_on
+
+    goal = goal_of(objective, alpha, set_ or [], typed)
     from semdpo.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    train_file(pairs, model, out, goal, template, shared, cache)
+    with _interruptible(lambda: where_it_goes_on(out)):
+        train_file(pairs, model, out, goal, template, shared, cache)
 
 
 @app.command()
 def optimize(
     prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
-    model: Annotated[str, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")] = "",
+    model: Annotated[
+        str | None, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="Any CLIP or sentence-transformers model; the one that weighed the pairs when not given."),
     ] = None,
     max_distance: Annotated[float | None, typer.Option(help="Refuse rewrites that drift farther.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Budget of a rewrite; that of the longest one learnt when not given.")
+        int | None, typer.Option(help="Budget of a rewrite; that of the longest one learnt when not given.")
     ] = None,
 ) -> None:
     """Rewrite a prompt, and say how far the rewrite drifts from it."""
-    if not model and not DEMO.is_dir():
+    if max_distance is not None:
+        number("--max-distance", max_distance, 0, 2)
+    if max_new_tokens is not None:
+        number("--max-new-tokens", max_new_tokens, 1)
+    if not prompt.strip():
+        raise DataError("the prompt is empty; say what the image should show")
+    if model is None and not DEMO.is_dir():
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
     from semdpo.commands.optimize import optimize_prompt
 
-    optimize_prompt(prompt, model or DEMO, encoder, max_distance, max_new_tokens)
+    optimize_prompt(prompt, DEMO if model is None else model, encoder, max_distance, max_new_tokens)
 
 
 @app.command()
 def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
     """Draw and judge the held-out prompts of a run with every method."""
-    from semdpo import pipeline
+    with _interruptible(lambda: ANEW if fresh else GOES_ON):
+        from semdpo import pipeline
 
-    pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
+        pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
 
 
 @app.command()
@@ -201,29 +241,34 @@ def sweep(
     out: Out = None,
 ) -> None:
     """Train Sem-DPO at several alpha, compare them on tuning prompts, and say which one to take."""
-    from semdpo.recipe import load_recipe
+    with _interruptible(lambda: ANEW if fresh else GOES_ON):
+        from semdpo.recipe import load_recipe
 
-    loaded = load_recipe(recipe, set_ or [])
-    from semdpo import pipeline
-    from semdpo.training.memory import keep_freed_memory
+        loaded = load_recipe(recipe, set_ or [])
+        from semdpo import pipeline
+        from semdpo.training.memory import keep_freed_memory
 
-    keep_freed_memory()
-    pipeline.sweep(loaded, out, fresh=fresh)
+        keep_freed_memory()
+        pipeline.sweep(loaded, out, fresh=fresh)
 
 
 @app.command()
 def report(
+    context: typer.Context,
     what: Annotated[Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, jsonl, parquet.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
     fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
     preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,
     seen: Annotated[list[str] | None, typer.Option(help="Metrics whose judges took part in training.")] = None,
-    subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = "sem_dpo",
-    baseline: Annotated[str, typer.Option(help="... with this one first.")] = "dpo",
-    title: Annotated[str, typer.Option(help="Of a table's report.")] = "Comparison of prompt rewriters",
+    subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = defaults.SUBJECT,
+    baseline: Annotated[str, typer.Option(help="... with this one first.")] = defaults.BASELINE,
+    title: Annotated[str, typer.Option(help="Of a table's report.")] = defaults.TITLE,
 ) -> None:
     """Write the report of a finished run again, or of a table that some other program made."""
     if what.is_dir():
+        named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
+        own = {f"--{name}": _typed(context, name) for name in named}
+        refuse_without_effect(own, "on a run's report, which its recipe describes")
         from semdpo import pipeline
 
         pipeline.run(pipeline.recipe_of(what), what, only="report")
@@ -241,15 +286,17 @@ def report(
 def world_build(
     models: Annotated[list[str] | None, typer.Argument(help="Names; all when none is given.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The build folder.")] = Path("world-build"),
-    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Models at a time.")] = 2,
     ship: Annotated[bool, typer.Option("--ship", help="Then copy all of them into the package.")] = False,
 ) -> None:
     """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
-    from semdpo.world import build
+    number("--jobs", jobs, 1)
+    with _interruptible(lambda: GOES_ON):
+        from semdpo.world import build
 
-    build.build(models or [], out, jobs)
-    if ship:
-        build.ship(out)
+        build.build(models or [], out, jobs)
+        if ship:
+            build.ship(out)
 
 
 @world.command("show")
@@ -257,11 +304,15 @@ def world_show(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png file.")] = Path("tiny-world.png"),
 ) -> None:
     """Draw a contact sheet: the painter's and tiny:sd's pictures for the same captions."""
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the sheet is a PNG; name it with .png")
+    from semdpo import output
+
+    output.refuse_unwritable(out)
     from semdpo.models.renderer import load_renderer
     from semdpo.world.show import contact_sheet
 
-    contact_sheet(load_renderer("tiny:sd", guidance=3.5, batch_size=32), out)
-    say(f"wrote {out}")
+    contact_sheet(load_renderer("tiny:sd", guidance=3.5), out)
 
 
 @world.command("card")
@@ -272,19 +323,109 @@ def world_card() -> None:
     print(card.markdown(card.read()), end="")
 
 
+# ------------------------------------------------------------------------------------------- how a command ends
+
+_ending = {"signal": 0, "says": ""}  # which signal stopped the command, and what it said then
+
+
+def _typed(context: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, be it its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and not source.name.startswith("DEFAULT")
+
+
+@contextmanager
+def _interruptible(remark: Callable[[], str]) -> Iterator[None]:
+    """Around work that can be stopped and gone on with; ``remark`` says how, when it was stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _ending["says"] = remark()
+        raise
+
+
+def _terminated(number: int, _: FrameType | None) -> None:
+    """SIGTERM (of Slurm, Kubernetes, timeout) ends a command as Ctrl-C does."""
+    _ending["signal"] = number
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Runs a command; an error that a user can cure becomes one sentence and exit code 2."""
+    """Runs a command; whatever a user can cure becomes one sentence and exit code 2.
+
+    Interrupted, the code is 130 (Ctrl-C) or 143 (SIGTERM).
+    """
     quiet_libraries()
     share_the_processor()
+    _ending.update(signal=0, says="")
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
     try:
-        app()
+        code = _run()
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        if before == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
+    if code == 130:
+        say(f"stopped; {_ending['says']}" if _ending["says"] else "stopped")
+        code = 143 if _ending["signal"] else 130
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that was given."""
+    try:
+        _printable()
+        _refuse_unreadable(sys.argv[1:])
+        code: Any = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SemdpoError as error:
         say(f"semdpo: {error}")
-        sys.exit(2)
-    except SystemExit as ending:
-        if ending.code == 130:
-            say("stopped; the same command goes on from here")
-        raise
+    except MemoryError:
+        say("semdpo: there is not enough memory; lower the batch size, or use a machine with more")
+    except OSError as error:  # of a place that nobody looked at before
+        name = "" if error.filename is None else f"{_short(str(error.filename))}: "
+        say(f"semdpo: {name}{error.strerror or error}; check the path, its permissions and the space on the disk")
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of click, which typer may bring along under another name
+            raise
+        _say_usage(error)
+    return 2
+
+
+def _say_usage(error: Any) -> None:
+    """One sentence for a wrong option; the whole help where nothing was given."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        print(context.get_help(), file=sys.stderr)
+        return
+    path = "semdpo" if context is None else context.command_path
+    said = " ".join(error.format_message().split()).rstrip(".")
+    say(f"semdpo: {said}; see `{path} --help`")
+
+
+def _printable() -> None:
+    """Names of files may hold bytes that no encoding has, and a terminal may lack letters: neither is a failure."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _refuse_unreadable(arguments: list[str]) -> None:
+    for each in arguments:
+        try:
+            each.encode("utf-8")
+        except UnicodeEncodeError as error:
+            shown = each.encode("utf-8", "backslashreplace").decode()
+            raise ConfigError(f"'{_short(shown)}' is not UTF-8; write it as UTF-8, or rename the file") from error
+        if "\0" in each:
+            raise ConfigError(f"{_short(each)!r} holds a null character; remove it")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 if __name__ == "__main__":

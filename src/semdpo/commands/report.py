@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import tables
+from semdpo import output, tables
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.files import COSINE
 from semdpo.progress import bar, say
@@ -53,6 +53,11 @@ def report_file(
         raise ConfigError(
             f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
         )
+    if subject == baseline:
+        raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
+    output.refuse_unwritable(out, folder=True)
+    if out.resolve() in Path(file).resolve().parents:
+        raise ConfigError(f"{file} lies in the folder that the report would be written into; choose another --out")
     metrics = [*fidelity, *preference]
     if twice := [name for name in metrics if metrics.count(name) > 1]:
         raise ConfigError(f"the metric '{twice[0]}' is named twice; it asks one of the two questions, not both")
@@ -79,9 +84,10 @@ def report_file(
         baseline=baseline,
     )
     page = out / "index.html"
+    before = page.exists()
     with bar("report: plotting"):
         write_report(data, page)
-    say(f"report: {page}")
+    say(f"report: {page}{' (replaced)' if before else ''}")
     return page
 
 
