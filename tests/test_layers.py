@@ -12,7 +12,7 @@ import semdpo
 ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
-    {"errors", "records", "protocols", "progress", "defaults", "trackers"},
+    {"errors", "records", "protocols", "progress", "defaults", "trackers", "paths"},
     {"fields", "objective", "models_config", "config", "recipe"},
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},

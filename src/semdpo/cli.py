@@ -15,6 +15,7 @@ import typer
 from semdpo import defaults
 from semdpo.commands.given import number, refuse_without_effect
 from semdpo.errors import ConfigError, DataError, SemdpoError, StoreError
+from semdpo.paths import is_dir
 from semdpo.progress import quiet_libraries, say, share_the_processor
 
 app = typer.Typer(
@@ -265,7 +266,7 @@ def report(
     title: Annotated[str, typer.Option(help="Of a table's report.")] = defaults.TITLE,
 ) -> None:
     """Write the report of a finished run again, or of a table that some other program made."""
-    if what.is_dir():
+    if is_dir(what):
         named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
         own = {f"--{name}": _typed(context, name) for name in named}
         refuse_without_effect(own, "on a run's report, which its recipe describes")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import disk, fingerprint, output, parquet, store, timing
+from semdpo import disk, fingerprint, output, parquet, paths, store, timing
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -50,12 +50,12 @@ def run(
     """
     place = Path(folder or recipe.folder)
     output.refuse_unwritable(place, folder=True)
-    if parts is None and only != "report":  # which needs no model
-        refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, place)
-    this = Run(place, recipe, parts or real_parts())
     stages = flow(recipe)
     chosen = _chosen(stages, only)
+    if parts is None and only != "report":  # which needs no model
+        refuse_remote_code(recipe)
+        refuse_the_impossible(recipe, place, chosen, fresh=fresh)
+    this = Run(place, recipe, parts or real_parts())
     with store.locked(this.folder):
         if only == "report":  # which makes no stage, and must show none that something else was made from
             for stage in stages:
@@ -89,7 +89,7 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
     output.refuse_unwritable(place, folder=True)
     if parts is None:
         refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, place)
+        refuse_the_impossible(recipe, place, stages, fresh=fresh)
     this = Run(place, recipe, parts or real_parts())
     with store.locked(this.folder):
         _make(stages, stages, this, None, fresh)
@@ -118,7 +118,7 @@ def recipe_of(folder: Path) -> Recipe:
         ConfigError: another version of this package wrote it.
     """
     path = folder / "recipe.json"
-    if not path.is_file():
+    if not paths.is_file(path):
         raise StoreError(f"{folder} is no run's folder; make one with `semdpo run RECIPE --out {folder}`")
     return validate(read_yaml(path), Recipe)  # JSON is YAML
 

@@ -16,8 +16,10 @@ from pydantic import BaseModel, ValidationError
 from semdpo.config import Recipe
 from semdpo.errors import ConfigError, did_you_mean
 from semdpo.fields import NO_NUMBER
+from semdpo.paths import is_file
 
 RECIPES = Path(__file__).parent / "recipes"
+COMMAND_LINE = "the command line"
 Key = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -61,7 +63,7 @@ def find_recipe(name: str) -> Path:
     """
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
-        if path.is_file():
+        if is_file(path):
             return path
         raise ConfigError(f"there is no recipe file {path}; check the path")
     known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
@@ -163,7 +165,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: one without ``=``, or not YAML.
     """
-    return override(Source("the command line", {}, {}), texts).values
+    return override(Source(COMMAND_LINE, {}, {}), texts).values
 
 
 def _copied(value: Any) -> Any:
@@ -201,7 +203,7 @@ def options(model: type[Settings], places: Mapping[Key, str] | None = None, **va
         ConfigError: one line for every bad value.
     """
     usual: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
-    return validate(Source("the command line", values, {**usual, **(places or {})}), model)
+    return validate(Source(COMMAND_LINE, values, {**usual, **(places or {})}), model)
 
 
 def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
@@ -225,6 +227,9 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
         return f"{source.place(key)}: '{'.'.join(key)}' is {shown}; it must be {_allowed(_annotation(key, model))}"
     if kind == "missing":
         return f"{place}: '{dotted}' is missing; add it"
+    if kind == "value_error" and not dotted and place == COMMAND_LINE:
+        said = str(error["ctx"]["error"])
+        return re.sub(r"\b(micro_)?batch_size\b", lambda found: f"--{found[0].replace('_', '-')}", said)
     if kind == "value_error":
         return f"{place}: {repr(dotted) + ': ' if dotted else ''}{error['ctx']['error']}"
     if about_key:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semdpo.errors import DataError, did_you_mean
+from semdpo.paths import is_dir, is_file
 
 DATA = Path(__file__).parent / "world" / "data"
 TABLES = (".csv", ".jsonl", ".parquet")
@@ -96,10 +97,10 @@ def resolve(name: str) -> Path:
             raise DataError(f"the embedded world has no file '{path.name}'{did_you_mean(path.name, known)}")
         return path
     path = Path(name)
-    if path.is_dir():
+    if is_dir(path):
         raise DataError(f"{path} is a folder; name a file in it")
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    if not is_file(path):
+        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if is_dir(path.parent) else ""
         hint = near if "did you mean" in near else "; check the path"
         raise DataError(f"there is no file {path}{hint}")
     return path
@@ -117,7 +118,7 @@ def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequ
         DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says; or the
             folder's files have different columns.
     """
-    if Path(name).is_dir():
+    if is_dir(name):
         return _folder(Path(name))
     path = resolve(str(name))
     readers: dict[str, Callable[[Path], Table]] = {

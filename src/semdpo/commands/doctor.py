@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo import doctor, estimate
-from semdpo.doctor import Finding
 from semdpo.models import names
 from semdpo.recipe import load_recipe
+from semdpo.resources import Finding
 
 MARKS = {"ok": " ", "warning": "?", "error": "!"}
 

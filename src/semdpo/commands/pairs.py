@@ -24,6 +24,7 @@ from semdpo.recipe import options
 from semdpo.records import Curve, Pair
 from semdpo.semantics import effective_sample_size, semantic_weight
 from semdpo.stages.weigh import measure, refuse_unknown_words, with_drift
+from semdpo.training import checkpoints
 
 
 def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: int) -> None:
@@ -119,6 +120,7 @@ def train_file(
                 store.finish_model(out, plan, {"rows": len(curves)})
             finally:
                 disk.remove(work)
+                checkpoints.sweep(checkpoints.folder_of(work))
         say(_closing(out))
     else:
         _trained(rows, model, goal, config, store.partial(out), kept_in)
@@ -128,7 +130,7 @@ def train_file(
 def where_it_goes_on(out: Path) -> str:
     """What an interrupted training says of the next one."""
     work = store.partial(out)
-    if any(work.with_name(f"{work.name}.checkpoints").glob("checkpoint-*")):
+    if any(checkpoints.folder_of(work).glob("checkpoint-*")):
         return "the same command goes on from here (its last checkpoint)"
     return "no checkpoint was reached, so the same command begins again"
 
