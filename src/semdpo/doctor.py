@@ -207,8 +207,9 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     known = names.published(name)
     size = f", about {known.gigabytes:g} GB" if known and not files else ""
     exact = [file for file in place.files if "*" not in file]
-    patterns = [f"--include '{each}'" for each in files]
-    download = " ".join(["`hf download", place.path, *exact, *patterns]) + "`"
+    patterns = [f"--include '{each}'" for each in files or place.files if "*" in each and not exact]
+    left_out = [f"--exclude '{each}'" for each in names.SKIPPED if patterns and not files]
+    download = " ".join(["`hf download", place.path, *exact, *patterns, *left_out]) + "`"
     match ask(place.path):
         case "there":
             return Finding("warning", name, f"{key}: not downloaded{size}; the run will fetch it", download)
