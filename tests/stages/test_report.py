@@ -335,7 +335,7 @@ def test_word_marks():
         ("red cat, blue dog", "Red cat, red dog", ["red"], ["blue"]),
         ("the cat", "cat cat", ["cat"], []),
         ("a cat by the sea", "A cat, by a sea.", [], []),
-        ("a cat at night", "night, a cat", ["night,"], ["at", "night"]),
+        ("a cat at night", "at night, a cat", ["cat"], ["cat"]),
         ("a cat", "", [], ["cat"]),
     ],
 )

@@ -43,7 +43,7 @@ def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[st
     settings = assignments(own)
     if alpha is not None:
         settings["alpha"] = alpha
-    places: dict[Key, str] = {("objective", key): f"--set {text}" for key, text in written.items()}
+    places: dict[Key, str] = {("objective", key.split(".")[0]): f"--set {text}" for key, text in written.items()}
     places |= {
         ("objective", "name"): "--objective",
         ("objective", "alpha"): places.get(("objective", "alpha"), "--alpha"),
