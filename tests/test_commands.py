@@ -117,7 +117,7 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         ((*TRAIN, "--objective", "dpo", "--set", "alpha=4"), "alpha belongs to sem_dpo, not to dpo"),
         ((*TRAIN, "--objective", "orpo", "--beta", "0.05"), "--beta has no effect on orpo"),
         ((*TRAIN, "--objective", "sft", "--beta", "0.1"), "--beta has no effect on sft"),
-        ((*TRAIN, "--objective", "sft", "--set", "nll_coef=0.1"), "nll_coef has no effect on sft"),
+        ((*TRAIN, "--objective", "sft", "--set", "nll_coef=0.1"), "--set nll_coef=0.1 has no effect on sft"),
         ((*TRAIN, "--objective", "orpo", "--set", "beta=0.1"), "beta has no effect on sft and orpo"),
         ((*TRAIN, "--objective", "kto", "--batch-size", "1"), "set --batch-size ≥ 2"),
         ((*TRAIN, "--objective", "kto", "--micro-batch-size", "2"), "remove --micro-batch-size"),

@@ -159,7 +159,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the order of pairs.")] = defaults.SEED,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = defaults.PRECISION,
     checkpoint_steps: Annotated[int, typer.Option(help="Updates between checkpoints.")] = defaults.CHECKPOINT_STEPS,
-    lora_rank: Annotated[int | None, typer.Option(help="Train adapters of this rank instead of all weights.")] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train adapters of this rank (alpha 32) instead of all weights.")
+    ] = None,
     template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
     report_to: Annotated[list[str] | None, typer.Option(help="A tracker, such as tensorboard or wandb.")] = None,
     cache: Annotated[

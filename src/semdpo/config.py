@@ -142,12 +142,12 @@ class LoRAConfig(Stage):
 
     Attributes:
         rank: of the adapters.
-        alpha: their scale is alpha / rank; twice the rank when not given.
+        alpha: their scale is alpha / rank.
         target_modules: names of the layers that get one; None is what PEFT does for the model's kind.
     """
 
     rank: Positive = 16
-    alpha: Positive = Field(default_factory=lambda given: 2 * given.get("rank", 1))
+    alpha: Positive = 32
     target_modules: list[Text] | None = Field(default=None, min_length=1)
 
 

@@ -42,8 +42,6 @@ class SFTObjective(_Objective):
     @model_validator(mode="after")
     def _has_an_effect(self) -> SFTObjective:
         _refuse_beta(self)
-        if self.nll_coef:
-            raise ValueError("nll_coef has no effect on sft, which is that term alone; remove it")
         return self
 
 

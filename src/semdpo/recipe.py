@@ -185,9 +185,7 @@ def validate(source: Source, model: type[Settings]) -> Settings:
     try:
         return model.model_validate(source.values)
     except ValidationError as error:
-        found = [dict(each) for each in error.errors(include_url=False)]
-        # What follows from another setting is not wrong by itself.
-        lines = [_sentence(each, source, model) for each in found if each["type"] != "default_factory_not_called"]
+        lines = [_sentence(dict(each), source, model) for each in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
 
 

@@ -40,6 +40,10 @@ def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[st
         refuse_without_effect({"--alpha": alpha}, f"on {name}")
     if name in WITHOUT_BETA:
         refuse_without_effect({"--beta": "beta" in typed}, f"on {name}, which has no reference")
+    if name == "sft":
+        refuse_without_effect(
+            {f"--set {written.get('nll_coef')}": "nll_coef" in written}, "on sft, which is that term alone"
+        )
     settings = assignments(own)
     if alpha is not None:
         settings["alpha"] = alpha
