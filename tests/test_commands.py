@@ -163,6 +163,9 @@ PLACES = [
     ("sweep", "tiny", "--out", "{}"),
     ("report", "rows.jsonl", "--fidelity", "clip", "-o", "{}"),
     ("world", "show", "-o", "{}.png"),
+    ("world", "build", "clip", "-o", "{}"),
+    ("doctor", "tiny", "--no-measure", "--out", "{}"),
+    ("doctor", "--out", "{}"),
 ]
 
 
@@ -276,6 +279,23 @@ def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
 
     assert goal_of("sem_dpo", alpha, [], []).model_dump()["alpha"] == ("auto" if alpha == "auto" else 4.0)
     assert goal_of("sem_dpo", None, [f"alpha={alpha}"], []).model_dump()["alpha"] in (4.0, "auto")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((*TRAIN, "--objective", "dpo", "--max-length", "1"), "raise --max-length to "),
+        ((*TRAIN, "--objective", "dpo", "--micro-batch-size", "3"), "--micro-batch-size 3 does not divide"),
+        (("optimize", "a cat", "--model", "tiny:gpt2", "--max-new-tokens", "999"), "with --max-new-tokens 999 exceeds"),
+    ],
+)
+def test_what_is_found_later_names_the_option_too(
+    arguments: tuple[str, ...], said: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here: Path,
+) -> None:  # fmt: skip
+    assert _main(monkeypatch, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not list(here.glob("m*"))
 
 
 def test_the_seed_may_be_any_that_is_allowed(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

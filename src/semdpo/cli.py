@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from semdpo import defaults
-from semdpo.commands.given import number, refuse_without_effect
+from semdpo.commands.given import named_as_options, number, refuse_without_effect
 from semdpo.errors import ConfigError, DataError, SemdpoError, StoreError
 from semdpo.paths import is_dir
 from semdpo.progress import quiet_libraries, say, share_the_processor
@@ -194,7 +194,7 @@ def train(
     from semdpo.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    with _interruptible(lambda: where_it_goes_on(out)):
+    with _interruptible(lambda: where_it_goes_on(out)), named_as_options(*shared):
         train_file(pairs, model, out, goal, template, shared, cache)
 
 
@@ -224,7 +224,8 @@ def optimize(
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
     from semdpo.commands.optimize import optimize_prompt
 
-    optimize_prompt(prompt, DEMO if model is None else model, encoder, max_distance, max_new_tokens)
+    with named_as_options("max_new_tokens", "max_distance"):
+        optimize_prompt(prompt, DEMO if model is None else model, encoder, max_distance, max_new_tokens)
 
 
 @app.command()
@@ -294,6 +295,9 @@ def world_build(
 ) -> None:
     """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
     number("--jobs", jobs, 1)
+    from semdpo import output
+
+    output.refuse_unwritable(out, folder=True)
     with _interruptible(lambda: GOES_ON):
         from semdpo.world import build
 

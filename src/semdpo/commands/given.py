@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-from semdpo.errors import ConfigError
+from semdpo.errors import ConfigError, SemdpoError
 
 
 def number(option: str, value: float, low: float, high: float = math.inf) -> float:
@@ -44,3 +46,22 @@ def refuse_without_effect(given: Mapping[str, object], because: str) -> None:
 
 def _it(named: list[str]) -> str:
     return "it" if len(named) == 1 else "them"
+
+
+@contextmanager
+def named_as_options(*settings: str) -> Iterator[None]:
+    """Within, errors name settings as the user typed them: ``max_length`` as ``--max-length``.
+
+    Args:
+        settings: the names; within a path or a quotation they are left as they are.
+    """
+    try:
+        yield
+    except SemdpoError as error:
+        names = "|".join(settings)
+        told = re.sub(
+            rf"(?<![\w/.'\"-])({names})(?![\w/.'\"-])", lambda found: f"--{found[0].replace('_', '-')}", str(error)
+        )
+        if told == str(error):
+            raise
+        raise type(error)(told) from error
