@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from semdpo import defaults
+from semdpo.commands.ending import finish, interruptible, typed_by_user
 from semdpo.commands.given import named_as_options, number, refuse_without_effect
-from semdpo.errors import ConfigError, DataError, SemdpoError, StoreError
+from semdpo.errors import ConfigError, DataError, StoreError
 from semdpo.paths import is_dir
-from semdpo.progress import quiet_libraries, say, share_the_processor
+from semdpo.progress import quiet_libraries, share_the_processor
 
 app = typer.Typer(
     help="Sem-DPO: tune a prompt rewriter for text-to-image models on preferences, weighted by meaning.",
@@ -59,7 +55,7 @@ def run(
     """Run a recipe from prompts to report; started again, it goes on where it stopped."""
     if only == "report":
         refuse_without_effect({"--fresh": fresh}, "on the report, which is always written anew")
-    with _interruptible(lambda: "" if only == "report" else ANEW if fresh else GOES_ON):
+    with interruptible(lambda: "" if only == "report" else ANEW if fresh else GOES_ON):
         from semdpo.recipe import load_recipe
 
         loaded = load_recipe(recipe, set_ or [])
@@ -126,7 +122,7 @@ def audit(
     number("--alpha", alpha, 0)
     from semdpo.commands.audit import audit_file
 
-    needed = _typed(context, "encoder")
+    needed = typed_by_user(context, "encoder")
     if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or [], encoder_named=needed):
         raise typer.Exit(1)
 
@@ -186,7 +182,7 @@ def train(
         "lora": None if lora_rank is None else {"rank": lora_rank},
         "report_to": report_to or [],
     }
-    typed = [name for name in ("beta", "learning_rate") if _typed(context, name)]
+    typed = [name for name in ("beta", "learning_rate") if typed_by_user(context, name)]
     from semdpo.commands.goal import goal_of
     from semdpo.commands.pairs import train_file, where_it_goes_on
 
@@ -194,7 +190,7 @@ def train(
     from semdpo.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    with _interruptible(lambda: where_it_goes_on(out)), named_as_options(*shared):
+    with interruptible(lambda: where_it_goes_on(out)), named_as_options(*(each for each in shared if "_" in each)):
         train_file(pairs, model, out, goal, template, shared, cache)
 
 
@@ -231,7 +227,7 @@ def optimize(
 @app.command()
 def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
     """Draw and judge the held-out prompts of a run with every method."""
-    with _interruptible(lambda: ANEW if fresh else GOES_ON):
+    with interruptible(lambda: ANEW if fresh else GOES_ON):
         from semdpo import pipeline
 
         pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
@@ -245,7 +241,7 @@ def sweep(
     out: Out = None,
 ) -> None:
     """Train Sem-DPO at several alpha, compare them on tuning prompts, and say which one to take."""
-    with _interruptible(lambda: ANEW if fresh else GOES_ON):
+    with interruptible(lambda: ANEW if fresh else GOES_ON):
         from semdpo.recipe import load_recipe
 
         loaded = load_recipe(recipe, set_ or [])
@@ -271,7 +267,7 @@ def report(
     """Write the report of a finished run again, or of a table that some other program made."""
     if is_dir(what):
         named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
-        own = {f"--{name}": _typed(context, name) for name in named}
+        own = {f"--{name}": typed_by_user(context, name) for name in named}
         refuse_without_effect(own, "on a run's report, which its recipe describes")
         from semdpo import pipeline
 
@@ -298,7 +294,7 @@ def world_build(
     from semdpo import output
 
     output.refuse_unwritable(out, folder=True)
-    with _interruptible(lambda: GOES_ON):
+    with interruptible(lambda: GOES_ON):
         from semdpo.world import build
 
         build.build(models or [], out, jobs)
@@ -330,109 +326,11 @@ def world_card() -> None:
     print(card.markdown(card.read()), end="")
 
 
-# ------------------------------------------------------------------------------------------- how a command ends
-
-_ending = {"signal": 0, "says": ""}  # which signal stopped the command, and what it said then
-
-
-def _typed(context: typer.Context, name: str) -> bool:
-    """Whether the user gave an option, be it its default."""
-    source = context.get_parameter_source(name)
-    return source is not None and not source.name.startswith("DEFAULT")
-
-
-@contextmanager
-def _interruptible(remark: Callable[[], str]) -> Iterator[None]:
-    """Around work that can be stopped and gone on with; ``remark`` says how, when it was stopped."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _ending["says"] = remark()
-        raise
-
-
-def _terminated(number: int, _: FrameType | None) -> None:
-    """SIGTERM (of Slurm, Kubernetes, timeout) ends a command as Ctrl-C does."""
-    _ending["signal"] = number
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Runs a command; whatever a user can cure becomes one sentence and exit code 2.
-
-    Interrupted, the code is 130 (Ctrl-C) or 143 (SIGTERM).
-    """
+    """Runs the command that was given; see ``commands.ending``."""
     quiet_libraries()
     share_the_processor()
-    _ending.update(signal=0, says="")
-    before = signal.getsignal(signal.SIGTERM)
-    if before == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminated)
-    try:
-        code = _run()
-    except KeyboardInterrupt:
-        code = 130
-    finally:
-        if before == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, before)
-    if code == 130:
-        say(f"stopped; {_ending['says']}" if _ending["says"] else "stopped")
-        code = 143 if _ending["signal"] else 130
-    sys.exit(code)
-
-
-def _run() -> int:
-    """The exit code of the command that was given."""
-    try:
-        _printable()
-        _refuse_unreadable(sys.argv[1:])
-        code: Any = app(standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except SemdpoError as error:
-        say(f"semdpo: {error}")
-    except MemoryError:
-        say("semdpo: there is not enough memory; lower the batch size, or use a machine with more")
-    except OSError as error:  # of a place that nobody looked at before
-        name = "" if error.filename is None else f"{_short(str(error.filename))}: "
-        say(f"semdpo: {name}{error.strerror or error}; check the path, its permissions and the space on the disk")
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # of click, which typer may bring along under another name
-            raise
-        _say_usage(error)
-    return 2
-
-
-def _say_usage(error: Any) -> None:
-    """One sentence for a wrong option; the whole help where nothing was given."""
-    context = getattr(error, "ctx", None)
-    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
-        print(context.get_help(), file=sys.stderr)
-        return
-    path = "semdpo" if context is None else context.command_path
-    said = " ".join(error.format_message().split()).rstrip(".")
-    say(f"semdpo: {said}; see `{path} --help`")
-
-
-def _printable() -> None:
-    """Names of files may hold bytes that no encoding has, and a terminal may lack letters: neither is a failure."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _refuse_unreadable(arguments: list[str]) -> None:
-    for each in arguments:
-        try:
-            each.encode("utf-8")
-        except UnicodeEncodeError as error:
-            shown = each.encode("utf-8", "backslashreplace").decode()
-            raise ConfigError(f"'{_short(shown)}' is not UTF-8; write it as UTF-8, or rename the file") from error
-        if "\0" in each:
-            raise ConfigError(f"{_short(each)!r} holds a null character; remove it")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    finish(app)
 
 
 if __name__ == "__main__":
