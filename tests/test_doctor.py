@@ -12,9 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from semdpo import doctor, estimate, pipeline
+from semdpo import doctor, downloads, estimate, pipeline
 from semdpo.cli import app
 from semdpo.errors import StoreError
+from semdpo.flow import flow
 from semdpo.progress import Progress
 from semdpo.recipe import load_recipe
 from tests import tiny_models
@@ -195,6 +196,126 @@ def test_a_run_that_cannot_fit_is_refused_before_any_work(tmp_path: Path, monkey
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(StoreError, match=r"disk: about .* give a folder on a larger disk"):
         doctor.refuse_the_impossible(recipe, tmp_path / "run")
+
+
+class _Disk:
+    """A disk whose free bytes a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: float) -> None:
+        self.free = free
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=self.free))
+
+
+def _finish(run: Path, *stages: str) -> None:
+    for name in stages:
+        (run / name).mkdir(parents=True)
+        (run / name / "manifest.json").write_text("{}")
+
+
+def test_only_what_is_still_missing_of_a_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run = load_recipe("tiny"), tmp_path / "run"
+    stages = [stage.name for stage in flow(recipe)]
+    disk = _Disk(monkeypatch, 1e6)
+
+    def refused() -> bool:
+        found = {each.what: each.level for each in doctor.resources(recipe, run)}
+        return found["disk"] == "error"
+
+    assert refused()
+    models = [name for name in stages if name == "sft" or name.startswith("train/")]
+    _finish(run, *(name for name in stages if name not in models and not name.endswith("/pictures")))
+    assert refused(), "what takes the room is still to be made"
+    _finish(run, *models)
+    assert refused()
+    disk.free = 3e8  # half of the pictures
+    assert refused()
+    for method in ("human", "sft"):
+        _finish(run, f"evaluate/{method}/pictures")
+    assert not refused()
+    disk.free = 1e6
+    assert refused()
+    for method in ("dpo", "sem_dpo"):  # all but the last of their shards
+        (run / f"evaluate/{method}/pictures").mkdir(parents=True)
+        with (run / f"evaluate/{method}/pictures/part-00000.parquet").open("wb") as file:
+            file.truncate(200_000_000)  # sparse
+    assert not refused()
+    doctor.refuse_the_impossible(recipe, run)
+
+
+def test_memory_is_wanted_for_what_is_left_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run = load_recipe("tiny"), tmp_path / "run"
+    _finish(run, *(stage.name for stage in flow(recipe)))
+    _Disk(monkeypatch, 10)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10, total=2e6))
+    doctor.refuse_the_impossible(recipe, run)
+    with pytest.raises(StoreError, match="memory"):
+        doctor.refuse_the_impossible(recipe, tmp_path / "another")
+    only = [stage for stage in flow(recipe) if stage.name == "pairs"]
+    doctor.refuse_the_impossible(recipe, tmp_path / "another", only)
+
+
+def test_a_checkpoint_that_is_there_needs_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run = load_recipe("tiny"), tmp_path / "run"
+    _finish(run, *(stage.name for stage in flow(recipe) if stage.name != "train/dpo"))
+    disk = _Disk(monkeypatch, 1e9)
+    weights = doctor.parameters("tiny:gpt2")
+    disk.free = (2 * 4 + 24) * weights
+    assert {each.what: each.level for each in doctor.resources(recipe, run)}["disk"] == "ok"
+    disk.free -= 1
+    assert {each.what: each.level for each in doctor.resources(recipe, run)}["disk"] == "error"
+    kept = run / "train/dpo.partial.checkpoints/checkpoint-1"
+    kept.mkdir(parents=True)
+    (kept / "optimizer.pt").write_bytes(b"0" * 1_000_000)
+    assert {each.what: each.level for each in doctor.resources(recipe, run)}["disk"] == "ok"
+
+
+def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = ["scoring.allow_remote_code=[jina-embeddings-v4]"]
+    recipe = load_recipe("paper/gpt2", allowed)
+    sizes = {
+        "gpt2": 0.6, "stable-diffusion-v1-4": 5.5, "image-reward": 1.8, "qwen2.5-vl-3b": 7.5, "hpsv2.1": 2.0,
+        "clip-vit-large-patch14": 1.7, "pickscore": 4.0, "blip-itm-base-coco": 0.9, "jina-embeddings-v4": 8.0,
+        "promptist": 0.6, "beautiful-prompt": 2.2,
+    }  # fmt: skip
+    assert downloads.fetched(recipe) == sizes
+    found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}
+    assert "about 34.8 GB of 11 models (jina-embeddings-v4 8, " in found["download"].found
+    assert "34.8 GB of it to download" in found["disk"].found
+    _Disk(monkeypatch, 30e9)
+    found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}
+    assert (found["download"].level, "HF_HOME" in found["download"].cure) == ("error", True)
+    with pytest.raises(StoreError, match=r"disk: about 45 GB .* 34\.8 GB of it to download"):
+        doctor.refuse_the_impossible(recipe, tmp_path / "run")
+    # The same model under two names comes once, and one of unknown size is named.
+    two = load_recipe("tiny", ["weigh.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
+                               "evaluate.metrics.clip=clip-vit-large-patch14"])  # fmt: skip
+    assert sorted(map(str, downloads.fetched(two).values())) == ["1.7", "None"]
+    (told,) = downloads.download(two)
+    assert "somebody/model, whose size is not known" in told.found
+    assert downloads.download(load_recipe("tiny")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiny:prompts.jsonl", "the embedded world's"),
+        ("mine.txt", "your file, 0.0 MB"),
+        (
+            "hub:poloclub/diffusiondb",
+            "the split train of huggingface.co/datasets/poloclub/diffusiondb, licence CC0 1.0",
+        ),
+        ("hub:somebody/prompts:test", "the split test of huggingface.co/datasets/somebody/prompts, licence not known"),
+    ],
+)
+def test_where_prompts_come_from(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a cat\n")
+    assert said in downloads.source("prompts.file", name).found
+
+
+def test_a_public_file_that_is_not_there_is_found_by_its_place() -> None:
+    found = downloads.source("prompts.file", "data/coco/captions_val2017.json")
+    assert found.level == "error"
+    assert "cocodataset.org" in found.cure
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

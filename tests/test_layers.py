@@ -12,8 +12,8 @@ import semdpo
 ROOT = Path(semdpo.__file__).parent
 # From the bottom. A module or folder stands in exactly one layer.
 LAYERS = (
-    {"texts"},
-    {"errors", "records", "protocols", "progress"},
+    {"texts", "defaults", "paths"},
+    {"errors", "records", "protocols", "progress", "trackers"},
     {"fields", "objective", "models_config", "config", "yaml_values", "recipe"},
     {"semantics", "objectives", "statistics", "length_control", "wording", "paper"},
     {"selection"},
@@ -34,6 +34,7 @@ LAYERS = (
         "disk",
         "parquet",
         "shards",
+        "output",
     },
     {"audit"},
     {"training", "reporting"},
@@ -42,11 +43,13 @@ LAYERS = (
     {"stage"},
     {"evaluation"},
     {"flow"},
-    {"sweep", "doctor", "estimate"},
+    {"resources"},
+    {"sweep", "doctor", "downloads", "estimate"},
     {"gather"},
     {"pipeline"},
     {"optimizer", "world"},
     {"cli", "commands"},
+    {"__main__"},
 )
 HEAVY = {
     "torch",
@@ -63,6 +66,7 @@ LIGHT_FILES = (
     "__init__.py",
     "cli.py",
     "config.py",
+    "defaults.py",
     "fields.py",
     "objective.py",
     "errors.py",

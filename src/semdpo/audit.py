@@ -124,6 +124,8 @@ def limits(texts: Sequence[str]) -> dict[str, float]:
         name, equals, share = text.partition("=")
         if name not in CHECKS:
             raise ConfigError(f"--fail-on {text}: there is no check '{name}'{did_you_mean(name, CHECKS)}")
+        if name in found:
+            raise ConfigError(f"--fail-on {name} is given twice; remove one")
         if name == "length-bias" and not equals:
             raise ConfigError("--fail-on length-bias needs a share, such as --fail-on length-bias=0.7")
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from semdpo import defaults, trackers
 from semdpo.fields import TEMPLATE, LearningRate, Name, Positive, Seed, Stage, Text, one_slot
 from semdpo.models_config import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
 from semdpo.objective import AdditiveObjective, ObjectiveConfig
@@ -112,7 +113,7 @@ class LabelConfig(Stage):
     renderer: RendererConfig
     scorer: Text
     fidelity: Text | None = None
-    batch_size: Positive = 32
+    batch_size: Positive = defaults.IMAGES_AT_A_TIME
     seed: Seed = 0
     shard_size: Positive = 64
 
@@ -133,7 +134,7 @@ class WeighConfig(Stage):
     """The frozen encoder that measures how far a rewrite drifts."""
 
     encoder: Text
-    batch_size: Positive = 64
+    batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
 
 class LoRAConfig(Stage):
@@ -171,19 +172,19 @@ class TrainConfig(Stage):
     """
 
     methods: dict[Name, ObjectiveConfig] = Field(min_length=1)
-    beta: float = Field(default=0.05, gt=0)
-    learning_rate: LearningRate = 1e-4
-    epochs: Positive = 1
-    batch_size: Positive = 16
+    beta: float = Field(default=defaults.BETA, gt=0)
+    learning_rate: LearningRate = defaults.LEARNING_RATE
+    epochs: Positive = defaults.EPOCHS
+    batch_size: Positive = defaults.BATCH_SIZE
     micro_batch_size: Positive | None = None
-    max_length: Positive = 96
-    warmup_ratio: float = Field(default=0.1, ge=0, lt=1)
-    seed: Seed = 0
+    max_length: Positive = defaults.MAX_LENGTH
+    warmup_ratio: float = Field(default=defaults.WARMUP_RATIO, ge=0, lt=1)
+    seed: Seed = defaults.SEED
     template: str = TEMPLATE
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    checkpoint_steps: Positive = 200
+    precision: Literal["auto", "float32", "bfloat16"] = defaults.PRECISION
+    checkpoint_steps: Positive = defaults.CHECKPOINT_STEPS
     lora: LoRAConfig | None = None
-    report_to: list[Text] = Field(default_factory=list)
+    report_to: list[Annotated[Text, AfterValidator(trackers.known)]] = Field(default_factory=list)
 
     _template = field_validator("template")(one_slot)
 
@@ -254,11 +255,11 @@ class ReportConfig(Stage):
         pictures: the methods whose pictures are shown side by side; empty shows all.
     """
 
-    title: Text = "Sem-DPO report"
+    title: Text = defaults.TITLE
     fidelity: list[Name] = Field(default_factory=list)
     preference: list[Name] = Field(default_factory=list)
-    subject: Name = "sem_dpo"
-    baseline: Name = "dpo"
+    subject: Name = defaults.SUBJECT
+    baseline: Name = defaults.BASELINE
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
     pictures: list[Name] = Field(default_factory=list)
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from semdpo import doctor, files
 from semdpo.config import Recipe
-from semdpo.doctor import MEASURED_SECONDS, Finding
+from semdpo.doctor import MEASURED_SECONDS
 from semdpo.errors import DataError, SemdpoError
 from semdpo.models_config import DecodingConfig
 from semdpo.objective import DPOObjective
 from semdpo.parts import real_parts
 from semdpo.progress import Progress
 from semdpo.records import Pair, content_id
+from semdpo.resources import Finding
 
 PROMPT = "a red house near a tree"
 # Of DiffusionDB's lengths, for a recipe whose file of rewrites is not there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
+from semdpo import defaults
 from semdpo.fields import TEMPLATE, Positive, Precision, Seed, Side, Stage, Text, one_slot
 
 
@@ -32,7 +33,7 @@ class DecodingConfig(Stage):
     repetition_penalty: float = Field(default=1.0, gt=0)
     precision: Precision = "auto"
     seed: Seed = 0
-    batch_size: Positive = 64
+    batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
     @model_validator(mode="after")
     def _beams_do_not_sample(self) -> DecodingConfig:
@@ -59,7 +60,7 @@ class ScoringConfig(Stage):
         allow_remote_code: names of models whose own Python code may run.
     """
 
-    batch_size: Positive = 32
+    batch_size: Positive = defaults.IMAGES_AT_A_TIME
     precision: Precision = "float32"
     allow_remote_code: tuple[Text, ...] = ()
 
@@ -80,6 +81,6 @@ class RendererConfig(Stage):
     guidance: float = Field(default=7.5, ge=0)
     height: Side | None = None
     width: Side | None = None
-    batch_size: Positive = 32
+    batch_size: Positive = defaults.IMAGES_AT_A_TIME
     precision: Precision = "auto"
     safety_checker: bool = False

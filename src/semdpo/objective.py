@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, model_validator
 
+from semdpo import defaults
 from semdpo.fields import LearningRate, Stage
 
 
@@ -27,10 +29,20 @@ class _Objective(Stage):
     normalize: Literal["pairs", "mean"] = "pairs"
 
 
+def _refuse_beta(objective: _Objective) -> None:
+    if objective.beta is not None:
+        raise ValueError("beta has no effect on sft and orpo, which have no reference; remove it")
+
+
 class SFTObjective(_Objective):
-    """More supervised fine-tuning, on the chosen rewrites."""
+    """More supervised fine-tuning, on the chosen rewrites; it has no reference and no β."""
 
     name: Literal["sft"]
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> SFTObjective:
+        _refuse_beta(self)
+        return self
 
 
 class DPOObjective(_Objective):
@@ -42,16 +54,26 @@ class DPOObjective(_Objective):
 def _strength(value: object) -> float | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"it must be a number ≥ 0, or auto, not {value!r}")
-    return float(value)
+    if isinstance(value, str):  # of the command line
+        with suppress(ValueError):
+            value = float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(value) if abs(value) < 2**1000 else math.inf
+    if not isinstance(value, float) or not 0 <= value < math.inf:
+        raise ValueError(f"it must be a number ≥ 0, or auto, not {_short(value)}")
+    return value
+
+
+def _short(value: object) -> str:
+    number = isinstance(value, float) and value.is_integer()
+    return f"{value:g}" if number else repr(value)
 
 
 class SemDPOObjective(_Objective):
     """exp(−alpha·d)·(−log σ(Δ)); ``alpha`` auto is where the effective sample size is ``kept_share`` of the pairs."""
 
     name: Literal["sem_dpo"]
-    alpha: Annotated[float | Literal["auto"], PlainValidator(_strength)] = 4.0
+    alpha: Annotated[float | Literal["auto"], PlainValidator(_strength)] = defaults.ALPHA
     kept_share: float = Field(default=0.8, gt=0, le=1)
 
 
@@ -76,6 +98,11 @@ class ORPOObjective(_Objective):
 
     name: Literal["orpo"]
     odds_weight: float = Field(default=0.1, gt=0)
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> ORPOObjective:
+        _refuse_beta(self)
+        return self
 
 
 class AdditiveObjective(_Objective):

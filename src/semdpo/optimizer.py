@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semdpo import defaults
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 from semdpo.texts import is_visible, trimmed
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from semdpo.models.kept import Kept
     from semdpo.protocols import Rewriter, TextEncoder
 
-DEFAULT_ENCODER = "tiny:clip"  # where neither the user nor the rewriter names one
+DEFAULT_ENCODER = defaults.ENCODER  # where neither the user nor the rewriter names one
 
 log = logging.getLogger("semdpo")
 

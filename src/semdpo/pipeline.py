@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import disk, fingerprint, parquet, store, timing
+from semdpo import disk, fingerprint, output, parquet, paths, store, timing
 from semdpo.config import Recipe
 from semdpo.doctor import refuse_the_impossible
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -19,6 +19,8 @@ from semdpo.recipe import read_yaml, validate
 from semdpo.records import Curve
 from semdpo.stage import AnyStage, ModelStage, Run, TableStage, line_of
 from semdpo.sweep import sweep_flow
+
+REPLACED = " (replaced)"
 
 
 def run(
@@ -47,12 +49,13 @@ def run(
         SemdpoError: whatever a stage finds wrong.
     """
     place = Path(folder or recipe.folder)
-    if parts is None and only != "report":  # which needs no model
-        refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, place)
-    this = Run(place, recipe, parts or real_parts())
+    output.refuse_unwritable(place, folder=True)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
+    if parts is None and only != "report":  # which needs no model
+        refuse_remote_code(recipe)
+        refuse_the_impossible(recipe, place, chosen, fresh=fresh)
+    this = Run(place, recipe, parts or real_parts())
     with store.locked(this.folder):
         if only == "report":  # which makes no stage, and must show none that something else was made from
             for stage in stages:
@@ -83,9 +86,10 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
         SemdpoError: as in ``run``.
     """
     stages, place = sweep_flow(recipe), Path(folder or recipe.folder)
+    output.refuse_unwritable(place, folder=True)
     if parts is None:
         refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, place)
+        refuse_the_impossible(recipe, place, stages, fresh=fresh)
     this = Run(place, recipe, parts or real_parts())
     with store.locked(this.folder):
         _make(stages, stages, this, None, fresh)
@@ -125,7 +129,7 @@ def recipe_of(folder: Path) -> Recipe:
         ConfigError: another version of this package wrote it.
     """
     path = folder / "recipe.json"
-    if not path.is_file():
+    if not paths.is_file(path):
         raise StoreError(f"{folder} is no run's folder; make one with `semdpo run RECIPE --out {folder}`")
     return validate(read_yaml(path), Recipe)  # JSON is YAML
 
@@ -263,10 +267,12 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
 
     if missing := [stage.name for stage in stages if not store.is_complete(run.folder / stage.name)]:
         raise StoreError(f"the report needs {missing[0]}, which is not finished; run without --only first")
+    path = report_path(run.folder)
+    before = path.exists()
     with bar("report: plotting"):
-        write_report(report_data(stages, run), report_path(run.folder))
+        write_report(report_data(stages, run), path)
     last = len(_lines(stages)) + 1
-    say(f"[{last}/{last}] report: {report_path(run.folder)}")
+    say(f"[{last}/{last}] report: {path}{REPLACED if before else ''}")
 
 
 def _write_sweep(run: Run) -> Path:
@@ -275,7 +281,8 @@ def _write_sweep(run: Run) -> Path:
 
     found = swept(run)
     path = report_path(run.folder).with_name("sweep.html")
+    before = path.exists()
     write_sweep(found, path)
     say(f"alpha {found.chosen:g}: {found.choice.reason}; set train.methods.NAME.alpha={found.chosen:g}")
-    say(f"sweep: {path}")
+    say(f"sweep: {path}{REPLACED if before else ''}")
     return path

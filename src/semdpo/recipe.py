@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +16,13 @@ from pydantic import BaseModel, ValidationError
 from semdpo import yaml_values
 from semdpo.config import Recipe
 from semdpo.errors import ConfigError, did_you_mean
+from semdpo.fields import NO_NUMBER
 from semdpo.texts import printable, shown
 
 RECIPES = Path(__file__).parent / "recipes"
 SHOWN = 120  # characters of a setting in a message
 LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten million
+COMMAND_LINE = "the command line"
 Key = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -131,7 +134,7 @@ def assignments(texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: one without ``=``, or not YAML.
     """
-    return override(Source("the command line", {}, {}), texts).values
+    return override(Source(COMMAND_LINE, {}, {}), texts).values
 
 
 def _copied(value: Any) -> Any:
@@ -151,8 +154,8 @@ def validate(source: Source, model: type[Settings]) -> Settings:
     try:
         found = model.model_validate(source.values)
     except ValidationError as error:
-        lines = [_sentence(dict(e), source, model) for e in error.errors(include_url=False)]
-        raise ConfigError("\n".join(lines)) from error
+        lines = [_sentence(dict(each), source, model) for each in error.errors(include_url=False)]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
     _refuse_truths_for_numbers(source, model)
     return found
 
@@ -185,14 +188,19 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from _kinds(each)
 
 
-def options(model: type[Settings], **values: Any) -> Settings:
+def options(model: type[Settings], places: Mapping[Key, str] | None = None, **values: Any) -> Settings:
     """Settings from a command's options: ``learning_rate`` was written as ``--learning-rate``.
+
+    Args:
+        model: what they must fit.
+        places: how those were written that were written in another way.
+        values: the settings.
 
     Raises:
         ConfigError: one line for every bad value.
     """
-    places: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
-    return validate(Source("the command line", values, places), model)
+    usual: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
+    return validate(Source(COMMAND_LINE, values, {**usual, **(places or {})}), model)
 
 
 def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
@@ -210,12 +218,19 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
         place = source.place((*key, "name"))
         hint = did_you_mean(tag, tags)
         return f"{place}: '{dotted}.name' is {tag!r}{hint or '; it must be one of ' + ', '.join(tags)}"
+    if kind == NO_NUMBER:
+        key = (*key, error["ctx"]["name"])
+        shown = str(error["ctx"]["value"]).lower()
+        return f"{source.place(key)}: '{'.'.join(key)}' is {shown}; it must be {_allowed(_annotation(key, model))}"
     if kind == "missing":
         return f"{place}: '{dotted}' is missing; add it"
+    if kind == "value_error" and not dotted and place == COMMAND_LINE:
+        said = str(error["ctx"]["error"])
+        return re.sub(r"\b(micro_)?batch_size\b", lambda found: f"--{found[0].replace('_', '-')}", said)
     if kind == "value_error":
         return f"{place}: {repr(dotted) + ': ' if dotted else ''}{error['ctx']['error']}"
     if about_key:
-        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.'"
+        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.', 100 at most"
     return f"{place}: '{dotted}' is {_shown(error['input'])}; it must be {_allowed(_annotation(key, model))}"
 
 
@@ -293,22 +308,42 @@ LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_
 
 def _allowed(annotation: Any) -> str:
     """Words for what a setting may be, e.g. ``a number, > 0 and ≤ 1``."""
+    if tags := _tags(annotation):
+        return f"a mapping whose name is one of {', '.join(tags)}"
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
+        if typing.get_origin(arguments[0]) in (dict, list, tuple, typing.Union, types.UnionType):
+            return _collection(arguments[0], _shortest(annotation.__metadata__))
         limits = [limit for metadata in annotation.__metadata__ for limit in _limits(metadata)]
         if arguments[0] is str and limits:
-            limits = ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.'"]
+            limits = (
+                ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.', 100 at most"]
+            )
         words = _allowed(arguments[0])
         return f"{words}, {' and '.join(limits)}" if limits else words
     if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _allowed(a) for a in arguments)
+        return " or ".join(dict.fromkeys("null" if a is type(None) else _allowed(a) for a in arguments))
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, arguments))
-    if origin is dict:
-        return "a mapping of names with at least one entry"
-    if origin in (list, tuple):
-        return "a list with at least one entry"
+    if origin in (dict, list, tuple):
+        return _collection(annotation)
     return WORDS.get(annotation, "a mapping")
+
+
+def _collection(annotation: Any, shortest: int = 0) -> str:
+    """Words for a list, a mapping, or one of these that may be null as well."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        others = [a for a in typing.get_args(annotation) if a is not type(None)]
+        return " or ".join(dict.fromkeys([*(_collection(each, shortest) for each in others), "null"]))
+    entries = f" with at least {shortest} {'entry' if shortest == 1 else 'entries'}" if shortest else ""
+    kinds = {dict: "a mapping of names", list: "a list", tuple: "a list"}
+    kind = kinds.get(typing.get_origin(annotation))
+    return _allowed(annotation) if kind is None else f"{kind}{entries}"
+
+
+def _shortest(metadata: Sequence[Any]) -> int:
+    inner = [each for one in metadata for each in getattr(one, "metadata", [one])]
+    return max((getattr(each, "min_length", None) or 0 for each in inner), default=0)
 
 
 def _limits(metadata: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import math
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -324,6 +325,32 @@ def test_word_marks():
     ]
     assert all(word.kind == "same" for word in word_marks("two cats", "two cats ."))
     assert [w.text for w in word_marks("x", "") if w.kind == "lost"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "rewrite", "added", "lost"),
+    [
+        ("yellow fish below a red cat", "red fish below a yellow cat", ["red", "yellow"], ["yellow", "red"]),
+        ("a cat on a dog", "a dog on a cat", ["dog", "cat"], ["cat", "dog"]),
+        ("red cat, blue dog", "Red cat, red dog", ["red"], ["blue"]),
+        ("the cat", "cat cat", ["cat"], []),
+        ("a cat by the sea", "A cat, by a sea.", [], []),
+        ("a cat at night", "at night, a cat", ["cat"], ["cat"]),
+        ("a cat", "", [], ["cat"]),
+    ],
+)
+def test_words_are_compared_in_their_order(prompt, rewrite, added, lost):
+    marks = word_marks(prompt, rewrite)
+    assert [w.text for w in marks if w.kind != "lost"] == rewrite.split(), "nothing of the rewrite is left out"
+    assert [w.text for w in marks if w.kind == "added"] == added
+    assert [w.text for w in marks if w.kind == "lost"] == lost
+
+
+def test_long_texts_are_compared_quickly():
+    begun = time.monotonic()
+    word_marks("a b c d e f g " * 3000, "b a d c " * 5000)
+    word_marks("x " * 900, "x y " * 500)
+    assert time.monotonic() - begun < 10
 
 
 def test_neighbouring_words_share_a_mark():

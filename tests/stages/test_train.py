@@ -219,7 +219,7 @@ def test_bad_input_is_refused_and_leaves_nothing(base: Path, tmp_path: Path) -> 
         train([], str(base), DPO, _config(), tmp_path / "out", tmp_path / "cache", silent)
     long = _pair("a", "x" * 90, "b", 0.1)
     with pytest.raises(DataError, match=rf"1 of 2 rows are longer than 96 tokens \(pair {long.pair_id}\); raise"):
-        train([PAIRS[0], long], str(base), DPO, _config(), tmp_path / "out", tmp_path / "cache", silent)
+        train([PAIRS[0], long], str(base), DPO, _config(max_length=96), tmp_path / "out", tmp_path / "cache", silent)
     assert list(tmp_path.iterdir()) == []
 
 

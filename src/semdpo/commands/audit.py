@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import disk, files, fingerprint, tables
+from semdpo import defaults, files, fingerprint, output, tables
 from semdpo.audit import audit, failures, limits
+from semdpo.errors import ConfigError
+from semdpo.models.names import lasting
 from semdpo.parts import real_parts
 from semdpo.progress import bar, say, show
 from semdpo.prompt_sets import read_prompts
@@ -23,6 +25,8 @@ def audit_file(
     page: Path | None,
     numbers: Path | None,
     fail_on: Sequence[str],
+    *,
+    encoder_named: bool = False,
 ) -> bool:
     """Prints the audit, and writes it where asked.
 
@@ -34,6 +38,7 @@ def audit_file(
         page: an HTML file to write.
         numbers: a JSON file to write.
         fail_on: see ``audit.limits``.
+        encoder_named: whether the user asked for this encoder, which must then have an effect.
 
     Returns:
         Whether everything is as the user will have it.
@@ -42,9 +47,17 @@ def audit_file(
         SemdpoError: a file, option or the encoder cannot be used.
     """
     allowed = limits(fail_on)
+    if page is not None and numbers is not None and page.resolve() == numbers.resolve():
+        raise ConfigError(f"--html and --json name one file, {page}; name another for one of them")
+    for each in (page, numbers):
+        if each is not None:
+            output.refuse_unwritable(each)
+            output.refuse_inputs(each, (pairs, evaluation))
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
     held = [] if evaluation is None else read_prompts(evaluation)
+    if encoder_named:
+        _refuse_unused(rows, encoder, pairs)
     found = audit(_weighed(rows, encoder), alpha, held)
     failed = failures(found, allowed)
     from semdpo.reporting import audit as shown
@@ -53,11 +66,9 @@ def audit_file(
     if note := files.other_scores(table).note:
         say(f"{pairs}: {note}")
     if page is not None:
-        disk.write_bytes(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
-        say(f"wrote {page}")
+        output.write(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
     if numbers is not None:
-        disk.write_bytes(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
-        say(f"wrote {numbers}")
+        output.write(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
     return not failed
 
 
@@ -72,4 +83,14 @@ def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
     fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = real_parts().encoder(encoder)
     with bar("measuring drift") as progress:
-        return weigh(rows, model, 64, encoder, progress)
+        return weigh(rows, model, defaults.TEXTS_AT_A_TIME, encoder, progress)
+
+
+def _refuse_unused(rows: Sequence[Pair], encoder: str, pairs: str) -> None:
+    """An encoder that was asked for must be the one whose distances are shown."""
+    own = {each.encoder for each in rows}
+    if all(each.distance is not None for each in rows) and own != {lasting(encoder)}:
+        raise ConfigError(
+            f"{pairs} has its distances already, and --encoder {encoder} has no effect on them; leave it out, or "
+            "measure them again with `semdpo weigh`"
+        )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import doctor, estimate
-from semdpo.doctor import Finding
+from semdpo import doctor, estimate, output
 from semdpo.models import names
 from semdpo.progress import show
 from semdpo.recipe import load_recipe
+from semdpo.resources import Finding
 
 MARKS = {"ok": " ", "warning": "?", "error": "!"}
 
@@ -28,9 +28,11 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
 
     Raises:
         ConfigError: the recipe is not valid.
+        StoreError: the folder cannot be written.
     """
     loaded = None if recipe is None else load_recipe(recipe, overrides)
     folder = out or (Path("runs") if loaded is None else loaded.folder)
+    output.refuse_unwritable(folder, folder=True)
     _show("This machine", doctor.machine(folder))
     if loaded is None:
         _show("Published models", [_published(name, each) for name, each in names.PUBLISHED.items()])

@@ -11,18 +11,20 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import disk, files, fingerprint, parquet, store, tables, writers
+from semdpo import disk, files, fingerprint, output, parquet, store, tables, trackers, writers
 from semdpo.config import TrainConfig
 from semdpo.errors import DataError, StoreError
+from semdpo.fields import TEMPLATE
 from semdpo.files import cache_folder
 from semdpo.models.names import lasting
-from semdpo.objective import ObjectiveConfig, OneObjective
+from semdpo.objective import ObjectiveConfig
 from semdpo.parts import real_parts
 from semdpo.progress import bar, say, show
 from semdpo.recipe import options
 from semdpo.records import Curve, Pair
 from semdpo.semantics import effective_sample_size, semantic_weight
 from semdpo.stages.weigh import measure, refuse_unknown_words, with_drift
+from semdpo.training import checkpoints
 
 
 def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: int) -> None:
@@ -39,6 +41,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
         SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
     """
     writers.check_suffix(out)
+    output.refuse_unwritable(out)
     files.refuse_overwriting(pairs, out)
     table = tables.read_table(pairs)
     rows = files.pairs_of(table)
@@ -49,7 +52,10 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)
+    before = out.exists()
     files.write_pairs(out, with_drift(rows, drift, lasting(encoder), known), table.columns)
+    if before:
+        say(f"replaced {out}")
     if any(row.distance is not None for row in rows):
         say(f"{pairs} has distances; those in {out} are measured again, by {encoder}")
     if note := files.other_scores(table).note:
@@ -67,7 +73,7 @@ def train_file(
     pairs: str,
     model: str,
     out: Path,
-    objective: Mapping[str, Any],
+    goal: ObjectiveConfig,
     template: str | None,
     shared: Mapping[str, Any],
     cache: Path | None = None,
@@ -80,7 +86,7 @@ def train_file(
         pairs: file or folder with columns prompt, chosen, rejected, and distance for sem_dpo.
         model: the rewriter to start from.
         out: folder to write; must not exist.
-        objective: its name and settings.
+        goal: the objective.
         template: with ``{prompt}`` in it; None takes the model's own.
         shared: the other settings of ``TrainConfig``.
         cache: folder of the reference's log-probabilities; None takes the user's cache folder, or one beside ``out``
@@ -89,7 +95,10 @@ def train_file(
     Raises:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
     """
-    goal = options(OneObjective, objective=dict(objective)).objective
+    methods, used = {"trained": goal.model_dump()}, TEMPLATE if template is None else template
+    config = options(TrainConfig, {("lora", "rank"): "--lora-rank"}, methods=methods, template=used, **shared)
+    trackers.refuse_absent(config.report_to)
+    output.refuse_unwritable(out, folder=True)
     if out.exists():
         raise StoreError(f"{out} is there already; remove it or choose another folder")
     rows = files.read_pairs(pairs)
@@ -100,8 +109,8 @@ def train_file(
     from semdpo.models.names import resolve
     from semdpo.models.rewriter import load_template
 
-    used = load_template(resolve(model).folder()) if template is None else template
-    config = options(TrainConfig, methods={"trained": goal.model_dump()}, template=used, **shared)
+    if template is None:
+        config = config.model_copy(update={"template": load_template(resolve(model).folder())})
     plan = store.Plan(
         {"objective": goal.model_dump(mode="json"), "train": config.model_dump(mode="json", exclude={"methods"})},
         {"model": started, "pairs": store.digest(store.canonical([astuple(row) for row in rows]))},
@@ -115,10 +124,19 @@ def train_file(
                 store.finish_model(out, plan, {"rows": len(curves)})
             finally:
                 disk.remove(work)
+                checkpoints.sweep(checkpoints.folder_of(work))
         say(_closing(out))
     else:
         _trained(rows, model, goal, config, store.partial(out), kept_in)
     _leave_together()
+
+
+def where_it_goes_on(out: Path) -> str:
+    """What an interrupted training says of the next one."""
+    work = store.partial(out)
+    if any(checkpoints.folder_of(work).glob("checkpoint-*")):
+        return "the same command goes on from here (its last checkpoint)"
+    return "no checkpoint was reached, so the same command begins again"
 
 
 def _trained(

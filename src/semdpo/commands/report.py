@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import tables
+from semdpo import output, tables
 from semdpo.config import NOT_METRICS
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.files import COSINE
@@ -55,6 +55,11 @@ def report_file(
         raise ConfigError(
             f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
         )
+    if subject == baseline:
+        raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
+    output.refuse_unwritable(out, folder=True)
+    if out.resolve() in Path(file).resolve().parents:
+        raise ConfigError(f"{file} lies in the folder that the report would be written into; choose another --out")
     metrics = [*fidelity, *preference]
     if taken := [name for name in metrics if name in NOT_METRICS]:
         raise ConfigError(f"'{taken[0]}' is no metric, for every report has its own column of that name; rename yours")
@@ -83,9 +88,10 @@ def report_file(
         baseline=baseline,
     )
     page = out / "index.html"
+    before = page.exists()
     with bar("report: plotting"):
         write_report(data, page)
-    say(f"report: {page}")
+    say(f"report: {page}{' (replaced)' if before else ''}")
     return page
 
 

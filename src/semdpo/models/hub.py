@@ -83,6 +83,26 @@ def ask(repository: str) -> Literal["there", "gated", "absent", "unreachable"]:
     return "there"
 
 
+def cache_folder() -> Path:
+    """Where downloads go."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def licence(repository: str) -> str | None:
+    """The licence that a data set of the hub names; None where it names none, or the hub cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        with quiet():
+            card = HfApi().dataset_info(repository, timeout=5).card_data
+    except Exception:  # see ask
+        return None
+    found = None if card is None else card.get("license")
+    return found if isinstance(found, str) and found != "unknown" else None
+
+
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from semdpo.errors import ModelError, did_you_mean
+from semdpo.paths import is_dir, is_file
 
 TINY = Path(__file__).resolve().parent.parent / "world" / "weights"
 OWN_MODELS = "SEMDPO_MODELS"  # environment variable: a folder of downloaded models, looked into before the hub
@@ -31,7 +32,7 @@ class Published:
         texts: the repository whose tokenizer it reads texts with, where its own has none.
         gated: whether its licence must be accepted on the hub first.
         millions: of its parameters.
-        gigabytes: of its files, about.
+        gigabytes: of the files that are fetched, about; a safety checker is among them.
         runs_code: whether Python code that comes with it must run.
     """
 
@@ -65,7 +66,7 @@ PUBLISHED = {
         "jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), millions=865, gigabytes=1.8, runs_code=True
     ),
     "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", millions=3755, gigabytes=7.5),
-    "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=4.5),
+    "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=5.5),
     "gpt2": Published("openai-community/gpt2", millions=124, gigabytes=0.6),
     "qwen1.5-1.8b": Published("Qwen/Qwen1.5-1.8B", millions=1837, gigabytes=3.7),
     "llama3.2-1b": Published("meta-llama/Llama-3.2-1B", gated=True, millions=1236, gigabytes=2.5),
@@ -150,11 +151,11 @@ def resolve(name: str) -> Place:
     own = _own(short) or _own(published.repository)
     if own:
         return Place(text, str(own), local=True, texts_from=published.texts)
-    if text in PUBLISHED and not Path(text).is_dir():
+    if text in PUBLISHED and not is_dir(text):
         return Place(text, published.repository, False, published.files, published.texts)
-    if text and Path(text).is_dir():
+    if text and is_dir(text):
         return Place(text, text, local=True, texts_from=_companion(Path(text)))
-    if text and Path(text).is_file():
+    if text and is_file(text):
         raise ModelError(f"model '{text}' is a file; give the folder that it lies in")
     if _HUB_ID.fullmatch(text):
         return Place(text, text, False, published.files, published.texts)
@@ -183,7 +184,7 @@ def base_of(folder: Path) -> str:
 def lasting(name: str) -> str:
     """A model's name, to be found by from elsewhere too: a user's folder by its whole path, others as they are."""
     text = name.strip()
-    if text.startswith("tiny:") or text in PUBLISHED or _own(text) or not Path(text).is_dir():
+    if text.startswith("tiny:") or text in PUBLISHED or _own(text) or not is_dir(text):
         return text
     return str(Path(text).resolve())
 
@@ -209,7 +210,7 @@ def _own(name: str) -> Path | None:
     if not root or not name or name.startswith((".", "/")):
         return None
     folder = Path(root) / name
-    return folder if folder.is_dir() else None
+    return folder if is_dir(folder) else None
 
 
 def _companion(folder: Path) -> str | None:

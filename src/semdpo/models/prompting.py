@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from semdpo.errors import DataError
+from semdpo.fields import SLOT
 from semdpo.models.tokens import plain_ids, special_text
 
-SLOT = "{prompt}"
 _ANCHOR = "a"  # a word before a text that is tokenized apart, so that it is not taken for the beginning
 
 

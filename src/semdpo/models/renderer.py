@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from semdpo import defaults
 from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
@@ -29,7 +30,7 @@ def load_renderer(
     guidance: float = 7.5,
     height: int | None = None,
     width: int | None = None,
-    batch_size: int = 8,
+    batch_size: int = defaults.IMAGES_AT_A_TIME,
     precision: Precision = "auto",
     safety_checker: bool = False,
 ) -> DiffusionRenderer:

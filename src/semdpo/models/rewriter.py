@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
+from semdpo import defaults
 from semdpo.errors import DataError, ModelError
-from semdpo.fields import TEMPLATE
+from semdpo.fields import TEMPLATE, one_slot
 from semdpo.models.adapters import is_adapters, merged, place_of_base
 from semdpo.models.compute import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
@@ -106,9 +107,12 @@ def load_rewriter(
 
 
 def _checked(template: object, where: str) -> str:
-    if not isinstance(template, str) or template.count("{prompt}") != 1:
+    if not isinstance(template, str):
         raise ModelError(f"{where} must contain {{prompt}} exactly once, not {template!r}")
-    return template
+    try:
+        return one_slot(template)
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,7 @@ class Decoding:
     num_beams: int = 1
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
-    batch_size: int = 64
+    batch_size: int = defaults.TEXTS_AT_A_TIME
 
     def __post_init__(self) -> None:  # noqa: D105
         for name in ("max_new_tokens", "num_beams", "batch_size"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from semdpo import defaults
 from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.judge import BatchedScorer
@@ -24,7 +25,10 @@ ARCHITECTURES = {
 
 
 def load_scorer(
-    name: str, batch_size: int = 32, precision: str = "float32", allow_remote_code: Sequence[str] = ()
+    name: str,
+    batch_size: int = defaults.IMAGES_AT_A_TIME,
+    precision: str = "float32",
+    allow_remote_code: Sequence[str] = (),
 ) -> Scorer:
     """The judge that a name stands for, on the GPU where there is one.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semdpo import defaults
 from semdpo.errors import ModelError
 from semdpo.models.compute import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
@@ -21,7 +22,7 @@ from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def load_text_encoder(name: str, batch_size: int = 64) -> TextEncoder:
+def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> TextEncoder:
     """The encoder that a name stands for.
 
     Args:

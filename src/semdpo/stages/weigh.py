@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from semdpo import defaults
 from semdpo.errors import DataError
 from semdpo.progress import Progress, part_of, silent
 from semdpo.protocols import Float, KnowsWords, TextEncoder
@@ -36,7 +37,9 @@ class Drift:
     unknown: float | None
 
 
-def measure(pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = 64, progress: Progress = silent) -> Drift:
+def measure(
+    pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME, progress: Progress = silent
+) -> Drift:
     """Takes the distances chunk by chunk, so that embeddings of a bounded number of texts are in memory at a time.
 
     A text is embedded once in a chunk, and a prompt once while it is among the ``PROMPTS_HELD`` that were met last.
@@ -143,7 +146,9 @@ def _named(chunk: Sequence[Pair], start: int, encoder: TextEncoder, error: DataE
     return error
 
 
-def unknown_share(texts: Sequence[str], encoder: TextEncoder, batch_size: int = 64) -> float | None:
+def unknown_share(
+    texts: Sequence[str], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME
+) -> float | None:
     """Mean share of the texts' words that the encoder has never seen; None when it cannot tell."""
     batches = (encoder.encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
     shares = [batch.unknown for batch in batches if batch.unknown is not None]
@@ -202,7 +207,7 @@ def with_drift(
 def weigh(
     pairs: Sequence[Pair],
     encoder: TextEncoder,
-    batch_size: int = 64,
+    batch_size: int = defaults.TEXTS_AT_A_TIME,
     name: str = "the encoder",
     progress: Progress = silent,
     fingerprint: str | None = None,

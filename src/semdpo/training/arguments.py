@@ -54,7 +54,7 @@ def training_arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "ddp_find_unused_parameters": False,
-        "seed": seed,
+        "seed": seed % 2**32,  # numpy's generators take no larger one
         "use_cpu": not torch.cuda.is_available(),
     }
     return TrainingArguments(**(settings | more))

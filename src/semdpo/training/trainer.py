@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from semdpo import defaults
 from semdpo.errors import DataError
 from semdpo.objective import (
     ObjectiveConfig,
@@ -87,13 +88,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         examples: Sequence[Example],
         *,
         objective: ObjectiveConfig,
-        beta: float = 0.05,
-        batch_size: int = 8,
+        beta: float = defaults.BETA,
+        batch_size: int = defaults.BATCH_SIZE,
         micro_batch_size: int | None = None,
-        epochs: int = 1,
+        epochs: int = defaults.EPOCHS,
         steps: int | None = None,
-        warmup_ratio: float = 0.1,
-        order_seed: int = 0,
+        warmup_ratio: float = defaults.WARMUP_RATIO,
+        order_seed: int = defaults.SEED,
         coefficient: float = 0.0,
         packs: bool | None = None,
         method: str | None = None,

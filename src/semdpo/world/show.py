@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from random import Random
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from semdpo import output
 from semdpo.protocols import Renderer
 from semdpo.world import grammar
 from semdpo.world.painter import paint
@@ -33,7 +35,7 @@ def contact_sheet(renderer: Renderer, path: Path, *, count: int = 24, columns: i
 
     Args:
         renderer: usually tiny:sd.
-        path: of the PNG.
+        path: of the PNG; what lies there is replaced.
         count: captions; half of them have two objects, a sixth a combination held out of training.
         columns: pairs in a row.
         seed: of captions and pictures.
@@ -60,4 +62,6 @@ def contact_sheet(renderer: Renderer, path: Path, *, count: int = 24, columns: i
         sheet.paste(picture.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x + SHOWN + 2, y))
         for number, line in enumerate(_wrapped(("* " if k % 6 == 5 else "") + text, 33)):
             canvas.text((x, y + SHOWN + 2 + number * LINE), line, "black", font)
-    sheet.save(path)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    output.write(path, buffer.getvalue())
