@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from semdpo import defaults
-from semdpo.commands.ending import finish, interruptible, typed_by_user
+from semdpo.commands.ending import NOBODY, finish, interruptible, typed_by_user
 from semdpo.commands.given import named_as_options, number, refuse_without_effect
 from semdpo.errors import ConfigError, DataError, StoreError
 from semdpo.paths import is_dir
@@ -106,7 +106,6 @@ def weigh(
 
 @app.command()
 def audit(
-    context: typer.Context,
     pairs: PairsFile,
     encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = defaults.ENCODER,
     alpha: Annotated[float, typer.Option(help="Weights are exp(-alpha * distance).")] = defaults.ALPHA,
@@ -117,6 +116,7 @@ def audit(
         list[str] | None,
         typer.Option(metavar="CHECK[=SHARE]", help="Exit with 1 when there are any, or more than this share."),
     ] = None,
+    context: typer.Context = NOBODY,
 ) -> None:
     """Say what preference pairs will teach: drift, duplicates, leaks, truncation, ties, length bias."""
     number("--alpha", alpha, 0)
@@ -129,7 +129,6 @@ def audit(
 
 @app.command()
 def train(
-    context: typer.Context,
     pairs: PairsFile,
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
@@ -166,6 +165,7 @@ def train(
             help="Folder of the reference's log-probabilities; $SEMDPO_CACHE or the user's cache when not given."
         ),
     ] = None,
+    context: typer.Context = NOBODY,
 ) -> None:
     """Train a rewriter on preference pairs; started again, it goes on from its last checkpoint."""
     shared = {
@@ -254,7 +254,6 @@ def sweep(
 
 @app.command()
 def report(
-    context: typer.Context,
     what: Annotated[
         Path, typer.Argument(help="A run's folder, or a table of judged pictures: csv, tsv, jsonl, parquet.")
     ],
@@ -265,6 +264,7 @@ def report(
     subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = defaults.SUBJECT,
     baseline: Annotated[str, typer.Option(help="... with this one first.")] = defaults.BASELINE,
     title: Annotated[str, typer.Option(help="Of a table's report.")] = defaults.TITLE,
+    context: typer.Context = NOBODY,
 ) -> None:
     """Write the report of a finished run again, or of a table that some other program made."""
     if is_dir(what):

@@ -14,11 +14,14 @@ import typer
 from semdpo.errors import ConfigError, SemdpoError
 from semdpo.progress import say
 
+NOBODY: Any = None  # instead of a context, where a command's function is called from Python
 _ending = {"signal": 0, "says": ""}  # which signal stopped the command, and what it said then
 
 
-def typed_by_user(context: typer.Context, name: str) -> bool:
-    """Whether the user gave an option, be it its default."""
+def typed_by_user(context: typer.Context | None, name: str) -> bool:
+    """Whether the user gave an option, be it its default; False where no user did, but a function was called."""
+    if context is None:
+        return False
     source = context.get_parameter_source(name)
     return source is not None and not source.name.startswith("DEFAULT")
 
