@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from semdpo import cli
+from semdpo.commands.pairs import alone
 from semdpo.files import read_pairs
 from semdpo.semantics import cosine_distance
 from semdpo.tables import read_table
@@ -185,6 +186,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from semdpo import cli
+from semdpo.commands.pairs import alone
 import semdpo.recipe
 def slow(*_):
     print("working", flush=True); time.sleep(60)
@@ -205,3 +207,14 @@ cli.main()
     assert victim.returncode == 130
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
+
+
+def test_two_trainings_into_one_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, pairs: Path, models: Path
+) -> None:
+    out = tmp_path / "m"
+    train = ["train", str(pairs), "--model", str(models / "gpt2"), "--objective", "dpo", "-o", str(out)]
+    with alone(out):
+        said = _refused(monkeypatch, capsys, *train)
+    assert f"{out} is being trained by process {os.getpid()}" in said
+    assert not list(tmp_path.glob("m*"))

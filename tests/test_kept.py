@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import cli, fingerprint
+from semdpo import cli, fingerprint, store
 from semdpo.config import TrainConfig
-from semdpo.errors import DataError, ModelError
+from semdpo.errors import DataError, ModelError, StoreError
 from semdpo.files import read_pairs, write_pairs
 from semdpo.models.kept import Kept, name_encoder, read, write
 from semdpo.models.names import lasting
@@ -276,3 +276,20 @@ def test_a_cache_folder_that_cannot_be_written(
     assert f"keeping the reference's log-probabilities in {out}.reference (--cache names another)" in said
     assert "--encoder NAME (the pairs do not say which encoder measured their drift)" in said
     assert len(list((tmp_path / "out.reference").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "semdpo.json"])
+def test_a_damaged_rewriter_is_not_used(name: str, models: Path, tmp_path: Path) -> None:
+    """Its weights may still load, and rewrite anything."""
+    folder = Path(shutil.copytree(models / "gpt2", tmp_path / "m.partial"))
+    plan = store.Plan({}, {})
+    (folder / "started.json").write_bytes(store.canonical({"config": {}, "inputs": {}, "versions": {}}))
+    store.finish_model(tmp_path / "m", plan, {"rows": 0})
+    PromptOptimizer.from_pretrained(tmp_path / "m", encoder=str(models / "clip"))
+    (tmp_path / "m/README.md").write_text("my own words")  # is no part of what it does
+    path = tmp_path / "m" / name
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(StoreError, match=rf"{name} is damaged, edited or missing"):
+        PromptOptimizer.from_pretrained(tmp_path / "m", encoder=str(models / "clip"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semdpo import defaults
+from semdpo import defaults, store
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.semantics import UNKNOWN_ALLOWED, cosine_distance
 from semdpo.texts import is_visible, trimmed
@@ -109,13 +109,16 @@ class PromptOptimizer:
         Raises:
             ModelError: a model cannot be loaded, or the encoder that the rewriter names is not there.
             ConfigError: an option is out of range.
+            StoreError: this package wrote the rewriter, and a file of it is not as it was written.
         """
         from semdpo.models.kept import read
         from semdpo.models.names import resolve
         from semdpo.models.rewriter import Decoding, load_rewriter
         from semdpo.models.text_encoder import load_text_encoder
 
-        kept = read(resolve(str(path)).folder())
+        folder = resolve(str(path)).folder()
+        store.refuse_damaged(folder)
+        kept = read(folder)
         name = _same_encoder(kept, str(path)) if encoder is None else encoder
         budget = max_new_tokens or kept.max_new_tokens or Decoding().max_new_tokens
         greedy = load_rewriter(path, temperature=0.0, max_new_tokens=budget)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from semdpo import fingerprint
+from semdpo import fingerprint, store
 from semdpo.config import Recipe, SFTConfig, TrainConfig
 from semdpo.errors import ModelError
 from semdpo.models_config import DecodingConfig, RendererConfig, ScoringConfig
@@ -143,8 +143,10 @@ def _losses(
 
 
 def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> CountingRewriter:
+    from semdpo.models.names import resolve
     from semdpo.models.rewriter import load_rewriter
 
+    store.refuse_damaged(resolve(model).folder())
     settings = {name: getattr(decoding, name) for name in DecodingConfig.model_fields if name != "seed"}
     return load_rewriter(model, template, **settings)
 

@@ -116,7 +116,7 @@ def train_file(
         {"model": started, "pairs": store.digest(store.canonical([astuple(row) for row in rows]))},
     )
     if store.is_first_process():
-        with _alone(out):
+        with alone(out):
             work = store.start_model(out, plan)
             try:
                 curves = _trained(rows, model, goal, config, work, kept_in)
@@ -146,8 +146,12 @@ def _trained(
         return real_parts().train(rows, model, goal, config, work, cache, progress)
 
 
-def _alone(out: Path) -> AbstractContextManager[None]:
-    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data."""
+def alone(out: Path) -> AbstractContextManager[None]:
+    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data.
+
+    Raises:
+        StoreError: another process trains into it.
+    """
     name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
     refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
     locks = cache_folder() / "locks"

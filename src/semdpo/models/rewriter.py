@@ -22,7 +22,6 @@ from semdpo.models.prompting import prompt_ids
 from semdpo.models.sampling import Greedy, Sampler
 from semdpo.models.tokens import plain_ids
 from semdpo.records import content_seed
-from semdpo.store import refuse_damaged
 
 SETTINGS = "semdpo.json"
 THINKING = ("<think>",)  # with which Qwen3 begins to think aloud
@@ -49,7 +48,6 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
 
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
-        StoreError: the folder was written by this package, and a file of it is not as it was.
     """
     model, words = _weights(Path(folder), where)
     tokenizer = load_tokenizer(texts if texts is not None and texts != folder else words)
@@ -70,7 +68,6 @@ def load_causal(folder: Path, texts: Path | None = None, where: Compute | None =
 
 def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
     """The model, and the folder of its tokenizer: that of adapters, or else of their base."""
-    refuse_damaged(folder)
     if not is_adapters(folder):
         return load_model(AutoModelForCausalLM, folder, where), folder
     place = place_of_base(folder)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from semdpo import store
 from semdpo.config import SFTConfig
 from semdpo.errors import DataError
 from semdpo.models.kept import Kept, read
@@ -48,6 +49,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         if not is_visible(prompt) or not is_visible(rewrite):
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     place = resolve(config.model)
+    store.refuse_damaged(place.folder())
     model, tokenizer = load_causal(place.folder(), place.texts())
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
     groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)

@@ -76,6 +76,7 @@ def train(
     if isinstance(objective, SemDPOObjective):
         objective = _with_a_number(objective, pairs)
     place = resolve(model)
+    store.refuse_damaged(place.folder())
     start, on_adapters = read(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
         policy, tokenizer = load_causal(place.folder(), place.texts())
