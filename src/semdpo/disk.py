@@ -1,7 +1,7 @@
 """Writing and removing: a file is whole or not there, and nothing is removed but what this package wrote.
 
-A folder that may be removed holds a mark (``.semdpo.json``, or a stage's ``started.json`` or ``manifest.json``). Links
-are never followed when something is removed or replaced.
+A folder that may be removed holds a mark: ``.semdpo.json``, a rewriter's ``semdpo.json``, or a stage's ``started.json``
+or ``manifest.json``. Links are never followed when something is removed or replaced.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from semdpo.errors import StoreError
 
 MARK = ".semdpo.json"  # in folders that hold no stage, such as a training's
 MADE = b'{"made by": "semdpo"}\n'
+REWRITER = "semdpo.json"  # in a trained rewriter's folder
 _STAGE = ("started.json", "manifest.json")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
@@ -115,7 +116,9 @@ def is_ours(folder: Path) -> bool:
     """Whether a folder is no link, and one of our marks is in it."""
     if folder.is_symlink() or not folder.is_dir():
         return False
-    return (_is_file(folder / MARK) and "made by" in _object(folder / MARK)) or any(
+    if _is_file(folder / REWRITER) or (_is_file(folder / MARK) and "made by" in _object(folder / MARK)):
+        return True
+    return any(
         _is_file(folder / name) and {"config", "inputs", "versions"} <= _object(folder / name).keys() for name in _STAGE
     )
 
@@ -148,9 +151,9 @@ def remove(path: Path) -> None:
     if not path.exists():
         return
     try:
-        if _is_file(path / "started.json") or _is_file(path / MARK):
+        if any(_is_file(path / name) for name in ("started.json", MARK, REWRITER)):
             (path / "manifest.json").unlink(missing_ok=True)
-        marks = {MARK, *_STAGE}
+        marks = {MARK, REWRITER, *_STAGE}
         for each in sorted(path.iterdir(), key=lambda each: each.name in marks):
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each)

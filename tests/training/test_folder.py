@@ -42,7 +42,7 @@ def test_an_earlier_rewriter_is_replaced_and_nothing_else_is(tmp_path: Path) -> 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").touch()
     with (
-        pytest.raises(StoreError, match="holds something that is not a rewriter"),
+        pytest.raises(StoreError, match="was not made by semdpo"),
         renamed_at_the_end(tmp_path / "thesis"),
     ):
         pass

@@ -143,7 +143,8 @@ def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
             if batch_size > 2:
                 batches[-1].insert(0, batches[-2].pop())
             else:
-                batches[-2] += batches.pop()
+                last = batches.pop()
+                batches[-1] += last
         steps += [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
     return steps
 

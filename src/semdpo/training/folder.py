@@ -55,6 +55,8 @@ def renamed_at_the_end(output: Path) -> Iterator[Path]:
         disk.mark(temporary)
         with disk.full_disk_told(output):
             yield temporary
+            if (temporary / disk.REWRITER).is_file():  # a mark of its own
+                (temporary / disk.MARK).unlink()
             temporary.chmod(0o755)  # mkdtemp's are for the owner only
             disk.sync(temporary)
         disk.remove(output)
