@@ -113,6 +113,7 @@ def test_a_users_folder_of_a_stages_name_stays(stage: str, tmp_path: Path) -> No
         with pytest.raises(StoreError, match=r"was not made by semdpo|no report wrote it"):
             pipeline.run(_recipe(tmp_path), tmp_path / "run", fresh=fresh, parts=_parts())
     assert mine.read_text() == "the user's"
+    assert not (tmp_path / "run/prompts").exists(), "it is refused before anything is made"
 
 
 @pytest.mark.parametrize("names", ['["../../x", "/tmp/x"]', "{}", "3", "[" * 100_000, '[["a"], 3, "gone"]', ""])

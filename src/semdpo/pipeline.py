@@ -98,6 +98,9 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
 
 def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only: str | None, fresh: bool) -> None:
     last = max((stages.index(stage) for stage in chosen), default=-1)
+    for stage in stages[: last + 1]:
+        if not (run.folder / stage.name).is_symlink():  # which may be read, and is not removed
+            disk.refuse_foreign(run.folder / stage.name)
     plans = {stage.name: _outside_plan(stage, run) for stage in stages[: last + 1]}
     if fresh:
         _remove_stale(stages, plans, run, chosen if only else None)
