@@ -17,21 +17,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from semdpo import files
+from semdpo.data.pairs import read_rewrites
+from semdpo.data.records import Pair, content_id
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.objective import DPOObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.progress import quiet_libraries, silent
-from semdpo.recipe import load_recipe
-from semdpo.records import Pair, content_id
+from semdpo.recipe.load import load_recipe
+from semdpo.recipe.objectives import DPOObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.stages import train as training
-from semdpo.stages.weigh import weigh
+from semdpo.stages.drift import weigh
 
 ALPHAS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def make_pairs(count: int) -> list[Pair]:
     """Pairs whose chosen rewrite is that of the prompt, and whose rejected one is the next prompt's."""
-    rows = files.read_rewrites("tiny:rewrites.jsonl")[: count + 1]
+    rows = read_rewrites("tiny:rewrites.jsonl")[: count + 1]
     return [
         Pair(content_id(prompt, chosen, rejected), prompt, chosen, rejected, 1.0, 0.0)
         for (prompt, chosen), (_, rejected) in pairwise(rows)

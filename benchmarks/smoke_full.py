@@ -24,7 +24,7 @@ from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPToken
 
 from semdpo.models.loading import quiet
 from semdpo.models.renderer import load_renderer
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers.registry import load_scorer
 from semdpo.progress import quiet_libraries
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"

@@ -3,7 +3,9 @@
     python benchmarks/study.py --out runs/study
 
 Tuning: every objective gets eight trials (four learning rates by two values of its own strength), trained with seed 0
-and judged on 200 tuning prompts by the two judges that took part in training. `semdpo.selection` picks one trial each.
+and judged on 200 tuning prompts by the two judges that took part in training. `semdpo.analysis.selection` picks one
+
+trial each.
 
 Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, picture seed) with the picked
 settings, on three sets of 200 prompts that no tuning has seen. Two controls are trained beside them, with the learning
@@ -29,17 +31,18 @@ share_the_processor()  # before torch is imported
 import numpy as np
 import pandas as pd
 
-from semdpo import pipeline, store
-from semdpo.config import Recipe
-from semdpo.flow import evaluation
-from semdpo.objective import DPOObjective
-from semdpo.parts import real_parts
-from semdpo.recipe import load_recipe
-from semdpo.records import EvaluationRow, Pair
-from semdpo.selection import choose
-from semdpo.semantics import semantic_weight
-from semdpo.stage import Run
-from semdpo.statistics import prompt_means
+from semdpo import pipeline
+from semdpo.analysis.selection import choose
+from semdpo.analysis.semantics import semantic_weight
+from semdpo.analysis.statistics import prompt_means
+from semdpo.data.records import EvaluationRow, Pair
+from semdpo.engine import store
+from semdpo.engine.providers import real_parts
+from semdpo.engine.stage import Run
+from semdpo.recipe.load import load_recipe
+from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.schema import Recipe
+from semdpo.stages.flow import evaluation
 
 RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 # What each objective is tuned over beside the learning rate: setting and its two values.

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from semdpo import store
-from semdpo.commands.report import report_file
-from semdpo.length_control import length_controlled
-from semdpo.records import Candidate, Pair, Score
+from semdpo.analysis.length_control import length_controlled
+from semdpo.analysis.semantics import cosine_distance
+from semdpo.analysis.statistics import crossed_interval, holm, min_max_average, paired_difference
+from semdpo.analysis.wording import words
+from semdpo.cli.report import report_file
+from semdpo.data.records import Candidate, Pair, Score
+from semdpo.engine import store
 from semdpo.reporting.formats import decimals, number, p_value, signed
 from semdpo.reporting.labels import METHOD_LABELS, metric_label
-from semdpo.semantics import cosine_distance
-from semdpo.statistics import crossed_interval, holm, min_max_average, paired_difference
-from semdpo.wording import words
-from semdpo.world import grammar, people
+from semdpo.tiny_world import grammar, people
 
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
 JUDGES, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
@@ -177,9 +177,9 @@ def untimed(prompt: str) -> bool:
 
 def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> None:
     """The planted weakness, end to end: do judges like an unasked sunset, do labels show it, do rewriters learn it?"""
+    from semdpo.data.prompts import read_prompts
     from semdpo.models.renderer import load_renderer
-    from semdpo.models.scorers import load_scorer
-    from semdpo.prompt_sets import read_prompts
+    from semdpo.models.scorers.registry import load_scorer
 
     asked = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:120]
     renderer = load_renderer("tiny:sd", guidance=3.5, batch_size=32)

@@ -74,7 +74,7 @@ def make_tokenizer() -> Any:
 def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> dict[str, Any]:
     from pathlib import Path
 
-    from semdpo.config import TrainConfig
+    from semdpo.recipe.schema import TrainConfig
     from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, draw_batches, encode
     from semdpo.training.memory import keep_freed_memory

@@ -62,7 +62,7 @@ def make_clock() -> Any:
 
 
 def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[float]]:
-    from semdpo.objective import DPOObjective
+    from semdpo.recipe.objectives import DPOObjective
     from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, encode
     from semdpo.training.precision import autocast

@@ -54,7 +54,7 @@ def write_pairs(path: Path, count: int) -> int:
 
 def weigh(pairs: str, out: Path) -> float:
     """Weighs a file in this process; returns the most memory that it held, in MB."""
-    from semdpo.commands import pairs as command
+    from semdpo.cli import pairs as command
 
     command.real_parts = lambda: SimpleNamespace(encoder=lambda _: Cheap())
     command.fingerprint = SimpleNamespace(model=lambda _: "none")

@@ -22,7 +22,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs with every page's source."""
     if COMMANDS not in markdown:
         return markdown
-    asked = [sys.executable, "-m", "typer", "semdpo.cli", "utils", "docs", "--name", "semdpo"]
+    asked = [sys.executable, "-m", "typer", "semdpo.cli.app", "utils", "docs", "--name", "semdpo"]
     told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     return markdown.replace(COMMANDS, told[told.index("\n## ") :])  # without its own heading and list
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from semdpo import cli
-from semdpo.audit import CHECKS, Audit, audit, failures, limits
-from semdpo.cli import app
+from semdpo.analysis.audit import CHECKS, Audit, audit, failures, limits
+from semdpo.cli import app as cli
+from semdpo.cli.app import app
+from semdpo.data.records import Pair, content_id
 from semdpo.errors import ConfigError, DataError
-from semdpo.records import Pair, content_id
-from semdpo.reporting.audit import as_numbers, as_page, as_text
+from semdpo.reporting.audit_page import as_numbers, as_page, as_text
 
 
 def _pair(prompt: str, chosen: str, rejected: str, distance: float = 0.1, scores: tuple[float, float] = (1, 0)) -> Pair:

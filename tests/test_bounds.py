@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from semdpo.bounds import (
+from semdpo.analysis.bounds import (
     drift_decomposition,
     drift_of_cosines,
     filter_deviation,

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import cli
-from semdpo.commands.pairs import alone
-from semdpo.files import read_pairs
-from semdpo.semantics import cosine_distance
-from semdpo.tables import read_table
+from semdpo.analysis.semantics import cosine_distance
+from semdpo.cli import app as cli
+from semdpo.cli.pairs import alone
+from semdpo.data.pairs import read_pairs
+from semdpo.data.tables import read_table
 
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "scipy", "pyarrow", "matplotlib", "numpy", "PIL", "pydantic")
 
@@ -62,7 +62,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, semdpo.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, semdpo.cli.app; print([m for m in {HEAVY!r} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded == "[]\n"
 
@@ -71,7 +71,7 @@ def test_reading_a_recipe_imports_no_models() -> None:
     heavy = tuple(name for name in HEAVY if name not in ("pydantic", "numpy", "PIL"))
     code = f"""
 import sys
-from semdpo.recipe import load_recipe
+from semdpo.recipe.load import load_recipe
 load_recipe("tiny")
 print([m for m in {heavy!r} if m in sys.modules])
 """
@@ -80,7 +80,7 @@ print([m for m in {heavy!r} if m in sys.modules])
 
 def test_help_lists_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
-    subprocess.run([sys.executable, "-m", "semdpo.cli", "--help"], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "semdpo.cli.app", "--help"], capture_output=True, check=True)
     assert time.monotonic() - begun < 5  # a busy machine's allowance; alone it takes a fifth of a second
     assert _main(monkeypatch, "--help") == 0
     said = capsys.readouterr().out
@@ -186,11 +186,11 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from semdpo import cli
-from semdpo.commands.pairs import alone
-import semdpo.recipe
+from semdpo.cli.pairs import alone
+import semdpo.recipe.load
 def slow(*_):
     print("working", flush=True); time.sleep(60)
-semdpo.recipe.load_recipe = slow
+semdpo.recipe.load.load_recipe = slow
 sys.argv = ["semdpo", "demo"]
 cli.main()
 """

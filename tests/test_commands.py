@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import cli
+from semdpo.cli import app as cli
 
 LONG = "x" * 300
 PAIR = {"prompt": "a red ball", "chosen": "a red ball at night", "rejected": "a ball"}
@@ -175,7 +175,7 @@ def test_places_that_cannot_be_written_are_told_before_any_work(
     command: tuple[str, ...], place: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], here: Path,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("semdpo.models.names.Place.folder", None)  # without which nothing can be loaded
+    monkeypatch.setattr("semdpo.models.registry.Place.folder", None)  # without which nothing can be loaded
     before = _content(here)
     assert _main(monkeypatch, *(each.format(place) for each in command)) == 2
     told = capsys.readouterr().err
@@ -228,7 +228,7 @@ def test_what_nobody_foresaw_of_the_system_is_one_sentence(
     def fails(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("semdpo.commands.pairs.weigh_file", fails)
+    monkeypatch.setattr("semdpo.cli.pairs.weigh_file", fails)
     assert _main(monkeypatch, "weigh", "pairs.jsonl", "-o", "o.csv") == 2
     assert capsys.readouterr().err.startswith("semdpo: /somewhere: Permission denied;")
 
@@ -237,7 +237,7 @@ def test_a_replaced_file_is_mentioned(monkeypatch: pytest.MonkeyPatch, capsys: p
     audit = ("audit", "weighed.jsonl", "--html", "a.html", "--json", "a.json")
     report = ("report", "rows.jsonl", "-o", "r", "--fidelity", "clip")
     weigh = ("weigh", "pairs.jsonl", "-o", "o.csv")
-    monkeypatch.setattr("semdpo.world.show.paint", lambda *_: __import__("numpy").zeros((8, 8, 3), "uint8"))
+    monkeypatch.setattr("semdpo.tiny_world.show.paint", lambda *_: __import__("numpy").zeros((8, 8, 3), "uint8"))
 
     class Blank:
         def render(self, prompts: list[str], seeds: list[int]) -> list[object]:
@@ -275,7 +275,7 @@ def test_bytes_that_are_not_utf8(here: Path) -> None:
 
 @pytest.mark.parametrize("alpha", ["4e0", "4", "+4.0", "4.", "auto"])
 def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
-    from semdpo.commands.goal import goal_of
+    from semdpo.cli.goal import goal_of
 
     assert goal_of("sem_dpo", alpha, [], []).model_dump()["alpha"] == ("auto" if alpha == "auto" else 4.0)
     assert goal_of("sem_dpo", None, [f"alpha={alpha}"], []).model_dump()["alpha"] in (4.0, "auto")

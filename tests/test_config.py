@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.config import Recipe, TrainConfig
 from semdpo.errors import ConfigError
-from semdpo.objective import OneObjective, SemDPOObjective
-from semdpo.recipe import RECIPES, find_recipe, load_recipe, options, read_yaml
+from semdpo.recipe.load import RECIPES, find_recipe, load_recipe, options, read_yaml
+from semdpo.recipe.objectives import OneObjective, SemDPOObjective
+from semdpo.recipe.schema import Recipe, TrainConfig
 
 
 def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from semdpo.data.pairs import read_pairs
 from semdpo.errors import DataError
-from semdpo.files import read_pairs
 
 ASKED = {"role": "user", "content": "a cat"}
 GOOD = {"role": "assistant", "content": "a cat on a mat"}

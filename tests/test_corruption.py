@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from semdpo import pipeline
-from semdpo.config import Recipe
 from semdpo.errors import StoreError
-from semdpo.stages.report import OWN, publish
+from semdpo.recipe.schema import Recipe
+from semdpo.reporting.report import OWN, publish
 from tests.test_pipeline import _parts, _recipe
 
 

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from semdpo import cli, defaults, trackers
-from semdpo.audit import audit
-from semdpo.commands import pairs
-from semdpo.config import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, WeighConfig
+from semdpo.analysis.audit import audit
+from semdpo.cli import app as cli
+from semdpo.cli import pairs
 from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import Decoding
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.models_config import DecodingConfig, RendererConfig, ScoringConfig
-from semdpo.objective import SemDPOObjective
-from semdpo.optimizer import DEFAULT_ENCODER, PromptOptimizer
-from semdpo.stages.weigh import measure, weigh
+from semdpo.prompt_optimizer import DEFAULT_ENCODER, PromptOptimizer
+from semdpo.recipe import defaults, trackers
+from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
+from semdpo.recipe.objectives import SemDPOObjective
+from semdpo.recipe.schema import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, WeighConfig
+from semdpo.stages.drift import measure, weigh
 from semdpo.training.trainer import PreferenceTrainer
 
 ABSENT = inspect.Parameter.empty

@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from semdpo.config import SFTConfig, TrainConfig
-from semdpo.doctor import machine
-from semdpo.models.compute import compute
+from semdpo.data.records import Curve, Pair, content_id
+from semdpo.models.device import compute
 from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import load_causal, load_rewriter
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.objective import SFTObjective
+from semdpo.preflight.doctor import machine
 from semdpo.progress import silent
-from semdpo.records import Curve, Pair, content_id
+from semdpo.recipe.objectives import SFTObjective
+from semdpo.recipe.schema import SFTConfig, TrainConfig
 from semdpo.stages.losses import pair_losses
 from semdpo.stages.sft import fine_tune
 from semdpo.stages.train import train

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import disk, store
+from semdpo import disk
+from semdpo.engine import store
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4}, {"file": "a" * 64})

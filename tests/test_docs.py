@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from semdpo.recipe import RECIPES, load_recipe
+from semdpo.recipe.load import RECIPES, load_recipe
 from tests import published, tiny_models
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ case "$1 $2" in
   "run paper/"*) set -- "$@" {" ".join(f"--set '{each}'" for each in published.SMALL)} ;;
   "run mine.yaml") set -- "$@" --set sft.steps=3 --set candidates.max_new_tokens=6 --set label.renderer.steps=1 ;;
 esac
-exec {sys.executable} -m semdpo.cli "$@"
+exec {sys.executable} -m semdpo.cli.app "$@"
 """
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
         folder.mkdir(parents=True)
@@ -112,7 +112,7 @@ def _write_own_files(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text(shown.text)
     rows = [json.loads(line) for line in shown.text.splitlines()]
     pd.DataFrame([row | {"distance": 0.1 * k} for k, row in enumerate(rows)]).to_parquet(folder / "weighed.parquet")
-    tuning = (ROOT / "src/semdpo/world/data/tuning.jsonl").read_text().splitlines()
+    tuning = (ROOT / "src/semdpo/tiny_world/data/tuning.jsonl").read_text().splitlines()
     asked = sorted((json.loads(line)["prompt"] for line in tuning), key=len)[:40]
     (folder / "my-prompts.txt").write_text("\n".join(asked) + "\n")
     pd.DataFrame({"prompt": asked}).to_csv(folder / "my.csv", index=False)

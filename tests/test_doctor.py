@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from semdpo import doctor, downloads, estimate, pipeline
-from semdpo.cli import app
+from semdpo import pipeline
+from semdpo.cli.app import app
 from semdpo.errors import StoreError
-from semdpo.flow import flow
+from semdpo.preflight import doctor, downloads, estimate
 from semdpo.progress import Progress
-from semdpo.recipe import load_recipe
+from semdpo.recipe.load import load_recipe
+from semdpo.stages.flow import flow
 from tests import tiny_models
 
 PAPER = "paper/llama3.2-1b"

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from semdpo.data.pairs import read_pairs, read_rewrites, write_pairs
+from semdpo.data.prompts import read_prompts
+from semdpo.data.records import content_id
+from semdpo.data.tables import read_table
 from semdpo.disk import out_of_space, write_bytes
 from semdpo.errors import DataError, StoreError
-from semdpo.files import read_pairs, read_rewrites, write_pairs
-from semdpo.prompt_sets import read_prompts
-from semdpo.records import content_id
-from semdpo.tables import read_table
 
 PROMPTS = ["a red ball", "ein süßer Hund, müde", 'a "quoted" cat, on a mat']
 PAIRS = [

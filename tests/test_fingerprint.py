@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from semdpo import fingerprint
+from semdpo.engine import fingerprint
 from semdpo.errors import DataError, ModelError
 
 MB = 2**20
@@ -245,7 +245,7 @@ def test_a_model_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> Non
 
 
 def test_parts_load_a_model_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semdpo import parts
+    from semdpo.engine import providers as parts
 
     monkeypatch.setattr(parts, "_encoder", lambda name: object())
     (tmp_path / "weights").write_bytes(b"a")

@@ -53,15 +53,19 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("place", "arguments", "said"),
     [
-        ("semdpo.recipe.load_recipe", ["run", "tiny"], "stopped; the same command goes on from here\n"),
-        ("semdpo.recipe.load_recipe", ["sweep", "tiny"], "stopped; the same command goes on from here\n"),
-        ("semdpo.recipe.load_recipe", ["run", "tiny", "--fresh"], "stopped; the same command without --fresh goes on"),
-        ("semdpo.recipe.load_recipe", ["run", "tiny", "--only", "report"], "stopped\n"),
-        ("semdpo.commands.pairs.train_file", ["train", "p", "--model", "m", "-o", "o"], "no checkpoint was reached"),
-        ("semdpo.commands.pairs.weigh_file", ["weigh", "p", "-o", "o.csv"], "stopped\n"),
-        ("semdpo.commands.audit.audit_file", ["audit", "p"], "stopped\n"),
-        ("semdpo.commands.doctor.diagnose", ["doctor"], "stopped\n"),
-        ("semdpo.commands.optimize.optimize_prompt", ["optimize", "a cat", "--model", "m"], "stopped\n"),
+        ("semdpo.recipe.load.load_recipe", ["run", "tiny"], "stopped; the same command goes on from here\n"),
+        ("semdpo.recipe.load.load_recipe", ["sweep", "tiny"], "stopped; the same command goes on from here\n"),
+        (
+            "semdpo.recipe.load.load_recipe",
+            ["run", "tiny", "--fresh"],
+            "stopped; the same command without --fresh goes on",
+        ),
+        ("semdpo.recipe.load.load_recipe", ["run", "tiny", "--only", "report"], "stopped\n"),
+        ("semdpo.cli.pairs.train_file", ["train", "p", "--model", "m", "-o", "o"], "no checkpoint was reached"),
+        ("semdpo.cli.pairs.weigh_file", ["weigh", "p", "-o", "o.csv"], "stopped\n"),
+        ("semdpo.cli.audit.audit_file", ["audit", "p"], "stopped\n"),
+        ("semdpo.cli.doctor.diagnose", ["doctor"], "stopped\n"),
+        ("semdpo.cli.optimize.optimize_prompt", ["optimize", "a cat", "--model", "m"], "stopped\n"),
     ],
 )
 def test_only_what_goes_on_says_so(place: str, arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -75,7 +79,7 @@ def test_only_what_goes_on_says_so(place: str, arguments: list[str], said: str, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_signals_stop_a_run(number: int, tmp_path: Path) -> None:
-    victim = _start(sys.executable, "-c", PROBE, "semdpo.recipe.load_recipe", "demo", cwd=tmp_path)
+    victim = _start(sys.executable, "-c", PROBE, "semdpo.recipe.load.load_recipe", "demo", cwd=tmp_path)
     assert _stopped(victim, number)[0] == 128 + number
 
 

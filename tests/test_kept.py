@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import cli, fingerprint, store
-from semdpo.config import TrainConfig
+from semdpo.cli import app as cli
+from semdpo.data.pairs import read_pairs, write_pairs
+from semdpo.data.records import Pair, content_id
+from semdpo.engine import fingerprint, store
 from semdpo.errors import DataError, ModelError, StoreError
-from semdpo.files import read_pairs, write_pairs
 from semdpo.models.kept import Kept, name_encoder, read, write
-from semdpo.models.names import lasting
-from semdpo.objective import DPOObjective, SemDPOObjective
-from semdpo.optimizer import PromptOptimizer
+from semdpo.models.registry import lasting
 from semdpo.progress import silent
-from semdpo.records import Pair, content_id
+from semdpo.prompt_optimizer import PromptOptimizer
+from semdpo.recipe.objectives import DPOObjective, SemDPOObjective
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.train import check, train
 from tests import tiny_models
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from semdpo.analysis.length_control import length_controlled
+from semdpo.analysis.statistics import head_to_head
 from semdpo.errors import DataError
-from semdpo.length_control import length_controlled
-from semdpo.statistics import head_to_head
 
 
 def _judged(merit: float, per_token: float, n: int = 600) -> tuple[np.ndarray, ...]:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semdpo import objectives
+from semdpo.analysis.semantics import semantic_weight
 from semdpo.objectives import GapState
-from semdpo.semantics import semantic_weight
 
 GOLDEN = Path(os.environ.get("SEMDPO_GOLDEN") or Path(__file__).parent / "golden") / "objectives.json"
 CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_text())["cases"]

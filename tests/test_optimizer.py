@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semdpo.errors import ConfigError, DataError
-from semdpo.optimizer import Optimized, PromptOptimizer
+from semdpo.prompt_optimizer import Optimized, PromptOptimizer
 from semdpo.protocols import Embeddings
 from tests import tiny_models
 

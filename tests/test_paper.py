@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from semdpo import paper
-from semdpo.statistics import min_max_average
+from semdpo.analysis.statistics import min_max_average
+from semdpo.reporting import paper
 
 METRICS = ["clip", "hpsv2.1", "pickscore"]
 

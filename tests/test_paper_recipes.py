@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import pipeline, store
+from semdpo import pipeline
+from semdpo.data.records import Pair
+from semdpo.engine import store
+from semdpo.engine.providers import real_parts
+from semdpo.engine.stage import Run
 from semdpo.errors import ModelError
-from semdpo.flow import evaluation
-from semdpo.parts import real_parts
-from semdpo.recipe import RECIPES, load_recipe
-from semdpo.records import Pair
-from semdpo.stage import Run
+from semdpo.recipe.load import RECIPES, load_recipe
+from semdpo.stages.flow import evaluation
 from tests.published import REWRITERS, SMALL, build_models, write_prompts
 
 

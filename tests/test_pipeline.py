@@ -18,20 +18,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semdpo import parquet, pipeline, store, timing
-from semdpo.config import Recipe, SFTConfig, TrainConfig
+from semdpo import pipeline
+from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Picture, Prompt, Score, content_seed
+from semdpo.engine import parquet, store, timing
+from semdpo.engine.providers import Parts
+from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
-from semdpo.flow import evaluation, flow
-from semdpo.gather import _has_sweep, report_data
 from semdpo.models.kept import Kept, read, write
-from semdpo.models_config import DecodingConfig, RendererConfig
-from semdpo.objective import ObjectiveConfig
-from semdpo.parts import Parts
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch
-from semdpo.recipe import load_recipe
-from semdpo.records import Candidate, Curve, EvaluationRow, Pair, PairLoss, Picture, Prompt, Score, content_seed
-from semdpo.stage import Run
+from semdpo.recipe.load import load_recipe
+from semdpo.recipe.models import DecodingConfig, RendererConfig
+from semdpo.recipe.objectives import ObjectiveConfig
+from semdpo.recipe.schema import Recipe, SFTConfig, TrainConfig
+from semdpo.reporting.collect import _has_sweep, report_data
+from semdpo.stages.flow import evaluation, flow
 
 # ------------------------------------------------------------------------------------------------- stand-ins
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semdpo.data.prompts import draw, normalised, read_prompts
+from semdpo.engine.fingerprint import rows
 from semdpo.errors import DataError
-from semdpo.fingerprint import rows
-from semdpo.prompt_sets import draw, normalised, read_prompts
 
 
 def test_coco_captions(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_data_set_of_the_hubs_form(tmp_path: Path) -> None:
 
 def test_without_a_connection_the_cure_is_told() -> None:
     code = (
-        "from semdpo.prompt_sets import read_prompts\n"
+        "from semdpo.data.prompts import read_prompts\n"
         "from semdpo.errors import DataError\n"
         "try: read_prompts('hub:Gustavosta/Stable-Diffusion-Prompts')\n"
         "except DataError as error: print(error)\n"

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from semdpo.config import PromptsConfig
+from semdpo.data.pairs import other_scores, read_pairs, read_rewrites
+from semdpo.data.prompts import read_prompts
+from semdpo.data.tables import Table, read_table
 from semdpo.errors import DataError
-from semdpo.files import other_scores, read_pairs, read_rewrites
-from semdpo.prompt_sets import read_prompts
+from semdpo.recipe.schema import PromptsConfig
 from semdpo.stages.prompts import collect
-from semdpo.tables import Table, read_table
 
 PAIR = {"prompt": "a cat", "chosen": "a cat on a mat", "rejected": "a dog"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from semdpo.commands.report import report_file
+from semdpo.cli.report import report_file
+from semdpo.data.tables import read_table
 from semdpo.errors import ConfigError, DataError
-from semdpo.tables import read_table
 
 
 def _table() -> pd.DataFrame:

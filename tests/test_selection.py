@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from semdpo.analysis.selection import choose
 from semdpo.errors import DataError
-from semdpo.selection import choose
 
 N = 200
 NOISE = np.random.default_rng(0).normal(0, 1, (N, 4))

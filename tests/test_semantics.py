@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from semdpo.semantics import automatic_alpha, cosine_distance, effective_sample_size, semantic_weight
+from semdpo.analysis.semantics import automatic_alpha, cosine_distance, effective_sample_size, semantic_weight
 
 DISTANCES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 2))
 

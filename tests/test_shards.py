@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdpo import parquet, store
+from semdpo.data.records import Picture, Prompt
+from semdpo.engine import parquet, store
+from semdpo.engine.shards import Shards
 from semdpo.errors import StoreError
-from semdpo.records import Picture, Prompt
-from semdpo.shards import Shards
 
 PLAN = store.Plan({"n": 4}, {})
 SIZES = [3, 0, 4, 1]

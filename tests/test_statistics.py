@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from semdpo.errors import DataError
-from semdpo.statistics import (
+from semdpo.analysis.statistics import (
     Estimate,
     crossed_interval,
     detectable_effect,
@@ -20,6 +19,7 @@ from semdpo.statistics import (
     paired_difference,
     prompt_means,
 )
+from semdpo.errors import DataError
 
 
 def rows(values: dict[str, list[list[float]]]) -> pd.DataFrame:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import disk, parquet, store, timing
+from semdpo import disk
+from semdpo.data.records import EvaluationRow, Pair, Prompt
+from semdpo.engine import parquet, store, timing
 from semdpo.errors import StoreError
-from semdpo.records import EvaluationRow, Pair, Prompt
 
 PLAN = store.Plan({"n": 4, "renderer": {"steps": 20}}, {"prompts": "abc"})
 PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(5)]

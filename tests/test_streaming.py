@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import pipeline, store
+from semdpo import pipeline
+from semdpo.data.records import Candidate, Pair, Score
+from semdpo.engine import store
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings
-from semdpo.records import Candidate, Pair, Score
 from semdpo.stages import pairs
 from tests.stages.test_blackened import _strict
 from tests.test_pipeline import Encoder, _files, _parts, _recipe, _run_without_report

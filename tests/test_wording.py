@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from semdpo.wording import CLICHES, cliches, repetition
+from semdpo.analysis.wording import CLICHES, cliches, repetition
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semdpo import cli
+from semdpo.cli import app as cli
+from semdpo.data.pairs import read_pairs, write_pairs
+from semdpo.data.tables import read_table
+from semdpo.data.writers import encoded
 from semdpo.errors import DataError
-from semdpo.files import read_pairs, write_pairs
-from semdpo.tables import read_table
-from semdpo.writers import encoded
 
 PAIR = {"prompt": "a red ball", "chosen": "a red ball in the desert", "rejected": "a cat"}
 FORMULAS = ["=1+1", "+1 day", "-1 day", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''-", "-", "=cmd|' /C calc'!A0"]
@@ -162,7 +162,7 @@ def test_weigh_does_not_overwrite_what_it_reads(
         out = Path("sub/pairs.jsonl")
     code, said = _weigh(monkeypatch, capsys, str(pairs), "-o", str(out))
     assert code == 2
-    assert "would overwrite the pairs that are read; write to another file" in said
+    assert "which is read; write to another file" in said
     assert pairs.read_bytes() == before
 
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(
     pq.write_table(
         pa.table({**{name: [text] for name, text in PAIR.items()}, "own": [b"\xff"]}), tmp_path / "in.parquet"
     )
-    monkeypatch.setattr("semdpo.commands.pairs.real_parts", None)
+    monkeypatch.setattr("semdpo.cli.pairs.real_parts", None)
     code, said = _weigh(monkeypatch, capsys, str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl"))
     assert code == 2
     assert "column 'own' holds values of the type bytes" in said

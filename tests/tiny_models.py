@@ -167,7 +167,7 @@ def _blip_text() -> BlipTextConfig:
 
 def image_reward(folder: Path, seed: int = 0) -> Path:
     """ImageReward's structure."""
-    from semdpo.models.image_reward import ImageRewardModel
+    from semdpo.models.scorers.image_reward import ImageRewardModel
 
     torch.manual_seed(seed)
     model = ImageRewardModel(_blip_vision(), _blip_text(), (32, 24, 16, 8, 4, 1), mean=0.1, std=0.5)

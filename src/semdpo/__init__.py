@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from semdpo.analysis.semantics import cosine_distance, effective_sample_size, semantic_weight
     from semdpo.errors import ConfigError, DataError, ModelError, SemdpoError, StoreError
     from semdpo.objectives import OBJECTIVES
-    from semdpo.optimizer import PromptOptimizer
-    from semdpo.semantics import cosine_distance, effective_sample_size, semantic_weight
+    from semdpo.prompt_optimizer import PromptOptimizer
     from semdpo.training.trainer import PreferenceTrainer
 
 __version__ = "0.1.0"

@@ -23,6 +23,7 @@ MADE = b'{"made by": "semdpo"}\n'
 REWRITER = "semdpo.json"  # in a trained rewriter's folder
 _STAGE = ("started.json", "manifest.json")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
+CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
 NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
 # What torch says when a file could not be written whole; it keeps the system's reason to itself.
 _SHORT = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
@@ -256,3 +257,53 @@ def full_disk_told(path: Path) -> Iterator[None]:
         if not isinstance(error, StoreError) and out_of_space(error):
             raise unwritable(path, error) from error
         raise
+
+
+# ------------------------------------------------------------------------------------------------- places
+
+
+def is_dir(path: str | Path) -> bool:
+    """Whether it is a folder; False where the system refuses to look."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether it is a file; False where the system refuses to look."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def cache_folder() -> Path:
+    """Where this user keeps what can be computed again: ``$SEMDPO_CACHE``, or the system's usual place."""
+    from platformdirs import user_cache_path
+
+    named = os.environ.get(CACHE)
+    return Path(named) if named else user_cache_path("semdpo", appauthor=False)
+
+
+def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
+    """Refuses a place that cannot be written, before anything is loaded; nothing is made.
+
+    Args:
+        path: of the file or folder that will be written; the folders above it need not be there.
+        folder: whether it will be a folder.
+
+    Raises:
+        StoreError: something else lies there or above it, its name is too long, or permission is missing.
+    """
+    try:
+        if path.is_dir() and not folder:
+            raise StoreError(f"{path} is a folder; name a file in it")
+        whole = path.absolute()
+        above = next(each for each in (whole, *whole.parents) if (folder or each != whole) and each.exists())
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
+    if not above.is_dir():
+        raise StoreError(f"{path} cannot be written, for {above} is a file; choose another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StoreError(f"{path} cannot be written (no permission in {above}); choose another folder")

@@ -8,17 +8,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import disk, fingerprint, output, parquet, paths, store, timing
-from semdpo.config import Recipe
-from semdpo.doctor import refuse_the_impossible
+from semdpo import disk
+from semdpo.data.records import Curve
+from semdpo.engine import fingerprint, parquet, store, timing
+from semdpo.engine.providers import Parts, real_parts, refuse_remote_code
+from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, line_of
 from semdpo.errors import ConfigError, StoreError, did_you_mean
-from semdpo.flow import flow, is_file
-from semdpo.parts import Parts, real_parts, refuse_remote_code
+from semdpo.preflight.doctor import refuse_the_impossible
 from semdpo.progress import Progress, bar, part_of, say, share_of
-from semdpo.recipe import read_yaml, validate
-from semdpo.records import Curve
-from semdpo.stage import AnyStage, ModelStage, Run, TableStage, line_of
-from semdpo.sweep import sweep_flow
+from semdpo.recipe.load import read_yaml, validate
+from semdpo.recipe.schema import Recipe
+from semdpo.stages.flow import flow, is_file
+from semdpo.stages.sweep import sweep_flow
 
 REPLACED = " (replaced)"
 
@@ -49,7 +50,7 @@ def run(
         SemdpoError: whatever a stage finds wrong.
     """
     place = Path(folder or recipe.folder)
-    output.refuse_unwritable(place, folder=True)
+    disk.refuse_unwritable(place, folder=True)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     if parts is None and only != "report":  # which needs no model
@@ -86,7 +87,7 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
         SemdpoError: as in ``run``.
     """
     stages, place = sweep_flow(recipe), Path(folder or recipe.folder)
-    output.refuse_unwritable(place, folder=True)
+    disk.refuse_unwritable(place, folder=True)
     if parts is None:
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, stages, fresh=fresh)
@@ -132,7 +133,7 @@ def recipe_of(folder: Path) -> Recipe:
         ConfigError: another version of this package wrote it.
     """
     path = folder / "recipe.json"
-    if not paths.is_file(path):
+    if not disk.is_file(path):
         raise StoreError(f"{folder} is no run's folder; make one with `semdpo run RECIPE --out {folder}`")
     return validate(read_yaml(path), Recipe)  # JSON is YAML
 
@@ -265,8 +266,8 @@ def report_path(folder: Path) -> Path:
 
 
 def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
-    from semdpo.gather import report_data
-    from semdpo.stages.report import write_report
+    from semdpo.reporting.collect import report_data
+    from semdpo.reporting.report import write_report
 
     if missing := [stage.name for stage in stages if not store.is_complete(run.folder / stage.name)]:
         raise StoreError(f"the report needs {missing[0]}, which is not finished; run without --only first")
@@ -279,8 +280,8 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
 
 
 def _write_sweep(run: Run) -> Path:
-    from semdpo.gather import swept
-    from semdpo.stages.report import write_sweep
+    from semdpo.reporting.collect import swept
+    from semdpo.reporting.report import write_sweep
 
     found = swept(run)
     path = report_path(run.folder).with_name("sweep.html")

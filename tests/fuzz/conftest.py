@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import pytest
 from typer.main import get_command
 
-from semdpo import cli, pipeline
-from semdpo.commands import audit as audit_command
-from semdpo.commands import pairs as pairs_command
-from semdpo.commands import report as report_command
+from semdpo import pipeline
+from semdpo.cli import app as cli
+from semdpo.cli import audit as audit_command
+from semdpo.cli import pairs as pairs_command
+from semdpo.cli import report as report_command
 from tests.fuzz.harness import Parts
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-from semdpo import cli
-from semdpo.config import PromptsConfig
+from semdpo.cli import app as cli
+from semdpo.data.pairs import read_rewrites
 from semdpo.errors import ModelError, SemdpoError
-from semdpo.files import read_rewrites
 from semdpo.protocols import Embeddings
+from semdpo.recipe.schema import PromptsConfig
 from semdpo.stages.prompts import collect
 
 SECONDS = 10  # of one command on one file; a hundred times what it takes

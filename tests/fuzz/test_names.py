@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from semdpo import store, timing
+from semdpo.engine import store, timing
 from semdpo.errors import SemdpoError
 from tests.fuzz.corpus import TABLES
 from tests.fuzz.harness import PAIR, REPEATABLE, commands, is_clean, run

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from semdpo.models import compute, renderer, rewriter, scorers
-from semdpo.models.compute import native_bfloat16
+from semdpo.models import device, renderer, rewriter
+from semdpo.models.device import native_bfloat16
+from semdpo.models.scorers import registry as scorers
 from semdpo.training.precision import resolve_precision
 from tests import tiny_models
 
@@ -30,7 +31,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 def test_weights_and_training_follow_one_rule_on_a_gpu(native: bool, expected: str, gpu: dict[str, bool]) -> None:
     gpu["native"] = native
     assert native_bfloat16() is native
-    assert compute.compute("auto").dtype is getattr(torch, expected)
+    assert device.compute("auto").dtype is getattr(torch, expected)
     assert resolve_precision("auto") == expected
 
 
@@ -42,14 +43,14 @@ def test_on_a_cpu_weights_stay_single_and_training_follows_the_rule(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert native_bfloat16() is native
-    assert compute.compute("auto").dtype is torch.float32
+    assert device.compute("auto").dtype is torch.float32
     assert resolve_precision("auto") == ("bfloat16" if native else "float32")
 
 
 def test_what_was_asked_for_is_not_changed(gpu: dict[str, bool]) -> None:
     gpu["native"] = False
-    assert compute.compute("bfloat16").dtype is torch.bfloat16
-    assert compute.compute().dtype is torch.float32
+    assert device.compute("bfloat16").dtype is torch.bfloat16
+    assert device.compute().dtype is torch.float32
     assert resolve_precision("bfloat16") == "bfloat16"
 
 
@@ -71,7 +72,7 @@ def test_no_kind_of_model_has_a_rule_of_its_own(
     chosen: list[Any] = []
 
     def stop(precision: str) -> None:
-        chosen.append(compute.compute(precision).dtype)
+        chosen.append(device.compute(precision).dtype)
         raise InterruptedError
 
     for module in (renderer, scorers, rewriter):

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
 from semdpo.errors import ModelError
-from semdpo.models import hps, image_reward
 from semdpo.models.checkpoint import load_strictly
-from semdpo.models.image_reward import ImageRewardModel
 from semdpo.models.loading import no_weights
+from semdpo.models.scorers import hps, image_reward
+from semdpo.models.scorers.image_reward import ImageRewardModel
 
 GOLDEN = Path(os.environ.get("SEMDPO_GOLDEN") or Path(__file__).parents[1] / "golden")
 Settings = dict[str, Any]

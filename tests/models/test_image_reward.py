@@ -8,7 +8,7 @@ import torch
 from transformers import BlipTextConfig, BlipVisionConfig
 
 from semdpo.errors import ModelError
-from semdpo.models.image_reward import ImageRewardModel
+from semdpo.models.scorers.image_reward import ImageRewardModel
 from tests import tiny_models
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers.registry import load_scorer
 from tests import tiny_models
 from tests.tiny_models import picture
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from semdpo.models.hps import fit_square
-from semdpo.models.image_reward import shortest_side
 from semdpo.models.loading import pixels, to_tensor
+from semdpo.models.scorers.hps import fit_square
+from semdpo.models.scorers.image_reward import shortest_side
 from tests import tiny_models
 
 SIZES = [(32, 32), (33, 32), (32, 33), (64, 20), (20, 64), (31, 47), (100, 37), (224, 225), (35, 32), (32, 37), (1, 9)]

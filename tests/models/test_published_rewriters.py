@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from semdpo.engine.providers import real_parts
 from semdpo.errors import ModelError
 from semdpo.models.rewriter import load_rewriter
-from semdpo.models_config import RewriterConfig
-from semdpo.parts import real_parts
+from semdpo.recipe.models import RewriterConfig
 from tests import tiny_models
 
 PROMPTS = ["a red ball", "two cats on a hill", "sea"]

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from semdpo import doctor
-from semdpo.cli import app
+from semdpo.cli.app import app
 from semdpo.errors import DataError, ModelError
 from semdpo.models.remote import has_remote_code, try_remote
-from semdpo.models.scorers import load_scorer
-from semdpo.recipe import load_recipe
+from semdpo.models.scorers.registry import load_scorer
+from semdpo.preflight import doctor
+from semdpo.recipe.load import load_recipe
 from tests import tiny_models
 from tests.tiny_models import picture
 

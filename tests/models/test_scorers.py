@@ -14,10 +14,10 @@ from transformers import BlipForImageTextRetrieval, CLIPModel
 
 from semdpo.errors import DataError, ModelError
 from semdpo.models.clip import load_towers
-from semdpo.models.compute import compute
-from semdpo.models.hps import fit_square
-from semdpo.models.names import resolve
-from semdpo.models.scorers import load_scorer
+from semdpo.models.device import compute
+from semdpo.models.registry import resolve
+from semdpo.models.scorers.hps import fit_square
+from semdpo.models.scorers.registry import load_scorer
 from semdpo.protocols import Scorer
 from tests import tiny_models
 

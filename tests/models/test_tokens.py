@@ -21,7 +21,7 @@ from transformers import (
 from semdpo.errors import DataError
 from semdpo.models import tokens
 from semdpo.models.loading import load_tokenizer
-from semdpo.models.names import resolve
+from semdpo.models.registry import resolve
 from semdpo.models.tokens import plain, plain_ids, refuse_special_text, special_text
 
 CHARACTERS = string.ascii_lowercase + string.digits + "<>/|[]_,."

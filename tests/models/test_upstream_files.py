@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from semdpo.errors import ModelError
-from semdpo.models import hps, image_reward
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers import hps, image_reward
+from semdpo.models.scorers.registry import load_scorer
 from tests import tiny_models
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run

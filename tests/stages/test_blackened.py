@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo import pipeline, store
-from semdpo.config import LabelConfig, PairsConfig
+from semdpo import pipeline
+from semdpo.data.records import Candidate, Judgement, Pair, Picture, Prompt, Score, content_id
+from semdpo.engine import store
+from semdpo.engine.providers import Parts
+from semdpo.engine.stage import Run
 from semdpo.errors import DataError
-from semdpo.flow import evaluation, flow
-from semdpo.gather import report_data
-from semdpo.models_config import RendererConfig
-from semdpo.parts import Parts
 from semdpo.protocols import ScoreBatch, render_checked
-from semdpo.records import Candidate, Judgement, Pair, Picture, Prompt, Score, content_id
-from semdpo.stage import Run
+from semdpo.recipe.models import RendererConfig
+from semdpo.recipe.schema import LabelConfig, PairsConfig
+from semdpo.reporting.collect import report_data
 from semdpo.stages.evaluate import draw, join, judge
+from semdpo.stages.flow import evaluation, flow
 from semdpo.stages.label import BLACKENED, label
 from semdpo.stages.pairs import PairCounts, choose
 from tests.test_pipeline import Encoder, Renderer, _parts, _recipe, _run_without_report

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo.config import CandidatesConfig
+from semdpo.data.records import Candidate, Prompt, content_id
+from semdpo.engine.stage import parts_of
 from semdpo.models.rewriter import load_rewriter
-from semdpo.records import Candidate, Prompt, content_id
-from semdpo.stage import parts_of
+from semdpo.recipe.schema import CandidatesConfig
 from semdpo.stages.candidates import CandidateCounts, sample
 from tests import tiny_models
 

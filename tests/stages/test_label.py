@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo.config import LabelConfig
+from semdpo.data.records import Candidate, content_id
 from semdpo.errors import DataError
-from semdpo.models_config import RendererConfig
 from semdpo.protocols import ScoreBatch
-from semdpo.records import Candidate, content_id
+from semdpo.recipe.models import RendererConfig
+from semdpo.recipe.schema import LabelConfig
 from semdpo.stages.label import label
 
 CONFIG = LabelConfig(renderer=RendererConfig(model="m"), scorer="judge", batch_size=2)

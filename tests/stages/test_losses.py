@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semdpo.config import TrainConfig
+from semdpo.data.records import Pair
 from semdpo.errors import DataError
-from semdpo.objective import DPOObjective
 from semdpo.progress import silent
-from semdpo.records import Pair
+from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.losses import pair_losses
 from tests import tiny_models
 

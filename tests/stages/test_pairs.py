@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdpo.config import PairsConfig
+from semdpo.data.records import Candidate, Score, content_id
 from semdpo.errors import DataError
-from semdpo.records import Candidate, Score, content_id
+from semdpo.recipe.schema import PairsConfig
 from semdpo.stages.pairs import PairCounts, choose
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.config import PromptsConfig
+from semdpo.data.records import content_id
 from semdpo.errors import DataError
-from semdpo.records import content_id
+from semdpo.recipe.schema import PromptsConfig
 from semdpo.stages.prompts import collect
 
 

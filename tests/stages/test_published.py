@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from semdpo import paper
-from semdpo.records import EvaluationRow, content_id
+from semdpo.analysis.statistics import min_max_average
+from semdpo.data.records import EvaluationRow, content_id
+from semdpo.reporting import paper
+from semdpo.reporting.compute import compute_tables
 from semdpo.reporting.data import Published, ReportData
-from semdpo.reporting.numbers import compute_tables
 from semdpo.reporting.published import JUDGES, METHODS, PaperTable, paper_tables, printed
+from semdpo.reporting.report import write_report
 from semdpo.reporting.tables import latex
-from semdpo.stages.report import write_report
-from semdpo.statistics import min_max_average
 
 SETS = ("coco", "diffusiondb", "lexica")
 

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from semdpo.analysis.statistics import Difference, Estimate
+from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss, content_id
 from semdpo.errors import DataError, StoreError
-from semdpo.records import Curve, EvaluationRow, Pair, PairLoss, content_id
+from semdpo.reporting.compute import compute_tables, verdict
 from semdpo.reporting.formats import decimals, number, signed
-from semdpo.reporting.numbers import compute_tables, verdict
 from semdpo.reporting.propositions import drift_table
+from semdpo.reporting.report import ReportData, write_report
 from semdpo.reporting.words import Word, runs, word_marks
-from semdpo.stages.report import ReportData, write_report
-from semdpo.statistics import Difference, Estimate
 
 METHODS = ("human", "sft", "dpo", "sem_dpo")
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semdpo.config import SFTConfig
 from semdpo.errors import DataError, ModelError
 from semdpo.models.rewriter import load_rewriter
 from semdpo.progress import silent
+from semdpo.recipe.schema import SFTConfig
 from semdpo.stages.sft import fine_tune
 from tests import tiny_models
 

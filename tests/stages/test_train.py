@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from semdpo.config import TrainConfig
+from semdpo.analysis.semantics import automatic_alpha
+from semdpo.data.records import Curve, Pair, content_id
 from semdpo.errors import DataError
 from semdpo.models.rewriter import load_causal
-from semdpo.objective import DPOObjective, SemDPOObjective
 from semdpo.progress import silent
-from semdpo.records import Curve, Pair, content_id
-from semdpo.semantics import automatic_alpha
+from semdpo.recipe.objectives import DPOObjective, SemDPOObjective
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.train import train
 from semdpo.training.batches import encode
 from semdpo.training.logps import group_logps

@@ -18,12 +18,12 @@ pytest.importorskip("peft")
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from semdpo.config import TrainConfig
+from semdpo.data.records import Curve
 from semdpo.errors import ModelError
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
-from semdpo.records import Curve
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.train import train
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode

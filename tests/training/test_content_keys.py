@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from semdpo import fingerprint
-from semdpo.config import TrainConfig
+from semdpo.data.records import Curve, Pair, content_id
+from semdpo.engine import fingerprint
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
-from semdpo.objective import DPOObjective
 from semdpo.progress import silent
-from semdpo.records import Curve, Pair, content_id
+from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.losses import pair_losses
 from semdpo.stages.train import train
 from semdpo.training import checkpoints
@@ -127,7 +127,7 @@ def test_the_key_has_all_that_the_numbers_depend_on(tmp_path: Path, monkeypatch:
     found.append(key())
     model.to(torch.float64)
     found.append(key())
-    monkeypatch.setattr("semdpo.store.versions", lambda: {"torch": "another"})
+    monkeypatch.setattr("semdpo.engine.store.versions", lambda: {"torch": "another"})
     found.append(key())
     assert len(set(found)) == len(found)
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from semdpo import cli
-from semdpo.config import TrainConfig
+from semdpo.cli import app as cli
 from semdpo.errors import DataError
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training import memory
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
@@ -188,7 +188,7 @@ def test_commands_that_train_keep_freed_memory(command: str, monkeypatch: pytest
     monkeypatch.setattr(memory, "keep_freed_memory", lambda: called.append("kept"))
     monkeypatch.setattr("semdpo.pipeline.run", lambda *_, **__: called.append("run"))
     monkeypatch.setattr("semdpo.pipeline.sweep", lambda *_, **__: called.append("run"))
-    monkeypatch.setattr("semdpo.commands.pairs.train_file", lambda *_, **__: called.append("run"))
+    monkeypatch.setattr("semdpo.cli.pairs.train_file", lambda *_, **__: called.append("run"))
     if command == "run":
         cli.run("tiny")
     elif command == "sweep":

@@ -18,9 +18,9 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from semdpo.config import TrainConfig
 from semdpo.errors import ConfigError
 from semdpo.objectives import coefficient_of
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training import logps
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from semdpo.config import TrainConfig
+from semdpo.data.records import Curve
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.models.loading import quiet
-from semdpo.records import Curve
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
 from semdpo.training.packing import Group

@@ -13,9 +13,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from semdpo.files import write_pairs
-from semdpo.parquet import read_file
-from semdpo.records import Curve
+from semdpo.data.pairs import write_pairs
+from semdpo.data.records import Curve
+from semdpo.engine.parquet import read_file
 from tests import tiny_models
 from tests.training.test_trainer import PAIRS
 
@@ -26,7 +26,7 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_
 
 def _train(folder: Path, output: str, objective: str, launch: list[str], more: list[str]) -> list[Curve]:
     places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
-    command = [sys.executable, *launch, "-m", "semdpo.cli", "train", *places, *SETTINGS, "--objective", objective]
+    command = [sys.executable, *launch, "-m", "semdpo.cli.app", "train", *places, *SETTINGS, "--objective", objective]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, EarlyStoppingCallback
 
-from semdpo.config import TrainConfig
+from semdpo.data.records import Curve, Pair, content_id
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
-from semdpo.records import Curve, Pair, content_id
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.train import train
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.config import TrainConfig
-from semdpo.files import read_rewrites
+from semdpo.data.pairs import read_rewrites
+from semdpo.data.records import Pair, content_id
 from semdpo.progress import silent
-from semdpo.records import Pair, content_id
+from semdpo.recipe.schema import TrainConfig
 from semdpo.stages.train import train
 
 RECORDED = Path(__file__).parents[1] / "golden" / "trajectory.json"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from semdpo.config import TrainConfig
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, draw_batches, encode
 from semdpo.training.logps import padded_logps

@@ -12,10 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from semdpo.cli import app
+from semdpo.cli.app import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
-from semdpo.world import build, fit
+from semdpo.tiny_world.train import build, fit
 
 PICTURES = 1200
 
@@ -44,7 +44,7 @@ def test_shipping_halves_and_writes_the_card(world: Path, tmp_path: Path) -> Non
     assert sum(record.get("megabytes", 0) for record in card.values()) < 40
     assert not list(tmp_path.rglob("*.partial"))
     from semdpo.models.renderer import load_renderer
-    from semdpo.models.scorers import load_scorer
+    from semdpo.models.scorers.registry import load_scorer
 
     images = load_renderer(str(tmp_path / "weights" / "sd"), steps=2, guidance=2.0).render(["a red ball"], [1])
     assert images[0].size == (64, 64)
@@ -110,7 +110,7 @@ def test_a_model_is_built_again_when_what_it_is_made_from_changed(
 
 
 def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semdpo.world import diffusion
+    from semdpo.tiny_world.train import diffusion
 
     (tmp_path / "vae").mkdir()
     images = np.zeros((2, 64, 64, 3), np.uint8)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from semdpo.tables import DATA
-from semdpo.world import data, grammar
+from semdpo.data.tables import DATA
+from semdpo.tiny_world import grammar
+from semdpo.tiny_world.train import texts as data
 
 
 def test_equal_seeds_give_equal_texts() -> None:

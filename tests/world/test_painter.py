@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semdpo.world import grammar
-from semdpo.world.painter import RGB, SHAPES, paint
+from semdpo.tiny_world import grammar
+from semdpo.tiny_world.painter import RGB, SHAPES, paint
 
 BALL = grammar.Scene((grammar.Item("ball", "red", "large"),), "row", "snow", "day")
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semdpo.world.grammar import Item, Scene
-from semdpo.world.people import HPS_RATERS, LABELLERS, PICKERS, ask, faithfulness, popularity, utility
+from semdpo.tiny_world.grammar import Item, Scene
+from semdpo.tiny_world.people import HPS_RATERS, LABELLERS, PICKERS, ask, faithfulness, popularity, utility
 
 ASKED = Scene((Item("car", "blue", None),), "row", "desert", None)
 SHOWN = Scene((Item("car", "blue", "small"),), "row", "desert", "day")

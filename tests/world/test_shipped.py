@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from semdpo.models.renderer import load_renderer
-from semdpo.models.scorers import load_scorer
+from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.world import build, card, distances, grammar, judge, pool
-from semdpo.world.people import LABELLERS, ask
+from semdpo.tiny_world import card, grammar
+from semdpo.tiny_world.people import LABELLERS, ask
+from semdpo.tiny_world.train import build, distances, judge, pool
 
 WEIGHTS = build.PACKAGE / "weights"
 

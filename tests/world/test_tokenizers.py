@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from semdpo.world import tokenizers
+from semdpo.tiny_world.train import tokenizers
 
 DIGEST = """
 import hashlib
-from semdpo.world import tokenizers
+from semdpo.tiny_world import tokenizers
 for make in (tokenizers.clip_tokenizer, tokenizers.bert_tokenizer, tokenizers.gpt2_tokenizer):
     print(hashlib.sha256(make().backend_tokenizer.to_str().encode()).hexdigest())
 """

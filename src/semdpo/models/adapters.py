@@ -9,7 +9,7 @@ import torch
 
 from semdpo.errors import ModelError
 from semdpo.models.loading import UNREADABLE, quiet, unreadable
-from semdpo.models.names import ADAPTERS, CURE_OF_BASE, Place, base_of, resolve
+from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, Place, base_of, resolve
 
 
 def is_adapters(folder: Path) -> bool:

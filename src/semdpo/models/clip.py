@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from semdpo.errors import ModelError
-from semdpo.models.compute import Compute
-from semdpo.models.judge import Judge
+from semdpo.models.device import Compute
 from semdpo.models.loading import Texts, load_image_processor, load_model, load_tokenizer, pixels, tokenize
-from semdpo.models.names import Place
+from semdpo.models.registry import Place
+from semdpo.models.scorers.batched import Judge
 from semdpo.protocols import Bool
 
 _LEGACY_END = 2  # transformers reads this end id as "pool at the largest id", as OpenAI's own code does

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semdpo.errors import ModelError
-from semdpo.models.compute import Compute
+from semdpo.models.device import Compute
 from semdpo.models.images import rgb
 from semdpo.models.tokens import plain, plain_ids
 

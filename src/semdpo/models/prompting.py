@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from semdpo.errors import DataError
-from semdpo.fields import SLOT
 from semdpo.models.tokens import plain_ids, special_text
+from semdpo.recipe.base import SLOT
 
 _ANCHOR = "a"  # a word before a text that is tokenized apart, so that it is not taken for the beginning
 

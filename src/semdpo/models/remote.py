@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from semdpo.errors import ModelError
-from semdpo.models.compute import Compute
+from semdpo.models.device import Compute
 from semdpo.models.loading import quiet, read_json, reason, refuse_missing
 
 

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from semdpo import defaults
 from semdpo.errors import ModelError
-from semdpo.models.compute import compute
+from semdpo.models.device import compute
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
-from semdpo.models.names import resolve
 from semdpo.models.reading import PromptReader
+from semdpo.models.registry import resolve
 from semdpo.progress import say
+from semdpo.recipe import defaults
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
-from semdpo import defaults
+from semdpo.data.records import content_seed
 from semdpo.errors import DataError, ModelError
-from semdpo.fields import TEMPLATE, one_slot
 from semdpo.models.adapters import is_adapters, merged, place_of_base
-from semdpo.models.compute import Compute, compute
+from semdpo.models.device import Compute, compute
 from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
-from semdpo.models.names import has_tokenizer, resolve
 from semdpo.models.prompting import prompt_ids
+from semdpo.models.registry import has_tokenizer, resolve
 from semdpo.models.sampling import Greedy, Sampler
 from semdpo.models.tokens import plain_ids
-from semdpo.records import content_seed
+from semdpo.recipe import defaults
+from semdpo.recipe.base import TEMPLATE, one_slot
 
 SETTINGS = "semdpo.json"
 THINKING = ("<think>",)  # with which Qwen3 begins to think aloud

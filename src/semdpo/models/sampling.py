@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from semdpo.data.records import content_seed
 from semdpo.errors import ModelError
-from semdpo.records import content_seed
 
 MASK = 0xFFFFFFFF
 # The multipliers of a 32-bit hash (two rounds of shift, xor and multiply). They are below 2**31, so that a product with

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from semdpo import defaults
 from semdpo.errors import ModelError
-from semdpo.models.compute import compute
+from semdpo.models.device import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
-from semdpo.models.names import Place, resolve
+from semdpo.models.registry import Place, resolve
 from semdpo.models.tokens import always_plain, plain_ids
 from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
+from semdpo.recipe import defaults
 
 _WORD = re.compile(r"[^\W\d_]+")
 

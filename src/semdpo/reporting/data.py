@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from semdpo.analysis.semantics import effective_sample_size, semantic_weight
+from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.errors import DataError
-from semdpo.records import Curve, EvaluationRow, Pair, PairLoss
-from semdpo.reporting.sweep import Sweep
-from semdpo.semantics import effective_sample_size, semantic_weight
+from semdpo.reporting.alpha_sweep import Sweep
 
 
 def _seen() -> dict[str, str]:
@@ -27,7 +27,7 @@ class Published:
     """What of the paper stands beside a run's numbers.
 
     Attributes:
-        model: the rewriter as ``semdpo.paper`` names it.
+        model: the rewriter as ``semdpo.reporting.paper`` names it.
         columns: metric → the paper's name of the same judge.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from semdpo.statistics import Difference, Estimate
+from semdpo.analysis.statistics import Difference, Estimate
 
 
 def decimals(half_width: float) -> int:

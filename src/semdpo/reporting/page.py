@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from semdpo.records import EvaluationRow
+from semdpo.analysis.selection import RULE
+from semdpo.data.records import EvaluationRow
 from semdpo.reporting import rows
+from semdpo.reporting.alpha_sweep import Sweep
+from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
 from semdpo.reporting.labels import EXTRAS, method_label, metric_label
-from semdpo.reporting.numbers import Tables
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.style import colours
-from semdpo.reporting.sweep import Sweep
 from semdpo.reporting.tables import counts_frame
 from semdpo.reporting.words import runs, word_marks
-from semdpo.selection import RULE
 
 EXPLAINED = {
     "human": "what the user wrote, as it is",

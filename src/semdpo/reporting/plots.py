@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from semdpo.records import Curve
+from semdpo.analysis.statistics import Estimate
+from semdpo.data.records import Curve
+from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label, metric_label
-from semdpo.reporting.numbers import Tables
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.style import INK, MARKERS, TIE, colours, style
 from semdpo.reporting.weight_plots import bound_figure, drift_figure, trade_off, weighing
-from semdpo.statistics import Estimate
 
 
 def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from semdpo.bounds import (
+from semdpo.analysis.bounds import (
     UNIT,
     Drift,
     drift_of_cosines,

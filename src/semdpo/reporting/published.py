@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from semdpo import paper
+from semdpo.reporting import paper
+from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label, metric_label
-from semdpo.reporting.numbers import Tables
 
 METHODS = {
     "human": "Human Input",

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from semdpo.length_control import LengthControlled
-from semdpo.records import Pair
+from semdpo.analysis.length_control import LengthControlled
+from semdpo.analysis.semantics import effective_sample_size
+from semdpo.data.records import Pair
+from semdpo.reporting.compute import SetTable, Tables, verdict
 from semdpo.reporting.data import ReportData, weights
 from semdpo.reporting.formats import decimals, interval, number, p_value, signed
 from semdpo.reporting.labels import EXTRAS
-from semdpo.reporting.numbers import SetTable, Tables, verdict
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import printed
 from semdpo.reporting.words import word_marks
-from semdpo.semantics import effective_sample_size
 
 LISTED_PAIRS = 5
 

@@ -9,11 +9,11 @@ from functools import cache
 import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
+from semdpo.data.records import EvaluationRow
 from semdpo.models.images import rgb
-from semdpo.records import EvaluationRow
+from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label
-from semdpo.reporting.numbers import Tables
 from semdpo.reporting.style import INK, colours
 from semdpo.reporting.words import Word, word_marks
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from semdpo.reporting.alpha_sweep import Sweep, sweep_frame
+from semdpo.reporting.compute import Tables, differences_frame, results_frame
 from semdpo.reporting.data import ReportData, effective_frame
 from semdpo.reporting.labels import method_label
-from semdpo.reporting.numbers import Tables, differences_frame, results_frame
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import PaperTable, paper_tables
-from semdpo.reporting.sweep import Sweep, sweep_frame
 
 # Letters of our labels and captions that LaTeX wants spelled.
 IN_LATEX = {"α": r"$\alpha$", "β": r"$\beta$", "τ": r"$\tau$", "ε": r"$\epsilon$", "−": "$-$", "≥": r"$\geq$"}

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from semdpo.analysis.semantics import effective_sample_size
+from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.data import ReportData, effective_frame, weights
 from semdpo.reporting.formats import number, p_value
 from semdpo.reporting.labels import method_label, metric_label
 from semdpo.reporting.propositions import FilterBound
 from semdpo.reporting.style import COLOURS, INK, style
-from semdpo.reporting.sweep import Sweep
-from semdpo.semantics import effective_sample_size
 
 
 def weighing(data: ReportData) -> Figure:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semdpo.config import CandidatesConfig
+from semdpo.data.records import Candidate, Prompt, content_id, content_seed
 from semdpo.protocols import FlaggingRewriter, Rewriter
-from semdpo.records import Candidate, Prompt, content_id, content_seed
+from semdpo.recipe.schema import CandidatesConfig
 from semdpo.texts import is_visible, trimmed
 
 

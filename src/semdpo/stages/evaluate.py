@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from semdpo.analysis.semantics import cosine_distance
+from semdpo.data.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
-from semdpo.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
-from semdpo.semantics import cosine_distance
 
 SHOWN_QUALITY = 90  # of the pictures on the report's page; judges see the lossless ones
 

@@ -8,11 +8,11 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from semdpo.config import LabelConfig
+from semdpo.data.records import Candidate, Score, content_seed
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
-from semdpo.records import Candidate, Score, content_seed
+from semdpo.recipe.schema import LabelConfig
 
 BLACKENED = "blackened by the renderer's safety checker"
 

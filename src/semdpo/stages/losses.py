@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from semdpo import fingerprint
-from semdpo.config import TrainConfig
+from semdpo.data.records import Pair, PairLoss
+from semdpo.engine import fingerprint
 from semdpo.errors import DataError
-from semdpo.models.names import resolve
+from semdpo.models.registry import resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.objectives import dpo
 from semdpo.progress import Progress
-from semdpo.records import Pair, PairLoss
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training.batches import encode
 from semdpo.training.packing import Group
 from semdpo.training.precision import autocast, resolve_precision

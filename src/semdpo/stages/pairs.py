@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semdpo.config import PairsConfig
+from semdpo.data.records import Candidate, Pair, Score, content_id
 from semdpo.errors import DataError
-from semdpo.records import Candidate, Pair, Score, content_id
+from semdpo.recipe.schema import PairsConfig
 
 
 @dataclass(frozen=True, slots=True)

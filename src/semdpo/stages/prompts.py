@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo.config import PromptsConfig, PromptSetConfig
+from semdpo.data.prompts import draw, normalised, read_prompts
+from semdpo.data.records import Prompt, content_id
 from semdpo.errors import DataError
-from semdpo.prompt_sets import draw, normalised, read_prompts
-from semdpo.records import Prompt, content_id
+from semdpo.recipe.schema import PromptsConfig, PromptSetConfig
 
 
 def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:

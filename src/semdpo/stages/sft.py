@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import store
-from semdpo.config import SFTConfig
+from semdpo.data.records import Curve
+from semdpo.engine import store
 from semdpo.errors import DataError
 from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
-from semdpo.models.names import resolve
+from semdpo.models.registry import resolve
 from semdpo.models.rewriter import load_causal
-from semdpo.objective import SFTObjective
 from semdpo.progress import Progress
-from semdpo.records import Curve
+from semdpo.recipe.objectives import SFTObjective
+from semdpo.recipe.schema import SFTConfig
 from semdpo.texts import is_visible
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long

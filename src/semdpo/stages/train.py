@@ -10,18 +10,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from semdpo import disk, fingerprint, store
-from semdpo.config import LoRAConfig, TrainConfig
+from semdpo import disk
+from semdpo.data.records import Curve, Pair, content_id
+from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
 from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
-from semdpo.models.names import Place, resolve
+from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
-from semdpo.objective import AdditiveObjective, ObjectiveConfig, SemDPOObjective
 from semdpo.objectives import coefficient_of
 from semdpo.progress import Progress, say
-from semdpo.records import Curve, Pair, content_id
+from semdpo.recipe.objectives import AdditiveObjective, ObjectiveConfig, SemDPOObjective
+from semdpo.recipe.schema import LoRAConfig, TrainConfig
 from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long

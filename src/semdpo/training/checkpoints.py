@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semdpo import disk, fingerprint, store
+from semdpo import disk
 from semdpo.disk import write_bytes
+from semdpo.engine import fingerprint, store
+from semdpo.engine.store import canonical
 from semdpo.errors import StoreError
 from semdpo.progress import say
-from semdpo.store import canonical
 
 IDENTITY = "training.json"
 SUMS = "sha256.json"  # of a checkpoint's files, written last

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from semdpo import objectives
+from semdpo.analysis.semantics import automatic_alpha
 from semdpo.errors import DataError
-from semdpo.objective import (
+from semdpo.objectives import GapState, PairLosses
+from semdpo.recipe.objectives import (
     AdditiveObjective,
     BetaDPOObjective,
     DPOObjective,
@@ -21,8 +23,6 @@ from semdpo.objective import (
     SemDPOObjective,
     SFTObjective,
 )
-from semdpo.objectives import GapState, PairLosses
-from semdpo.semantics import automatic_alpha
 from semdpo.training.batches import Example, MicroBatch
 
 START = GapState()  # of β-DPO, before the first batch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semdpo.errors import ConfigError, DataError, ModelError
-from semdpo.objective import (
+from semdpo.recipe.objectives import (
     BetaDPOObjective,
     DPOObjective,
     KTOObjective,

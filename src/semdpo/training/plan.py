@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from semdpo.objective import KTOObjective, ObjectiveConfig
+from semdpo.recipe.objectives import KTOObjective, ObjectiveConfig
 from semdpo.training.batches import Example, MicroBatch, draw_batches, mismatched, split
 from semdpo.training.criterion import weights_of
 from semdpo.training.guard import refuse_beyond_positions

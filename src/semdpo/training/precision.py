@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from semdpo.models.compute import native_bfloat16
+from semdpo.models.device import native_bfloat16
 
 
 def resolve_precision(asked: str) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from semdpo import fingerprint, parquet, store
+from semdpo.data.records import content_id
 from semdpo.disk import write_bytes
+from semdpo.engine import fingerprint, parquet, store
 from semdpo.errors import StoreError
 from semdpo.progress import Progress, silent
-from semdpo.records import content_id
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 

@@ -13,17 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from semdpo import defaults
+from semdpo.analysis.semantics import effective_sample_size
+from semdpo.data.records import Curve
 from semdpo.errors import DataError
-from semdpo.objective import (
+from semdpo.objectives import GapState
+from semdpo.progress import Progress, say, silent
+from semdpo.recipe import defaults
+from semdpo.recipe.objectives import (
     ObjectiveConfig,
     SemDPOObjective,
     SFTObjective,
 )
-from semdpo.objectives import GapState
-from semdpo.progress import Progress, say, silent
-from semdpo.records import Curve
-from semdpo.semantics import effective_sample_size
 from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
 from semdpo.training.checkpoints import seal

@@ -1,0 +1,1 @@
+"""Mathematics and statistics of texts and scores: no model, no file."""

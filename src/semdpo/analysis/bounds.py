@@ -1,0 +1,152 @@
+"""Propositions 1 and 2 of Sem-DPO (arXiv 2507.20133): what the smooth weight costs, and where drift comes from.
+
+Everything takes numpy arrays, or torch tensors that lie on the processor, and gives numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from semdpo.analysis.semantics import semantic_weight
+
+Array = NDArray[np.float64]
+UNIT = 1e-4  # how far a float32 vector of unit length may be from 1
+
+
+def smooth_filter_bound(alpha: float, tau: float, max_loss: float) -> float:
+    """M·max(1 − e^{−ατ}, e^{−ατ}): how far L_sem can be from the loss of a hard filter, whatever the data.
+
+    The weight W = e^{−αd} differs from the filter 1[d ≤ τ] most at the filter's edge: by 1 − e^{−ατ} just inside, where
+    the filter says 1, and by e^{−ατ} just outside, where it says 0. The paper's form has the first of the two only.
+
+    Args:
+        alpha: strength of the weight, ≥ 0.
+        tau: the filter's largest distance, ≥ 0.
+        max_loss: M, a bound on the losses ℓ, ≥ 0.
+
+    Raises:
+        ValueError: a value is negative or not finite.
+    """
+    return max(paper_filter_bound(alpha, tau, max_loss), max_loss * math.exp(-alpha * tau))
+
+
+def paper_filter_bound(alpha: float, tau: float, max_loss: float) -> float:
+    """M·(1 − e^{−ατ}), as the paper states it (Proposition 1); it holds for all data only where ατ ≥ ln 2.
+
+    Args:
+        alpha: strength of the weight, ≥ 0.
+        tau: the filter's largest distance, ≥ 0.
+        max_loss: M, a bound on the losses ℓ, ≥ 0.
+
+    Raises:
+        ValueError: a value is negative or not finite.
+    """
+    for name, value in (("alpha", alpha), ("tau", tau), ("max_loss", max_loss)):
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"{name} must be a finite number ≥ 0, not {value}")
+    return max_loss * -math.expm1(-alpha * tau)
+
+
+def paper_bound_applies(alpha: float, tau: float) -> bool:
+    """Whether ατ ≥ ln 2, so that the paper's bound holds, and equals ours."""
+    return alpha * tau >= math.log(2)
+
+
+def filter_deviation(losses: ArrayLike, distances: ArrayLike, alpha: float, tau: float) -> float:
+    """|L_sem − L_τ| as measured: L_sem = mean(W·ℓ), L_τ = mean(1[d ≤ τ]·ℓ).
+
+    Args:
+        losses: ℓ of each pair, [n], ≥ 0.
+        distances: of prompt and chosen, [n], in [0, 2].
+        alpha: strength of the weight, ≥ 0.
+        tau: the filter's largest distance, ≥ 0.
+
+    Raises:
+        ValueError: shapes differ, there is nothing, or a value is out of range.
+    """
+    loss, distance = np.asarray(losses, np.float64), np.asarray(distances, np.float64)
+    if loss.shape != distance.shape or loss.ndim != 1 or not loss.size:
+        raise ValueError(f"losses and distances must be two [n] arrays, n ≥ 1, not {loss.shape} and {distance.shape}")
+    if not (np.isfinite(loss) & (loss >= 0)).all():
+        raise ValueError("losses must be finite numbers ≥ 0; compute them again")
+    paper_filter_bound(alpha, tau, 0.0)  # which refuses values out of range
+    gap = (semantic_weight(distance, alpha) - (distance <= tau)) * loss
+    return float(abs(gap.mean()))
+
+
+class Drift(NamedTuple):
+    """Proposition 2's three lengths for each picture, [n] each: ``total`` ≤ ``prompt_level`` + ``generator_level``.
+
+    Attributes:
+        total: from what the user asked to what the picture shows, ‖e(x) − e_img(I(y))‖.
+        prompt_level: the rewriter's part, ‖e(x) − e(y)‖.
+        generator_level: the renderer's part ε, ‖e(y) − e_img(I(y))‖.
+    """
+
+    total: Array
+    prompt_level: Array
+    generator_level: Array
+
+
+def drift_decomposition(prompts: ArrayLike, rewrites: ArrayLike, pictures: ArrayLike) -> Drift:
+    """Euclidean distances of unit vectors (Proposition 2); ‖u − v‖² = 2(1 − cos) ties them to the cosine distance.
+
+    Args:
+        prompts: e(x), unit vectors, [n, dim].
+        rewrites: e(y), unit vectors, [n, dim].
+        pictures: e_img(I(y)), unit vectors of the same space, [n, dim].
+
+    Raises:
+        ValueError: shapes differ, or a vector is not of unit length.
+    """
+    x, y, picture = _unit("prompts", prompts), _unit("rewrites", rewrites), _unit("pictures", pictures)
+    if not x.shape == y.shape == picture.shape:
+        raise ValueError(
+            f"prompts, rewrites and pictures must have one shape, not {x.shape}, {y.shape}, {picture.shape}"
+        )
+    return Drift(_length(x - picture), _length(x - y), _length(y - picture))
+
+
+def drift_of_cosines(prompt_rewrite: ArrayLike, prompt_picture: ArrayLike, rewrite_picture: ArrayLike) -> Drift:
+    """The same lengths where only the cosines of the three vectors are known: ‖u − v‖ = √(2(1 − cos)).
+
+    Args:
+        prompt_rewrite: cos(e(x), e(y)), [n], in [-1, 1].
+        prompt_picture: cos(e(x), e_img(I(y))), [n]: the CLIP score against what the user asked.
+        rewrite_picture: cos(e(y), e_img(I(y))), [n]: the CLIP score against the rewrite.
+
+    Raises:
+        ValueError: shapes differ, or a value is no cosine.
+    """
+    named = {"prompt_rewrite": prompt_rewrite, "prompt_picture": prompt_picture, "rewrite_picture": rewrite_picture}
+    found = {name: np.asarray(values, np.float64) for name, values in named.items()}
+    shapes = [each.shape for each in found.values()]
+    if len(set(shapes)) > 1 or len(shapes[0]) != 1:
+        raise ValueError(f"cosines must be three [n] arrays, not of shapes {shapes}")
+    for name, values in found.items():
+        bad = np.flatnonzero(~(np.abs(values) <= 1 + UNIT))
+        if bad.size:
+            raise ValueError(f"rows {bad[:5].tolist()} of {name} are no cosines; they must lie in [-1, 1]")
+    lengths = {name: np.sqrt(2 * (1 - np.clip(values, -1, 1))) for name, values in found.items()}
+    return Drift(lengths["prompt_picture"], lengths["prompt_rewrite"], lengths["rewrite_picture"])
+
+
+def _unit(name: str, vectors: ArrayLike) -> Array:
+    found = np.asarray(vectors, np.float64)
+    if found.ndim != 2:
+        raise ValueError(f"embeddings must be [n, dim], not {found.shape}")
+    lengths = _length(found)
+    bad = np.flatnonzero(~(np.abs(lengths - 1) <= UNIT))
+    if bad.size:
+        raise ValueError(f"rows {bad[:5].tolist()} of {name} are not of unit length; divide each by its length")
+    normalised: Array = found / lengths[:, None]
+    return normalised
+
+
+def _length(vectors: Array) -> Array:
+    found: Array = np.linalg.norm(vectors, axis=1)
+    return found

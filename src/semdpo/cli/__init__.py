@@ -1,0 +1,1 @@
+"""The command line: one thin file a command; whatever is heavy is imported when it is needed."""

@@ -1,1 +1,0 @@
-"""What the longer commands do; ``cli`` holds their options."""

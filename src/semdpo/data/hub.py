@@ -1,0 +1,55 @@
+"""Data sets of the hub, read by the library ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from semdpo.data.arrow_files import Columns, from_arrow
+from semdpo.errors import DataError
+
+__all__ = ["hub_rows", "hub_table"]
+
+
+def hub_table(name: str) -> Columns:
+    """A data set's columns; only those that are asked for become Python values.
+
+    Args:
+        name: ``OWNER/NAME[:SPLIT]``.
+
+    Raises:
+        DataError: the hub cannot be reached, or has no such data set.
+    """
+    return from_arrow(_load(name).with_format("arrow")[:], f"hub:{name}")
+
+
+def hub_rows(name: str) -> Iterator[dict[str, Any]]:
+    """Every row of a data set of the hub, with every column as it is stored.
+
+    Args:
+        name: ``OWNER/NAME[:SPLIT]``.
+
+    Raises:
+        DataError: the hub cannot be reached.
+    """
+    for part in _load(name).with_format("arrow").iter(batch_size=1000):
+        yield from part.to_pylist()
+
+
+def _load(name: str) -> Any:
+    repository, _, split = name.partition(":")
+    try:
+        from datasets import disable_progress_bars, load_dataset
+    except ImportError as error:
+        raise DataError(
+            f"reading hub:{name} needs the library datasets; install it: pip install 'semdpo[hub]'"
+        ) from error
+    disable_progress_bars()
+    try:
+        return load_dataset(repository, split=split or "train")
+    except Exception as error:  # the library raises what its readers and the network do
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"the data set {repository} could not be read from the hub ({lines[0][:200].rstrip(' .')}); check its "
+            "name, its split and the connection, or download it and give the file"
+        ) from error

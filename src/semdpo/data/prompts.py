@@ -1,0 +1,122 @@
+"""Where prompts come from: a user's own files, the public sets in their own schemas, or the hub."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from semdpo.data.readers import TABLES, lines_of, parse, read_text
+from semdpo.data.records import content_id
+from semdpo.data.tables import HUB, Table, is_empty, read_table, resolve
+from semdpo.errors import DataError
+
+COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
+
+log = logging.getLogger("semdpo")
+
+
+def read_prompts(
+    name: str | Path, column: str | None = None, skip_empty: bool = False, usual: bool = False
+) -> list[str]:
+    """The prompts of a source; exact duplicates are dropped, the first kept, and their number logged.
+
+    Args:
+        name: txt (one a line), jsonl, csv, tsv, json, parquet, COCO's captions (``captions_*.json``), ``tiny:FILE``, or
+            ``hub:OWNER/NAME[:SPLIT]``.
+        column: where the prompts are; None takes the first of ``COLUMNS`` that is there. Lines, COCO's captions and
+            the tiny world's files have one place for them, whatever is named.
+        skip_empty: leave out rows without text, and log their number, instead of refusing them.
+        usual: take the first of ``COLUMNS`` also where the named column is not there.
+
+    Raises:
+        DataError: see ``read_table``; a prompt is empty or no text; the hub cannot be reached.
+    """
+    table = _table(str(name), column)
+    if column is None or (column not in table.columns and (_has_one_place(str(name)) or _usual(table, usual))):
+        column = _column(table)
+    values = table.column(column, "; name one of them with prompts.column")
+    if skip_empty:
+        full = [k for k, value in enumerate(values) if not is_empty(value)]
+        if len(full) < len(values):
+            log.warning("%s: left out %d rows without text", table.file, len(values) - len(full))
+        table = Table(table.file, {column: [values[k] for k in full]}, [table.rows[k] for k in full])
+    prompts = table.texts(column)
+    if not prompts:
+        raise DataError(f"{table.file} has no prompts; give a file with at least one")
+    distinct = list(dict.fromkeys(prompts))
+    if len(distinct) < len(prompts):
+        log.warning("%s: dropped %d exact duplicates of prompts", table.file, len(prompts) - len(distinct))
+    return distinct
+
+
+def _usual(table: Table, wanted: bool) -> bool:
+    return wanted and any(name in table.columns for name in COLUMNS)
+
+
+def normalised(text: str) -> str:
+    """What is left of a prompt when it is compared with another: letters, digits and marks in one case and form."""
+    kept = (each if unicodedata.category(each)[0] in "LNM" else " " for each in unicodedata.normalize("NFKC", text))
+    return " ".join("".join(kept).casefold().split()) or " ".join(text.split())
+
+
+def draw(prompts: Sequence[str], count: int | None) -> list[str]:
+    """So many prompts, in an order that depends on their words only; prompts that are alike count as one.
+
+    Args:
+        prompts: in any order.
+        count: None takes all.
+    """
+    distinct: dict[str, str] = {}
+    for text in sorted(prompts):
+        distinct.setdefault(normalised(text), text)
+    return [distinct[key] for key in sorted(distinct, key=content_id)[:count]]
+
+
+def _table(name: str, column: str | None) -> Table:
+    if name.startswith(HUB):
+        return read_table(name)
+    path = resolve(name)
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        return _lines(path)
+    if suffix == ".json":
+        return _json(path)
+    if suffix in TABLES:
+        return read_table(path, None if column is None else [column, *COLUMNS], COLUMNS)
+    raise DataError(
+        f"{path} has an unknown suffix; prompts come as .txt, .jsonl, .csv, .tsv, .parquet, .json, or COCO's captions"
+    )
+
+
+def _column(table: Table) -> str:
+    known = [name for name in COLUMNS if name in table.columns]
+    if not known:
+        table.column(COLUMNS[0], "; name one of them with prompts.column")
+    return known[0]
+
+
+def _has_one_place(name: str) -> bool:
+    return name.startswith("tiny:") or Path(name).suffix.lower() in (".txt", ".json")
+
+
+def _lines(path: Path) -> Table:
+    lines = lines_of(read_text(path))
+    if not lines:
+        raise DataError(f"{path} is empty; write one prompt on each line")
+    return Table(str(path), {COLUMNS[0]: lines}, [f"line {i}" for i in range(1, len(lines) + 1)])
+
+
+def _json(path: Path) -> Table:
+    """A list of objects, or COCO's ``captions_val2017.json``: {"annotations": [{"caption": …}]}."""
+    found = parse(read_text(path), str(path))
+    if isinstance(found, list):
+        return read_table(path)
+    try:
+        captions = [each["caption"] for each in found["annotations"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f'{path} is not COCO\'s file of captions ({{"annotations": [{{"caption": …}}]}}); give that, or .jsonl'
+        ) from error
+    return Table(str(path), {COLUMNS[0]: captions}, [f"annotation {i}" for i in range(1, len(captions) + 1)])

@@ -1,0 +1,255 @@
+"""One file's columns: csv, tsv, jsonl, json, parquet and arrow, read as strictly as they can be written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from semdpo.data.arrow_files import Columns, read_arrow, read_parquet, unreadable
+from semdpo.errors import DataError
+
+TABLES = (".csv", ".jsonl", ".parquet", ".tsv", ".json")
+LONGEST_CELL = 2**31 - 1
+DEEPEST = 64  # lists and objects within each other; a file of thousands would exhaust Python's stack
+DIGITS = 300
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")  # see files.py: what a spreadsheet would take for a formula
+_ENDS = re.compile(r"\r\n|\n|\r")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A user's file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_text(path: Path) -> str:
+    """A file as UTF-8.
+
+    Raises:
+        DataError: it is not.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(_ENDS.findall(data[: error.start].decode("latin-1"))) + 1
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}, line {line}); save it as UTF-8") from error
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that ends its lines as Unix, Windows or old Macs do; a last line end begins no line."""
+    lines = _ENDS.split(text)
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+# ------------------------------------------------------------------------------------------------- JSON
+
+
+def parse(text: str, place: str) -> Any:
+    """JSON as its standard has it: no NaN, no number that overflows, no key twice, not thousands of levels deep.
+
+    Args:
+        text: of one value.
+        place: where it stands, for messages.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        value = _STRICT.decode(text)
+        _refuse_depth(value, DEEPEST)
+    except RecursionError as error:
+        raise DataError(f"{place}: this is nested more than {DEEPEST} levels deep; make it flat") from error
+    except ValueError as error:
+        raise DataError(f"{place}: this is not JSON ({error}); correct it") from error
+    return value
+
+
+def _not_finite(name: str) -> float:
+    raise ValueError(f"{name} is not a number that can be used")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits cannot be used")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+_STRICT = json.JSONDecoder(parse_constant=_not_finite, parse_int=_whole, parse_float=_finite, object_pairs_hook=_object)
+
+
+def _refuse_depth(value: Any, left: int) -> None:
+    if not isinstance(value, dict | list):
+        return
+    if left == 0:
+        raise RecursionError
+    for each in value.values() if isinstance(value, dict) else value:
+        _refuse_depth(each, left - 1)
+
+
+def read_jsonl(path: Path) -> Columns:
+    """One object a line; blank lines are passed over.
+
+    Raises:
+        DataError: a line is no object; it is named.
+    """
+    records, rows = [], []
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
+        if line.strip():
+            records.append(_record(parse(line, f"{path}, line {number}"), f"{path}, line {number}"))
+            rows.append(f"line {number}")
+    return _from_records(records, rows)
+
+
+def read_json(path: Path) -> Columns:
+    """A list of objects.
+
+    Raises:
+        DataError: it is something else.
+    """
+    text = read_text(path)
+    if not text.strip():
+        return Columns({}, [])
+    values = parse(text, str(path))
+    if not isinstance(values, list):
+        raise DataError(f'{path} must be a list of objects such as [{{"prompt": "a cat"}}]; or write a .jsonl')
+    rows = [f"entry {k}" for k in range(1, len(values) + 1)]
+    return _from_records([_record(each, f"{path}, {row}") for each, row in zip(values, rows, strict=True)], rows)
+
+
+def _record(value: Any, place: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    hint = "; a list of all rows belongs into a file named .json" if isinstance(value, list) else ""
+    raise DataError(f'{place}: a line must be a JSON object such as {{"prompt": "a cat"}}{hint}')
+
+
+def _from_records(records: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Columns:
+    names = dict.fromkeys(name for record in records for name in record)
+    return Columns({name: [record.get(name) for record in records] for name in names}, rows)
+
+
+# ------------------------------------------------------------------------------------------------- CSV and TSV
+
+
+def read_csv(path: Path) -> Columns:
+    """Comma-separated values, quoted as RFC 4180 has it; semicolons or tabs where the header has no comma.
+
+    Raises:
+        DataError: a row has another number of values than the header, or quotes do not close; the line is named.
+    """
+    text = read_text(path)
+    first = _ENDS.split(text, maxsplit=1)[0]
+    delimiter = next((each for each in ",;\t" if each in first), ",")
+    return _columns(_parsed(path, text, delimiter, quoted=True), path)
+
+
+def read_tsv(path: Path) -> Columns:
+    """Tab-separated values: quoted where the whole file is, otherwise quotation marks are part of the text.
+
+    Raises:
+        DataError: a row has another number of values than the header; the line is named.
+    """
+    text = read_text(path)
+    try:
+        quoted = _columns(_parsed(path, text, "\t", quoted=True), path)
+    except DataError:
+        return _columns(_parsed(path, text, "\t", quoted=False), path)
+    # A mark that was no quote may close lines later, and have swallowed the rows between.
+    swallowed = any("\t" in cell and _ENDS.search(cell) for values in quoted.columns.values() for cell in values)
+    return _columns(_parsed(path, text, "\t", quoted=False), path) if swallowed else quoted
+
+
+def _parsed(path: Path, text: str, delimiter: str, *, quoted: bool) -> list[tuple[int, list[str]]]:
+    """Every row, the header first, with the line that it begins in."""
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
+    found: list[tuple[int, list[str]]] = []
+    line = 1
+    with _large_cells():
+        try:
+            for record in reader:
+                if record:
+                    found.append((line, record))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}, line {line}: this is not CSV ({error}); correct it") from error
+    width = len(found[0][1]) if found else 0
+    for number, record in found:
+        if len(record) != width:
+            more = quoted and len(record) > width
+            cure = f"quote values that contain {MARKS[delimiter]}" if more else "write as many as the header has"
+            raise DataError(f"{path}, line {number}: {len(record)} values for {width} columns; {cure}")
+    return found
+
+
+@contextmanager
+def _large_cells() -> Iterator[None]:
+    """Python refuses cells of more than 131,072 characters, and its limit is one for the whole process."""
+    before = csv.field_size_limit(LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _columns(found: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
+    found = _without_nameless(found)
+    header = [unescaped(name) for name in found[0][1]] if found else []
+    if len(set(header)) != len(header):
+        twice = next(name for name in header if header.count(name) > 1)
+        raise DataError(f"{path} has two columns of one name ({twice!r}); rename one")
+    cells = zip(*(record for _, record in found[1:]), strict=True)
+    columns = {name: [unescaped(cell) for cell in column] for name, column in zip(header, cells, strict=False)}
+    return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in found[1:]])
+
+
+def _without_nameless(found: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    """Rows without the columns that have neither a name nor a value, as spreadsheets write them behind the others."""
+    if not found or all(found[0][1]):
+        return found
+    full = [k for k in range(len(found[0][1])) if any(record[k] for _, record in found)]
+    return [(line, [record[k] for k in full]) for line, record in found]
+
+
+def unescaped(cell: str) -> str:
+    """A cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
+    return cell[1:] if _ESCAPED.match(cell) else cell
+
+
+READERS: Mapping[str, Callable[[Path], Columns]] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}

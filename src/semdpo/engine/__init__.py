@@ -1,0 +1,1 @@
+"""What runs stages: their store, their fingerprints, and the models that they use."""

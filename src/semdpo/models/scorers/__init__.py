@@ -1,0 +1,1 @@
+"""Scorers of images against prompts: one file each, found by ``registry``."""

@@ -1,0 +1,150 @@
+"""Human Preference Score v2.1 (Wu et al., arXiv 2306.09341): a CLIP with preprocessing of its own."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+import ftfy
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel
+
+from semdpo.models.checkpoint import load_strictly, read_checkpoint
+from semdpo.models.clip import CLIPTowers, load_towers
+from semdpo.models.device import Compute
+from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor
+from semdpo.models.registry import Place
+from semdpo.models.scorers.batched import Judge
+from semdpo.protocols import Bool
+
+CHECKPOINT = "HPS_v2.1_compressed.pt"
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# open_clip's ViT-H-14. Its GELU is the plain one, where transformers' CLIP takes quick_gelu unless told.
+CONFIG = {
+    "projection_dim": 1024,
+    "text_config": {
+        "vocab_size": 49408, "hidden_size": 1024, "intermediate_size": 4096, "projection_dim": 1024,
+        "num_hidden_layers": 24, "num_attention_heads": 16, "max_position_embeddings": 77, "hidden_act": "gelu",
+        "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407,
+    },
+    "vision_config": {
+        "hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1024, "num_hidden_layers": 32,
+        "num_attention_heads": 16, "image_size": 224, "patch_size": 14, "hidden_act": "gelu",
+    },
+}  # fmt: skip
+
+_NAMES = {
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "text_projection": "text_projection.weight",
+    "visual.proj": "visual_projection.weight",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",  # transformers spells it so
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "logit_scale": "logit_scale",
+}
+_TRANSPOSED = {"text_projection", "visual.proj"}
+_BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
+_IN_BLOCK = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+_IN_BLOCK |= {"attn.out_proj": "self_attn.out_proj"}
+
+
+def to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's names and layouts to CLIPModel's; what is not known keeps its name, so that loading refuses it.
+
+    Args:
+        state: of open_clip's CLIP.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if match := _BLOCK.fullmatch(name):
+            tower = "vision_model" if match[1] else "text_model"
+            found |= _block(f"{tower}.encoder.layers.{match[2]}", match[3], value)
+        else:
+            found[_NAMES.get(name, name)] = value.T.contiguous() if name in _TRANSPOSED else value
+    return found
+
+
+def _block(layer: str, name: str, value: Tensor) -> dict[str, Tensor]:
+    if name in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        kind = name.removeprefix("attn.in_proj_")
+        return {f"{layer}.self_attn.{part}_proj.{kind}": each for part, each in zip("qkv", value.chunk(3), strict=True)}
+    stem, _, kind = name.rpartition(".")
+    return {f"{layer}.{_IN_BLOCK.get(stem, stem)}.{kind}": value}
+
+
+def clean(text: str) -> str:
+    """A text as open_clip cleans it before its tokenizer: mended Unicode, HTML entities read, one space, lower case."""
+    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(mended.split()).lower()
+
+
+def fit_square(image: Image.Image, side: int) -> Tensor:
+    """The picture inside a black square, its longest side resized to ``side``.
+
+    It becomes float before it is resized (bicubic, antialiased), so nothing is rounded to whole grey levels in
+    between; a square picture is only resized.
+
+    Args:
+        image: any size and mode.
+        side: pixels.
+
+    Returns:
+        [3, side, side], about 0 to 1 (bicubic interpolation may overshoot a little, as upstream's does).
+    """
+    values = to_tensor(image)
+    height, width = values.shape[1:]
+    scale = side / max(height, width)
+    size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    if size != [height, width]:
+        values = F.interpolate(values[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0]
+    below, beside = side - size[0], side - size[1]
+    return F.pad(values, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
+
+
+def hps(place: Place, where: Compute) -> Judge:
+    """The cosine of picture and prompt under HPS v2.1, unscaled (tables often show it times 100).
+
+    Args:
+        place: upstream's checkpoint, or a saved CLIPModel of its structure.
+        where: it computes.
+
+    Raises:
+        ModelError: a folder cannot be read, or the weights do not fit.
+    """
+    towers = _upstream(place, where) if (place.folder() / CHECKPOINT).is_file() else load_towers(place, where)
+    mean, std = _normalisation(place)
+    side: int = towers.model.config.vision_config.image_size
+
+    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+        text, tokens = towers.texts([clean(prompt) for prompt in prompts])
+        values = torch.stack([fit_square(image, side) for image in images])
+        return (towers.images((values - mean) / std) * text).sum(-1), tokens.truncated
+
+    return judge
+
+
+def _upstream(place: Place, where: Compute) -> CLIPTowers:
+    path = place.folder() / CHECKPOINT
+    with no_weights():
+        model = CLIPModel(CLIPConfig(**CONFIG))
+    load_strictly(model, to_clip(read_checkpoint(path)), path)
+    return CLIPTowers(model.to(where.device, where.dtype).eval(), load_tokenizer(place.texts()), path)
+
+
+def _normalisation(place: Place) -> tuple[Tensor, Tensor]:
+    settings = place.folder() / "preprocessor_config.json"
+    known = read_json(settings) if settings.is_file() else {}
+    mean, std = known.get("image_mean", MEAN), known.get("image_std", STD)
+    return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)

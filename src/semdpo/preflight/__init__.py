@@ -1,0 +1,1 @@
+"""What a recipe needs of a machine, found out before hours are spent."""

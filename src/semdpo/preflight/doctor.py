@@ -1,0 +1,225 @@
+"""What a recipe needs, beside what this machine has: told before hours are spent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psutil
+
+from semdpo.engine import store
+from semdpo.engine.providers import refuse_remote_code
+from semdpo.engine.stage import AnyStage
+from semdpo.errors import ConfigError, ModelError, SemdpoError
+from semdpo.models import registry
+from semdpo.models.hub import ask
+from semdpo.preflight import downloads
+from semdpo.preflight.resources import (
+    GB,
+    Finding,
+    evaluated,
+    free,
+    held_out,
+    is_absent,
+    parameters,
+    pictures,
+    refuse_too_large,
+    resources,
+    where,
+)
+from semdpo.recipe import trackers
+from semdpo.recipe.schema import Recipe
+from semdpo.stages.flow import flow, is_file
+
+__all__ = [
+    "Finding",
+    "evaluated",
+    "held_out",
+    "is_absent",
+    "machine",
+    "measure",
+    "needs",
+    "parameters",
+    "pictures",
+    "refuse_the_impossible",
+    "remote_code",
+    "resources",
+]
+
+MEASURED_SECONDS = 20.0
+
+
+def machine(folder: Path) -> list[Finding]:
+    """Versions, devices, memory and disk.
+
+    Args:
+        folder: where the run's files would go.
+    """
+    import torch
+
+    memory = psutil.virtual_memory()
+    found = [
+        Finding("ok", "python", platform.python_version()),
+        *(Finding("ok", name, version) for name, version in store.versions().items()),
+        Finding(
+            "ok", "processor", f"{os.cpu_count()} cores, {memory.available / GB:.1f} of {memory.total / GB:.1f} GB free"
+        ),
+    ]
+    for index in range(torch.cuda.device_count()):
+        unused, total = torch.cuda.mem_get_info(index)
+        name = torch.cuda.get_device_name(index)
+        found.append(Finding("ok", f"GPU {index}", f"{name}, {unused / GB:.1f} of {total / GB:.1f} GB free"))
+    if not torch.cuda.is_available():
+        found.append(Finding("ok", "GPU", "none; everything is computed on the processor"))
+    return [*found, Finding("ok", "disk", f"{free(folder) / GB:.1f} GB free at {folder.absolute()}")]
+
+
+def needs(recipe: Recipe, folder: Path) -> list[Finding]:
+    """The recipe's files and models, and whether they fit this machine; the hub is not asked.
+
+    Args:
+        recipe: validated.
+        folder: where the run's files would go.
+    """
+    things = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if not is_file(key)}
+    files = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if is_file(key)}
+    found = [downloads.source(key, name) for name, key in files.items()]
+    found += [finding for name, key in things.items() for finding in _model(key, name)]
+    try:
+        refuse_remote_code(recipe)
+    except ModelError as error:
+        found.append(Finding("error", "remote code", str(error)))
+    try:
+        trackers.refuse_absent(recipe.train.report_to)
+    except ConfigError as error:
+        found.append(Finding("error", "train.report_to", str(error)))
+    room = resources(recipe, folder, fetched=downloads.to_fetch(recipe, folder))
+    return [*found, *remote_code(recipe), *downloads.download(recipe), *room]
+
+
+def refuse_the_impossible(
+    recipe: Recipe, folder: Path, stages: Sequence[AnyStage] | None = None, *, fresh: bool = False
+) -> None:
+    """The pre-flight of a run.
+
+    Args:
+        recipe: validated.
+        folder: of the run; what is finished there needs no more room.
+        stages: those that will be made; None is the whole recipe.
+        fresh: whether finished stages may be made again.
+
+    Raises:
+        ConfigError: a tracker is not installed.
+        ModelError: the Python code that comes with a judge does not run.
+        StoreError: there is not enough memory or disk.
+    """
+    trackers.refuse_absent(recipe.train.report_to)
+    for each in remote_code(recipe):
+        if each.level == "error":
+            raise ModelError(f"{each.what}: {each.found}")
+    refuse_too_large(recipe, folder, stages, fresh=fresh, fetched=downloads.to_fetch(recipe, folder))
+
+
+def remote_code(recipe: Recipe) -> list[Finding]:
+    """Whether the Python code that comes with judges, where the user allows it, runs with what is installed.
+
+    It is imported and its class is built, without weights. What is not here yet cannot be tried.
+
+    Args:
+        recipe: validated.
+    """
+    judges = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
+    return [_tried(name) for name in judges if name is not None and name in recipe.scoring.allow_remote_code]
+
+
+def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
+    """How long the pictures will take, from drawing and scoring some for a while.
+
+    Args:
+        recipe: validated; its renderer and scorer must be there.
+        seconds: to measure for; at least two batches are drawn.
+    """
+    count = pictures(recipe)
+    if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
+        return Finding("warning", "time", "not measured: renderer or scorer is not there")
+    from semdpo.engine.providers import real_parts
+
+    parts = real_parts()
+    try:
+        renderer = parts.renderer(recipe.label.renderer)
+        scorer = parts.scorer(recipe.label.scorer, recipe.scoring)
+        size = recipe.label.renderer.batch_size
+        done, speed, begun = 0, 0.0, time.monotonic()
+        while done < 2 * size or time.monotonic() - begun < seconds:
+            batch = time.monotonic()
+            prompts = ["a red house near a tree"] * size
+            scorer.score(renderer.render(prompts, list(range(done, done + size))), prompts)
+            done += size
+            speed = max(speed, size / (time.monotonic() - batch))  # the first batch warms up
+    except SemdpoError as error:
+        return Finding("error", "time", str(error))
+    each = f"{speed:.3g} pictures drawn and scored a second"
+    if count is None:
+        return Finding("ok", "time", f"{each}; set prompts.limit to be told how long a run takes")
+    hours = count / speed / 3600
+    return Finding("ok", "time", f"{each}; {count:,} pictures take about {hours:.1f} hours")
+
+
+# --------------------------------------------------------------------------------------------------- one thing each
+
+
+def _model(key: str, name: str) -> Iterable[Finding]:
+    try:
+        state = where(name)
+    except ModelError as error:
+        yield Finding("error", name, f"{key}: unknown", str(error))
+        return
+    if state.startswith("not"):
+        yield _to_be_fetched(key, name)
+    else:
+        yield Finding("ok", name, f"{key}: {state}, {parameters(name) / 1e6:.4g} M parameters")
+    words = registry.resolve(name).words_elsewhere()
+    if words is not None and where(words, registry.WORDS).startswith("not"):
+        yield _to_be_fetched(f"{key}, the tokenizer", words, registry.WORDS)
+
+
+def _tried(name: str) -> Finding:
+    from semdpo.models.remote import has_remote_code, try_remote
+
+    try:
+        if where(name).startswith("not"):
+            return Finding(
+                "warning", name, "its own Python code was not tried, for it is not here", "once it is: `semdpo doctor`"
+            )
+        folder = registry.resolve(name).folder()
+        if not has_remote_code(folder):
+            return Finding("ok", name, "brings no Python code of its own")
+        try_remote(folder)
+    except ModelError as error:
+        return Finding("error", name, str(error), "see the documentation of models, under jina")
+    return Finding("ok", name, "its own Python code runs")
+
+
+def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
+    """A model of the hub that is not here: whether it will come by itself, and if not, what to do."""
+    place = registry.resolve(name)
+    known = registry.published(name)
+    size = f", about {known.gigabytes:g} GB" if known and not files else ""
+    exact = [file for file in place.files if "*" not in file]
+    patterns = [f"--include '{each}'" for each in files or place.files if "*" in each and not exact]
+    left_out = [f"--exclude '{each}'" for each in registry.SKIPPED if patterns and not files]
+    download = " ".join(["`hf download", place.path, *exact, *patterns, *left_out]) + "`"
+    match ask(place.path):
+        case "there":
+            return Finding("warning", name, f"{key}: not downloaded{size}; the run will fetch it", download)
+        case "gated":
+            cure = f"accept its licence at https://huggingface.co/{place.path}, then `hf auth login`"
+            return Finding("error", name, f"{key}: not downloaded{size}, and gated", cure)
+        case "absent":
+            return Finding("error", name, f"{key}: not on the hub, or private", "check the name, or `hf auth login`")
+        case _:
+            cure = f"where there is a connection: {download}; or put it under $SEMDPO_MODELS"
+            return Finding("error", name, f"{key}: not downloaded{size}, and the hub cannot be reached", cure)

@@ -1,0 +1,254 @@
+"""How long a run rewrites and trains, from doing a little of both with the recipe's own models and settings."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import cycle, islice, pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from semdpo.data.pairs import read_rewrites
+from semdpo.data.records import Pair, content_id
+from semdpo.engine.providers import real_parts
+from semdpo.errors import DataError, SemdpoError
+from semdpo.preflight import doctor
+from semdpo.preflight.doctor import MEASURED_SECONDS
+from semdpo.preflight.resources import Finding
+from semdpo.progress import Progress
+from semdpo.recipe.models import DecodingConfig
+from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.schema import Recipe
+
+PROMPT = "a red house near a tree"
+# Of DiffusionDB's lengths, for a recipe whose file of rewrites is not there.
+TYPICAL = [
+    (
+        "a castle near the harbor at night",
+        f"a castle near the harbor at night, {style}, highly detailed, soft light, 8k",
+    )
+    for style in ("oil painting, trending on artstation", "portrait in golden hour, sharp focus", "wide angle")
+]
+FEW_TOKENS, FEW_PROMPTS, FEW_PAIRS = 9, 4, 2
+UPDATES = 4
+REFERENCE = 1 / 3  # of a training pass: forward without backward
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """Rewrites of one kind.
+
+    Attributes:
+        what: they are for.
+        model: that writes them, or the one that it is trained from.
+        template: what it reads; None is the folder's own.
+        decoding: how.
+        n: rewrites of a prompt.
+        prompts: how many; None when the recipe does not tell.
+    """
+
+    what: str
+    model: str
+    template: str | None
+    decoding: DecodingConfig
+    n: int
+    prompts: int | None
+
+
+def times(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> list[Finding]:
+    """How long the recipe's drawing and scoring, rewriting and training take.
+
+    Args:
+        recipe: validated.
+        seconds: to measure each for, about.
+    """
+    return [doctor.measure(recipe, seconds), rewriting(recipe, seconds), training(recipe, seconds)]
+
+
+# ------------------------------------------------------------------------------------------------------- rewriting
+
+
+def rewriting(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
+    """How long candidates and the methods' rewrites of the held-out prompts take, if all use their whole budget.
+
+    Args:
+        recipe: validated.
+        seconds: to measure for, about; a few tokens of a few prompts are written in any case.
+    """
+    jobs = list(_rewritings(recipe))
+    told, whole = [], 0.0
+    try:
+        for job in jobs:
+            if doctor.is_absent(job.model):
+                return Finding("warning", "rewriting", f"not measured: {job.model} is not there")
+            each = _seconds_a_prompt(job, seconds / len(jobs))
+            rate = f"{job.what} {job.n / each:.3g} a second"
+            if job.prompts is None:
+                told.append(rate)
+                continue
+            whole += each * job.prompts
+            told.append(f"{rate}, {job.prompts * job.n:,} take {_duration(each * job.prompts)}")
+    except SemdpoError as error:
+        return Finding("error", "rewriting", str(error))
+    except _out_of_memory():
+        return Finding(
+            "error", "rewriting", "out of memory", "lower candidates.batch_size and that of evaluate.rewrite"
+        )
+    missing = any(job.prompts is None for job in jobs)
+    end = "set the limits of prompts to be given the time of a run" if missing else f"at most {_duration(whole)} in all"
+    return Finding("ok", "rewriting", f"{'; '.join(told)}; {end}")
+
+
+def _rewritings(recipe: Recipe) -> Iterator[Rewriting]:
+    config, start = recipe.candidates, recipe.sft.model
+    yield Rewriting("candidates", start, recipe.sft.template, config, config.n, recipe.prompts.limit)
+    held_out = doctor.held_out(recipe)
+    trained = None if held_out is None else held_out * (1 + len(recipe.train.methods))
+    yield Rewriting("evaluation's rewrites", start, recipe.sft.template, recipe.evaluate.rewrite, 1, trained)
+    for name, own in recipe.evaluate.rewriters.items():
+        yield Rewriting(f"rewrites of {name}", own.model, own.template, own, 1, held_out)
+
+
+def _seconds_a_prompt(job: Rewriting, budget: float) -> float:
+    """Of all rewrites of a prompt. The first token, with which the prompt is read, and the others are timed apart."""
+    from semdpo.models.rewriter import CausalRewriter, Decoding, load_rewriter
+
+    settings = {each.name: getattr(job.decoding, each.name) for each in fields(Decoding)}
+    rewriter = load_rewriter(job.model, job.template, job.decoding.precision, **settings)
+    tokens, batch = job.decoding.max_new_tokens, min(job.decoding.batch_size, job.prompts or job.decoding.batch_size)
+
+    def timed(with_budget: CausalRewriter, prompts: int) -> tuple[float, int]:
+        begun = time.monotonic()
+        rows = [each for row in with_budget.rewrite_flagged([PROMPT] * prompts, job.n, 0) for each in row]
+        spent = time.monotonic() - begun
+        if any(truncated for _, truncated in rows):
+            return spent, few
+        return spent, 1 + max(rewriter.tokens([text for text, _ in rows]))  # all had ended
+
+    few = min(FEW_TOKENS, tokens)
+    short, longer = rewriter.with_budget(1), rewriter.with_budget(few)
+    timed(short, 1)  # the first call warms up
+    each = 0.0
+    for size in sorted({min(FEW_PROMPTS, batch), batch}):
+        first, _ = timed(short, size)
+        whole, steps = timed(longer, size)
+        each = (first + (tokens - 1) * max(whole - first, 0.0) / max(steps - 1, 1)) / size
+        if (first + whole) * batch / size > budget:
+            break
+    return each
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+class _EnoughError(Exception):
+    """Enough updates were seen."""
+
+
+def training(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
+    """How long fine-tuning and all methods' preference training take, the reference's pass included.
+
+    Args:
+        recipe: validated.
+        seconds: to measure for, about; two updates on two pairs are made in any case.
+    """
+    sft, train = recipe.sft, recipe.train
+    try:
+        if doctor.is_absent(sft.model):
+            return Finding("warning", "training", f"not measured: {sft.model} is not there")
+        if any(each.level == "error" for each in doctor.resources(recipe, Path())):
+            return Finding("warning", "training", "not measured: there is too little memory or disk")
+        with TemporaryDirectory() as folder:
+            fine = _seconds_an_update(partial(_fine_tune, recipe, Path(folder)), sft.batch_size, seconds / 2)
+            each = _seconds_an_update(partial(_train, recipe, Path(folder)), train.batch_size, seconds / 2)
+    except SemdpoError as error:
+        return Finding("error", "training", str(error))
+    except _out_of_memory():
+        return Finding(
+            "error", "training", "out of memory", "set sft.micro_batch_size and train.micro_batch_size lower"
+        )
+    told = f"{fine:.3g} s an update of fine-tuning, {sft.steps:,} take {_duration(fine * sft.steps)}; "
+    told += f"{each:.3g} s an update of preference training"
+    if recipe.prompts.limit is None:
+        return Finding("ok", "training", f"{told}; set prompts.limit to be given the time of a run")
+    # At most: a prompt without two different scores gives no pair.
+    updates = math.ceil(recipe.prompts.limit / train.batch_size) * train.epochs
+    spent = each * updates * (len(train.methods) + REFERENCE / train.epochs)
+    told += f", {updates:,} for each of {len(train.methods)} methods take {_duration(spent)}"
+    return Finding("ok", "training", f"{told}; at most {_duration(fine * sft.steps + spent)} in all")
+
+
+def _seconds_an_update(begin: Callable[[int, Progress], object], size: int, budget: float) -> float:
+    """Of ``size`` pairs; measured on fewer, and multiplied, where whole ones would take too long."""
+    few = min(FEW_PAIRS, size)
+    found = _watched(partial(begin, few), budget) * size / few
+    if few < size and found * 2 <= budget:
+        found = _watched(partial(begin, size), budget)
+    return found
+
+
+def _watched(work: Callable[[Progress], object], budget: float) -> float:
+    """Median seconds between the updates of a training, which is stopped after some; the first warms up."""
+    marks: list[float] = []
+
+    def watch(done: int, total: int, note: str = "") -> None:
+        if note == "reference":
+            return
+        marks.append(time.monotonic())
+        if done == total or (len(marks) > 1 and marks[-1] - marks[0] > budget):
+            raise _EnoughError
+
+    with suppress(_EnoughError):
+        work(watch)
+    return statistics.median(after - before for before, after in pairwise(marks))
+
+
+def _fine_tune(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
+    config = recipe.sft.model_copy(update={"steps": UPDATES} | _batches(recipe.sft, size))
+    real_parts().fine_tune(list(islice(cycle(_texts(recipe)), UPDATES * size)), config, folder / "sft", progress)
+
+
+def _train(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
+    """DPO's training stands for all objectives, whose own arithmetic is nothing beside the model's."""
+    config = recipe.train.model_copy(update={"epochs": 1, "report_to": []} | _batches(recipe.train, size))
+    texts = _texts(recipe)
+    sides = zip(cycle(texts), cycle([*texts[1:], texts[0]]), range(UPDATES * size), strict=False)
+    pairs = [
+        Pair(content_id(str(k)), prompt, chosen, rejected, 1.0, 0.0) for (prompt, chosen), (_, rejected), k in sides
+    ]
+    start, output = recipe.sft.model, folder / "train"
+    real_parts().train(pairs, start, DPOObjective(name="dpo"), config, output, folder / "cache", progress)
+
+
+def _batches(config: Any, size: int) -> dict[str, int | None]:
+    micro = config.micro_batch_size
+    return {"batch_size": size, "micro_batch_size": micro if size == config.batch_size else None}
+
+
+def _texts(recipe: Recipe) -> list[tuple[str, str]]:
+    """Prompts and rewrites to learn from: the recipe's own where they are here."""
+    if recipe.sft.file.startswith("hub:"):
+        return TYPICAL
+    try:
+        found = read_rewrites(recipe.sft.file)
+    except DataError:
+        return TYPICAL
+    return found if len(found) > 1 else TYPICAL
+
+
+def _out_of_memory() -> type[Exception]:
+    import torch
+
+    return torch.OutOfMemoryError
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

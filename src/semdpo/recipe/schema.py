@@ -1,0 +1,360 @@
+"""What a recipe may say: one frozen model per stage; unknown keys and values out of range are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from semdpo.recipe import defaults, trackers
+from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Stage, Text, one_slot
+from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
+from semdpo.recipe.objectives import AdditiveObjective, ObjectiveConfig
+
+NOT_METRICS = {
+    *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
+    *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "pictures", "consistency"),
+    *("repetition", "cliches"),
+}
+
+
+class PromptSetConfig(Stage):
+    """A set to evaluate on; ``limit`` prompts are drawn by the hash of their words."""
+
+    file: Text
+    column: Text | None = None
+    limit: Positive | None = None
+
+
+class PromptsConfig(Stage):
+    """Which prompts are trained on and which are held out.
+
+    Attributes:
+        file: txt, jsonl, csv, tsv, parquet, COCO's captions; ``tiny:FILE`` of the embedded world; ``hub:OWNER/NAME``.
+        test_file: held-out prompts; None holds out ``test_share`` of ``file``.
+        test_sets: instead of ``test_file``: several sets to evaluate on, by name.
+        column: the column that carries the prompts; None takes prompt, or else Prompt.
+        limit: take so many training prompts; None takes all.
+        draw: take the ``first`` of them, or draw them by the ``hash`` of their words.
+        test_limit: the first so many held-out prompts of ``test_file``.
+        test_share: share that is held out when there are neither ``test_file`` nor ``test_sets``.
+        skip_empty: leave out rows without text, as DiffusionDB has them, instead of refusing them.
+    """
+
+    file: Text
+    test_file: Text | None = None
+    test_sets: dict[Name, PromptSetConfig] = Field(default_factory=dict)
+    column: Text | None = None
+    limit: Positive | None = None
+    draw: Literal["first", "hash"] = "first"
+    test_limit: Positive | None = None
+    test_share: float = Field(default=0.1, gt=0, lt=1)
+    skip_empty: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_to_hold_out(self) -> PromptsConfig:
+        if "all" in self.test_sets:
+            raise ValueError("test_sets has a set called 'all', which means all of them together; choose another name")
+        if self.test_file is not None and self.test_sets:
+            raise ValueError("test_file and test_sets exclude each other; make the file one of the sets")
+        return self
+
+
+class SFTConfig(Stage):
+    """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs.
+
+    Attributes:
+        model: to start from.
+        file: columns prompt and rewrite.
+        steps: updates.
+        batch_size: pairs of one update.
+        micro_batch_size: pairs computed at once; None takes all.
+        learning_rate: at its highest.
+        max_length: tokens of prompt and rewrite; longer pairs are refused.
+        precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
+        seed: of the order of pairs.
+        template: what the model reads.
+    """
+
+    model: Text
+    file: Text
+    steps: Positive = 200
+    batch_size: Positive = 32
+    micro_batch_size: Positive | None = None
+    learning_rate: LearningRate = 1e-3
+    max_length: Positive = 96
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    seed: Seed = 0
+    template: str = TEMPLATE
+
+    _template = field_validator("template")(one_slot)
+
+
+class CandidatesConfig(DecodingConfig):
+    """``n`` rewrites of every training prompt; ``shard_size`` prompts make one file."""
+
+    n: int = Field(default=4, ge=2)
+    shard_size: Positive = 64
+
+
+class LabelConfig(Stage):
+    """Who draws the candidates and who scores them.
+
+    Attributes:
+        renderer: who draws.
+        scorer: the preference judge, which makes the pairs.
+        fidelity: a judge of whether the picture shows what was asked, which the additive objective needs.
+        batch_size: pictures in memory at once.
+        seed: of the pictures.
+        shard_size: so many prompts make one file, here and in the stages pairs and weigh.
+    """
+
+    renderer: RendererConfig
+    scorer: Text
+    fidelity: Text | None = None
+    batch_size: Positive = defaults.IMAGES_AT_A_TIME
+    seed: Seed = 0
+    shard_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _two_judges(self) -> LabelConfig:
+        if self.fidelity == self.scorer:
+            raise ValueError("fidelity must be another judge than scorer, or they would say the same")
+        return self
+
+
+class PairsConfig(Stage):
+    """A pair needs a score difference of at least ``margin`` (and more than none)."""
+
+    margin: float = Field(default=0.0, ge=0)
+
+
+class WeighConfig(Stage):
+    """The frozen encoder that measures how far a rewrite drifts."""
+
+    encoder: Text
+    batch_size: Positive = defaults.TEXTS_AT_A_TIME
+
+
+class LoRAConfig(Stage):
+    """Low-rank adapters instead of all weights; the reference is the model without them.
+
+    Attributes:
+        rank: of the adapters.
+        alpha: their scale is alpha / rank.
+        target_modules: names of the layers that get one; None is what PEFT does for the model's kind.
+    """
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    target_modules: list[Text] | None = Field(default=None, min_length=1)
+
+
+class TrainConfig(Stage):
+    """Preference training; every method shares everything but its objective.
+
+    Attributes:
+        methods: name to objective.
+        beta: strength of the tie to the reference.
+        learning_rate: at its highest; it rises linearly, then falls linearly to 0.
+        epochs: passes over the pairs.
+        batch_size: pairs of one update, of all processes together.
+        micro_batch_size: pairs that one process computes at once; None takes its whole share.
+        max_length: tokens of prompt and rewrite; longer pairs are refused.
+        warmup_ratio: share of the updates in which the learning rate rises.
+        seed: of the order of pairs.
+        template: what the model reads.
+        precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
+        checkpoint_steps: updates between checkpoints, from which an interrupted training goes on.
+        lora: adapters; None trains all weights.
+        report_to: trackers of transformers' Trainer, such as tensorboard, wandb or mlflow.
+    """
+
+    methods: dict[Name, ObjectiveConfig] = Field(min_length=1)
+    beta: float = Field(default=defaults.BETA, gt=0)
+    learning_rate: LearningRate = defaults.LEARNING_RATE
+    epochs: Positive = defaults.EPOCHS
+    batch_size: Positive = defaults.BATCH_SIZE
+    micro_batch_size: Positive | None = None
+    max_length: Positive = defaults.MAX_LENGTH
+    warmup_ratio: float = Field(default=defaults.WARMUP_RATIO, ge=0, lt=1)
+    seed: Seed = defaults.SEED
+    template: str = TEMPLATE
+    precision: Literal["auto", "float32", "bfloat16"] = defaults.PRECISION
+    checkpoint_steps: Positive = defaults.CHECKPOINT_STEPS
+    lora: LoRAConfig | None = None
+    report_to: list[Annotated[Text, AfterValidator(trackers.known)]] = Field(default_factory=list)
+
+    _template = field_validator("template")(one_slot)
+
+    @model_validator(mode="after")
+    def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
+        for objective in self.methods.values():
+            if objective.name in ("kto", "beta_dpo"):
+                if self.batch_size < 2:
+                    raise ValueError(f"{objective.name} compares the pairs of a batch; set batch_size ≥ 2")
+                if self.micro_batch_size is not None:
+                    raise ValueError(f"{objective.name} needs its whole batch at once; remove micro_batch_size")
+        return self
+
+    @field_validator("methods")
+    @classmethod
+    def _free_names(cls, methods: dict[str, ObjectiveConfig]) -> dict[str, ObjectiveConfig]:
+        if taken := {"human", "sft"} & methods.keys():
+            raise ValueError(f"the names {sorted(taken)} mean the user's prompt and the SFT model; choose others")
+        return methods
+
+
+class EvaluateConfig(Stage):
+    """Pictures of every method's rewrites of held-out prompts, judged against the user's prompt.
+
+    Attributes:
+        metrics: column name to scorer's name.
+        image_seeds: one picture of every rewrite for each.
+        keep_images: the pictures of so many prompts are shown in the report.
+        renderer: who draws.
+        rewrite: how the trained methods decode.
+        rewriters: other rewriters to compare with; method's name to model, template and decoding.
+        shard_size: so many prompts make one file.
+    """
+
+    metrics: dict[Name, Text] = Field(min_length=1)
+    image_seeds: list[Seed] = Field(default=[0], min_length=1)
+    keep_images: int = Field(default=8, ge=0)
+    renderer: RendererConfig
+    rewrite: DecodingConfig = DecodingConfig()
+    rewriters: dict[Name, RewriterConfig] = Field(default_factory=dict)
+    shard_size: Positive = 64
+
+    @field_validator("metrics")
+    @classmethod
+    def _free_columns(cls, metrics: dict[str, str]) -> dict[str, str]:
+        if taken := NOT_METRICS & metrics.keys():
+            raise ValueError(f"the names {sorted(taken)} are other columns of the results; choose others")
+        return metrics
+
+    @field_validator("image_seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("every image seed may appear only once")
+        return seeds
+
+
+class ReportConfig(Stage):
+    """What the page shows.
+
+    Attributes:
+        title: its heading.
+        fidelity: the metrics that ask whether a picture shows what was asked.
+        preference: those that ask whether people would like it.
+        subject: the method that is compared …
+        baseline: … with this one first.
+        drift_threshold: τ: a rewrite this far from its prompt, or farther, has drifted.
+        pictures: the methods whose pictures are shown side by side; empty shows all.
+    """
+
+    title: Text = defaults.TITLE
+    fidelity: list[Name] = Field(default_factory=list)
+    preference: list[Name] = Field(default_factory=list)
+    subject: Name = defaults.SUBJECT
+    baseline: Name = defaults.BASELINE
+    drift_threshold: float = Field(default=0.2, ge=0, le=2)
+    pictures: list[Name] = Field(default_factory=list)
+
+
+class SweepConfig(Stage):
+    """Sem-DPO at several strengths of the weight, compared on prompts and pictures that no report shows.
+
+    Attributes:
+        alphas: strengths to train with, ≥ 0.
+        prompts: tuning prompts; those that are trained on or held out are passed over.
+        image_seeds: of their pictures; none of evaluate.image_seeds.
+        fidelity: one of evaluate.metrics: whether the picture shows what was asked.
+        preference: one of evaluate.metrics: whether people would like it.
+        floor: the method that fidelity must not fall below.
+    """
+
+    alphas: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 1.0, 2.0, 4.0, 8.0, 16.0], min_length=2)
+    prompts: PromptSetConfig
+    image_seeds: list[Seed] = Field(min_length=1)
+    fidelity: Name
+    preference: Name
+    floor: Literal["human", "sft"] = "human"
+
+    @field_validator("alphas", "image_seeds")
+    @classmethod
+    def _distinct(cls, values: list[float]) -> list[float]:
+        if len(set(values)) != len(values):
+            raise ValueError("every value may appear only once")
+        return values
+
+
+class Recipe(Stage):
+    """A whole experiment. ``run`` is its folder, ``runs/<name>`` when not given."""
+
+    name: Name
+    run: Text | None = None
+    prompts: PromptsConfig
+    sft: SFTConfig
+    candidates: CandidatesConfig
+    label: LabelConfig
+    pairs: PairsConfig = PairsConfig()
+    weigh: WeighConfig
+    scoring: ScoringConfig = ScoringConfig()
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    report: ReportConfig
+    sweep: SweepConfig | None = None
+
+    @model_validator(mode="after")
+    def _tuning_is_kept_apart(self) -> Recipe:
+        if self.sweep is None:
+            return self
+        for key in (self.sweep.fidelity, self.sweep.preference):
+            if key not in self.evaluate.metrics:
+                raise ValueError(f"sweep names '{key}', which is none of evaluate.metrics; add it there")
+        if shared := set(self.sweep.image_seeds) & set(self.evaluate.image_seeds):
+            raise ValueError(f"sweep.image_seeds has {sorted(shared)}, which the report shows; choose others")
+        return self
+
+    @model_validator(mode="after")
+    def _every_metric_is_shown_once(self) -> Recipe:
+        shown, known = [*self.report.fidelity, *self.report.preference], list(self.evaluate.metrics)
+        if sorted(shown) != sorted(known):
+            raise ValueError(
+                f"report.fidelity and report.preference must name each of evaluate.metrics ({', '.join(known)}) once"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_report_names_methods(self) -> Recipe:
+        methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
+        compared = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
+        for key, names in (compared | {"pictures": self.report.pictures}).items():
+            if unknown := sorted(set(names) - methods):
+                raise ValueError(
+                    f"report.{key} names '{unknown[0]}', which is no method of this recipe; it has "
+                    f"{', '.join(sorted(methods))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _every_method_has_its_own_name(self) -> Recipe:
+        if taken := self.evaluate.rewriters.keys() & {"human", "sft", *self.train.methods}:
+            raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which are methods already; choose other names")
+        return self
+
+    @model_validator(mode="after")
+    def _additive_has_its_fidelity(self) -> Recipe:
+        if self.label.fidelity is None:
+            for name, objective in self.train.methods.items():
+                if isinstance(objective, AdditiveObjective):
+                    raise ValueError(f"train.methods.{name} is additive; set label.fidelity to a fidelity judge")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.run) if self.run else Path("runs") / self.name

@@ -1,0 +1,292 @@
+"""The numbers of a report, computed from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from semdpo.analysis.length_control import LengthControlled, length_controlled
+from semdpo.analysis.statistics import (
+    Difference,
+    Estimate,
+    HeadToHead,
+    head_to_head,
+    holm,
+    mean_interval,
+    mean_intervals,
+    min_max_average,
+    paired_difference,
+    prompt_means,
+)
+from semdpo.analysis.wording import cliches, repetition
+from semdpo.errors import DataError
+from semdpo.reporting.data import ReportData
+from semdpo.reporting.labels import EXTRAS, ORDER
+
+
+@dataclass(frozen=True, slots=True)
+class SetTable:
+    """The numbers of one set of prompts.
+
+    Attributes:
+        source: its name.
+        prompts: how many.
+        means: (method, column) → mean and interval.
+        average: method → the paper's average score.
+        tokens: lengths of the rewrites, [prompts, methods].
+    """
+
+    source: str
+    prompts: int
+    means: dict[tuple[str, str], Estimate]
+    average: dict[str, float]
+    tokens: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The numbers of a report.
+
+    Attributes:
+        methods: names in order of display.
+        prompts: number of prompts.
+        seeds: pictures of one prompt and method (the largest number where it differs).
+        values: metric or extra → [prompts, methods], mean over image seeds.
+        means: (method, column) → mean and interval.
+        average: method → the paper's average score; of several sets, of the means over them.
+        sets: the same for each set of prompts.
+        subject: the method that is compared, None when there is only one.
+        baseline: the method it is compared with first.
+        differences: (other method, column) → subject − other.
+        corrected: (other method, metric) → the t-test's p-value, corrected over the metrics by Holm.
+        duels: (other method, metric) → win, tie, loss of the subject.
+        equal_length: (other method, metric) → share won at equal length; None where the data cannot tell.
+    """
+
+    methods: list[str]
+    prompts: int
+    seeds: int
+    values: dict[str, pd.DataFrame]
+    means: dict[tuple[str, str], Estimate]
+    average: dict[str, float]
+    sets: list[SetTable]
+    subject: str | None
+    baseline: str | None
+    differences: dict[tuple[str, str], Difference]
+    corrected: dict[tuple[str, str], float]
+    duels: dict[tuple[str, str], HeadToHead]
+    equal_length: dict[tuple[str, str], LengthControlled | None]
+
+    @property
+    def everything(self) -> SetTable:
+        """All sets together, as if they were one."""
+        return SetTable("all", self.prompts, self.means, self.average, self.values["tokens"])
+
+    @property
+    def sets_and_all(self) -> list[SetTable]:
+        """The sets and, where there are several, all of them together."""
+        return [*self.sets, *([self.everything] if len(self.sets) > 1 else [])]
+
+    @property
+    def others(self) -> list[str]:
+        """Methods that the subject is compared with, the baseline first."""
+        rest = [name for name in self.methods if name not in (self.subject, self.baseline)]
+        return [self.baseline, *reversed(rest)] if self.baseline else []
+
+
+def verdict(difference: Estimate | Difference) -> str:
+    """What an interval allows to say: ``higher``, ``lower`` or ``no difference could be seen``."""
+    if difference.low > 0:
+        return "higher"
+    return "lower" if difference.high < 0 else "no difference could be seen"
+
+
+def compute_tables(data: ReportData) -> Tables:
+    """All numbers of a report.
+
+    Raises:
+        DataError: there are no pictures, a metric is absent or not a number, or methods cannot be paired.
+    """
+    frame = _frame(data)
+    present = [str(name) for name in frame["method"].unique()]
+    methods = sorted(present, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
+    columns = [*data.metrics, *EXTRAS]
+    values = {name: prompt_means(frame, name)[methods] for name in columns}
+    sets = [_set(str(source), part, methods, data) for source, part in frame.groupby("source", sort=False)]
+    subject, baseline = _compared(data, methods)
+    others = [name for name in methods if name != subject] if subject else []
+    differences = {
+        (other, name): paired_difference(values[name][subject], values[name][other])
+        for other in others
+        for name in columns
+    }
+    pairs = [(other, name) for other in others for name in data.metrics]
+    return Tables(
+        methods=methods,
+        prompts=int(frame["prompt_id"].nunique()),
+        seeds=int(frame.groupby(["method", "prompt_id"]).size().max()),
+        values=values,
+        means={(m, name): mean_interval(values[name][m]) for m in methods for name in columns},
+        average=_average([{m: {n: s.means[m, n].mean for n in data.metrics} for m in methods} for s in sets]),
+        sets=sets,
+        subject=subject,
+        baseline=baseline,
+        differences=differences,
+        corrected=_corrected(differences, others, data.metrics),
+        duels={(other, name): head_to_head(values[name][subject], values[name][other]) for other, name in pairs},
+        equal_length={
+            (other, name): length_controlled(
+                values[name][subject], values[name][other], values["tokens"][subject], values["tokens"][other]
+            )
+            for other, name in pairs
+        },
+    )
+
+
+def _frame(data: ReportData) -> pd.DataFrame:
+    if not data.evaluation:
+        raise DataError("there is nothing to report: no picture was evaluated; run `semdpo evaluate` first")
+    if not data.metrics:
+        raise DataError("a report needs at least one metric; name them under report.fidelity in the recipe")
+    clash = {*EXTRAS, "average"} & set(data.metrics)
+    if clash:
+        raise DataError(f"'{min(clash)}' is a column of every report; give the metric another name")
+    for row in data.evaluation:
+        lost = [name for name in data.metrics if name not in row.metrics]
+        if lost:
+            raise DataError(
+                f"metric '{lost[0]}' is missing for method '{row.method}', prompt {row.prompt_id}; "
+                "evaluate it again or leave the metric out of the report"
+            )
+    return pd.DataFrame(
+        {
+            "method": row.method,
+            "prompt_id": row.prompt_id,
+            "image_seed": row.image_seed,
+            "source": row.source,
+            "drift": row.distance,
+            "drifted": float(row.distance >= data.drift_threshold),
+            "tokens": row.tokens,
+            "repetition": repetition(row.rewrite),
+            "cliches": float(len(cliches(row.prompt, row.rewrite))),
+            **{name: row.metrics[name] for name in data.metrics},
+        }
+        for row in data.evaluation
+    )
+
+
+def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportData) -> SetTable:
+    columns = [*data.metrics, *EXTRAS]
+    values = {name: prompt_means(frame, name) for name in columns}
+    lost = [m for m in methods if m not in values[columns[0]]]
+    if lost:
+        raise DataError(f"method '{lost[0]}' has no pictures of the set '{source}'; evaluate all methods on all sets")
+    means: dict[tuple[str, str], Estimate] = {}
+    for name, table in values.items():
+        found = mean_intervals(table[list(methods)].to_numpy())
+        means |= {(m, name): each for m, each in zip(methods, found, strict=True)}
+    average = _average([{m: {n: float(values[n][m].mean()) for n in data.metrics} for m in methods}])
+    tokens = values["tokens"][list(methods)]
+    return SetTable(source, len(tokens), means, average, tokens)
+
+
+def _average(sets: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """Each method's average score, over one set's means or, as in the paper's tables 8 and 9, over several sets'."""
+    frames = [pd.DataFrame.from_dict(each, orient="index") for each in sets]
+    means = sum(frames[1:], frames[0]) / len(frames)
+    return {str(method): float(score) for method, score in min_max_average(means).items()}
+
+
+def _compared(data: ReportData, methods: list[str]) -> tuple[str | None, str | None]:
+    if len(methods) < 2:
+        return None, None
+    subject = data.subject if data.subject in methods else methods[-1]
+    rest = [name for name in methods if name != subject]
+    return subject, data.baseline if data.baseline in rest else rest[-1]
+
+
+def _corrected(
+    differences: dict[tuple[str, str], Difference], others: Sequence[str], metrics: Sequence[str]
+) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for other in others:
+        adjusted = holm([differences[other, name].p_t for name in metrics])
+        found |= {(other, name): p for name, p in zip(metrics, adjusted, strict=True)}
+    return found
+
+
+def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
+    """``tables/results.csv``: one row per set, method and column; ``all`` is every set; the average has no interval."""
+    rows: list[dict[str, object]] = []
+    for found in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
+        for method in tables.methods:
+            shared = {"source": found.source, "method": method, "prompts": found.prompts}
+            for name in [*data.metrics, *EXTRAS]:
+                e = found.means[method, name]
+                rows.append(shared | {"metric": name, "mean": e.mean, "low": e.low, "high": e.high})
+            rows.append(shared | {"metric": "average", "mean": found.average[method]})
+    return pd.DataFrame(rows)
+
+
+def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
+    """``tables/differences.csv``: subject − other for each column; ``p_holm`` corrects the t-test over the metrics."""
+    rows: list[dict[str, object]] = []
+    for other in tables.others:
+        for name in [*data.metrics, *EXTRAS]:
+            d, duel = tables.differences[other, name], tables.duels.get((other, name))
+            equal = tables.equal_length.get((other, name))
+            rows.append(
+                {
+                    "method": tables.subject,
+                    "minus": other,
+                    "metric": name,
+                    "difference": d.mean,
+                    "low": d.low,
+                    "high": d.high,
+                    "detectable": d.detectable,
+                    "p_t": d.p_t,
+                    "p_wilcoxon": d.p_wilcoxon,
+                    "p_holm": tables.corrected.get((other, name)),
+                    "wins": duel.wins if duel else None,
+                    "ties": duel.ties if duel else None,
+                    "losses": duel.losses if duel else None,
+                    "won": duel.share if duel else None,
+                    "won_low": duel.low if duel else None,
+                    "won_high": duel.high if duel else None,
+                    "p_sign": duel.p_sign if duel else None,
+                    "won_at_equal_length": equal.share if equal else None,
+                    "won_at_equal_length_low": equal.low if equal else None,
+                    "won_at_equal_length_high": equal.high if equal else None,
+                    "prompts": d.prompts,
+                }
+            )
+    whole = ["wins", "ties", "losses", "prompts"]
+    names = [
+        *("method", "minus", "metric", "difference", "low", "high", "detectable"),
+        *("p_t", "p_wilcoxon", "p_holm"),
+    ]
+    names += ["wins", "ties", "losses", "won", "won_low", "won_high", "p_sign"]
+    names += [f"won_at_equal_length{end}" for end in ("", "_low", "_high")] + ["prompts"]
+    return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(whole, "Int64"))
+
+
+def pictures_frame(data: ReportData) -> pd.DataFrame:
+    """``evaluation.csv``: one row per picture."""
+    return pd.DataFrame(
+        {
+            "method": row.method,
+            "source": row.source,
+            "prompt_id": row.prompt_id,
+            "prompt": row.prompt,
+            "image_seed": row.image_seed,
+            "rewrite": row.rewrite,
+            "tokens": row.tokens,
+            "distance": row.distance,
+            "truncated": row.truncated,
+            **row.metrics,
+            **({} if row.consistency is None else {"consistency": row.consistency}),
+        }
+        for row in data.evaluation
+    )

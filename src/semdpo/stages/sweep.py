@@ -1,0 +1,73 @@
+"""The stages of a sweep over α: one Sem-DPO training for each, on one reference and one set of distances."""
+
+from __future__ import annotations
+
+from semdpo.data.records import Prompt
+from semdpo.engine.stage import AnyStage, Made, Run, Shard, TableStage
+from semdpo.errors import ConfigError
+from semdpo.progress import Progress
+from semdpo.recipe.objectives import SemDPOObjective
+from semdpo.recipe.schema import Recipe, SweepConfig
+from semdpo.stages import prompts
+from semdpo.stages.evaluation import Evaluation
+from semdpo.stages.flow import data_flow, training
+
+METHOD = "alpha-{:g}"
+
+
+def settings(recipe: Recipe) -> SweepConfig:
+    """The recipe's section.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if recipe.sweep is None:
+        raise ConfigError("the recipe has no section 'sweep'; add one, as recipes/tiny.yaml has it")
+    return recipe.sweep
+
+
+def sweep_flow(recipe: Recipe) -> list[AnyStage]:
+    """The stages of a sweep; those up to the weighed pairs are the recipe's own.
+
+    Raises:
+        ConfigError: the recipe has no section ``sweep``.
+    """
+    config = settings(recipe)
+    outside = {"sweep.prompts": config.prompts.file}
+    written = config.prompts.model_dump(mode="json")
+    tuning = TableStage("sweep/prompts", "reading", written, ("prompts",), outside, Prompt, _prompts)
+    trainings = [
+        training(f"sweep/train/{method}", method, _objective(recipe).model_copy(update={"alpha": alpha}), recipe)
+        for method, alpha in methods(config).items()
+    ]
+    return [*data_flow(recipe), tuning, *trainings, *sweep_evaluation(recipe).stages(recipe)]
+
+
+def methods(config: SweepConfig) -> dict[str, float]:
+    """Name of each training to its α."""
+    return {METHOD.format(alpha): alpha for alpha in config.alphas}
+
+
+def sweep_evaluation(recipe: Recipe) -> Evaluation:
+    """The floor and every α on the tuning prompts, by the two judges that the rule asks."""
+    config = settings(recipe)
+    judges = {name: recipe.evaluate.metrics[name] for name in (config.fidelity, config.preference)}
+    own = {"metrics": judges, "image_seeds": config.image_seeds, "keep_images": 0, "rewriters": {}}
+    models = {config.floor: "sft"} | {method: f"sweep/train/{method}" for method in methods(config)}
+    evaluate = recipe.evaluate.model_copy(update=own)
+    return Evaluation("sweep/evaluate", "sweep/prompts", "tune", models, evaluate)
+
+
+def _objective(recipe: Recipe) -> SemDPOObjective:
+    """The Sem-DPO that the recipe trains, with all its other settings."""
+    named = recipe.train.methods.get(recipe.report.subject)
+    found = [each for each in (named, *recipe.train.methods.values()) if isinstance(each, SemDPOObjective)]
+    return found[0] if found else SemDPOObjective(name="sem_dpo")
+
+
+def _prompts(run: Run) -> list[Shard]:
+    def make(_: Progress) -> Made:
+        used = run.rows("prompts", Prompt)
+        return prompts.collect_tuning(settings(run.recipe).prompts, used, run.recipe.prompts.skip_empty)
+
+    return [Shard(1, make)]

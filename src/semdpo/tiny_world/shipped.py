@@ -1,0 +1,9 @@
+"""Where the embedded world's models and files of prompts lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+DATA = Path(__file__).resolve().parent / "data"
+CARD = Path(__file__).resolve().parent / "card.json"

@@ -1,0 +1,1 @@
+"""How the tiny world's models are trained from nothing."""

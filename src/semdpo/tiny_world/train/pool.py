@@ -1,0 +1,131 @@
+"""The pictures that the world's models learn from: painted once, shared by all, and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from semdpo.tiny_world.grammar import COLORS, LAYOUTS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene, scene
+from semdpo.tiny_world.painter import SIZE, paint
+
+TRAIN_SEED = 1
+HELD_OUT_SEED = 2
+# Facts that a picture or a text can be asked for, with their values.
+FACTS: dict[str, tuple[str, ...]] = {
+    "count": ("1", "2"),
+    "layout": LAYOUTS,
+    "thing0": THINGS,
+    "color0": COLORS,
+    "size0": SIZES,
+    "thing1": THINGS,
+    "color1": COLORS,
+    "size1": SIZES,
+    "place": PLACES,
+    "time": TIMES,
+}
+UNSAID = -100  # what cross-entropy ignores
+
+
+def scenes(count: int, seed: int, *, held_out: bool = False, items: int | None = None) -> list[Scene]:
+    """``count`` complete scenes, the same ones for the same seed."""
+    rng = Random(seed)
+    return [scene(rng, held_out=held_out, count=items) for _ in range(count)]
+
+
+def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
+    """Pictures of scenes, [n, 64, 64, 3] uint8; each has its own brush, so order does not matter."""
+    pictures = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)
+    for k, subject in enumerate(subjects):
+        pictures[k] = paint(subject, np.random.default_rng([seed, k]))
+    return pictures
+
+
+def training_pool(folder: Path, count: int) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """The shared training scenes and their pictures, painted at the first call and memory-mapped after.
+
+    Args:
+        folder: the build folder.
+        count: number of pictures.
+    """
+    path = folder / f"pool-{count}.npy"
+    subjects = scenes(count, TRAIN_SEED)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.stem + ".partial.npy")
+        np.save(unfinished, paint_all(subjects, TRAIN_SEED))
+        unfinished.replace(path)
+    return subjects, np.load(path, mmap_mode="r")
+
+
+def to_pixels(pictures: NDArray[np.uint8]) -> Tensor:
+    """[n, 64, 64, 3] uint8 to [n, 3, 64, 64] float32 in [-1, 1], which is the tiny models' normalisation."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def fact_labels(said: Sequence[Scene]) -> dict[str, Tensor]:
+    """Class index of each fact for each scene, [n] int64 each; `UNSAID` where it was not stated."""
+    rows: dict[str, list[int]] = {name: [] for name in FACTS}
+
+    def add(name: str, value: str | None) -> None:
+        rows[name].append(UNSAID if value is None else FACTS[name].index(value))
+
+    for one in said:
+        add("count", str(len(one.items)))
+        add("layout", one.layout if len(one.items) == 2 else None)
+        add("place", one.place)
+        add("time", one.time)
+        for k in (0, 1):
+            item = one.items[k] if k < len(one.items) else None
+            add(f"thing{k}", item.thing if item else None)
+            add(f"color{k}", item.color if item else None)
+            add(f"size{k}", item.size if item else None)
+    return {name: torch.tensor(values) for name, values in rows.items()}
+
+
+def style_labels(said: Sequence[Scene]) -> Tensor:
+    """Which styles each scene has, [n, 6] float32 of zeros and ones."""
+    return torch.tensor([[float(style in one.styles) for style in STYLES] for one in said])
+
+
+def fact_loss(logits: Tensor, labels: dict[str, Tensor]) -> Tensor:
+    """Sum over facts of the cross-entropy of their slice of ``logits`` [n, sum of values]."""
+    total = logits.new_zeros(())
+    for name, part in split_facts(logits).items():
+        if (labels[name] != UNSAID).any():
+            total = total + torch.nn.functional.cross_entropy(part, labels[name], ignore_index=UNSAID)
+    return total
+
+
+def split_facts(logits: Tensor) -> dict[str, Tensor]:
+    """The logits of each fact, [n, values] each."""
+    sizes = [len(values) for values in FACTS.values()]
+    parts = torch.split(logits[:, : sum(sizes)], sizes, dim=1)
+    return dict(zip(FACTS, parts, strict=True))
+
+
+def hard_groups(subjects: Sequence[Scene], size: int) -> list[list[list[int]]]:
+    """Two ways to group scenes that look alike, each a list of groups with at least ``size`` members.
+
+    Pictures that share place and time teach the things; pictures that share the first thing and the number
+    teach colour, size and place. Without such batches a contrastive model learns backgrounds only.
+    """
+    by_background: dict[object, list[int]] = {}
+    by_thing: dict[object, list[int]] = {}
+    for k, one in enumerate(subjects):
+        by_background.setdefault((one.place, one.time, len(one.items)), []).append(k)
+        by_thing.setdefault((one.items[0].thing, one.layout, len(one.items)), []).append(k)
+    return [[group for group in way.values() if len(group) >= size] for way in (by_background, by_thing)]
+
+
+def draw_hard_batch(groups: list[list[list[int]]], batch: int, size: int, rng: Random) -> list[int]:
+    """``batch`` indices in groups of ``size`` that look alike."""
+    chosen: list[int] = []
+    for _ in range(batch // size):
+        chosen += rng.sample(rng.choice(rng.choice(groups)), size)
+    return chosen
