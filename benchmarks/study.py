@@ -4,7 +4,6 @@
 
 Tuning: every objective gets eight trials (four learning rates by two values of its own strength), trained with seed 0
 and judged on 200 tuning prompts by the two judges that took part in training. `semdpo.analysis.selection` picks one
-
 trial each.
 
 Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, picture seed) with the picked

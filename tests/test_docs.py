@@ -96,7 +96,7 @@ case "$1 $2" in
   "run paper/"*) set -- "$@" {" ".join(f"--set '{each}'" for each in published.SMALL)} ;;
   "run mine.yaml") set -- "$@" --set sft.steps=3 --set candidates.max_new_tokens=6 --set label.renderer.steps=1 ;;
 esac
-exec {sys.executable} -m semdpo.cli.app "$@"
+exec {sys.executable} -m semdpo "$@"
 """
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
         folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """``python -m semdpo``: the same as ``semdpo``."""
 
-from semdpo.cli.app import main
+from semdpo.cli import main
 
 if __name__ == "__main__":
     main()

@@ -26,7 +26,7 @@ LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_
 
 def _train(folder: Path, output: str, objective: str, launch: list[str], more: list[str]) -> list[Curve]:
     places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
-    command = [sys.executable, *launch, "-m", "semdpo.cli.app", "train", *places, *SETTINGS, "--objective", objective]
+    command = [sys.executable, *launch, "-m", "semdpo", "train", *places, *SETTINGS, "--objective", objective]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

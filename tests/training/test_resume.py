@@ -14,7 +14,7 @@ from semdpo.data.pairs import write_pairs
 from tests import tiny_models
 from tests.training.test_trainer import PAIRS
 
-COMMAND = [sys.executable, "-m", "semdpo.cli.app", "train"]
+COMMAND = [sys.executable, "-m", "semdpo", "train"]
 
 
 def _command(folder: Path, output: str, objective: str) -> list[str]:
@@ -68,7 +68,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 limit = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-from semdpo.cli.app import main
+from semdpo.cli import main
 main()
 """
 

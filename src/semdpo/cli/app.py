@@ -329,11 +329,7 @@ def world_card() -> None:
 
 
 def main() -> None:
-    """Runs the command that was given; see ``commands.ending``."""
+    """Runs the command that was given; see ``ending``."""
     quiet_libraries()
     share_the_processor()
     finish(app)
-
-
-if __name__ == "__main__":
-    main()
