@@ -62,7 +62,7 @@ def make_clock() -> Any:
 
 
 def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[float]]:
-    from semdpo.recipe.objectives import DPOObjective
+    from semdpo.recipe.objectives import DPOSettings
     from semdpo.training.arguments import training_arguments
     from semdpo.training.batches import Example, encode
     from semdpo.training.precision import autocast
@@ -82,7 +82,7 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
         model,
         training_arguments(Path(folder), learning_rate=RATE, precision="bfloat16"),
         [Example(str(k), group, values) for k, (group, values) in enumerate(zip(groups, logps, strict=True))],
-        objective=DPOObjective(name="dpo"),
+        objective=DPOSettings(name="dpo"),
         beta=BETA,
         batch_size=BATCH,
         packs=packs,

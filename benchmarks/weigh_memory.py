@@ -56,7 +56,7 @@ def weigh(pairs: str, out: Path) -> float:
     """Weighs a file in this process; returns the most memory that it held, in MB."""
     from semdpo.cli import pairs as command
 
-    command.real_parts = lambda: SimpleNamespace(encoder=lambda _: Cheap())
+    command.own_models = lambda: SimpleNamespace(encoder=lambda _: Cheap())
     command.fingerprint = SimpleNamespace(model=lambda _: "none")
     command.weigh_file(pairs, out, "cheap", 4.0, 64)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -12,7 +12,7 @@ from semdpo.cli import app as cli
 from semdpo.cli import audit as audit_command
 from semdpo.cli import pairs as pairs_command
 from semdpo.cli import report as report_command
-from tests.fuzz.harness import Parts
+from tests.fuzz.harness import Models, no_training
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,7 +20,8 @@ def _no_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "app", get_command(cli.app))  # once, for it takes longer than most of the files
         for command in (audit_command, pairs_command):
-            patch.setattr(command, "real_parts", Parts)
+            patch.setattr(command, "own_models", Models)
+        patch.setattr("semdpo.training.preference.train", no_training)
         patch.setattr(report_command, "write_report", lambda data, page: None)
         patch.setattr(pipeline, "run", lambda *_, **__: None)
         patch.setattr(pipeline, "sweep", lambda *_, **__: None)

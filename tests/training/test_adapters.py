@@ -24,10 +24,10 @@ from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.train import train
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode
 from semdpo.training.logps import group_logps, padded_logps
+from semdpo.training.preference import train
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
 from semdpo.training.trainer import PreferenceTrainer

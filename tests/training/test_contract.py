@@ -35,7 +35,8 @@ def _parts(objective: str = "dpo", examples: int = 6) -> tuple[Any, list[Example
     known = reference_logps(model, groups, prepare(model))
     settings = {"name": objective, **WITH_REFERENCE.get(objective, {})}
     goal = TrainConfig.model_validate({"methods": {"m": settings}}).methods["m"]
-    return model, [Example(str(k), *each) for k, each in enumerate(zip(groups, known, strict=True))], goal
+    scores = {"scores": (1.0, 0.0), "fidelities": (0.5, 0.0)}
+    return model, [Example(str(k), *each, **scores) for k, each in enumerate(zip(groups, known, strict=True))], goal
 
 
 def _trainer(folder: Path, objective: str = "dpo", held_out: int = 0, **more: Any) -> PreferenceTrainer:

@@ -19,7 +19,6 @@ import transformers
 from transformers import TrainerCallback
 
 from semdpo.errors import ConfigError
-from semdpo.objectives import coefficient_of
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training import logps
 from semdpo.training.arguments import training_arguments
@@ -148,12 +147,11 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
     examples = [
         Example(
             *(str(k), group, reference, row.distance, row.weight),
-            preference=row.preferences[0] - row.preferences[1],
-            fidelity=row.fidelities[0] - row.fidelities[1],
+            scores=row.preferences,
+            fidelities=row.fidelities,
         )
         for k, (row, group, reference) in enumerate(zip(rows, groups, known, strict=True))
     ]
-    scores = [torch.tensor([each for row in rows for each in (row.preferences, row.fidelities)[k]]) for k in (0, 1)]
     named = {"name": settings.objective, "nll_coef": settings.nll_coef, "normalize": settings.normalize}
     goal = TrainConfig.model_validate({"methods": {"m": named | OBJECTIVES[settings.objective]}}).methods["m"]
     return PreferenceTrainer(
@@ -163,7 +161,6 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
         objective=goal,
         beta=settings.beta,
         packs=packs,
-        coefficient=coefficient_of(*(each.double() for each in scores), settings.strength),
         **({"batch_size": BATCH, "warmup_ratio": settings.warmup / STEPS, "order_seed": ORDER} | more),
     )
 

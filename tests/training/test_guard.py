@@ -59,7 +59,15 @@ def _groups(count: int = 6) -> list[Group]:
 def _examples(model: Any, packs: bool) -> list[Example]:
     groups = _groups()
     return [
-        Example(f"pair {k}", group, known, distance=k / 10, weight=1 + k / 3, preference=1.0 + k, fidelity=k % 3 - 1.0)
+        Example(
+            f"pair {k}",
+            group,
+            known,
+            distance=k / 10,
+            weight=1 + k / 3,
+            scores=(1.0 + k, 0.0),
+            fidelities=(k % 3 - 1.0, 0.0),
+        )
         for k, (group, known) in enumerate(zip(groups, reference_logps(model, groups, packs), strict=True))
     ]
 

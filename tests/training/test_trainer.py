@@ -17,10 +17,10 @@ from semdpo.errors import ConfigError, DataError
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.train import train
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode
 from semdpo.training.displacement import LOOKS, STEPS, Displacement
+from semdpo.training.preference import train
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
 from semdpo.training.trainer import PreferenceTrainer

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from semdpo import disk
 from semdpo.analysis.audit import audit, failures, limits
+from semdpo.analysis.drift import weigh
 from semdpo.cli import output
 from semdpo.data import tables
 from semdpo.data.pairs import other_scores, pairs_of
 from semdpo.data.prompts import read_prompts
 from semdpo.data.records import Pair
 from semdpo.engine import fingerprint
-from semdpo.engine.providers import real_parts
+from semdpo.engine.providers import own_models
 from semdpo.errors import ConfigError
 from semdpo.models.registry import lasting
 from semdpo.progress import bar, say, show
 from semdpo.recipe import defaults
-from semdpo.stages.drift import weigh
 
 
 def audit_file(
@@ -86,7 +86,7 @@ def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
     if all(each.distance is not None for each in rows):
         return rows
     fingerprint.model(encoder)  # an unknown name is told before torch is imported
-    model = real_parts().encoder(encoder)
+    model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
         return weigh(rows, model, defaults.TEXTS_AT_A_TIME, encoder, progress)
 

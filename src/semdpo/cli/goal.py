@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from semdpo.cli.given import refuse_without_effect
 from semdpo.errors import ConfigError
+from semdpo.recipe.discovery import OneObjective
 from semdpo.recipe.load import Key, assignments, options
-from semdpo.recipe.objectives import ObjectiveConfig, OneObjective
+from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 
 WITHOUT_BETA = ("sft", "orpo")
 
 
-def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[str]) -> ObjectiveConfig:
+def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[str]) -> ObjectiveSettings:
     """The objective, with every one of the options in it.
 
     Args:
@@ -53,6 +54,6 @@ def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[st
         ("objective", "alpha"): places.get(("objective", "alpha"), "--alpha"),
     }
     goal = options(OneObjective, places, objective={"name": name} | settings).objective
-    if "kept_share" in written and goal.name == "sem_dpo" and goal.alpha != "auto":
+    if "kept_share" in written and isinstance(goal, SemDPOSettings) and goal.alpha != "auto":
         raise ConfigError(f"--set {written['kept_share']} has no effect without --alpha auto; leave it out")
     return goal

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from semdpo.analysis.drift import refuse_unknown_words
 from semdpo.progress import say, show
 from semdpo.prompt_optimizer import PromptOptimizer
-from semdpo.stages.drift import refuse_unknown_words
 
 
 def optimize_prompt(

@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from semdpo import disk
+from semdpo.analysis.drift import measure, refuse_unknown_words, with_drift
 from semdpo.analysis.semantics import effective_sample_size, semantic_weight
 from semdpo.cli import output
 from semdpo.data import tables, writers
@@ -26,16 +27,15 @@ from semdpo.data.pairs import (
 from semdpo.data.records import Curve, Pair
 from semdpo.disk import cache_folder
 from semdpo.engine import fingerprint, parquet, store
-from semdpo.engine.providers import real_parts
+from semdpo.engine.providers import own_models
 from semdpo.errors import DataError, StoreError
 from semdpo.models.registry import lasting
 from semdpo.progress import bar, say, show
 from semdpo.recipe import trackers
 from semdpo.recipe.base import TEMPLATE
 from semdpo.recipe.load import options
-from semdpo.recipe.objectives import ObjectiveConfig
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.drift import measure, refuse_unknown_words, with_drift
 from semdpo.training import checkpoints
 
 
@@ -60,7 +60,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     refuse_own_columns(table)
     writers.encoded(out.suffix.lower(), kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
-    model = real_parts().encoder(encoder)
+    model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)
@@ -85,7 +85,7 @@ def train_file(
     pairs: str,
     model: str,
     out: Path,
-    goal: ObjectiveConfig,
+    goal: ObjectiveSettings,
     template: str | None,
     shared: Mapping[str, Any],
     cache: Path | None = None,
@@ -152,10 +152,12 @@ def where_it_goes_on(out: Path) -> str:
 
 
 def _trained(
-    rows: Sequence[Pair], model: str, goal: ObjectiveConfig, config: TrainConfig, work: Path, cache: Path
+    rows: Sequence[Pair], model: str, goal: ObjectiveSettings, config: TrainConfig, work: Path, cache: Path
 ) -> list[Curve]:
+    from semdpo.training.preference import train  # here, since it imports torch
+
     with bar("training") as progress, disk.full_disk_told(work):
-        return real_parts().train(rows, model, goal, config, work, cache, progress)
+        return train(rows, model, goal, config, work, cache, progress)
 
 
 def alone(out: Path) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from semdpo.analysis.audit import audit
+from semdpo.analysis.drift import measure, weigh
 from semdpo.cli import app as cli
 from semdpo.cli import pairs
 from semdpo.models.renderer import load_renderer
@@ -19,9 +20,8 @@ from semdpo.models.text_encoder import load_text_encoder
 from semdpo.prompt_optimizer import DEFAULT_ENCODER, PromptOptimizer
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
-from semdpo.recipe.objectives import SemDPOObjective
+from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, WeighConfig
-from semdpo.stages.drift import measure, weigh
 from semdpo.training.trainer import PreferenceTrainer
 
 ABSENT = inspect.Parameter.empty
@@ -41,8 +41,8 @@ def _of_settings(model: type[BaseModel]) -> dict[str, Any]:
     [
         (TrainConfig, cli.train),
         (TrainConfig, PreferenceTrainer.__init__),
-        (SemDPOObjective, cli.weigh),
-        (SemDPOObjective, cli.audit),
+        (SemDPOSettings, cli.weigh),
+        (SemDPOSettings, cli.audit),
         (WeighConfig, cli.weigh),
         (WeighConfig, measure),
         (WeighConfig, weigh),

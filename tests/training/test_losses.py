@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from semdpo.data.records import Pair
 from semdpo.errors import DataError
 from semdpo.progress import silent
-from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.losses import pair_losses
+from semdpo.training.losses import pair_losses
 from tests import tiny_models
 
-CONFIG = TrainConfig(methods={"dpo": DPOObjective(name="dpo")}, precision="float32")
+CONFIG = TrainConfig(methods={"dpo": DPOSettings(name="dpo")}, precision="float32")
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_parts_load_a_model_again_when_it_changed(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(parts, "_encoder", lambda name: object())
     (tmp_path / "weights").write_bytes(b"a")
-    encoder = parts.real_parts().encoder
+    encoder = parts.own_models().encoder
     first = encoder(str(tmp_path))
     assert encoder(str(tmp_path)) is first
     (tmp_path / "weights").write_bytes(b"b")

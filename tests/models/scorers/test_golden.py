@@ -20,7 +20,7 @@ from semdpo.models.loading import no_weights
 from semdpo.models.scorers import hps, image_reward
 from semdpo.models.scorers.image_reward import ImageRewardModel
 
-GOLDEN = Path(os.environ.get("SEMDPO_GOLDEN") or Path(__file__).parents[1] / "golden")
+GOLDEN = Path(os.environ.get("SEMDPO_GOLDEN") or Path(__file__).parents[2] / "golden")
 Settings = dict[str, Any]
 
 

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semdpo.analysis import drift as stage
+from semdpo.analysis.drift import Drift, measure, unknown_beforehand, weigh
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.data.records import Pair, content_seed
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, Float
-from semdpo.stages import drift as stage
-from semdpo.stages.drift import Drift, measure, unknown_beforehand, weigh
 
 ANGLES = {"x": 0.0, "near": 0.1, "far": 2.0, "y": 1.0}
 

@@ -15,16 +15,16 @@ from semdpo.data.records import Curve, Pair, content_id
 from semdpo.errors import DataError
 from semdpo.models.rewriter import load_causal
 from semdpo.progress import silent
-from semdpo.recipe.objectives import DPOObjective, SemDPOObjective
+from semdpo.recipe.objectives import DPOSettings, SemDPOSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.train import train
 from semdpo.training.batches import encode
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
+from semdpo.training.preference import train
 from semdpo.training.reference import reference_logps
 from tests import tiny_models
 
-DPO = DPOObjective(name="dpo")
+DPO = DPOSettings(name="dpo")
 COLORS = ["red", "blue", "green", "grey", "pink", "gold", "white"]
 NAMES = {
     "loss",
@@ -124,8 +124,8 @@ def test_sem_dpo_with_alpha_zero_is_dpo_bit_for_bit(base: Path, tmp_path: Path) 
     runs = {}
     for name, objective in {
         "dpo": DPO,
-        "zero": SemDPOObjective(name="sem_dpo", alpha=0.0),
-        "four": SemDPOObjective(name="sem_dpo", alpha=4.0),
+        "zero": SemDPOSettings(name="sem_dpo", alpha=0.0),
+        "four": SemDPOSettings(name="sem_dpo", alpha=4.0),
     }.items():
         runs[name] = train(PAIRS, str(base), objective, _config(), tmp_path / name, tmp_path / "cache", silent)
     dpo, zero, four = (_weights(tmp_path / name) for name in ("dpo", "zero", "four"))
@@ -145,7 +145,7 @@ def test_a_sweep_of_alphas_asks_the_reference_once(base: Path, tmp_path: Path, m
 
     monkeypatch.setattr("semdpo.training.reference.group_logps", counting)
     for alpha in (0, 1, 2, 4, 8, 16):
-        objective = SemDPOObjective(name="sem_dpo", alpha=alpha)
+        objective = SemDPOSettings(name="sem_dpo", alpha=alpha)
         train(PAIRS, str(base), objective, _config(epochs=1), tmp_path / f"{alpha}", tmp_path / "cache", silent)
     assert sum(asked) == len(PAIRS)
 
@@ -156,19 +156,19 @@ def test_an_automatic_alpha_is_the_number_that_it_finds(
     distances = [each.distance or 0.0 for each in PAIRS]
     found = automatic_alpha(distances, 0.6)
     for name, alpha in (("auto", "auto"), ("number", found)):
-        objective = SemDPOObjective(name="sem_dpo", alpha=alpha, kept_share=0.6)
+        objective = SemDPOSettings(name="sem_dpo", alpha=alpha, kept_share=0.6)
         train(PAIRS, str(base), objective, _config(epochs=1), tmp_path / name, tmp_path / "cache", silent)
-    assert f"alpha {found:.3g} keeps 0.6 of the 7 pairs' effective sample size" in capfd.readouterr().err
+    assert f"sem_dpo: alpha is {found:.3g}, computed from the pairs" in capfd.readouterr().err
     one, other = _weights(tmp_path / "auto"), _weights(tmp_path / "number")
     assert all(torch.equal(one[name], other[name]) for name in one)
     equal = [replace(each, distance=0.3) for each in PAIRS]
-    auto = SemDPOObjective(name="sem_dpo", alpha="auto")
+    auto = SemDPOSettings(name="sem_dpo", alpha="auto")
     with pytest.raises(DataError, match="alpha: auto: no alpha brings"):
         train(equal, str(base), auto, _config(), tmp_path / "e", tmp_path / "cache", silent)
 
 
 def test_the_loss_is_the_weighted_sum_over_the_number_of_pairs(base: Path, tmp_path: Path) -> None:
-    objective = SemDPOObjective(name="sem_dpo", alpha=2.0)
+    objective = SemDPOSettings(name="sem_dpo", alpha=2.0)
     curves = train(
         PAIRS, str(base), objective, _config(batch_size=7, epochs=1), tmp_path / "out", tmp_path / "cache", silent
     )
@@ -186,7 +186,7 @@ def test_a_far_winner_is_learnt_less(base: Path, tmp_path: Path) -> None:
         for i, p in enumerate(pairs)
     ]
     gain = {}
-    for name, objective in (("dpo", DPO), ("sem", SemDPOObjective(name="sem_dpo", alpha=4.0))):
+    for name, objective in (("dpo", DPO), ("sem", SemDPOSettings(name="sem_dpo", alpha=4.0))):
         train(pairs, str(base), objective, _config(epochs=8), tmp_path / name, tmp_path / "cache", silent)
         gain[name] = (_logps(tmp_path / name, ["far"] * 7) - _logps(base, ["far"] * 7)).mean()
     assert gain["sem"] < gain["dpo"]
@@ -204,14 +204,10 @@ def test_pairs_without_distance_are_for_dpo_only(base: Path, tmp_path: Path) -> 
     pairs = [*PAIRS[:2], replace(PAIRS[2], distance=None)]
     train(pairs, str(base), DPO, _config(epochs=1), tmp_path / "dpo", tmp_path / "cache", silent)
     with pytest.raises(DataError, match=r"1 of 3 pairs have no distance \(such as .*run `semdpo weigh` first"):
-        train(
-            pairs, str(base), SemDPOObjective(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent
-        )
+        train(pairs, str(base), SemDPOSettings(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent)
     wrong = [replace(PAIRS[0], distance=float("nan"))]
     with pytest.raises(DataError, match="no cosine distance"):
-        train(
-            wrong, str(base), SemDPOObjective(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent
-        )
+        train(wrong, str(base), SemDPOSettings(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent)
 
 
 def test_bad_input_is_refused_and_leaves_nothing(base: Path, tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from semdpo.errors import ConfigError
+from semdpo.recipe.discovery import OneObjective
 from semdpo.recipe.load import RECIPES, find_recipe, load_recipe, options, read_yaml
-from semdpo.recipe.objectives import OneObjective, SemDPOObjective
+from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import Recipe, TrainConfig
 
 
 def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
     recipe = load_recipe("tiny")
     assert recipe.folder == Path("runs/tiny")
-    assert recipe.train.methods["sem_dpo"] == SemDPOObjective(name="sem_dpo", alpha=4.0)
+    assert recipe.train.methods["sem_dpo"] == SemDPOSettings(name="sem_dpo", alpha=4.0)
     written = read_yaml(RECIPES / "tiny.yaml").values
     for stage in ("sft", "candidates", "pairs", "weigh", "report", "prompts"):
         unsaid = set(getattr(recipe, stage).model_dump()) - set(written[stage])

@@ -10,7 +10,7 @@ from semdpo.errors import DataError, ModelError
 from semdpo.models.rewriter import load_rewriter
 from semdpo.progress import silent
 from semdpo.recipe.schema import SFTConfig
-from semdpo.stages.sft import fine_tune
+from semdpo.training.fine_tune import fine_tune
 from tests import tiny_models
 
 PAIRS = [("a cat", "cat!"), ("a dog", "dog!")]
