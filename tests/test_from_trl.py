@@ -99,10 +99,19 @@ def test_a_loss_is_divided_by_the_number_of_pairs(tmp_path: Path) -> None:
     assert _losses(_weighted(rows, tmp_path, max_steps=1)) == pytest.approx([math.log(2) / 2], abs=1e-6)
 
 
-def test_what_it_cannot_weigh_is_refused(tmp_path: Path) -> None:
-    rows = _rows(range(len(PAIRS)))
+@pytest.mark.parametrize(
+    "setting", [{"loss_type": "hinge"}, {"use_weighting": True}, {"f_divergence_type": "forward_kl"}, {"ld_alpha": 0.5}]
+)
+def test_another_loss_than_dpos_stops_training(setting: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="not close"):
-        _weighted(rows, tmp_path, loss_type="hinge")
-    without = [{name: value for name, value in row.items() if name != "weight"} for row in rows]
+        _weighted(_rows(range(len(PAIRS))), tmp_path, **setting)
+
+
+def test_a_data_set_without_weights_is_refused(tmp_path: Path) -> None:
+    rows = _rows(range(len(PAIRS)))
+    for row in rows:
+        del row["weight"]
     with pytest.raises(KeyError, match="weight"):
-        _weighted(without, tmp_path)
+        _weighted(rows, tmp_path)
+    with pytest.raises(RuntimeError, match="NoneType"):
+        _weighted([row | {"weight": None if k == 5 else 1.0} for k, row in enumerate(rows)], tmp_path)
