@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,13 @@ def _start(folder: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _ours(model: Any, groups: list[Group], objective: dict[str, Any], folder: Path) -> PreferenceTrainer:
+def _ours(
+    model: Any, groups: list[Group], objective: dict[str, Any], folder: Path, distances: Sequence[float] | None = None
+) -> PreferenceTrainer:
     with torch.no_grad():
         logps = padded_logps(model, groups).view(-1, 2).tolist()
-    examples = [Example(str(k), group, tuple(logps[k])) for k, group in enumerate(groups)]
+    far = [0.0] * len(groups) if distances is None else distances
+    examples = [Example(str(k), group, tuple(logps[k]), far[k]) for k, group in enumerate(groups)]
     config = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
     with quiet():
         args = training_arguments(folder, learning_rate=RATE)
