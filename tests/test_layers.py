@@ -20,7 +20,7 @@ LAYERS = (
     ("analysis", "objectives"),
     ("models",),
     ("engine",),
-    ("training", "tiny_world.train"),
+    ("training", "tiny_world_training"),
     ("stages",),
     ("reporting", "prompt_optimizer"),
     ("preflight", "pipeline", "cli", "__main__"),
