@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from semdpo.analysis.semantics import cosine_distance, effective_sample_size, semantic_weight
     from semdpo.errors import ConfigError, DataError, ModelError, SemdpoError, StoreError
     from semdpo.prompt_optimizer import PromptOptimizer
-    from semdpo.training.trainer import PreferenceTrainer
+    from semdpo.training.trainer import ExampleTrainer
 
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
     "DataError",
+    "ExampleTrainer",
     "ModelError",
-    "PreferenceTrainer",
     "PromptOptimizer",
     "SemdpoError",
     "StoreError",
@@ -33,7 +33,7 @@ _HOMES = {
     "ConfigError": "errors",
     "DataError": "errors",
     "ModelError": "errors",
-    "PreferenceTrainer": "training.trainer",
+    "ExampleTrainer": "training.trainer",
     "PromptOptimizer": "prompt_optimizer",
     "SemdpoError": "errors",
     "StoreError": "errors",

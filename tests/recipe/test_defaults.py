@@ -22,7 +22,7 @@ from semdpo.recipe import defaults, trackers
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, WeighConfig
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty
 
@@ -40,7 +40,7 @@ def _of_settings(model: type[BaseModel]) -> dict[str, Any]:
     ("settings", "function"),
     [
         (TrainConfig, cli.train),
-        (TrainConfig, PreferenceTrainer.__init__),
+        (TrainConfig, ExampleTrainer.__init__),
         (SemDPOSettings, cli.weigh),
         (SemDPOSettings, cli.audit),
         (WeighConfig, cli.weigh),

@@ -21,7 +21,7 @@ from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.precision import resolve_precision
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
@@ -57,7 +57,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
     examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:
         with quiet():
-            trainer = PreferenceTrainer(
+            trainer = ExampleTrainer(
                 model,
                 training_arguments(
                     folder,

@@ -45,7 +45,7 @@ NOT_CURVES = {
 }
 
 
-class PreferenceTrainer(Trainer):  # type: ignore[misc]
+class ExampleTrainer(Trainer):  # type: ignore[misc]
     """Trains a causal language model with any of our objectives.
 
     Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
@@ -217,7 +217,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
+            raise DataError("there is nothing to evaluate on; give ExampleTrainer held_out examples")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
         self.model.eval()
         for batch in plan:
@@ -343,7 +343,7 @@ def _some(names: Sequence[str]) -> str:
 class _Report(TrainerCallback):  # type: ignore[misc]
     """Tells our progress of Trainer's steps."""
 
-    def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: ExampleTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
