@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from semdpo.data.records import Pair
 from semdpo.errors import DataError
+from semdpo.models.kept import Kept
 from semdpo.objectives.base import Data
 from semdpo.progress import Progress
 from semdpo.recipe.objectives import ObjectiveSettings
@@ -82,6 +84,13 @@ def encoders_of(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
     """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
     by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
     return [(name, content) for content, name in reversed(by_content.items())]
+
+
+def kept_after(pairs: Sequence[Pair], start: Kept) -> Kept:
+    """What a trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
+    found = encoders_of(pairs)
+    name, content = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
+    return replace(start, encoder=name, encoder_fingerprint=content)
 
 
 def data_of_pairs(pairs: Sequence[Pair]) -> Data:

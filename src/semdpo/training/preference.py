@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from semdpo.data.records import Curve, Pair, content_id
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
-from semdpo.models.kept import Kept, read
+from semdpo.models.kept import read
 from semdpo.models.loading import quiet
 from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
@@ -27,7 +28,7 @@ from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
 from semdpo.training.criterion import criterion_for
-from semdpo.training.examples import check, data_of_pairs, encoders_of, examples_of, groups_of
+from semdpo.training.examples import check, data_of_pairs, examples_of, groups_of, kept_after
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.guard import refuse_too_few
 from semdpo.training.plan import longest_of
@@ -93,8 +94,7 @@ def train(
     packs = prepare(policy, longest_of(objective, groups))
     setting = (model, policy, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
-        kept = cache_file(cache, *setting)
-        examples = examples_of(pairs, groups, policy, precision, packs, kept, progress)
+        examples = examples_of(pairs, groups, policy, precision, packs, cache_file(cache, *setting), progress)
     identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
@@ -120,7 +120,9 @@ def train(
         if final is not None:
             card = _card(config, identity)
             trained = _finished(trainer.model, place, config)
-            save(final, trained, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
+            learnt = budget([each.group for each in examples], start)
+            kept = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
+            save(final, trained, tokenizer, kept, objective.name, card, weights)
     if final is not None:
         disk.remove(work)
     return trainer.curves
@@ -182,13 +184,6 @@ def _trainer(
             packs=packs,
             progress=progress,
         )
-
-
-def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
-    """What the trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
-    found = encoders_of(pairs)
-    encoder = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
-    return Kept(config.template, budget([each.group for each in examples], start), *encoder)
 
 
 def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
