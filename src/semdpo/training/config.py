@@ -87,7 +87,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
         own = {"name": self.objective, **(self.objective_settings or {})}
         if self.alpha is not None:
             own["alpha"] = self.alpha
-        found = options(OneObjective, {("objective", "name"): "objective"}, objective=own).objective
+        found = options(OneObjective, {("objective",): "PreferenceConfig"}, objective=own).objective
         if not 0 < self.beta < float("inf"):
             raise ConfigError(f"beta is {self.beta}; it must be a number > 0")
         return found
