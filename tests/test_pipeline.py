@@ -24,7 +24,7 @@ from semdpo.engine import parquet, store, timing
 from semdpo.engine.providers import Parts
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
-from semdpo.models.kept import Kept, read, write
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.recipe.load import load_recipe
@@ -353,14 +353,14 @@ def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tm
 
 def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path) -> None:
     def fine_tune(*given: Any) -> list[Curve]:
-        write(given[2], Kept("{prompt} ->", 50))
+        write_settings(given[2], RewriterSettings("{prompt} ->", 50))
         return _fine_tune(*given)
 
     parts = replace(_parts(), fine_tune=fine_tune, fingerprint=lambda name: f"content of {name}")
     _run_without_report(_recipe(tmp_path), tmp_path / "run", parts, last="weigh")
     rows = store.read_rows(tmp_path / "run" / "weigh", Pair)
     assert {(row.encoder, row.encoder_fingerprint) for row in rows} == {("tiny:clip", "content of tiny:clip")}
-    assert read(tmp_path / "run" / "sft") == Kept("{prompt} ->", 50, "tiny:clip")
+    assert read_settings(tmp_path / "run" / "sft") == RewriterSettings("{prompt} ->", 50, "tiny:clip")
 
 
 def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:

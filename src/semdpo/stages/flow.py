@@ -126,7 +126,7 @@ def _prompts(run: Run) -> list[Shard]:
 def _sft(run: Run, output: Path, progress: Progress) -> list[Curve]:
     config = run.recipe.sft
     curves = run.parts.fine_tune(files.read_rewrites(config.file), config, output, progress)
-    from semdpo.models.kept import name_encoder  # here, since it imports torch
+    from semdpo.models.rewriter_settings import name_encoder  # here, since it imports torch
 
     name_encoder(output, lasting(run.recipe.weigh.encoder))
     return curves

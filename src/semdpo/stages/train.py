@@ -15,10 +15,10 @@ from semdpo.data.records import Curve, Pair, content_id
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
-from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
 from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings
 from semdpo.objectives import coefficient_of
 from semdpo.progress import Progress, say
 from semdpo.recipe.objectives import AdditiveObjective, ObjectiveConfig, SemDPOObjective
@@ -78,9 +78,9 @@ def train(
         objective = _with_a_number(objective, pairs)
     place = resolve(model)
     store.refuse_damaged(place.folder())
-    start, on_adapters = read(place.folder()), is_adapters(place.folder())
+    start, on_adapters = read_settings(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
-        policy, tokenizer = load_causal(place.folder(), place.texts())
+        policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     if on_adapters:
         whole = "; the trained rewriter is a whole model" if config.lora else ""
         say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
@@ -230,11 +230,13 @@ def _encoders(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
     return [(name, content) for content, name in reversed(by_content.items())]
 
 
-def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
+def _kept(
+    pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: RewriterSettings
+) -> RewriterSettings:
     """What the trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
     found = _encoders(pairs)
     encoder = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
-    return Kept(config.template, budget([each.group for each in examples], start), *encoder)
+    return RewriterSettings(config.template, budget([each.group for each in examples], start), *encoder)
 
 
 def _scores(pair: Pair) -> tuple[float | None, ...]:
