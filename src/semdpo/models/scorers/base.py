@@ -29,13 +29,13 @@ def _no_config(_config: Mapping[str, Any]) -> bool:
 class ScorerKind:
     """One kind of scorer: how its models are recognised and how one is loaded.
 
-    Every file of ``semdpo.models.scorers`` has one, in the constant ``SCORER``. The fields are listed in the order
-    in which the registry asks them.
+    Every file of ``semdpo.models.scorers`` has one, in the constant ``SCORER``. A model is recognised by ``names``
+    first, then by ``kind``, ``files``, ``architectures`` and ``takes``, in this order.
 
     Attributes:
         kind: its name in a folder's ``scorer.json``.
         load: makes the score function from a model's place, on a device.
-        names: published models that only their name tells from another kind.
+        names: of published models that nothing else tells apart from another kind.
         files: of upstream's own checkpoint; a folder that holds one of them is of this kind.
         architectures: classes that a folder's ``config.json`` may name.
         takes: whether it scores with a model of this ``config.json``, asked when no kind knows its class.

@@ -16,7 +16,7 @@ from semdpo.protocols import Bool
 
 
 def clip_score(place: Place, where: Compute) -> ScoreFunction:
-    """The cosine of image and prompt, in [-1, 1]; not scaled and not clipped at 0, as the paper's score is.
+    """The cosine of image and prompt, in [-1, 1]; unlike the paper's score, neither scaled by 2.5 nor clipped at 0.
 
     Args:
         place: a saved CLIPModel with tokenizer and image processor.
