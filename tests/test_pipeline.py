@@ -23,7 +23,7 @@ from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, Picture, 
 from semdpo.engine import parquet, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
-from semdpo.models.kept import Kept, read, write
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings
 from semdpo.recipe.schema import Recipe
@@ -242,7 +242,7 @@ def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tm
 
 def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writing(*given: Any) -> list[Curve]:
-        write(given[2], Kept("{prompt} ->", 50))
+        write_settings(given[2], RewriterSettings("{prompt} ->", 50))
         return fine_tune(*given)
 
     monkeypatch.setattr("semdpo.training.fine_tune.fine_tune", writing)
@@ -250,7 +250,7 @@ def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path, monkeypatch: pytes
     run_without_report(recipe_of(tmp_path), tmp_path / "run", parts, last="weigh")
     rows = store.read_rows(tmp_path / "run" / "weigh", Pair)
     assert {(row.encoder, row.encoder_fingerprint) for row in rows} == {("tiny:clip", "content of tiny:clip")}
-    assert read(tmp_path / "run" / "sft") == Kept("{prompt} ->", 50, "tiny:clip")
+    assert read_settings(tmp_path / "run" / "sft") == RewriterSettings("{prompt} ->", 50, "tiny:clip")
 
 
 def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from semdpo import pipeline
 from semdpo.cli.app import app
-from semdpo.errors import StoreError
+from semdpo.errors import ModelError, StoreError
 from semdpo.preflight import doctor, downloads, estimate
 from semdpo.progress import Progress
 from semdpo.recipe.load import load_recipe
@@ -184,6 +184,13 @@ def test_parameters_are_counted_in_the_files(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert doctor.parameters(str(folder)) == sum(each.numel() for each in model.parameters())
     assert doctor.parameters("qwen1.5-1.8b") == 1_837_000_000
+
+
+def test_a_file_of_weights_that_was_downloaded_in_part_is_named(tmp_path: Path) -> None:
+    weights = tiny_models.gpt2(tmp_path / "gpt2") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"model\.safetensors' is not a complete safetensors file .* download"):
+        doctor.parameters(str(weights.parent))
 
 
 def test_a_run_that_cannot_fit_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

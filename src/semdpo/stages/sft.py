@@ -22,7 +22,7 @@ def stage(recipe: Recipe) -> ModelStage:
 
 
 def _work(run: Run, output: Path, progress: Progress) -> list[Curve]:
-    from semdpo.models.kept import name_encoder  # here, since these import torch
+    from semdpo.models.rewriter_settings import name_encoder  # here, since these import torch
     from semdpo.training.fine_tune import fine_tune
 
     config = run.recipe.sft

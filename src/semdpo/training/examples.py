@@ -10,7 +10,7 @@ from typing import Any
 
 from semdpo.data.records import Pair
 from semdpo.errors import DataError
-from semdpo.models.kept import Kept
+from semdpo.models.rewriter_settings import RewriterSettings
 from semdpo.objectives.base import Data
 from semdpo.progress import Progress
 from semdpo.recipe.objectives import ObjectiveSettings
@@ -86,7 +86,7 @@ def encoders_of(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
     return [(name, content) for content, name in reversed(by_content.items())]
 
 
-def kept_after(pairs: Sequence[Pair], start: Kept) -> Kept:
+def kept_after(pairs: Sequence[Pair], start: RewriterSettings) -> RewriterSettings:
     """What a trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
     found = encoders_of(pairs)
     name, content = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)

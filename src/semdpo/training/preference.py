@@ -16,10 +16,10 @@ from semdpo.data.records import Curve, Pair, content_id
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
-from semdpo.models.kept import read
 from semdpo.models.loading import quiet
 from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.models.rewriter_settings import read_settings
 from semdpo.objectives.base import Constants
 from semdpo.progress import Progress, say
 from semdpo.recipe.objectives import ObjectiveSettings
@@ -79,9 +79,9 @@ def train(
     _say_constants(objective, constants)
     place = resolve(model)
     store.refuse_damaged(place.folder())
-    start, on_adapters = read(place.folder()), is_adapters(place.folder())
+    start, on_adapters = read_settings(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
-        policy, tokenizer = load_causal(place.folder(), place.texts())
+        policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     if on_adapters:
         whole = "; the trained rewriter is a whole model" if config.lora else ""
         say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")

@@ -17,10 +17,10 @@ from semdpo.data.records import Pair
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.adapters import is_adapters, name_of_base
-from semdpo.models.kept import Kept, read, write
 from semdpo.models.loading import quiet
 from semdpo.models.registry import resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
 from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
 from semdpo.recipe.base import TEMPLATE
@@ -155,7 +155,7 @@ class PreferenceTrainer(ExampleTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Adds what a rewriter needs to be used as it was trained; see ``PromptOptimizer``."""
         super()._save(output_dir, state_dict)
-        write(Path(output_dir or self.args.output_dir), self._kept)
+        write_settings(Path(output_dir or self.args.output_dir), self._kept)
 
     def _read(self, source: user_pairs.Source, name: str, objective: ObjectiveSettings) -> list[Pair]:
         pairs = user_pairs.read(source, name)
@@ -189,7 +189,7 @@ class _Start:
 
     model: Any
     tokenizer: Any
-    kept: Kept
+    kept: RewriterSettings
     name: str | None
 
 
@@ -197,12 +197,12 @@ def _start(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig) -> _
     if not isinstance(model, str | Path):
         if tokenizer is None:
             raise ConfigError("the model's tokenizer is not known; give processing_class")
-        return _Start(model, tokenizer, Kept(args.template or TEMPLATE), None)
+        return _Start(model, tokenizer, RewriterSettings(args.template or TEMPLATE), None)
     place = resolve(str(model))
     store.refuse_damaged(place.folder())
     with fingerprint.unchanged(str(model)):
-        policy, own = load_causal(place.folder(), place.texts())
-    kept = read(place.folder())
+        policy, own = load_causal(place.folder(), place.tokenizer_folder())
+    kept = read_settings(place.folder())
     return _Start(policy, tokenizer or own, replace(kept, template=args.template or kept.template), str(model))
 
 
@@ -235,7 +235,7 @@ def _with_adapters(start: _Start, peft_config: Any, seed: int) -> Any:
             f"'{start.name}' holds adapters already; leave peft_config out, which trains its whole model, or use "
             "semdpo.train with lora_rank, which saves a whole model"
         )
-    with torch.random.fork_rng(devices=[]):
+    with quiet(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         adapted = get_peft_model(start.model, peft_config)
     if place is not None:
