@@ -295,7 +295,7 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StoreError, match=r"disk: about 45 GB .* 34\.8 GB of it to download"):
         doctor.refuse_the_impossible(recipe, tmp_path / "run")
     # The same model under two names comes once, and one of unknown size is named.
-    two = load_recipe("tiny", ["weigh.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
+    two = load_recipe("tiny", ["drift.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
                                "evaluate.metrics.clip=clip-vit-large-patch14"])  # fmt: skip
     assert sorted(map(str, downloads.fetched(two).values())) == ["1.7", "None"]
     (told,) = downloads.download(two)

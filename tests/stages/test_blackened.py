@@ -147,7 +147,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
     )
     black = {c.rewrite for c in candidates if c.rewrite[-1] in "35"}
     assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
-    for pair in store.read_rows(run.folder / "weigh", Pair):
+    for pair in store.read_rows(run.folder / "drift", Pair):
         assert not {pair.chosen, pair.rejected} & black
     pictures = {m: store.read_rows(run.folder / f"evaluate/{m}/pictures", Picture) for m in evaluation(recipe).models}
     lost = {(p.prompt_id, p.image_seed) for own in pictures.values() for p in own if p.blackened}

@@ -87,7 +87,7 @@ def refuse_too_large(
 def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, float]:
     """Bytes that each kind of missing work needs at once."""
     policy = 4 * parameters(recipe.sft.model)
-    drawing, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.weigh.encoder)
+    drawing, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.drift.encoder)
     judges = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     asked = [stage.outside.items() for stage in evaluating]

@@ -27,5 +27,5 @@ def _work(run: Run, output: Path, progress: Progress) -> list[Curve]:
 
     config = run.recipe.sft
     curves = fine_tune(read_rewrites(config.file), config, output, progress)
-    name_encoder(output, lasting(run.recipe.weigh.encoder))
+    name_encoder(output, lasting(run.recipe.drift.encoder))
     return curves
