@@ -431,7 +431,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
     assert data.cut == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
-    assert "9.9 (weigh)" in data.versions["torch"]
+    assert "9.9 (drift)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
 
 

@@ -21,7 +21,7 @@ from semdpo.prompt_optimizer import DEFAULT_ENCODER, PromptOptimizer
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
-from semdpo.recipe.schema import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, DriftConfig
+from semdpo.recipe.schema import DriftConfig, LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig
 from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty
