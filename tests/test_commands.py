@@ -125,8 +125,8 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         (("audit", "weighed.jsonl", "--encoder", "tiny:clip"), "--encoder tiny:clip has no effect"),
         (("audit", "weighed.jsonl", "--fail-on", "ties", "--fail-on", "ties=0.1"), "--fail-on ties is given twice"),
         (("audit", "weighed.jsonl", "--html", "a", "--json", "./a"), "--html and --json name one file"),
-        (("audit", "weighed.jsonl", "--json", "weighed.jsonl"), "written over weighed.jsonl, which is read"),
-        (("audit", "weighed.jsonl", "--evaluation", "FILE", "--html", "FILE"), "written over FILE, which is read"),
+        (("audit", "weighed.jsonl", "--json", "weighed.jsonl"), "would overwrite weighed.jsonl, which is read"),
+        (("audit", "weighed.jsonl", "--evaluation", "FILE", "--html", "FILE"), "would overwrite FILE, which is read"),
         (("report", "RUN/../rows.jsonl", "-o", ".", "--fidelity", "clip"), "lies in the folder that the report"),
         (("world", "show", "-o", "sheet.foo"), "name it with .png"),
         (("world", "show", "-o", "sheet"), "name it with .png"),
@@ -228,7 +228,7 @@ def test_what_nobody_foresaw_of_the_system_is_one_sentence(
     def fails(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("semdpo.cli.pairs.weigh_file", fails)
+    monkeypatch.setattr("semdpo.cli.weigh.weigh_file", fails)
     assert _main(monkeypatch, "weigh", "pairs.jsonl", "-o", "o.csv") == 2
     assert capsys.readouterr().err.startswith("semdpo: /somewhere: Permission denied;")
 
@@ -275,10 +275,14 @@ def test_bytes_that_are_not_utf8(here: Path) -> None:
 
 @pytest.mark.parametrize("alpha", ["4e0", "4", "+4.0", "4.", "auto"])
 def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
-    from semdpo.cli.goal import goal_of
+    from semdpo.cli.objective import objective_of
+    from semdpo.cli.train_settings import given
 
-    assert goal_of("sem_dpo", alpha, [], []).model_dump()["alpha"] == ("auto" if alpha == "auto" else 4.0)
-    assert goal_of("sem_dpo", None, [f"alpha={alpha}"], []).model_dump()["alpha"] in (4.0, "auto")
+    def strength(of_option: str | None, assigned: list[str]) -> object:
+        values = {"objective": "sem_dpo", "alpha": of_option}
+        return objective_of(given(values, set(), assigned, None)).model_dump()["alpha"]
+
+    assert strength(alpha, []) == strength(None, [f"alpha={alpha}"]) == ("auto" if alpha == "auto" else 4.0)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,6 @@ from typer.main import get_command
 
 from semdpo import pipeline
 from semdpo.cli import app as cli
-from semdpo.cli import audit as audit_command
-from semdpo.cli import pairs as pairs_command
-from semdpo.cli import report as report_command
 from tests.fuzz.harness import Parts
 
 
@@ -19,9 +16,8 @@ from tests.fuzz.harness import Parts
 def _no_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "app", get_command(cli.app))  # once, for it takes longer than most of the files
-        for command in (audit_command, pairs_command):
-            patch.setattr(command, "real_parts", Parts)
-        patch.setattr(report_command, "write_report", lambda data, page: None)
+        patch.setattr("semdpo.engine.providers.real_parts", Parts)
+        patch.setattr("semdpo.reporting.report.write_report", lambda data, page: None)
         patch.setattr(pipeline, "run", lambda *_, **__: None)
         patch.setattr(pipeline, "sweep", lambda *_, **__: None)
         patch.setattr("semdpo.training.memory.keep_freed_memory", lambda: None)
