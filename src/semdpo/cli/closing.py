@@ -28,17 +28,29 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def training_summary(curves: Sequence[Curve]) -> str:
+def training_summary(curves: Sequence[Curve], held_out: str | None = None, count: int = 0) -> str:
     """The first and the last value of a training's main curves; an objective without rewards has the loss alone.
 
     A value is of one update's pairs, before that update.
 
     Args:
-        curves: of one training, in the order of their steps.
+        curves: of one training.
+        held_out: the file of the pairs that were evaluated at the end; None where there were none.
+        count: how many these are.
     """
+    values: dict[str, list[float]] = {}
+    for curve in sorted(curves, key=lambda curve: curve.step):
+        values.setdefault(curve.name, []).append(curve.value)
     rows = [("", "first update", "last update")]
     for name, (label, places) in SHOWN.items():
-        values = [curve.value for curve in sorted(curves, key=lambda curve: curve.step) if curve.name == name]
-        if values:
-            rows.append((label, f"{values[0]:.{places}f}", f"{values[-1]:.{places}f}"))
-    return aligned(rows)
+        if name in values:
+            rows.append((label, f"{values[name][0]:.{places}f}", f"{values[name][-1]:.{places}f}"))
+    if held_out is None:
+        return aligned(rows)
+    measured = [
+        f"{label} {values[f'eval_{name}'][-1]:.{places}f}"
+        for name, (label, places) in SHOWN.items()
+        if f"eval_{name}" in values
+    ]
+    pairs = f"{count:,} pair{'' if count == 1 else 's'}"
+    return f"{aligned(rows)}\n{held_out} ({pairs}, not learnt): {', '.join(measured)}"

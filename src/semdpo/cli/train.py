@@ -132,6 +132,7 @@ def train_file(pairs: str, training: Training) -> None:
     if out.exists():
         raise StoreError(f"{out} is there already; remove it or choose another folder")
     rows = _read(pairs, training.objective)
+    held_out = [] if training.held_out is None else _held_out(training.held_out, training.objective, rows)
     started = fingerprint.model(training.model)
     cache = _cache(training.cache, out)
     from semdpo.models.registry import resolve
@@ -144,13 +145,13 @@ def train_file(pairs: str, training: Training) -> None:
             "objective": training.objective.model_dump(mode="json"),
             "train": config.model_dump(mode="json", exclude={"methods"}),
         },
-        {"model": started, "pairs": _digest(rows)},
+        {"model": started, "pairs": _digest(rows)} | ({"eval": _digest(held_out)} if held_out else {}),
     )
-    work = _Work(rows, training.model, training.objective, config, cache)
+    work = _Work(rows, held_out, training.model, training.objective, config, cache)
     if store.is_first_process():
         with alone(out):
             curves = _written(work, out, plan)
-        show(training_summary(curves))
+        show(training_summary(curves, training.held_out, len(held_out)))
         say(_closing(out))
     else:
         work.train(store.partial(out))
@@ -166,6 +167,19 @@ def _read(pairs: str, objective: ObjectiveConfig) -> list[Pair]:
     return rows
 
 
+def _held_out(file: str, objective: ObjectiveConfig, learnt: Sequence[Pair]) -> list[Pair]:
+    """The pairs to evaluate on; a remark where their prompts are trained on, which makes the result too good."""
+    from semdpo.data.prompts import normalised
+
+    rows = _read(file, objective)
+    if not rows:
+        raise DataError(f"{file} has no pairs to evaluate on; give some, or leave --eval out")
+    known = {normalised(pair.prompt) for pair in learnt}
+    if seen := sum(normalised(pair.prompt) in known for pair in rows):
+        say(f"{file}: {seen} of its {len(rows)} pairs have a prompt that is trained on, and are not held out")
+    return rows
+
+
 def _digest(rows: Sequence[Pair]) -> str:
     from semdpo.engine import store
 
@@ -177,16 +191,19 @@ class _Work:
     """What each process trains."""
 
     rows: Sequence[Pair]
+    held_out: Sequence[Pair]
     model: str
     objective: ObjectiveConfig
     config: TrainConfig
     cache: Path
 
     def train(self, folder: Path) -> list[Curve]:
-        from semdpo.engine.providers import real_parts
+        from semdpo.stages.train import train
 
         with bar("training") as progress, disk.full_disk_told(folder):
-            return real_parts().train(self.rows, self.model, self.objective, self.config, folder, self.cache, progress)
+            return train(
+                self.rows, self.model, self.objective, self.config, folder, self.cache, progress, self.held_out
+            )
 
 
 def _written(work: _Work, out: Path, plan: Plan) -> list[Curve]:
