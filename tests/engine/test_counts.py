@@ -50,8 +50,8 @@ from semdpo.stages.sweep import sweep_flow
             "395 pairs of 400 prompts, 2 prompts left out with equal scores, 1 prompt left out below the margin, "
             "2 prompts left out with one candidate only",
         ),
-        ("weigh", {"rows": 395, "truncated": 0}, "395 pairs measured"),
-        ("drift", {"rows": 1, "truncated": 1}, "1 pair measured, 1 pair with a text longer than the encoder reads"),
+        ("weigh", {"rows": 395, "truncated": 0}, "the drift of 395 pairs"),
+        ("drift", {"rows": 1, "truncated": 1}, "the drift of 1 pair, 1 pair with a text longer than the encoder reads"),
         ("losses/sem_dpo", {"rows": 395}, "the losses of 395 pairs"),
         (
             "evaluate/dpo/pictures",
@@ -69,7 +69,7 @@ from semdpo.stages.sweep import sweep_flow
             "200 tuning prompts, 5 prompts passed over because of training and held-out prompts",
         ),
         ("export", {"rows": 3, "left_out": 0}, "3 rows, 0 left out"),  # a stage that is not known here
-        ("weigh", {"rows": 3, "truncated": 0, "new_count": 7}, "3 pairs measured, 7 new count"),
+        ("weigh", {"rows": 3, "truncated": 0, "new_count": 7}, "the drift of 3 pairs, 7 new count"),
     ],
 )  # fmt: skip
 def test_counts_in_words(line: str, counts: dict[str, int], said: str) -> None:

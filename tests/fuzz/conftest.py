@@ -19,6 +19,7 @@ def _no_models() -> Iterator[None]:
         patch.setattr("semdpo.engine.providers.real_parts", Parts)
         patch.setattr("semdpo.reporting.report.write_report", lambda data, page: None)
         patch.setattr(pipeline, "run", lambda *_, **__: None)
+        patch.setattr("semdpo.cli.run.run_closing", lambda *_: "")
         patch.setattr(pipeline, "sweep", lambda *_, **__: None)
         patch.setattr("semdpo.training.memory.keep_freed_memory", lambda: None)
         yield

@@ -188,6 +188,7 @@ def test_commands_that_train_keep_freed_memory(command: str, monkeypatch: pytest
     called: list[str] = []
     monkeypatch.setattr(memory, "keep_freed_memory", lambda: called.append("kept"))
     monkeypatch.setattr("semdpo.pipeline.run", lambda *_, **__: called.append("run"))
+    monkeypatch.setattr("semdpo.cli.run.run_closing", lambda *_: "")
     monkeypatch.setattr("semdpo.pipeline.sweep", lambda *_, **__: called.append("run"))
     monkeypatch.setattr("semdpo.cli.train.train_file", lambda *_, **__: called.append("run"))
     if command == "run":

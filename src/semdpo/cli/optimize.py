@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
+from semdpo.cli.closing import DEMO
 from semdpo.cli.options import named_as_options, number
 from semdpo.errors import DataError, StoreError
 from semdpo.progress import say, show
-
-DEMO = Path("runs/tiny/train/sem_dpo")
 
 
 def optimize(

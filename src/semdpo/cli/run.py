@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from semdpo.cli.closing import run_closing
 from semdpo.cli.ending import ANEW, GOES_ON, interruptible
 from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, refuse_without_effect
+from semdpo.progress import show
 
 Only = Annotated[str | None, typer.Option(help="Run one stage only, such as train or evaluate/dpo.")]
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny.")]
@@ -31,7 +33,9 @@ def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fr
         from semdpo.training.memory import keep_freed_memory
 
         keep_freed_memory()
-        pipeline.run(loaded, out, only=only, fresh=fresh)
+        made = pipeline.run(loaded, out, only=only, fresh=fresh)
+        if only in (None, "report"):
+            show(run_closing(made, loaded))
 
 
 def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:

@@ -110,7 +110,7 @@ def _pairs(counts: _Counts) -> list[str]:
 
 def _drift(counts: _Counts) -> list[str]:
     return [
-        f"{_number(counts.take('rows'), 'pair')} measured",
+        f"the drift of {_number(counts.take('rows'), 'pair')}",
         counts.some("truncated", "pair", "with a text longer than the encoder reads"),
     ]
 
