@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semdpo import __version__
-from semdpo.cli import audit, doctor, init, optimize, report, run, train, weigh, world
+from semdpo.cli import audit, compare, doctor, init, optimize, report, run, train, weigh, world
 from semdpo.cli.ending import finish
 from semdpo.progress import quiet_libraries, share_the_processor, show
 
@@ -29,6 +29,7 @@ for command in (
     audit.audit,
     train.train,
     optimize.optimize,
+    compare.compare,
     run.evaluate,
     run.sweep,
     report.report,
