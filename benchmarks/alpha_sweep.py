@@ -17,14 +17,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from semdpo.analysis.drift import weigh
 from semdpo.data.pairs import read_rewrites
 from semdpo.data.records import Pair, content_id
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.progress import quiet_libraries, silent
 from semdpo.recipe.load import load_recipe
-from semdpo.recipe.objectives import DPOObjective, ObjectiveConfig, SemDPOObjective
-from semdpo.stages import train as training
-from semdpo.stages.drift import weigh
+from semdpo.recipe.objectives import DPOSettings, ObjectiveSettings, SemDPOSettings
+from semdpo.training import preference as training
 
 ALPHAS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -57,20 +57,20 @@ def main() -> None:
     count_asked(asked)
     with tempfile.TemporaryDirectory() as folder:
 
-        def one(objective: ObjectiveConfig, name: str, cache: str) -> float:
+        def one(objective: ObjectiveSettings, name: str, cache: str) -> float:
             where = Path(folder)
             work = lambda: training.train(  # noqa: E731
                 pairs, "tiny:gpt2", objective, recipe.train, where / name, where / "cache" / cache, silent
             )
             return timed(work)[0]
 
-        one(DPOObjective(name="dpo"), "warm", "warm")  # loads what is loaded once
+        one(DPOSettings(name="dpo"), "warm", "warm")  # loads what is loaded once
         asked.clear()
-        alone = one(DPOObjective(name="dpo"), "dpo", "alone")
-        again = one(DPOObjective(name="dpo"), "again", "alone")
+        alone = one(DPOSettings(name="dpo"), "dpo", "alone")
+        again = one(DPOSettings(name="dpo"), "again", "alone")
         of_dpo = sum(asked)
         asked.clear()
-        sweep = [one(SemDPOObjective(name="sem_dpo", alpha=a), f"alpha{a}", "sweep") for a in ALPHAS]
+        sweep = [one(SemDPOSettings(name="sem_dpo", alpha=a), f"alpha{a}", "sweep") for a in ALPHAS]
     print(f"{len(pairs)} pairs: embedding them {embed:.2f} s, once")
     print(f"DPO: {alone:.2f} s with its reference pass, {again:.2f} s without; {of_dpo} pairs asked of the reference")
     print("Sem-DPO: " + ", ".join(f"alpha {a:g} {s:.2f} s" for a, s in zip(ALPHAS, sweep, strict=True)))

@@ -36,12 +36,13 @@ from semdpo.analysis.semantics import semantic_weight
 from semdpo.analysis.statistics import prompt_means
 from semdpo.data.records import EvaluationRow, Pair
 from semdpo.engine import store
-from semdpo.engine.providers import real_parts
+from semdpo.engine.providers import own_models
 from semdpo.engine.stage import Run
 from semdpo.recipe.load import load_recipe
-from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages.flow import evaluation
+from semdpo.reporting.evaluated import evaluation_rows
+from semdpo.stages.evaluate import evaluation
 
 RATES = (5e-5, 1e-4, 2e-4, 4e-4)
 # What each objective is tuned over beside the learning rate: setting and its two values.
@@ -84,7 +85,7 @@ def recipe_of(seed: int, settings: dict[str, dict[str, Any]], own: list[str], ov
 
 def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
     """The evaluation of a finished run."""
-    return evaluation(recipe).rows(Run(folder, recipe, real_parts()))
+    return evaluation_rows(evaluation(recipe), Run(folder, recipe, own_models()))
 
 
 def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
@@ -126,17 +127,17 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
 
 def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int) -> Path:
     """Sem-DPO with its weights shuffled among the pairs; returns the rewriter's folder."""
-    from semdpo.stages.train import train
+    from semdpo.training.preference import train
 
     output = run / SHUFFLED
     key, noted = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "weigh"))], run / f"{SHUFFLED}.json"
     if output.is_dir() and noted.is_file() and json.loads(noted.read_text()) == key:
         return output
-    pairs = Run(run, recipe, real_parts()).rows("weigh", Pair)
+    pairs = Run(run, recipe, own_models()).rows("weigh", Pair)
     weights = semantic_weight([pair.distance or 0.0 for pair in pairs], sem_dpo["alpha"])
     shuffled = np.random.default_rng(seed).permutation(weights)
     pairs = [dataclasses.replace(pair, weight=float(w)) for pair, w in zip(pairs, shuffled, strict=True)]
-    objective = DPOObjective(name="dpo", learning_rate=sem_dpo["learning_rate"])
+    objective = DPOSettings(name="dpo", learning_rate=sem_dpo["learning_rate"])
     train(pairs, str(run / "sft"), objective, recipe.train, output, run / "reference", silent)
     noted.write_text(json.dumps(key))
     return output

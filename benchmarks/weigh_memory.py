@@ -57,7 +57,7 @@ def weigh(pairs: str, out: Path) -> float:
     from semdpo.cli.weigh import weigh_file
     from semdpo.engine import fingerprint, providers
 
-    providers.real_parts = lambda: SimpleNamespace(encoder=lambda _: Cheap())
+    providers.own_models = lambda: SimpleNamespace(encoder=lambda _: Cheap())
     fingerprint.model = lambda _: "none"
     weigh_file(pairs, out, "cheap", 4.0, 64)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -13,7 +13,14 @@ from semdpo import pipeline
 from semdpo.errors import StoreError
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.report import OWN, publish
-from tests.test_pipeline import _parts, _recipe
+from tests.stand_ins import models, recipe_of, stand_in_trainings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trainings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_trainings(patch)
+        yield
 
 
 def _flip(path: Path) -> None:
@@ -38,7 +45,7 @@ def _unplotted() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corruption")
-    pipeline.run(_recipe(folder), folder / "run", parts=_parts())
+    pipeline.run(recipe_of(folder), folder / "run", models=models())
     return folder
 
 
@@ -64,7 +71,7 @@ def _contents(run: Path) -> dict[str, bytes]:
 def _refusal(recipe: Recipe, run: Path) -> str:
     """What is said when a run is run again; empty when it ends."""
     try:
-        pipeline.run(recipe, run, parts=_parts())
+        pipeline.run(recipe, run, models=models())
     except StoreError as error:
         return str(error)
     return ""
@@ -75,7 +82,7 @@ def _refusal(recipe: Recipe, run: Path) -> str:
 @pytest.mark.parametrize("how", ["flipped", "removed"])
 def test_nothing_damaged_is_used(how: str, finished: Path, tmp_path: Path) -> None:
     """Each kind of file in turn: the run is refused by name, or ends with the same bytes; --fresh always cures it."""
-    recipe, whole = _recipe(finished), _contents(finished / "run")
+    recipe, whole = recipe_of(finished), _contents(finished / "run")
     kinds = _kinds(finished / "run")
     assert len(kinds) > 15
     outcomes = {}
@@ -88,7 +95,7 @@ def test_nothing_damaged_is_used(how: str, finished: Path, tmp_path: Path) -> No
             stage = original.parent.relative_to(finished / "run").as_posix()
             assert stage in said, f"{kind}: {said}"
             assert "--fresh" in said or "not finished" in said, f"{kind}: {said}"
-            pipeline.run(recipe, run, fresh=True, parts=_parts())
+            pipeline.run(recipe, run, fresh=True, models=models())
         assert _contents(run) == whole, f"{kind} {how}"
         shutil.rmtree(run)
     assert outcomes["recipe.json"] == "made again"
@@ -101,7 +108,7 @@ def test_what_was_added_to_a_stage_is_not_used(finished: Path, tmp_path: Path) -
     run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
     shutil.copyfile(run / "candidates/part-00000.parquet", run / "candidates/part-00009.parquet")
     with pytest.raises(StoreError, match=r"candidates holds part-00009\.parquet, which is no part of it.*--fresh"):
-        pipeline.run(_recipe(finished), run, parts=_parts())
+        pipeline.run(recipe_of(finished), run, models=models())
 
 
 @pytest.mark.parametrize("stage", ["sft", "candidates", "train/dpo"])
@@ -111,7 +118,7 @@ def test_a_users_folder_of_a_stages_name_stays(stage: str, tmp_path: Path) -> No
     mine.write_text("the user's")
     for fresh in (False, True):
         with pytest.raises(StoreError, match=r"was not made by semdpo|no report wrote it"):
-            pipeline.run(_recipe(tmp_path), tmp_path / "run", fresh=fresh, parts=_parts())
+            pipeline.run(recipe_of(tmp_path), tmp_path / "run", fresh=fresh, models=models())
     assert mine.read_text() == "the user's"
     assert not (tmp_path / "run/prompts").exists(), "it is refused before anything is made"
 
@@ -143,9 +150,9 @@ def test_a_stage_behind_a_link_is_not_removed(finished: Path, tmp_path: Path) ->
     run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
     (run / "label").rename(tmp_path / "elsewhere")
     (run / "label").symlink_to(tmp_path / "elsewhere")
-    pipeline.run(_recipe(finished), run, only="pairs", parts=_parts())  # it may be read
+    pipeline.run(recipe_of(finished), run, only="pairs", models=models())  # it may be read
     with pytest.raises(StoreError, match="is a link"):
-        pipeline.run(_recipe(finished), run, only="label", fresh=True, parts=_parts())
+        pipeline.run(recipe_of(finished), run, only="label", fresh=True, models=models())
     assert (tmp_path / "elsewhere/manifest.json").is_file()
 
 
@@ -154,5 +161,5 @@ def test_a_users_recipe_is_not_overwritten(tmp_path: Path) -> None:
     mine = tmp_path / "run/recipe.json"
     mine.write_text('{"dish": "soup"}')
     with pytest.raises(StoreError, match=r"recipe\.json"):
-        pipeline.run(_recipe(tmp_path), tmp_path / "run", parts=_parts())
+        pipeline.run(recipe_of(tmp_path), tmp_path / "run", models=models())
     assert mine.read_text() == '{"dish": "soup"}'

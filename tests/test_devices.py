@@ -22,18 +22,18 @@ from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.preflight.doctor import machine
 from semdpo.progress import silent
-from semdpo.recipe.objectives import SFTObjective
+from semdpo.recipe.objectives import SFTSettings
 from semdpo.recipe.schema import SFTConfig, TrainConfig
-from semdpo.stages.losses import pair_losses
-from semdpo.stages.sft import fine_tune
-from semdpo.stages.train import train
 from semdpo.training import logps, prepare
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
+from semdpo.training.fine_tune import fine_tune
+from semdpo.training.losses import pair_losses
 from semdpo.training.packing import Group, pack
 from semdpo.training.precision import autocast, resolve_precision
+from semdpo.training.preference import train
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
@@ -234,7 +234,7 @@ def test_the_trainer_moves_a_model_before_it_chooses_its_attention(
     model, _ = load_causal(folders["llama"])
     examples = [Example(str(number), group) for number, group in enumerate(GROUPS)]
     arguments = training_arguments(tmp_path, learning_rate=1e-3)
-    trainer = PreferenceTrainer(model, arguments, examples, objective=SFTObjective(name="sft"))
+    trainer = ExampleTrainer(model, arguments, examples, objective=SFTSettings(name="sft"))
     assert (trainer.packs, model.device.type) == (True, "cuda")
     assert model.config._attn_implementation == "flex_attention"
 

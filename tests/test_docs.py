@@ -130,6 +130,7 @@ def _environment(here: Path) -> dict[str, str]:
         "PATH": f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "SEMDPO_MODELS": str(here / "models"),
         "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(here / "datasets"),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -19,9 +19,9 @@ from semdpo.models.kept import Kept, name_encoder, read, write
 from semdpo.models.registry import lasting
 from semdpo.progress import silent
 from semdpo.prompt_optimizer import PromptOptimizer
-from semdpo.recipe.objectives import DPOObjective, SemDPOObjective
+from semdpo.recipe.objectives import DPOSettings, SemDPOSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.train import check, train
+from semdpo.training.preference import check, train
 from tests import tiny_models
 
 LONG = "a red ball, " + "very " * 8 + "red"
@@ -134,7 +134,7 @@ def _pair(prompt: str, encoder: str | None, content: str = "0") -> Pair:
 
 
 def test_distances_of_two_encoders_are_not_compared() -> None:
-    sem, dpo = SemDPOObjective(name="sem_dpo"), DPOObjective(name="dpo")
+    sem, dpo = SemDPOSettings(name="sem_dpo"), DPOSettings(name="dpo")
     for mixed, said in (
         ([_pair("a", "one"), _pair("b", "two", "1")], "from one and two, and cannot be compared; run `semdpo weigh`"),
         ([_pair("a", "one"), _pair("b", "one", "1")], "from two versions of one"),
@@ -155,7 +155,7 @@ def test_an_encoder_is_kept_only_where_all_pairs_have_it(models: Path, tmp_path:
         ("some", [_pair("a", "one"), _pair("b", None)], ("its own", None)),
         ("none", [replace(_pair("a", None), distance=None)] * 2, ("its own", None)),
     ):
-        train(rows, str(start), DPOObjective(name="dpo"), config, tmp_path / name, tmp_path / "cache", silent)
+        train(rows, str(start), DPOSettings(name="dpo"), config, tmp_path / name, tmp_path / "cache", silent)
         kept = read(tmp_path / name)
         assert (kept.encoder, kept.encoder_fingerprint) == wanted
         assert kept.max_new_tokens == 70, "what it had learnt before is not forgotten"
@@ -191,7 +191,7 @@ def test_words_that_the_encoder_does_not_know_are_refused_with_the_cure(
         assert _main(monkeypatch, "optimize", "a majestic quokka", "--model", str(rewriter), *more) == 2
         said = capsys.readouterr()
         assert said.out == ""
-        assert "worldly knows only its world's words: 67% of the words here are unknown; pass --encoder" in said.err
+        assert "worldly knows only its world's words: 67% of the words here are unknown; give a CLIP" in said.err
         assert len(said.err.splitlines()) == 1
     assert _main(monkeypatch, "optimize", "a red ball", "--model", str(rewriter)) == 0
     (rewriter / "semdpo.json").unlink()  # nobody names an encoder: the embedded world's, which says what it lacks

@@ -10,11 +10,12 @@ import pytest
 from semdpo import pipeline
 from semdpo.data.records import Pair
 from semdpo.engine import store
-from semdpo.engine.providers import real_parts
+from semdpo.engine.providers import own_models
 from semdpo.engine.stage import Run
 from semdpo.errors import ModelError
 from semdpo.recipe.load import RECIPES, load_recipe
-from semdpo.stages.flow import evaluation
+from semdpo.reporting.evaluated import evaluation_rows
+from semdpo.stages.evaluate import evaluation
 from tests.published import REWRITERS, SMALL, build_models, write_prompts
 
 
@@ -47,7 +48,7 @@ def test_a_recipe_of_the_paper_runs_from_end_to_end(name: str, here: Path) -> No
     assert pairs
     assert all(each.distance is not None and each.chosen_fidelity is not None for each in pairs)
     methods = ["human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo", "promptist", "beautiful_prompt"]
-    evaluated = evaluation(recipe).rows(Run(run, recipe, real_parts()))
+    evaluated = evaluation_rows(evaluation(recipe), Run(run, recipe, own_models()))
     for method in methods:
         rows = [row for row in evaluated if row.method == method]
         assert [row.source for row in rows] == ["coco"] * 2 + ["diffusiondb"] * 2 + ["lexica"] * 2

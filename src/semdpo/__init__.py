@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from semdpo.analysis.semantics import cosine_distance, effective_sample_size, semantic_weight
     from semdpo.errors import ConfigError, DataError, ModelError, SemdpoError, StoreError
-    from semdpo.objectives import OBJECTIVES
     from semdpo.prompt_optimizer import PromptOptimizer
-    from semdpo.training.trainer import PreferenceTrainer
+    from semdpo.training.trainer import ExampleTrainer
 
 __version__ = "0.1.0"
 __all__ = [
-    "OBJECTIVES",
     "ConfigError",
     "DataError",
+    "ExampleTrainer",
     "ModelError",
-    "PreferenceTrainer",
     "PromptOptimizer",
     "SemdpoError",
     "StoreError",
@@ -32,17 +30,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "OBJECTIVES": "objectives",
     "ConfigError": "errors",
     "DataError": "errors",
     "ModelError": "errors",
-    "PreferenceTrainer": "training.trainer",
-    "PromptOptimizer": "optimizer",
+    "ExampleTrainer": "training.trainer",
+    "PromptOptimizer": "prompt_optimizer",
     "SemdpoError": "errors",
     "StoreError": "errors",
-    "cosine_distance": "semantics",
-    "effective_sample_size": "semantics",
-    "semantic_weight": "semantics",
+    "cosine_distance": "analysis.semantics",
+    "effective_sample_size": "analysis.semantics",
+    "semantic_weight": "analysis.semantics",
 }
 
 

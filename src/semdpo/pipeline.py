@@ -12,7 +12,7 @@ from semdpo import disk
 from semdpo.data.records import Curve
 from semdpo.engine import fingerprint, parquet, store, timing
 from semdpo.engine.counts import described
-from semdpo.engine.providers import Parts, real_parts, refuse_remote_code
+from semdpo.engine.providers import Models, own_models, refuse_remote_code
 from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, line_of
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
@@ -30,7 +30,7 @@ def run(
     folder: str | Path | None = None,
     only: str | None = None,
     fresh: bool = False,
-    parts: Parts | None = None,
+    models: Models | None = None,
 ) -> Path:
     """Runs what is missing of a recipe; a half-done stage resumes at its first missing shard.
 
@@ -40,7 +40,7 @@ def run(
         only: one stage (``train`` means all of ``train/…``), whose inputs must be there.
         fresh: first remove the stages that another configuration made, and all that is made from them; if there are
             none, remove every stage. With ``only``, remove that stage and all that is made from it.
-        parts: models and trainers; the package's own when None.
+        models: how the run gets its models; the package's own when None.
 
     Returns:
         The run's folder.
@@ -54,10 +54,10 @@ def run(
     disk.refuse_unwritable(place, folder=True)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
-    if parts is None and only != "report":  # which needs no model
+    if models is None and only != "report":  # which needs no model
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, chosen, fresh=fresh)
-    this = Run(place, recipe, parts or real_parts())
+    this = Run(place, recipe, models or own_models())
     with store.locked(this.folder):
         if only == "report":  # which makes no stage, and must show none that something else was made from
             for stage in stages:
@@ -68,7 +68,7 @@ def run(
     return this.folder
 
 
-def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False, parts: Parts | None = None) -> Path:
+def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False, models: Models | None = None) -> Path:
     """Trains Sem-DPO at every α of the recipe's section ``sweep``, and compares them on tuning prompts.
 
     What a run in the folder has already made is used; the reference's log-probabilities and the pairs' distances
@@ -78,7 +78,7 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
         recipe: validated.
         folder: of the run; the recipe's when None.
         fresh: as in ``run``.
-        parts: models and trainers; the package's own when None.
+        models: how the run gets its models; the package's own when None.
 
     Returns:
         The sweep's page.
@@ -89,10 +89,10 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
     """
     stages, place = sweep_flow(recipe), Path(folder or recipe.folder)
     disk.refuse_unwritable(place, folder=True)
-    if parts is None:
+    if models is None:
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, stages, fresh=fresh)
-    this = Run(place, recipe, parts or real_parts())
+    this = Run(place, recipe, models or own_models())
     with store.locked(this.folder):
         _make(stages, stages, this, None, fresh)
         return _write_sweep(this)
@@ -153,7 +153,7 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
     """The plan with the inputs that come from outside of the run; fails when one of them does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
-        hashes[key] = fingerprint.rows(name) if is_file(key) else run.parts.fingerprint(name)
+        hashes[key] = fingerprint.rows(name) if is_file(key) else run.models.fingerprint(name)
     return store.Plan(stage.config, hashes)
 
 

@@ -15,7 +15,7 @@ from semdpo.data.records import Curve
 from semdpo.engine import parquet, store
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.losses import pair_losses
+from semdpo.training.losses import pair_losses
 from tests import tiny_models
 
 COLORS = ("red", "blue", "green", "grey", "pink", "gold", "white", "black")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semdpo.engine.providers import real_parts
+from semdpo.engine.providers import own_models
 from semdpo.errors import ModelError
 from semdpo.models.rewriter import load_rewriter
 from semdpo.recipe.models import RewriterConfig
@@ -66,7 +66,7 @@ def test_beautiful_prompts_greedy_search_with_a_repetition_penalty(tmp_path: Pat
 def test_a_recipes_entry_is_all_that_a_third_rewriter_needs(tmp_path: Path) -> None:
     folder = tiny_models.causal(tmp_path, "llama")
     entry = RewriterConfig(model=str(folder), template="Make it nice: {prompt} ->", max_new_tokens=6, top_k=3)
-    rewriter = real_parts().rewriter(entry.model, entry.template, entry)
+    rewriter = own_models().rewriter(entry.model, entry.template, entry)
     assert rewriter.rewrite(PROMPTS, 1, seed=0) == load_rewriter(
         folder, template="Make it nice: {prompt} ->", max_new_tokens=6, top_k=3
     ).rewrite(PROMPTS, 1, seed=0)

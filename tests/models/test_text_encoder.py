@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import CLIPModel
 
+from semdpo.analysis.drift import measure
 from semdpo.data.records import Pair
 from semdpo.errors import DataError, ModelError
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.protocols import TextEncoder
-from semdpo.stages.drift import measure
 from tests import tiny_models
 
 TEXTS = ["a red ball", "two cats on a mat", "red"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +13,27 @@ from PIL import Image
 from semdpo import pipeline
 from semdpo.data.records import Candidate, Judgement, Pair, Picture, Prompt, Score, content_id
 from semdpo.engine import store
-from semdpo.engine.providers import Parts
+from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
 from semdpo.protocols import ScoreBatch, render_checked
 from semdpo.recipe.models import RendererConfig
 from semdpo.recipe.schema import LabelConfig, PairsConfig
 from semdpo.reporting.collect import report_data
-from semdpo.stages.evaluate import draw, join, judge
-from semdpo.stages.flow import evaluation, flow
+from semdpo.reporting.evaluated import join
+from semdpo.stages.evaluate import draw, evaluation, judge
+from semdpo.stages.flow import flow
 from semdpo.stages.label import BLACKENED, label
 from semdpo.stages.pairs import PairCounts, choose
-from tests.test_pipeline import Encoder, Renderer, _parts, _recipe, _run_without_report
+from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report, stand_in_trainings
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trainings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_trainings(patch)
+        yield
+
 
 CONFIG = LabelConfig(renderer=RendererConfig(model="m"), scorer="judge", batch_size=2)
 
@@ -52,8 +61,8 @@ class Scorer:
         return ScoreBatch(np.array(values, np.float32), np.zeros(len(prompts), np.bool_))
 
 
-def _strict(*words: str) -> Parts:
-    return replace(_parts(), renderer=lambda _: Strict(*words), scorer=lambda *_: Scorer())
+def _strict(*words: str) -> Models:
+    return replace(models(), renderer=lambda _: Strict(*words), scorer=lambda *_: Scorer())
 
 
 def _candidate(prompt: str, rewrite: str) -> Candidate:
@@ -129,9 +138,9 @@ def test_evaluation_keeps_the_picture_and_gives_no_score() -> None:
 
 
 def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path)
+    recipe = recipe_of(tmp_path)
     run = Run(tmp_path / "run", recipe, _strict("style 3", "style 5"))
-    _run_without_report(recipe, run.folder, run.parts)
+    run_without_report(recipe, run.folder, run.parts)
     scores, candidates = (
         store.read_rows(run.folder / "label", Score),
         store.read_rows(run.folder / "candidates", Candidate),
@@ -151,22 +160,22 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
     assert data.blackened == {m: sum(p.blackened for p in own) for m, own in pictures.items()}
     assert any(f"{len(black)} candidates, which stand in no pair" in note for note in data.notes)
     assert any(f"At {len(lost)} places of the evaluation" in note for note in data.notes)
-    pipeline.run(recipe, run.folder, only="report", parts=run.parts)
+    pipeline.run(recipe, run.folder, only="report", models=run.parts)
     page = pipeline.report_path(run.folder).read_text()
     assert f"{data.blackened['sem_dpo']} pictures blackened by the safety checker" in page
     assert "blackened" in (run.folder / "report/tables/counts.csv").read_text().splitlines()[0]
 
 
 def test_where_all_are_black_a_run_stops_and_names_the_switch(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path)
+    recipe = recipe_of(tmp_path)
     with pytest.raises(DataError, match=r"no pair is left: of 20 prompts .* set label\.renderer\.safety_checker=false"):
-        _run_without_report(recipe, tmp_path / "run", _strict("style"), "pairs")
+        run_without_report(recipe, tmp_path / "run", _strict("style"), "pairs")
 
 
 def test_where_nothing_is_left_to_compare_the_report_says_why(tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path)
-    _run_without_report(recipe, tmp_path / "run", _parts(), "losses")
+    recipe = recipe_of(tmp_path)
+    run_without_report(recipe, tmp_path / "run", models(), "losses")
     parts = _strict("another")
-    pipeline.run(recipe, tmp_path / "run", only="evaluate", parts=parts)
+    pipeline.run(recipe, tmp_path / "run", only="evaluate", models=parts)
     with pytest.raises(DataError, match=r"nothing is left to compare: .* evaluate\.renderer\.safety_checker=false"):
         report_data(flow(recipe), Run(tmp_path / "run", recipe, parts))

@@ -11,7 +11,8 @@ from PIL import Image
 from semdpo.data.records import EvaluationRow, Picture, Prompt, content_seed
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, ScoreBatch
-from semdpo.stages.evaluate import draw, join, judge, rewrite_all
+from semdpo.reporting.evaluated import join
+from semdpo.stages.evaluate import draw, judge, rewrite_all
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 

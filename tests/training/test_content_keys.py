@@ -17,16 +17,16 @@ from semdpo.engine import fingerprint
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
 from semdpo.progress import silent
-from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.losses import pair_losses
-from semdpo.stages.train import train
 from semdpo.training import checkpoints
+from semdpo.training.losses import pair_losses
 from semdpo.training.packing import Group
+from semdpo.training.preference import train
 from semdpo.training.reference import cache_file, reference_logps
 from tests import tiny_models
 
-DPO = DPOObjective(name="dpo")
+DPO = DPOSettings(name="dpo")
 TEXTS = [
     ("a red cat", "a red cat, art", "a dog"),
     ("a hut", "a hut at dusk", "a house"),

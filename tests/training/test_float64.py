@@ -1,7 +1,7 @@
 """Every objective on every kind of model, against the plainest training there is, in float64.
 
 ``plain`` reads one sequence at a time with transformers' own eager attention and has its own losses and its own AdamW;
-``PreferenceTrainer`` packs or pads its batches. Both must go the same way, to the last digits.
+``ExampleTrainer`` packs or pads its batches. Both must go the same way, to the last digits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import transformers
 from transformers import TrainerCallback
 
 from semdpo.errors import ConfigError
-from semdpo.objectives import coefficient_of
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training import logps
 from semdpo.training.arguments import training_arguments
@@ -27,7 +26,7 @@ from semdpo.training.batches import Example
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests.training import plain
 
 VOCABULARY, WINDOW, POSITIONS = 97, 8, 64
@@ -148,22 +147,20 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
     examples = [
         Example(
             *(str(k), group, reference, row.distance, row.weight),
-            preference=row.preferences[0] - row.preferences[1],
-            fidelity=row.fidelities[0] - row.fidelities[1],
+            scores=row.preferences,
+            fidelities=row.fidelities,
         )
         for k, (row, group, reference) in enumerate(zip(rows, groups, known, strict=True))
     ]
-    scores = [torch.tensor([each for row in rows for each in (row.preferences, row.fidelities)[k]]) for k in (0, 1)]
     named = {"name": settings.objective, "nll_coef": settings.nll_coef, "normalize": settings.normalize}
     goal = TrainConfig.model_validate({"methods": {"m": named | OBJECTIVES[settings.objective]}}).methods["m"]
-    return PreferenceTrainer(
+    return ExampleTrainer(
         model,
         training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed, use_cpu=True),
         examples,
         objective=goal,
         beta=settings.beta,
         packs=packs,
-        coefficient=coefficient_of(*(each.double() for each in scores), settings.strength),
         **({"batch_size": BATCH, "warmup_ratio": settings.warmup / STEPS, "order_seed": ORDER} | more),
     )
 

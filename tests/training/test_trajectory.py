@@ -17,7 +17,7 @@ from semdpo.data.pairs import read_rewrites
 from semdpo.data.records import Pair, content_id
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
-from semdpo.stages.train import train
+from semdpo.training.preference import train
 
 RECORDED = Path(__file__).parents[1] / "golden" / "trajectory.json"
 OBJECTIVES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, draw_batches, encode
 from semdpo.training.logps import padded_logps
 from semdpo.training.packing import Group
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 
 with warnings.catch_warnings():
@@ -43,16 +44,17 @@ def _start(folder: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _ours(model: Any, groups: list[Group], objective: dict[str, Any], folder: Path) -> PreferenceTrainer:
+def _ours(
+    model: Any, groups: list[Group], objective: dict[str, Any], folder: Path, distances: Sequence[float] | None = None
+) -> ExampleTrainer:
     with torch.no_grad():
         logps = padded_logps(model, groups).view(-1, 2).tolist()
-    examples = [Example(str(k), group, tuple(logps[k])) for k, group in enumerate(groups)]
+    far = [0.0] * len(groups) if distances is None else distances
+    examples = [Example(str(k), group, tuple(logps[k]), far[k]) for k, group in enumerate(groups)]
     config = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
     with quiet():
         args = training_arguments(folder, learning_rate=RATE)
-        trainer = PreferenceTrainer(
-            model, args, examples, objective=config, beta=BETA, batch_size=BATCH, warmup_ratio=0.1
-        )
+        trainer = ExampleTrainer(model, args, examples, objective=config, beta=BETA, batch_size=BATCH, warmup_ratio=0.1)
         trainer.train()
     return trainer
 
@@ -86,7 +88,7 @@ def _theirs(kind: Any, settings: Any, model: Any, tokenizer: Any, rows: list[dic
     return trainer
 
 
-def _compare(ours: PreferenceTrainer, theirs: Any) -> None:
+def _compare(ours: ExampleTrainer, theirs: Any) -> None:
     losses = [curve.value for curve in ours.curves if curve.name == "loss"]
     wanted = [entry["loss"] for entry in theirs.state.log_history if "loss" in entry]
     assert len(losses) == len(wanted) == STEPS

@@ -108,12 +108,12 @@ def _title(pairs: Path) -> str:
 def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
     if all(each.distance is not None for each in rows):
         return rows
+    from semdpo.analysis.drift import weigh
     from semdpo.engine import fingerprint
-    from semdpo.engine.providers import real_parts
-    from semdpo.stages.drift import weigh
+    from semdpo.engine.providers import own_models
 
     fingerprint.model(encoder)  # an unknown name is told before torch is imported
-    model = real_parts().encoder(encoder)
+    model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
         return weigh(rows, model, defaults.TEXTS_AT_A_TIME, encoder, progress)
 

@@ -55,8 +55,8 @@ def optimize_prompt(
     Raises:
         SemdpoError: a model or an option cannot be used, or the encoder does not know the prompt's words.
     """
+    from semdpo.analysis.drift import refuse_unknown_words
     from semdpo.prompt_optimizer import PromptOptimizer
-    from semdpo.stages.drift import refuse_unknown_words
 
     optimizer = PromptOptimizer.from_pretrained(
         model, encoder, max_distance=max_distance, max_new_tokens=max_new_tokens

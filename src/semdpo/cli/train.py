@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from semdpo.cli.train_settings import Training
     from semdpo.data.records import Curve, Pair
     from semdpo.engine.store import Plan
-    from semdpo.recipe.objectives import ObjectiveConfig
+    from semdpo.recipe.objectives import ObjectiveSettings
     from semdpo.recipe.schema import TrainConfig
 
 
@@ -158,16 +158,16 @@ def train_file(pairs: str, training: Training) -> None:
     _leave_together()
 
 
-def _read(pairs: str, objective: ObjectiveConfig) -> list[Pair]:
+def _read(pairs: str, objective: ObjectiveSettings) -> list[Pair]:
     from semdpo.data.pairs import read_pairs
 
     rows = read_pairs(pairs)
-    if objective.name == "sem_dpo" and any(row.distance is None for row in rows):
+    if objective.needs_distance and any(row.distance is None for row in rows):
         raise DataError(f"{pairs} has rows without a distance; run `semdpo weigh {pairs} -o weighed.parquet` first")
     return rows
 
 
-def _held_out(file: str, objective: ObjectiveConfig, learnt: Sequence[Pair]) -> list[Pair]:
+def _held_out(file: str, objective: ObjectiveSettings, learnt: Sequence[Pair]) -> list[Pair]:
     """The pairs to evaluate on; a remark where their prompts are trained on, which makes the result too good."""
     from semdpo.data.prompts import normalised
 
@@ -193,12 +193,12 @@ class _Work:
     rows: Sequence[Pair]
     held_out: Sequence[Pair]
     model: str
-    objective: ObjectiveConfig
+    objective: ObjectiveSettings
     config: TrainConfig
     cache: Path
 
     def train(self, folder: Path) -> list[Curve]:
-        from semdpo.stages.train import train
+        from semdpo.training.preference import train
 
         with bar("training") as progress, disk.full_disk_told(folder):
             return train(

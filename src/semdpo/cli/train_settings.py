@@ -17,7 +17,7 @@ from semdpo.cli.objective import objective_of
 from semdpo.errors import ConfigError
 from semdpo.recipe.base import TEMPLATE, Positive, Stage, Text
 from semdpo.recipe.load import Key, Source, assignments, options, read_yaml, validate
-from semdpo.recipe.objectives import ObjectiveConfig
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import TrainConfig
 
 SEPARATE = {"methods", "lora"}  # settings of a recipe, of which the command has --objective and --lora-rank
@@ -67,7 +67,7 @@ class Training:
 
     model: str
     out: Path
-    objective: ObjectiveConfig
+    objective: ObjectiveSettings
     config: TrainConfig
     own_template: bool
     held_out: str | None

@@ -14,7 +14,7 @@ from semdpo.progress import bar, say, show
 from semdpo.recipe import defaults
 
 if TYPE_CHECKING:
-    from semdpo.stages.drift import Drift
+    from semdpo.analysis.drift import Drift
 
 
 def weigh(
@@ -43,12 +43,12 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     Raises:
         SemdpoError: the file or the encoder cannot be used, or the encoder does not know the words.
     """
+    from semdpo.analysis.drift import measure, refuse_unknown_words, with_drift
     from semdpo.data import tables, writers
     from semdpo.data.pairs import kept, other_scores, pairs_of, refuse_own_columns, write_pairs
     from semdpo.engine import fingerprint
-    from semdpo.engine.providers import real_parts
+    from semdpo.engine.providers import own_models
     from semdpo.models.registry import lasting
-    from semdpo.stages.drift import measure, refuse_unknown_words, with_drift
 
     writers.check_suffix(out)
     disk.refuse_unwritable(out)
@@ -58,7 +58,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     refuse_own_columns(table)
     writers.encoded(out.suffix.lower(), kept(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
-    model = real_parts().encoder(encoder)
+    model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
         drift = measure(rows, model, batch_size, progress)
     refuse_unknown_words(drift.unknown, encoder)

@@ -24,7 +24,7 @@ def build(
     number("--jobs", jobs, 1)
     disk.refuse_unwritable(out, folder=True)
     with interruptible(lambda: GOES_ON):
-        from semdpo.tiny_world.train import build
+        from semdpo.tiny_world_training import build
 
         build.build(models or [], out, jobs)
         if ship:

@@ -1,20 +1,16 @@
-"""The models and trainers that a run is made with; each is loaded when it is first needed."""
+"""The models that a run uses; each is loaded when it is first needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from semdpo.data.records import Curve, Pair, PairLoss
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ModelError
-from semdpo.progress import Progress
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
-from semdpo.recipe.objectives import ObjectiveConfig
-from semdpo.recipe.schema import Recipe, SFTConfig, TrainConfig
+from semdpo.recipe.schema import Recipe
 
 T = TypeVar("T")
 
@@ -28,23 +24,17 @@ class CountingRewriter(Rewriter, Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the pipeline calls; a test or another machine may bring its own.
+class Models:
+    """How a run gets its models; a test or another machine may bring its own.
 
     Attributes:
-        fine_tune: ``stages.sft.fine_tune``.
-        train: ``stages.train.train``.
-        losses: ``stages.losses.pair_losses``.
         rewriter: from a name or folder, its template (None is the folder's own) and how it decodes.
         renderer: from its settings.
-        scorer: from a name and how judges run.
+        scorer: from a name and how scorers run.
         encoder: from a name.
         fingerprint: of a named model, which changes when the model does; raises ``ModelError`` when there is none.
     """
 
-    fine_tune: Callable[[Sequence[tuple[str, str]], SFTConfig, Path, Progress], list[Curve]]
-    train: Callable[[Sequence[Pair], str, ObjectiveConfig, TrainConfig, Path, Path, Progress], list[Curve]]
-    losses: Callable[[Sequence[Pair], str, str, float, TrainConfig, Path, Progress], list[PairLoss]]
     rewriter: Callable[[str, str | None, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
     scorer: Callable[[str, ScoringConfig], Scorer]
@@ -52,18 +42,15 @@ class Parts:
     fingerprint: Callable[[str], str]
 
 
-def real_parts() -> Parts:
-    """The parts of this package.
+def own_models() -> Models:
+    """The models of this package.
 
     Stages that follow each other share a renderer or scorer; the one that was used last is let go before another is
     loaded, so that memory holds what one stage needs. The encoder stays. A model whose files have changed since is
     loaded again.
     """
     heavy, encoder = _OneAtATime(), _OneAtATime()
-    return Parts(
-        fine_tune=_fine_tune,
-        train=_train,
-        losses=_losses,
+    return Models(
         rewriter=_rewriter,
         renderer=lambda config: heavy.get(config.model, _renderer, config),
         scorer=lambda name, config: heavy.get(name, _scorer, name, config),
@@ -106,40 +93,6 @@ def refuse_remote_code(recipe: Recipe) -> None:
                 f"{key}: '{name}' runs Python code that comes with it; if you trust its publisher, say so with "
                 f"--set \"scoring.allow_remote_code=['{name}']\"; otherwise remove it from the recipe"
             )
-
-
-def _fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
-    from semdpo.stages.sft import fine_tune
-
-    return fine_tune(pairs, config, output, progress)
-
-
-def _train(
-    pairs: Sequence[Pair],
-    model: str,
-    objective: ObjectiveConfig,
-    config: TrainConfig,
-    output: Path,
-    cache: Path,
-    progress: Progress,
-) -> list[Curve]:
-    from semdpo.stages.train import train
-
-    return train(pairs, model, objective, config, output, cache, progress)
-
-
-def _losses(
-    pairs: Sequence[Pair],
-    policy: str,
-    reference: str,
-    beta: float,
-    config: TrainConfig,
-    cache: Path,
-    progress: Progress,
-) -> list[PairLoss]:
-    from semdpo.stages.losses import pair_losses
-
-    return pair_losses(pairs, policy, reference, beta, config, cache, progress)
 
 
 def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> CountingRewriter:

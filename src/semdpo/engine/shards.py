@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from semdpo.engine import fingerprint, parquet, store
 
 T = TypeVar("T")
+
+
+def by_prompt(prompt_ids: Iterable[str], size: int) -> list[tuple[int, int]]:
+    """Where the rows of each group of ``size`` prompts begin and end; those of one prompt stand together.
+
+    Args:
+        prompt_ids: of all rows, in order.
+        size: prompts of a group.
+    """
+    lengths = [len(list(rows)) for _, rows in groupby(prompt_ids)]
+    ends = [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
+    return list(pairwise([0, *accumulate(ends)]))
 
 
 class Shards(Generic[T]):

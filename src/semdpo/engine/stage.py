@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from semdpo.data.records import Curve
 from semdpo.engine import store
-from semdpo.engine.providers import Parts
+from semdpo.engine.providers import Models
 from semdpo.engine.shards import Shards
 from semdpo.progress import Progress
 from semdpo.recipe.schema import Recipe
@@ -24,7 +24,7 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    parts: Parts
+    models: Models
 
     def rows(self, stage: str, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
         """The records of a finished stage; see ``store.read_rows``."""
@@ -93,7 +93,7 @@ def line_of(stage: AnyStage) -> str:
     return stage.line or stage.name
 
 
-def parts_of(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items in groups of ``size``, the last one smaller."""
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,10 +1,11 @@
 """What preference training minimises: pure functions of log-probabilities, one loss a pair, unreduced.
 
-One objective a file. All compute in float32 or wider, and all take a ``weight`` for each pair.
+One objective a file: its formula, and how a batch is given to it. All compute in float32 or wider, and all take a
+``weight`` for each pair.
 """
 
-from semdpo.objectives._shared import PairLosses
 from semdpo.objectives.additive import additive, coefficient_of
+from semdpo.objectives.base import PairLosses
 from semdpo.objectives.beta_dpo import BetaDPOLosses, GapState, beta_dpo
 from semdpo.objectives.dpo import dpo
 from semdpo.objectives.kto import ExampleLosses, kto
@@ -12,18 +13,7 @@ from semdpo.objectives.orpo import orpo
 from semdpo.objectives.sem_dpo import sem_dpo, semantic_weight
 from semdpo.objectives.sft import sft
 
-OBJECTIVES = {
-    "sft": sft,
-    "dpo": dpo,
-    "sem_dpo": sem_dpo,
-    "beta_dpo": beta_dpo,
-    "kto": kto,
-    "orpo": orpo,
-    "additive": additive,
-}
-
 __all__ = [
-    "OBJECTIVES",
     "BetaDPOLosses",
     "ExampleLosses",
     "GapState",

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from semdpo.objectives._shared import PairLosses, same_shape, wide
+from semdpo.objectives.base import (
+    Batch,
+    Computed,
+    Constants,
+    Data,
+    Memory,
+    Objective,
+    PairLosses,
+    of_pairs,
+    same_shape,
+    wide,
+)
 from semdpo.objectives.dpo import dpo
+from semdpo.recipe.objectives import AdditiveSettings
 
 
 def additive(
@@ -77,5 +90,28 @@ def coefficient_of(preferences: Tensor, fidelities: Tensor, strength: float) -> 
     """
     spread = float(wide(fidelities).std())
     if not spread > 0:
-        raise ValueError("the fidelity scores are all equal, so that they decide nothing")
+        raise ValueError("the fidelity scores are all equal, so that they decide nothing; use another fidelity scorer")
     return strength * float(wide(preferences).std()) / spread
+
+
+def constants(settings: AdditiveSettings, data: Data) -> Constants:
+    """The coefficient, from all scores of the data set."""
+    preferences, fidelities = (torch.tensor(each).flatten() for each in (data.scores, data.fidelities))
+    return {"coefficient": coefficient_of(preferences, fidelities, settings.strength)}
+
+
+def compute(batch: Batch, _settings: AdditiveSettings, memory: Memory) -> Computed:
+    """See ``Objective.compute``."""
+    return of_pairs(
+        additive(
+            *batch.pairs,
+            beta=memory.beta,
+            preference=batch.preference,
+            fidelity=batch.fidelity,
+            coefficient=memory.constants["coefficient"],
+            weight=batch.weight,
+        )
+    )
+
+
+OBJECTIVE = Objective(compute, constants)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semdpo.objectives._shared import log_ratio_gap, positive, weighted
+from semdpo.objectives.base import Batch, Computed, Memory, Objective, log_ratio_gap, positive, weighted
+from semdpo.recipe.objectives import BetaDPOSettings
 
 MOMENTUM = 0.9
 LOWEST_BETA = 1e-3
@@ -125,3 +126,40 @@ def _draw(gap: Tensor, state: GapState, share: float, generator: torch.Generator
     if int((chances > 0).sum()) < wanted:
         return None
     return torch.multinomial(chances, wanted, replacement=False, generator=generator).sort().values.to(gap.device)
+
+
+def compute(batch: Batch, settings: BetaDPOSettings, memory: Memory) -> Computed:
+    """See ``Objective.compute``; rows that only fill up are counted nowhere."""
+    real = batch.real.nonzero().squeeze(-1)
+    four = batch.pairs
+    if memory.first:  # whatever the gaps are now is rounding, which must not decide who is learnt from
+        policy, reference = four[:2], four[2:]
+        unmoved = (r + (p - p.detach()) for p, r in zip(policy, reference, strict=True))
+        four = (next(unmoved), next(unmoved), *reference)
+    found = beta_dpo(
+        *(each[real] for each in four),
+        beta=memory.beta,
+        sensitivity=settings.sensitivity,
+        share=settings.share,
+        state=GapState(memory.state.get("gap_mean", 0.0), memory.state.get("gap_std", 0.0)),
+        generator=memory.generator,
+        weight=batch.weight[real],
+    )
+    # The mean over the kept, in a sum over all that is divided by all.
+    kept = torch.zeros_like(found.losses)
+    kept[found.kept] = len(real) / len(found.kept)
+
+    def spread(values: Tensor) -> Tensor:
+        return torch.zeros(len(batch.real), dtype=values.dtype, device=values.device).index_copy(0, real, values)
+
+    state = {"gap_mean": found.state.mean, "gap_std": found.state.std}
+    return Computed(
+        spread(found.losses * kept),
+        spread(found.chosen_rewards),
+        spread(found.rejected_rewards),
+        {"beta": found.beta, "kept_share": len(found.kept) / len(real)} | state,
+        state,
+    )
+
+
+OBJECTIVE = Objective(compute, state_names=("gap_mean", "gap_std"))

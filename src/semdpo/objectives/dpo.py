@@ -5,7 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from semdpo.objectives._shared import PairLosses, log_ratio_gap, positive, weighted
+from semdpo.objectives.base import (
+    Batch,
+    Computed,
+    Memory,
+    Objective,
+    PairLosses,
+    log_ratio_gap,
+    of_pairs,
+    positive,
+    weighted,
+)
+from semdpo.recipe.objectives import DPOSettings
 
 
 def dpo(
@@ -42,3 +53,11 @@ def dpo(
     chosen, rejected = log_ratio_gap(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
     chosen, rejected = beta * chosen, beta * rejected
     return PairLosses(weighted(-F.logsigmoid(chosen - rejected), weight), chosen.detach(), rejected.detach())
+
+
+def compute(batch: Batch, _settings: DPOSettings, memory: Memory) -> Computed:
+    """See ``Objective.compute``."""
+    return of_pairs(dpo(*batch.pairs, beta=memory.beta, weight=batch.weight))
+
+
+OBJECTIVE = Objective(compute, starts_at_ln2=True)

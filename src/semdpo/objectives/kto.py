@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from semdpo.objectives._shared import positive, same_shape, weighted, wide
+from semdpo.objectives.base import Batch, Computed, Memory, Objective, positive, same_shape, weighted, wide
+from semdpo.recipe.objectives import KTOSettings
 
 
 class ExampleLosses(NamedTuple):
@@ -80,3 +81,29 @@ def kto(
         undesirable_weight * torch.sigmoid(-beta * (kl - rewards)),
     )
     return ExampleLosses(weighted(losses, weight), rewards.detach(), kl)
+
+
+def compute(batch: Batch, settings: KTOSettings, memory: Memory) -> Computed:
+    """See ``Objective.compute``: all chosen, then all rejected, and their prompts with completions of others."""
+    real = batch.real.repeat(2)
+
+    def chosen_then_rejected(columns: Tensor) -> Tensor:
+        return columns.T.reshape(-1)
+
+    losses, rewards, kl = kto(
+        chosen_then_rejected(batch.policy[:, :2]),
+        chosen_then_rejected(batch.reference[:, :2]),
+        torch.arange(len(real), device=real.device) < len(real) // 2,
+        chosen_then_rejected(batch.policy[:, 2:])[real],
+        chosen_then_rejected(batch.reference[:, 2:])[real],
+        beta=memory.beta,
+        desirable_weight=settings.desirable_weight,
+        undesirable_weight=settings.undesirable_weight,
+        weight=batch.weight.repeat(2),
+    )
+    chosen, rejected = (memory.beta * rewards).chunk(2)
+    # The mean over examples is the mean over pairs of their two examples' mean.
+    return Computed(losses.view(2, -1).mean(0), chosen, rejected, {"kl": kl.item()})
+
+
+OBJECTIVE = Objective(compute)

@@ -8,7 +8,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from semdpo.objectives._shared import PairLosses, positive, same_shape, weighted, wide
+from semdpo.objectives.base import (
+    Batch,
+    Computed,
+    Memory,
+    Objective,
+    PairLosses,
+    of_pairs,
+    positive,
+    same_shape,
+    weighted,
+    wide,
+)
+from semdpo.objectives.sft import sft
+from semdpo.recipe.objectives import ORPOSettings
 
 
 def orpo(
@@ -57,3 +70,13 @@ def _log1mexp(values: Tensor) -> Tensor:
     by_expm1 = torch.log(-torch.expm1(values.masked_fill(~near, -0.1)))
     by_log1p = torch.log1p(-torch.exp(values.masked_fill(near, -1.0)))
     return torch.where(near, by_expm1, by_log1p)
+
+
+def compute(batch: Batch, settings: ORPOSettings, _memory: Memory) -> Computed:
+    """See ``Objective.compute``."""
+    nll = sft(batch.policy[:, 0], mean_tokens=batch.mean_tokens)
+    chosen, rejected = batch.policy[:, 0] / batch.lengths[:, 0], batch.policy[:, 1] / batch.lengths[:, 1]
+    return of_pairs(orpo(chosen, rejected, nll=nll, odds_weight=settings.odds_weight, weight=batch.weight))
+
+
+OBJECTIVE = Objective(compute)

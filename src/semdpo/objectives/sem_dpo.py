@@ -5,8 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semdpo.objectives._shared import PairLosses, weighted, wide
+from semdpo.analysis.semantics import automatic_alpha
+from semdpo.objectives.base import (
+    Batch,
+    Computed,
+    Constants,
+    Data,
+    Memory,
+    Objective,
+    PairLosses,
+    of_pairs,
+    weighted,
+    wide,
+)
 from semdpo.objectives.dpo import dpo
+from semdpo.recipe.objectives import SemDPOSettings
 
 
 def sem_dpo(
@@ -73,3 +86,28 @@ def semantic_weight(distance: Tensor, alpha: float) -> Tensor:
     if not bool(((values >= -1e-6) & (values <= 2 + 1e-6)).all()):
         raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
     return torch.exp(-alpha * values.clamp(0.0, 2.0))
+
+
+def constants(settings: SemDPOSettings, data: Data) -> Constants:
+    """α: a number as it is, or, where it is ``auto``, the one that keeps the asked share of the pairs."""
+    if settings.alpha == "auto":
+        try:
+            return {"alpha": automatic_alpha(data.distances, settings.kept_share)}
+        except ValueError as error:
+            raise ValueError(f"alpha: auto: {error}") from error
+    return {"alpha": float(settings.alpha)}
+
+
+def pair_weight(_settings: SemDPOSettings, distance: Tensor, known: Constants) -> Tensor:
+    """W of each pair, [n]."""
+    return semantic_weight(distance, known["alpha"])
+
+
+def compute(batch: Batch, _settings: SemDPOSettings, memory: Memory) -> Computed:
+    """See ``Objective.compute``."""
+    alpha = memory.constants["alpha"]
+    found = sem_dpo(*batch.pairs, beta=memory.beta, distance=batch.distance, alpha=alpha, weight=batch.weight)
+    return of_pairs(found)
+
+
+OBJECTIVE = Objective(compute, constants, pair_weight, starts_at_ln2=True)

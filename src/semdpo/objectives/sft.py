@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from semdpo.objectives._shared import positive, weighted, wide
+from semdpo.objectives.base import Batch, Computed, Memory, Objective, positive, weighted, wide
+from semdpo.recipe.objectives import SFTSettings
 
 
 def sft(policy_chosen: Tensor, *, mean_tokens: float, weight: Tensor | None = None) -> Tensor:
@@ -27,3 +29,12 @@ def sft(policy_chosen: Tensor, *, mean_tokens: float, weight: Tensor | None = No
     """
     positive("mean_tokens", mean_tokens)
     return weighted(-wide(policy_chosen) / mean_tokens, weight)
+
+
+def compute(batch: Batch, _settings: SFTSettings, _memory: Memory) -> Computed:
+    """See ``Objective.compute``; fine-tuning has no rewards."""
+    losses = sft(batch.policy[:, 0], mean_tokens=batch.mean_tokens, weight=batch.weight)
+    return Computed(losses, torch.zeros_like(losses), torch.zeros_like(losses))
+
+
+OBJECTIVE = Objective(compute)

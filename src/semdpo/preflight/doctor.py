@@ -145,12 +145,12 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
     count = pictures(recipe)
     if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
         return Finding("warning", "time", "not measured: renderer or scorer is not there")
-    from semdpo.engine.providers import real_parts
+    from semdpo.engine.providers import own_models
 
-    parts = real_parts()
+    models = own_models()
     try:
-        renderer = parts.renderer(recipe.label.renderer)
-        scorer = parts.scorer(recipe.label.scorer, recipe.scoring)
+        renderer = models.renderer(recipe.label.renderer)
+        scorer = models.scorer(recipe.label.scorer, recipe.scoring)
         size = recipe.label.renderer.batch_size
         done, speed, begun = 0, 0.0, time.monotonic()
         while done < 2 * size or time.monotonic() - begun < seconds:

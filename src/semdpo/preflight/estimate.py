@@ -16,14 +16,13 @@ from typing import Any
 
 from semdpo.data.pairs import read_rewrites
 from semdpo.data.records import Pair, content_id
-from semdpo.engine.providers import real_parts
 from semdpo.errors import DataError, SemdpoError
 from semdpo.preflight import doctor
 from semdpo.preflight.doctor import MEASURED_SECONDS
 from semdpo.preflight.resources import Finding
 from semdpo.progress import Progress
 from semdpo.recipe.models import DecodingConfig
-from semdpo.recipe.objectives import DPOObjective
+from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import Recipe
 
 PROMPT = "a red house near a tree"
@@ -210,12 +209,16 @@ def _watched(work: Callable[[Progress], object], budget: float) -> float:
 
 
 def _fine_tune(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
+    from semdpo.training.fine_tune import fine_tune  # here, since it imports torch
+
     config = recipe.sft.model_copy(update={"steps": UPDATES} | _batches(recipe.sft, size))
-    real_parts().fine_tune(list(islice(cycle(_texts(recipe)), UPDATES * size)), config, folder / "sft", progress)
+    fine_tune(list(islice(cycle(_texts(recipe)), UPDATES * size)), config, folder / "sft", progress)
 
 
 def _train(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
     """DPO's training stands for all objectives, whose own arithmetic is nothing beside the model's."""
+    from semdpo.training.preference import train  # here, since it imports torch
+
     config = recipe.train.model_copy(update={"epochs": 1, "report_to": []} | _batches(recipe.train, size))
     texts = _texts(recipe)
     sides = zip(cycle(texts), cycle([*texts[1:], texts[0]]), range(UPDATES * size), strict=False)
@@ -223,7 +226,7 @@ def _train(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
         Pair(content_id(str(k)), prompt, chosen, rejected, 1.0, 0.0) for (prompt, chosen), (_, rejected), k in sides
     ]
     start, output = recipe.sft.model, folder / "train"
-    real_parts().train(pairs, start, DPOObjective(name="dpo"), config, output, folder / "cache", progress)
+    train(pairs, start, DPOSettings(name="dpo"), config, output, folder / "cache", progress)
 
 
 def _batches(config: Any, size: int) -> dict[str, int | None]:

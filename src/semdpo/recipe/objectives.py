@@ -1,10 +1,14 @@
-"""The settings of each training objective, as a recipe or a command names it."""
+"""The settings of each training objective, as a recipe or a command names it, and what each of them needs.
+
+The formula of the objective ``NAME`` is ``objectives/NAME.py``, which is found by that name; ``discovery.py`` says how
+another package brings an objective of its own.
+"""
 
 from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, model_validator
 
@@ -12,8 +16,8 @@ from semdpo.recipe import defaults
 from semdpo.recipe.base import LearningRate, Stage
 
 
-class _Objective(Stage):
-    """What all objectives may say.
+class ObjectiveSettings(Stage):
+    """What all objectives may say, and what they need.
 
     Attributes:
         nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
@@ -21,31 +25,47 @@ class _Objective(Stage):
         learning_rate: … at its highest, for this method alone; None is what all methods share.
         normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
             steps; ``mean`` divides by the sum of the weights.
+        name: of the objective.
+        needs_rejected: whether it compares two rewrites; fine-tuning learns the chosen alone.
+        needs_reference: whether it reads the reference's log-probabilities; without them, β has no effect.
+        needs_distance: whether every pair must have a distance.
+        needs_fidelity: whether every pair must have preference and text-fidelity scores.
+        needs_whole_batch: whether it compares the pairs of a batch, which then cannot be computed in parts.
+        needs_other_prompts: whether it reads each prompt with completions of other prompts too.
     """
+
+    needs_rejected: ClassVar[bool] = True
+    needs_reference: ClassVar[bool] = True
+    needs_distance: ClassVar[bool] = False
+    needs_fidelity: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
+    needs_other_prompts: ClassVar[bool] = False
 
     nll_coef: float = Field(default=0.0, ge=0)
     beta: float | None = Field(default=None, gt=0)
     learning_rate: LearningRate | None = None
     normalize: Literal["pairs", "mean"] = "pairs"
-
-
-def _refuse_beta(objective: _Objective) -> None:
-    if objective.beta is not None:
-        raise ValueError("beta has no effect on sft and orpo, which have no reference; remove it")
-
-
-class SFTObjective(_Objective):
-    """More supervised fine-tuning, on the chosen rewrites; it has no reference and no β."""
-
-    name: Literal["sft"]
+    name: str
 
     @model_validator(mode="after")
-    def _has_an_effect(self) -> SFTObjective:
-        _refuse_beta(self)
+    def _everything_has_an_effect(self) -> ObjectiveSettings:
+        if self.beta is not None and not self.needs_reference:
+            raise ValueError(f"beta has no effect on {self.name}, which has no reference; remove it")
+        if self.nll_coef and not self.needs_rejected:
+            raise ValueError(f"nll_coef has no effect on {self.name}, which is that term alone; remove it")
         return self
 
 
-class DPOObjective(_Objective):
+class SFTSettings(ObjectiveSettings):
+    """More supervised fine-tuning, on the chosen rewrites; it has no reference and no β."""
+
+    needs_rejected = False
+    needs_reference = False
+
+    name: Literal["sft"]
+
+
+class DPOSettings(ObjectiveSettings):
     """−log σ(Δ)."""
 
     name: Literal["dpo"]
@@ -69,56 +89,50 @@ def _short(value: object) -> str:
     return f"{value:g}" if number else repr(value)
 
 
-class SemDPOObjective(_Objective):
+class SemDPOSettings(ObjectiveSettings):
     """exp(−alpha·d)·(−log σ(Δ)); ``alpha`` auto is where the effective sample size is ``kept_share`` of the pairs."""
+
+    needs_distance = True
 
     name: Literal["sem_dpo"]
     alpha: Annotated[float | Literal["auto"], PlainValidator(_strength)] = defaults.ALPHA
     kept_share: float = Field(default=0.8, gt=0, le=1)
 
 
-class BetaDPOObjective(_Objective):
+class BetaDPOSettings(ObjectiveSettings):
     """β follows the batch: ``sensitivity`` is the paper's a, ``share`` of the pairs is kept."""
+
+    needs_whole_batch = True
 
     name: Literal["beta_dpo"]
     sensitivity: float = Field(default=0.6, gt=0)
     share: float = Field(default=0.8, gt=0, le=1)
 
 
-class KTOObjective(_Objective):
+class KTOSettings(ObjectiveSettings):
     """Chosen and rejected as examples of their own, with the weights of each kind."""
+
+    needs_whole_batch = True
+    needs_other_prompts = True
 
     name: Literal["kto"]
     desirable_weight: float = Field(default=1.0, gt=0)
     undesirable_weight: float = Field(default=1.0, gt=0)
 
 
-class ORPOObjective(_Objective):
+class ORPOSettings(ObjectiveSettings):
     """Negative log-likelihood and odds ratio; ``odds_weight`` is the paper's λ. It has no reference and no β."""
+
+    needs_reference = False
 
     name: Literal["orpo"]
     odds_weight: float = Field(default=0.1, gt=0)
 
-    @model_validator(mode="after")
-    def _has_an_effect(self) -> ORPOObjective:
-        _refuse_beta(self)
-        return self
 
-
-class AdditiveObjective(_Objective):
+class AdditiveSettings(ObjectiveSettings):
     """The preference score plus ``strength`` times the fidelity score, both on one scale, decides who is chosen."""
+
+    needs_fidelity = True
 
     name: Literal["additive"]
     strength: float = Field(default=1.0, ge=0)
-
-
-ObjectiveConfig = Annotated[
-    SFTObjective | DPOObjective | SemDPOObjective | BetaDPOObjective | KTOObjective | ORPOObjective | AdditiveObjective,
-    Field(discriminator="name"),
-]
-
-
-class OneObjective(Stage):
-    """An objective on its own, as a command names it."""
-
-    objective: ObjectiveConfig

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Stage, Text, one_slot
+from semdpo.recipe.discovery import AnyObjective
 from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
-from semdpo.recipe.objectives import AdditiveObjective, ObjectiveConfig
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
@@ -171,7 +171,7 @@ class TrainConfig(Stage):
         report_to: trackers of transformers' Trainer, such as tensorboard, wandb or mlflow.
     """
 
-    methods: dict[Name, ObjectiveConfig] = Field(min_length=1)
+    methods: dict[Name, AnyObjective] = Field(min_length=1)
     beta: float = Field(default=defaults.BETA, gt=0)
     learning_rate: LearningRate = defaults.LEARNING_RATE
     epochs: Positive = defaults.EPOCHS
@@ -191,7 +191,7 @@ class TrainConfig(Stage):
     @model_validator(mode="after")
     def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
         for objective in self.methods.values():
-            if objective.name in ("kto", "beta_dpo"):
+            if objective.needs_whole_batch:
                 if self.batch_size < 2:
                     raise ValueError(f"{objective.name} compares the pairs of a batch; set batch_size ≥ 2")
                 if self.micro_batch_size is not None:
@@ -200,7 +200,7 @@ class TrainConfig(Stage):
 
     @field_validator("methods")
     @classmethod
-    def _free_names(cls, methods: dict[str, ObjectiveConfig]) -> dict[str, ObjectiveConfig]:
+    def _free_names(cls, methods: dict[str, AnyObjective]) -> dict[str, AnyObjective]:
         if taken := {"human", "sft"} & methods.keys():
             raise ValueError(f"the names {sorted(taken)} mean the user's prompt and the SFT model; choose others")
         return methods
@@ -350,8 +350,10 @@ class Recipe(Stage):
     def _additive_has_its_fidelity(self) -> Recipe:
         if self.label.fidelity is None:
             for name, objective in self.train.methods.items():
-                if isinstance(objective, AdditiveObjective):
-                    raise ValueError(f"train.methods.{name} is additive; set label.fidelity to a fidelity judge")
+                if objective.needs_fidelity:
+                    raise ValueError(
+                        f"train.methods.{name} is {objective.name}; set label.fidelity to a fidelity judge"
+                    )
         return self
 
     @property

@@ -12,14 +12,15 @@ from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, se
 from semdpo.data.records import Curve, Pair, PairLoss
 from semdpo.engine import parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, line_of
-from semdpo.recipe.objectives import ObjectiveConfig, SemDPOObjective
+from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.data import Published
+from semdpo.reporting.evaluated import blackened, evaluation_rows
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import JUDGES
 from semdpo.reporting.report import ReportData
-from semdpo.stages.flow import evaluation
+from semdpo.stages.evaluate import evaluation
 from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
 
 
@@ -37,7 +38,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     metrics = recipe.evaluate.metrics
     found = ReportData(
         title=titles.title,
-        evaluation=evaluation(recipe).rows(run),
+        evaluation=evaluation_rows(evaluation(recipe), run),
         pairs=weighed,
         pair_counts=_without_rows(store.row_counts(run.folder / "pairs")),
         curves=curves,
@@ -64,7 +65,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         drawn=_drawn(stages, run),
         tokens=_tokens(curves, run),
         cut=_cut(run),
-        blackened={method: len(places) for method, places in evaluation(recipe).blackened(run).items()},
+        blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
     )
     if found.encoder_metric is None or gives_cosines(found):
         return found
@@ -86,7 +87,7 @@ def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:
 
 def _losses(run: Run) -> list[PairLoss]:
     subject = run.recipe.report.subject
-    weighted = isinstance(run.recipe.train.methods.get(subject), SemDPOObjective)
+    weighted = isinstance(run.recipe.train.methods.get(subject), SemDPOSettings)
     return run.rows(f"losses/{subject}", PairLoss) if weighted else []
 
 
@@ -112,7 +113,7 @@ def swept(run: Run) -> Sweep:
     distances = [each.distance or 0.0 for each in run.rows("weigh", Pair)]
     sizes = {m: effective_sample_size(semantic_weight(distances, alpha)) for m, alpha in alphas.items()}
     return compute_sweep(
-        sweep_evaluation(run.recipe).rows(run),
+        evaluation_rows(sweep_evaluation(run.recipe), run),
         alphas,
         config.fidelity,
         config.preference,
@@ -127,9 +128,9 @@ def _spent(stages: Sequence[AnyStage], run: Run) -> tuple[str, float, int]:
     return line_of(stages[0]), seconds, sum(store.row_counts(folder)["rows"] for folder in folders)
 
 
-def _alpha(objective: ObjectiveConfig | None, pairs: Sequence[Pair]) -> float | None:
+def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float | None:
     """Of the weights that the report shows; None where the subject has none."""
-    if not isinstance(objective, SemDPOObjective):
+    if not isinstance(objective, SemDPOSettings):
         return None
     if objective.alpha == "auto":
         return automatic_alpha([each.distance or 0.0 for each in pairs], objective.kept_share)
@@ -184,7 +185,7 @@ def _notes(run: Run) -> list[str]:
     drawn, labelled = (store.row_counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.row_counts(run.folder / "weigh")
     black = labelled.get("blackened", 0)
-    places = {place for own in evaluation(run.recipe).blackened(run).values() for place in own}
+    places = {place for own in blackened(evaluation(run.recipe), run).values() for place in own}
     return [
         f"Candidates: {drawn['kept']} kept, {drawn['duplicates']} duplicates and {drawn['empty']} empty ones dropped, "
         f"{drawn['truncated']} cut at the token limit; {drawn['prompts_without']} prompts were left without any.",

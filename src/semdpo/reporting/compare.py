@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from semdpo.analysis.drift import refuse_unknown_words, unknown_share
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.analysis.statistics import Difference, Estimate, mean_interval, paired_difference
 from semdpo.analysis.wording import content_words
@@ -20,7 +21,6 @@ from semdpo.models.text_encoder import load_text_encoder
 from semdpo.progress import Progress, share_of, silent
 from semdpo.protocols import Float, TextEncoder
 from semdpo.recipe import defaults
-from semdpo.stages.drift import refuse_unknown_words, unknown_share
 from semdpo.training.batches import encode, refuse_too_long
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps

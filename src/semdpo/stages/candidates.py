@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from semdpo.data.records import Candidate, Prompt, content_id, content_seed
+from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
+from semdpo.progress import Progress
 from semdpo.protocols import FlaggingRewriter, Rewriter
-from semdpo.recipe.schema import CandidatesConfig
+from semdpo.recipe.schema import CandidatesConfig, Recipe
 from semdpo.texts import is_visible, trimmed
+
+NAME = "candidates"
+
+
+def stage(recipe: Recipe) -> TableStage:
+    """Rewrites of the training prompts."""
+    config = recipe.candidates.model_dump(mode="json")
+    return TableStage(NAME, "rewriting", config, ("prompts", "sft"), {}, Candidate, _work)
+
+
+def _work(run: Run) -> list[Shard]:
+    config = run.recipe.candidates
+    rewriter = once(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
+
+    def make(prompts: Sequence[Prompt], _: Progress) -> Made:
+        rows, counts = sample(prompts, rewriter(), config)
+        return rows, asdict(counts) | {"tokens": sum(rewriter().tokens([row.rewrite for row in rows]))}
+
+    train = [prompt for prompt in run.rows("prompts", Prompt) if prompt.split == "train"]
+    return [Shard(len(some), partial(make, some)) for some in batched(train, config.shard_size)]
 
 
 @dataclass(frozen=True, slots=True)

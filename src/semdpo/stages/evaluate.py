@@ -1,4 +1,9 @@
-"""Stage 8: draw every method's rewrites of held-out prompts, judge each picture against the user's prompt, join."""
+"""Stage 9: render every method's rewrites of held-out prompts, then score each image against the user's prompt.
+
+Images are rendered once for all metrics and kept, each method's in a folder of its own, so that a new metric costs its
+own scoring only, and a new method its own images and their scoring. Scorers come one after the other over all methods,
+so that one is in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -13,13 +19,142 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from semdpo.analysis.semantics import cosine_distance
-from semdpo.data.records import EvaluationRow, Judgement, Picture, Prompt, content_seed
+from semdpo.data.records import Judgement, Picture, Prompt, content_seed
+from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
+from semdpo.recipe.schema import EvaluateConfig, Recipe
+from semdpo.texts import is_visible
 
-SHOWN_QUALITY = 90  # of the pictures on the report's page; judges see the lossless ones
+CONSISTENCY = "consistency"
+Asking = Callable[[Sequence[Picture], Scorer, str, Progress], list[Judgement]]
+
+
+def evaluation(recipe: Recipe) -> Evaluation:
+    """Every method of a recipe on the held-out prompts."""
+    own = {method: f"train/{method}" for method in recipe.train.methods}
+    models = {"human": "sft", "sft": "sft", **own, **dict.fromkeys(recipe.evaluate.rewriters, "sft")}
+    return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Which methods draw which prompts, and who judges.
+
+    Attributes:
+        folder: of the run, where the results go.
+        prompts: the stage that holds the prompts.
+        split: which of its prompts.
+        models: method to the stage whose model rewrites for it; sft's counts the tokens of what no stage's model wrote.
+        config: renderer, image seeds, metrics, other rewriters.
+    """
+
+    folder: str
+    prompts: str
+    split: str
+    models: Mapping[str, str]
+    config: EvaluateConfig
+
+    def stages(self, recipe: Recipe) -> list[TableStage]:
+        """All pictures, method by method; then all judgements, metric by metric."""
+        found = [self._drawing(recipe, method) for method in self.models]
+        for metric, scorer in self.config.metrics.items():
+            found += [self._judging(recipe, metric, method) for method in self.models]
+            if scorer == recipe.weigh.encoder:  # which is in memory now
+                found += [self._comparing(recipe, method) for method in self.compared(recipe)]
+        return found
+
+    def pictures_stage(self, method: str) -> str:
+        """The stage that holds a method's images."""
+        return f"{self.folder}/{method}/pictures"
+
+    def _drawing(self, recipe: Recipe, method: str) -> TableStage:
+        config, own = self.config, self.config.rewriters.get(method)
+        rewriting = {} if method == "human" else {"rewrite": (own or config.rewrite).model_dump(mode="json")}
+        shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
+        outside = {"weigh.encoder": recipe.weigh.encoder, "evaluate.renderer.model": config.renderer.model}
+        outside |= {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
+        return TableStage(
+            self.pictures_stage(method),
+            "drawing",
+            shared | rewriting | {"encoder": recipe.weigh.encoder},
+            (self.prompts, self.models[method]),
+            outside,
+            Picture,
+            partial(self._draw, method),
+        )
+
+    def _judging(self, recipe: Recipe, metric: str, method: str) -> TableStage:
+        scorer = self.config.metrics[metric]
+        return TableStage(
+            f"{self.folder}/{method}/{metric}",
+            "judging",
+            {"scorer": scorer, "scoring": recipe.scoring.of_results()},
+            (self.pictures_stage(method),),
+            {f"evaluate.metrics.{metric}": scorer},
+            Judgement,
+            partial(self._judge, judge, scorer, metric, method),
+            line=f"{self.folder}/…/{metric}",
+        )
+
+    def compared(self, recipe: Recipe) -> list[str]:
+        """The methods whose pictures are compared with their rewrites: all, where the encoder can see pictures."""
+        sees = recipe.weigh.encoder in self.config.metrics.values() and self.folder == "evaluate"
+        return list(self.models) if sees else []
+
+    def _comparing(self, recipe: Recipe, method: str) -> TableStage:
+        encoder = recipe.weigh.encoder
+        return TableStage(
+            f"{self.folder}/{method}/{CONSISTENCY}",
+            "comparing pictures and rewrites",
+            {"encoder": encoder, "scoring": recipe.scoring.of_results()},
+            (self.pictures_stage(method),),
+            {"weigh.encoder": encoder},
+            Judgement,
+            partial(self._judge, consistency, encoder, CONSISTENCY, method),
+            line=f"{self.folder}/…/{CONSISTENCY}",
+        )
+
+    def _shards(self, run: Run) -> list[Sequence[Prompt]]:
+        chosen = [prompt for prompt in run.rows(self.prompts, Prompt) if prompt.split == self.split]
+        return list(batched(chosen, self.config.shard_size))
+
+    def _draw(self, method: str, run: Run) -> list[Shard]:
+        config, own = self.config, self.config.rewriters.get(method)
+        model = str(run.folder / self.models[method])
+        counter = once(lambda: run.models.rewriter(model, None, config.rewrite))
+        rewriter = counter if own is None else once(lambda: run.models.rewriter(own.model, own.template, own))
+        seed = config.rewrite.seed if own is None else own.seed
+        encoder = once(lambda: run.models.encoder(run.recipe.weigh.encoder))
+        renderer = once(lambda: run.models.renderer(config.renderer))
+
+        def make(some: Sequence[Prompt], progress: Progress) -> Made:
+            human = method == "human"
+            rewrites, cut = ([each.prompt for each in some], 0) if human else rewrite_all(some, rewriter(), seed)
+            size, tokens = config.renderer.batch_size, counter().tokens
+            rows = draw(
+                method, some, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
+            )  # fmt: skip
+            empty = sum(not is_visible(rewrite) for rewrite in rewrites)
+            black = sum(row.blackened for row in rows)
+            return rows, {
+                "truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut, "blackened": black
+            }  # fmt: skip
+
+        return [Shard(len(some) * len(config.image_seeds), partial(make, some)) for some in self._shards(run)]
+
+    def _judge(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
+        scorer = once(lambda: run.models.scorer(name, run.recipe.scoring))
+        pictures = run.shards(self.pictures_stage(method), Picture)
+
+        def make(index: int, progress: Progress) -> Made:
+            rows = ask(pictures.read(index), scorer(), metric, progress)
+            return rows, {"truncated": sum(row.truncated for row in rows)}
+
+        seeds = len(self.config.image_seeds)
+        return [Shard(len(some) * seeds, partial(make, i)) for i, some in enumerate(self._shards(run))]
 
 
 @runtime_checkable
@@ -168,16 +303,16 @@ def _judged(
 def _asked(pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str) -> list[Judgement]:
     if not pictures:
         return []
-    scores = scorer.score([_open(picture) for picture in pictures], texts)
+    scores = scorer.score([opened(picture) for picture in pictures], texts)
     if len(scores.values) != len(pictures) or len(scores.truncated) != len(pictures):
-        first = _named(pictures[min(len(scores.values), len(pictures) - 1)])
+        first = described(pictures[min(len(scores.values), len(pictures) - 1)])
         raise DataError(
             f"'{name}' gave {len(scores.values)} scores for {len(pictures)} pictures; its scores end before or go on "
             f"after {first}; mend the judge"
         )
     broken = [p for p, value in zip(pictures, scores.values, strict=True) if not math.isfinite(value)]
     if broken:
-        named = ", ".join(_named(each) for each in broken[:3])
+        named = ", ".join(described(each) for each in broken[:3])
         raise DataError(
             f"'{name}' gave {len(broken)} scores that are not finite ({named}{' …' if len(broken) > 3 else ''}); "
             "try scoring.precision=float32, or another judge"
@@ -186,72 +321,6 @@ def _asked(pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, na
         Judgement(picture.prompt_id, picture.image_seed, float(value), bool(cut))
         for picture, value, cut in zip(pictures, scores.values, scores.truncated, strict=True)
     ]
-
-
-def join(
-    pictures: Sequence[Picture],
-    judgements: Mapping[str, Sequence[Judgement]],
-    keep_images: int,
-    consistencies: Sequence[Judgement] | None = None,
-) -> list[EvaluationRow]:
-    """One row per picture, with every judge's score; those that the safety checker blackened have none, and no row.
-
-    Args:
-        pictures: of one method, prompt by prompt.
-        judgements: metric to judgements of the same pictures in the same order.
-        keep_images: of so many prompts, the ``shown_rows`` carry their image; no other image is looked at.
-        consistencies: of the pictures and the rewrites, where the encoder is one of the judges.
-
-    Raises:
-        DataError: a metric's judgements are of other pictures; the first one is named.
-    """
-    for name, rows in judgements.items():
-        _refuse_others(pictures, rows, name)
-    if consistencies is not None:
-        _refuse_others(pictures, consistencies, "consistency")
-    shown = set(shown_rows(pictures, keep_images))
-    return [
-        EvaluationRow(
-            method=picture.method,
-            prompt_id=picture.prompt_id,
-            prompt=picture.prompt,
-            source=picture.source,
-            image_seed=picture.image_seed,
-            rewrite=picture.rewrite,
-            tokens=picture.tokens,
-            distance=picture.distance,
-            truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
-            metrics={name: _score(rows[i], picture) for name, rows in judgements.items()},
-            image=_small(picture) if i in shown else None,
-            consistency=None if consistencies is None else consistencies[i].score,
-        )
-        for i, picture in enumerate(pictures)
-        if not picture.blackened
-    ]
-
-
-def shown_rows(pictures: Sequence[Picture], keep_images: int) -> list[int]:
-    """Which images a report shows: of the first prompts, those at the first image seed that are not blackened.
-
-    Args:
-        pictures: of one method, prompt by prompt.
-        keep_images: of how many prompts.
-
-    Returns:
-        Rows, counted from 0, ascending.
-    """
-    shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
-    return [
-        row
-        for row, picture in enumerate(pictures)
-        if picture.prompt_id in shown and picture.image_seed == pictures[0].image_seed and not picture.blackened
-    ]
-
-
-def _score(judgement: Judgement, picture: Picture) -> float:
-    if judgement.score is None:
-        raise DataError(f"the picture of {_named(picture)} has no score; evaluate again")
-    return judgement.score
 
 
 def _texts(
@@ -268,28 +337,23 @@ def _texts(
     return _Texts(count_tokens(rewrites), cosine_distance(asked.vectors, got.vectors), truncated)
 
 
-def _refuse_others(pictures: Sequence[Picture], rows: Sequence[Judgement], name: str) -> None:
-    if len(rows) != len(pictures):
-        raise DataError(f"'{name}' judged {len(rows)} pictures, and there are {len(pictures)}; evaluate again")
-    for picture, row in zip(pictures, rows, strict=True):
-        if (picture.prompt_id, picture.image_seed) != (row.prompt_id, row.image_seed):
-            raise DataError(
-                f"'{name}' judged prompt {row.prompt_id}, seed {row.image_seed}, where {_named(picture)} stands; "
-                "evaluate again"
-            )
-
-
-def _named(picture: Picture) -> str:
+def described(picture: Picture) -> str:
+    """An image in words, for messages."""
     return f"method '{picture.method}', prompt {picture.prompt_id}, seed {picture.image_seed}"
 
 
-def _open(picture: Picture) -> Image.Image:
+def opened(picture: Picture) -> Image.Image:
+    """The image of a row.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         with Image.open(io.BytesIO(picture.image)) as image:
             return rgb(image)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(
-            f"the picture of {_named(picture)} is damaged or half-written ({error}); remove the "
+            f"the picture of {described(picture)} is damaged or half-written ({error}); remove the "
             f"method's folder of pictures (evaluate/{picture.method}/pictures of the run, or sweep/evaluate/… of a "
             "sweep), and evaluate again"
         ) from error
@@ -299,10 +363,4 @@ def _lossless(image: Image.Image) -> bytes:
     # The quickest of WebP's lossless ways: a third larger than the slowest, and ten times as fast.
     buffer = io.BytesIO()
     rgb(image).save(buffer, "WEBP", lossless=True, quality=0, method=0)
-    return buffer.getvalue()
-
-
-def _small(picture: Picture) -> bytes:
-    buffer = io.BytesIO()
-    _open(picture).save(buffer, "WEBP", quality=SHOWN_QUALITY)
     return buffer.getvalue()

@@ -4,19 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 from semdpo.data.records import Candidate, Score, content_seed
+from semdpo.engine.shards import by_prompt
+from semdpo.engine.stage import Made, Run, Shard, TableStage, once
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
-from semdpo.recipe.schema import LabelConfig
+from semdpo.recipe.schema import LabelConfig, Recipe
 
 BLACKENED = "blackened by the renderer's safety checker"
 
 _Found = tuple[float | None, bool, str | None]  # score, truncated, error
+
+NAME = "label"
+
+
+def stage(recipe: Recipe) -> TableStage:
+    """An image of every candidate, and its scores."""
+    config = recipe.label
+    settings = config.model_dump(mode="json") | {"scoring": recipe.scoring.of_results()}
+    fidelity = {} if config.fidelity is None else {"label.fidelity": config.fidelity}
+    outside = {"label.renderer.model": config.renderer.model, "label.scorer": config.scorer} | fidelity
+    return TableStage(NAME, "drawing and scoring", settings, ("candidates",), outside, Score, _work)
+
+
+def _work(run: Run) -> list[Shard]:
+    config = run.recipe.label
+    names = [name for name in (config.scorer, config.fidelity) if name is not None]
+    renderer = once(lambda: run.models.renderer(config.renderer))
+    scorers = once(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
+    candidates = run.shards("candidates", Candidate)
+
+    def make(start: int, stop: int, progress: Progress) -> Made:
+        rows = label(candidates.between(start, stop), renderer(), scorers(), config, progress)
+        own = [row for row in rows if row.scorer == config.scorer]
+        unscored = sum(row.error is not None for row in own)
+        return rows, {"truncated": sum(row.truncated for row in own), "blackened": unscored}
+
+    places = by_prompt(candidates.column("prompt_id"), config.shard_size)
+    return [Shard(stop - start, partial(make, start, stop)) for start, stop in places]
 
 
 @runtime_checkable

@@ -4,11 +4,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 
 from semdpo.data.records import Candidate, Pair, Score, content_id
+from semdpo.engine import parquet, store
+from semdpo.engine.shards import by_prompt
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
-from semdpo.recipe.schema import PairsConfig
+from semdpo.progress import Progress
+from semdpo.recipe.schema import PairsConfig, Recipe
+
+NAME = "pairs"
+
+
+def stage(recipe: Recipe) -> TableStage:
+    """Preference pairs of the scored candidates."""
+    config = recipe.pairs.model_dump(mode="json")
+    return TableStage(NAME, "choosing", config, ("candidates", "label"), {}, Pair, _work)
+
+
+def _work(run: Run) -> list[Shard]:
+    config = run.recipe.label
+    candidates, scores = run.shards("candidates", Candidate), run.shards("label", Score)
+    places = by_prompt(candidates.column("prompt_id"), config.shard_size)  # as label's shards are
+
+    def make(index: int, _: Progress) -> Made:
+        by_scorer: dict[str, list[Score]] = {}
+        for score in scores.read(index):
+            by_scorer.setdefault(score.scorer, []).append(score)
+        own, fidelities = by_scorer.get(config.scorer, []), by_scorer.get(config.fidelity or "", [])
+        rows, counts = choose(candidates.between(*places[index]), own, run.recipe.pairs, fidelities)
+        if index == len(places) - 1 and not rows:
+            _refuse_black(run, index, counts.blackened)
+        return rows, asdict(counts)
+
+    return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
+
+
+def _refuse_black(run: Run, last: int, blackened: int) -> None:
+    """Refuses a run none of whose shards has a pair, where the safety checker is why."""
+    before = [parquet.counts(store.shard_path(run.folder / NAME, index)) for index in range(last)]
+    blackened += sum(counts["blackened"] for counts in before)
+    if blackened and not any(counts["rows"] for counts in before):
+        raise DataError(
+            f"no pair is left: of {blackened} prompts the safety checker blackened all images but one or "
+            "none; set label.renderer.safety_checker=false, or give other prompts"
+        )
 
 
 @dataclass(frozen=True, slots=True)

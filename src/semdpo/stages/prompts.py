@@ -5,10 +5,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from semdpo.analysis.drift import refuse_unknown_words, unknown_share
 from semdpo.data.prompts import draw, normalised, read_prompts
 from semdpo.data.records import Prompt, content_id
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
-from semdpo.recipe.schema import PromptsConfig, PromptSetConfig
+from semdpo.progress import Progress
+from semdpo.recipe.schema import PromptsConfig, PromptSetConfig, Recipe
+
+NAME = "prompts"
+
+
+def stage(recipe: Recipe) -> TableStage:
+    """Reads the prompts, and asks whether the encoder knows their words before anything is rendered."""
+    return TableStage(
+        NAME, "reading", recipe.prompts.model_dump(mode="json"), (), _files(recipe.prompts), Prompt, _work
+    )
+
+
+def tuning_stage(name: str, config: PromptSetConfig) -> TableStage:
+    """Reads prompts to choose settings by; the recipe's own prompts are passed over.
+
+    Args:
+        name: of the stage.
+        config: the file, and how many.
+    """
+
+    def work(run: Run) -> list[Shard]:
+        def make(_: Progress) -> Made:
+            return collect_tuning(config, run.rows(NAME, Prompt), run.recipe.prompts.skip_empty)
+
+        return [Shard(1, make)]
+
+    outside = {"sweep.prompts": config.file}
+    return TableStage(name, "reading", config.model_dump(mode="json"), (NAME,), outside, Prompt, work)
+
+
+def of_split(run: Run, split: str, name: str = NAME) -> list[Prompt]:
+    """A run's prompts of one split: ``train``, ``test`` or ``tune``."""
+    return [prompt for prompt in run.rows(name, Prompt) if prompt.split == split]
+
+
+def _files(config: PromptsConfig) -> dict[str, str]:
+    named = {"prompts.file": config.file, "prompts.test_file": config.test_file}
+    sets = {f"prompts.test_sets.{name}": each.file for name, each in config.test_sets.items()}
+    return {key: name for key, name in named.items() if name is not None} | sets
+
+
+def _work(run: Run) -> list[Shard]:
+    def make(_: Progress) -> Made:
+        rows, left_out = collect(run.recipe.prompts)
+        encoder, size = run.recipe.weigh.encoder, run.recipe.weigh.batch_size
+        refuse_unknown_words(unknown_share([row.prompt for row in rows], run.models.encoder(encoder), size), encoder)
+        return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")} | left_out
+
+    return [Shard(1, make)]
 
 
 def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:

@@ -2,84 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
+from semdpo.data.pairs import read_rewrites
 from semdpo.data.records import Curve
-from semdpo.engine import store
-from semdpo.errors import DataError
-from semdpo.models.kept import Kept, read
-from semdpo.models.loading import quiet
-from semdpo.models.registry import resolve
-from semdpo.models.rewriter import load_causal
+from semdpo.engine.stage import ModelStage, Run
+from semdpo.models.registry import lasting
 from semdpo.progress import Progress
-from semdpo.recipe.objectives import SFTObjective
-from semdpo.recipe.schema import SFTConfig
-from semdpo.texts import is_visible
-from semdpo.training.arguments import training_arguments
-from semdpo.training.batches import Example, encode, refuse_too_long
-from semdpo.training.folder import budget, renamed_at_the_end, save
-from semdpo.training.precision import resolve_precision
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.recipe.schema import Recipe
+
+NAME = "sft"
 
 
-def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
-    """Trains on ``template + " " + rewrite + end token``; only rewrite and end token are learnt.
+def stage(recipe: Recipe) -> ModelStage:
+    """Supervised fine-tuning of the rewriter."""
+    config = recipe.sft
+    outside = {"sft.model": config.model, "sft.file": config.file}
+    return ModelStage(NAME, "fine-tuning", config.model_dump(mode="json"), (), outside, _work)
 
-    Args:
-        pairs: (prompt, rewrite).
-        config: the model to start from, and how.
-        output: the trained rewriter's folder, written whole or not at all.
-        progress: told after every step.
 
-    Returns:
-        Curves ``loss``, ``tokens``, ``completion_length`` and ``learning_rate``, from step 0 (before the first update)
-        on.
+def _work(run: Run, output: Path, progress: Progress) -> list[Curve]:
+    from semdpo.models.kept import name_encoder  # here, since these import torch
+    from semdpo.training.fine_tune import fine_tune
 
-    Raises:
-        DataError: there are no pairs, a text is empty, a sequence is too long, or the loss is not finite.
-        ModelError: the model cannot be loaded.
-        StoreError: the output cannot be written.
-    """
-    if not pairs:
-        raise DataError("there are no rewrites to learn from; give a file with columns prompt and rewrite")
-    prompts, rewrites = [each for each, _ in pairs], [each for _, each in pairs]
-    for row, (prompt, rewrite) in enumerate(pairs, start=1):
-        if not is_visible(prompt) or not is_visible(rewrite):
-            raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
-    place = resolve(config.model)
-    store.refuse_damaged(place.folder())
-    model, tokenizer = load_causal(place.folder(), place.texts())
-    names = [f"row {i}" for i in range(1, len(pairs) + 1)]
-    groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)
-    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
-    examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
-    with renamed_at_the_end(output) as folder:
-        with quiet():
-            trainer = PreferenceTrainer(
-                model,
-                training_arguments(
-                    folder,
-                    learning_rate=config.learning_rate,
-                    seed=config.seed,
-                    precision=resolve_precision(config.precision),
-                ),
-                examples,
-                objective=SFTObjective(name="sft"),
-                batch_size=config.batch_size,
-                micro_batch_size=config.micro_batch_size,
-                epochs=math.ceil(config.steps * config.batch_size / len(examples)),
-                steps=config.steps,
-                order_seed=config.seed,
-                progress=progress,
-            )
-            trainer.train()
-        settings = {
-            "started from": config.model,
-            "examples": len(pairs),
-            **config.model_dump(exclude={"model", "file"}),
-        }
-        kept = Kept(config.template, budget(groups, read(place.folder())))
-        save(folder, model, tokenizer, kept, "SFT", settings)
-    return trainer.curves
+    config = run.recipe.sft
+    curves = fine_tune(read_rewrites(config.file), config, output, progress)
+    name_encoder(output, lasting(run.recipe.weigh.encoder))
+    return curves

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from semdpo.data.records import Prompt
-from semdpo.engine.stage import AnyStage, Made, Run, Shard, TableStage
+from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError
-from semdpo.progress import Progress
-from semdpo.recipe.objectives import SemDPOObjective
+from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import Recipe, SweepConfig
-from semdpo.stages import prompts
-from semdpo.stages.evaluation import Evaluation
-from semdpo.stages.flow import data_flow, training
+from semdpo.stages import prompts, train
+from semdpo.stages.evaluate import Evaluation
+from semdpo.stages.flow import data_flow
 
 METHOD = "alpha-{:g}"
 
@@ -33,11 +31,9 @@ def sweep_flow(recipe: Recipe) -> list[AnyStage]:
         ConfigError: the recipe has no section ``sweep``.
     """
     config = settings(recipe)
-    outside = {"sweep.prompts": config.prompts.file}
-    written = config.prompts.model_dump(mode="json")
-    tuning = TableStage("sweep/prompts", "reading", written, ("prompts",), outside, Prompt, _prompts)
+    tuning = prompts.tuning_stage("sweep/prompts", config.prompts)
     trainings = [
-        training(f"sweep/train/{method}", method, _objective(recipe).model_copy(update={"alpha": alpha}), recipe)
+        train.stage(recipe, f"sweep/train/{method}", method, _objective(recipe).model_copy(update={"alpha": alpha}))
         for method, alpha in methods(config).items()
     ]
     return [*data_flow(recipe), tuning, *trainings, *sweep_evaluation(recipe).stages(recipe)]
@@ -58,16 +54,8 @@ def sweep_evaluation(recipe: Recipe) -> Evaluation:
     return Evaluation("sweep/evaluate", "sweep/prompts", "tune", models, evaluate)
 
 
-def _objective(recipe: Recipe) -> SemDPOObjective:
+def _objective(recipe: Recipe) -> SemDPOSettings:
     """The Sem-DPO that the recipe trains, with all its other settings."""
     named = recipe.train.methods.get(recipe.report.subject)
-    found = [each for each in (named, *recipe.train.methods.values()) if isinstance(each, SemDPOObjective)]
-    return found[0] if found else SemDPOObjective(name="sem_dpo")
-
-
-def _prompts(run: Run) -> list[Shard]:
-    def make(_: Progress) -> Made:
-        used = run.rows("prompts", Prompt)
-        return prompts.collect_tuning(settings(run.recipe).prompts, used, run.recipe.prompts.skip_empty)
-
-    return [Shard(1, make)]
+    found = [each for each in (named, *recipe.train.methods.values()) if isinstance(each, SemDPOSettings)]
+    return found[0] if found else SemDPOSettings(name="sem_dpo")

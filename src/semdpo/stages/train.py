@@ -2,357 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
-from accelerate import PartialState
-
-from semdpo import disk
-from semdpo.data.records import Curve, Pair, content_id
-from semdpo.engine import fingerprint, store
-from semdpo.errors import ConfigError, DataError
-from semdpo.models.adapters import is_adapters, merge, name_of_base
-from semdpo.models.kept import Kept, read
-from semdpo.models.loading import quiet
-from semdpo.models.registry import Place, resolve
-from semdpo.models.rewriter import load_causal
-from semdpo.objectives import coefficient_of
-from semdpo.progress import Progress, say
-from semdpo.recipe.objectives import AdditiveObjective, ObjectiveConfig, SemDPOObjective
-from semdpo.recipe.schema import LoRAConfig, TrainConfig
-from semdpo.training import checkpoints
-from semdpo.training.arguments import training_arguments
-from semdpo.training.batches import Example, encode, refuse_too_long
-from semdpo.training.criterion import settled
-from semdpo.training.folder import budget, renamed_at_the_end, save
-from semdpo.training.guard import refuse_too_few
-from semdpo.training.packing import Group
-from semdpo.training.plan import longest_of
-from semdpo.training.precision import autocast, resolve_precision
-from semdpo.training.prepare import prepare
-from semdpo.training.reference import cache_file, described, reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.data.records import Curve, Pair
+from semdpo.engine.stage import ModelStage, Run
+from semdpo.progress import Progress
+from semdpo.recipe.objectives import ObjectiveSettings
+from semdpo.recipe.schema import Recipe
 
 
-def train(
-    pairs: Sequence[Pair],
-    model: str,
-    objective: ObjectiveConfig,
-    config: TrainConfig,
-    output: Path,
-    cache: Path,
-    progress: Progress,
-    held_out: Sequence[Pair] = (),
-) -> list[Curve]:
-    """Trains a rewriter on preference pairs; the starting model is the reference.
+def name_of(method: str) -> str:
+    """The stage of one of the recipe's methods."""
+    return f"train/{method}"
 
-    The order of pairs depends on the seed only, so two objectives with one seed see the same batches, and Sem-DPO
-    with α = 0 gives DPO's weights to the bit. An interrupted training goes on from its last checkpoint, which lies
-    beside the output.
+
+def stage(recipe: Recipe, name: str, method: str, objective: ObjectiveSettings) -> ModelStage:
+    """Preference training with one objective.
 
     Args:
-        pairs: with distances where the objective is Sem-DPO, with scores and fidelities where it is additive.
-        model: the rewriter to start from: ``tiny:NAME``, a folder or a published name.
+        recipe: settings that all methods share.
+        name: of the stage.
+        method: the curves' name.
         objective: what is minimised.
-        config: how, for all objectives alike.
-        output: the trained rewriter's folder, written whole or not at all.
-        cache: a folder for the reference's log-probabilities, which all objectives, seeds and α share.
-        progress: told after every step.
-        held_out: pairs that are not learnt, but evaluated when the training is done; they need what ``pairs`` need.
-
-    Returns:
-        Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
-        rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and what the
-        objective adds; at the last step, of the held-out pairs, eval_loss and eval_reward_accuracy. Their method is the
-        objective's name.
-
-    Raises:
-        DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
-            finite.
-        ModelError: the model cannot be loaded.
-        StoreError: the output cannot be written.
     """
-    check(pairs, objective)
-    if held_out:
-        check([*pairs, *held_out], objective)
-    refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
-    if isinstance(objective, SemDPOObjective):
-        objective = _with_a_number(objective, pairs)
-    place = resolve(model)
-    store.refuse_damaged(place.folder())
-    start, on_adapters = read(place.folder()), is_adapters(place.folder())
-    with fingerprint.unchanged(model):
-        policy, tokenizer = load_causal(place.folder(), place.texts())
-    if on_adapters:
-        whole = "; the trained rewriter is a whole model" if config.lora else ""
-        say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
-    precision = resolve_precision(config.precision)
-    if config.precision == "auto":
-        say(f"computing in {precision}, with weights in float32")
-    groups, asked = (_groups(each, policy, tokenizer, config) for each in (pairs, held_out))
-    processes = PartialState(cpu=not torch.cuda.is_available())
-    policy.to(processes.device)
-    packs = prepare(policy, longest_of(objective, [*groups, *asked]))
-    setting = (model, policy, config.template, config.max_length, precision, packs)
-    with processes.main_process_first():  # the others read what it computed
-        kept = cache_file(cache, *setting)
-        examples = _examples(pairs, groups, policy, precision, packs, kept, progress)
-        # Apart from each other, for rounding follows a batch: held-out pairs must not change what is learnt.
-        evaluated = _examples(held_out, asked, policy, precision, packs, kept, progress) if held_out else []
-    identity = described(*setting) | _identity(pairs, examples, objective, config)
-    work = checkpoints.folder_of(output)
-    with processes.main_process_first():
-        last = checkpoints.opened(work, identity)
-    if last is not None:
-        say(f"going on from {last.name}")
-    if config.lora is not None:
-        policy = _with_adapters(policy, config.lora, config.seed)
-    trainer = _trainer(
-        policy, examples, evaluated, objective, config, work, packs, _coefficient(pairs, objective), progress
-    )
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if sharded and on_adapters and config.lora is not None:
-        raise ConfigError(
-            f"adapters on top of the adapters in '{model}' cannot be trained on a model in shards; train without "
-            "train.lora, or without FSDP and DeepSpeed"
-        )
-    with _writing(output) as final:
-        try:
-            with quiet():
-                trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        finally:
-            checkpoints.sweep(work)
-        if evaluated:
-            trainer.evaluate()
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
-        if final is not None:
-            card = _card(objective, config, identity)
-            trained = _finished(trainer.model, place, config)
-            save(final, trained, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
-    if final is not None:
-        disk.remove(work)
-    return trainer.curves
 
+    def work(run: Run, output: Path, progress: Progress) -> list[Curve]:
+        from semdpo.training.preference import train  # here, since it imports torch
 
-def _with_a_number(objective: SemDPOObjective, pairs: Sequence[Pair]) -> SemDPOObjective:
-    found = settled(objective, [each.distance or 0.0 for each in pairs])
-    if found is not objective:
-        share = f"{found.kept_share:g} of the {len(pairs)} pairs' effective sample size"
-        say(f"alpha {float(found.alpha):.3g} keeps {share}")
-    return found
+        pairs, model = run.rows("weigh", Pair), str(run.folder / "sft")
+        reference = run.folder / "reference"  # which all methods share
+        curves = train(pairs, model, objective, run.recipe.train, output, reference, progress)
+        return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
 
-
-def _identity(
-    pairs: Sequence[Pair], examples: Sequence[Example], objective: ObjectiveConfig, config: TrainConfig
-) -> dict[str, Any]:
-    """What, beside the starting model, tells one training from another."""
-    return {
-        "pairs": [content_id(each.pair_id, each.prompt, each.chosen, each.rejected) for each in pairs],
-        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
-        "objective": objective.model_dump(mode="json"),
-        "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
-        "versions": store.versions(),
-    }
-
-
-def _trainer(
-    policy: Any,
-    examples: Sequence[Example],
-    held_out: Sequence[Example],
-    objective: ObjectiveConfig,
-    config: TrainConfig,
-    work: Path,
-    packs: bool,
-    coefficient: float,
-    progress: Progress,
-) -> PreferenceTrainer:
-    with quiet():
-        args = training_arguments(
-            work,
-            learning_rate=objective.learning_rate or config.learning_rate,
-            seed=config.seed,
-            precision=resolve_precision(config.precision),
-            checkpoint_steps=config.checkpoint_steps,
-            report_to=config.report_to,
-        )
-        return PreferenceTrainer(
-            policy,
-            args,
-            examples,
-            objective=objective,
-            beta=objective.beta or config.beta,
-            batch_size=config.batch_size,
-            micro_batch_size=config.micro_batch_size,
-            epochs=config.epochs,
-            warmup_ratio=config.warmup_ratio,
-            order_seed=config.seed,
-            coefficient=coefficient,
-            packs=packs,
-            progress=progress,
-            held_out=held_out,
-        )
-
-
-def check(pairs: Sequence[Pair], objective: ObjectiveConfig) -> None:
-    """Refuses pairs that lack what an objective needs.
-
-    Raises:
-        DataError: with the cure.
-    """
-    if not pairs:
-        raise DataError("there are no pairs to train on; give more prompts or lower pairs.margin")
-    if isinstance(objective, SemDPOObjective):
-        without = [each.pair_id for each in pairs if each.distance is None]
-        if without:
-            raise DataError(
-                f"{len(without)} of {len(pairs)} pairs have no distance (such as {without[0]}); "
-                "run `semdpo weigh` first"
-            )
-        wrong = [each for each in pairs if not -1e-6 <= (each.distance or 0.0) <= 2 + 1e-6]
-        if wrong:
-            raise DataError(
-                f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
-                "run `semdpo weigh` again"
-            )
-        named = [each for each in _encoders(pairs) if each[1]]
-        if len({content for _, content in named}) > 1:
-            both = (
-                f"{named[0][0]} and {named[1][0]}" if named[0][0] != named[1][0] else f"two versions of {named[0][0]}"
-            )
-            raise DataError(f"the distances are from {both}, and cannot be compared; run `semdpo weigh` on all pairs")
-    if isinstance(objective, AdditiveObjective):
-        without = [each.pair_id for each in pairs if None in _scores(each)]
-        if without:
-            raise DataError(
-                f"{len(without)} of {len(pairs)} pairs lack chosen_score, rejected_score, chosen_fidelity or "
-                f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity judge, or add the columns"
-            )
-    negative = [each for each in pairs if each.weight is not None and each.weight < 0]
-    if negative:
-        raise DataError(f"pair {negative[0].pair_id} has weight {negative[0].weight}; weights must be ≥ 0")
-    if not any(each.weight is None or each.weight > 0 for each in pairs):
-        raise DataError("every pair has weight 0, so that nothing would be learnt; give some of them a weight above 0")
-
-
-def _encoders(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
-    """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
-    by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
-    return [(name, content) for content, name in reversed(by_content.items())]
-
-
-def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
-    """What the trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
-    found = _encoders(pairs)
-    encoder = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
-    return Kept(config.template, budget([each.group for each in examples], start), *encoder)
-
-
-def _scores(pair: Pair) -> tuple[float | None, ...]:
-    return pair.chosen_score, pair.rejected_score, pair.chosen_fidelity, pair.rejected_fidelity
-
-
-def _groups(pairs: Sequence[Pair], model: Any, tokenizer: Any, config: TrainConfig) -> list[Group]:
-    """The pairs' tokens."""
-    names, sides = _names(pairs), [(each.chosen, each.rejected) for each in pairs]
-    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], sides, names)
-    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
-    return groups
-
-
-def _names(pairs: Sequence[Pair]) -> list[str]:
-    return [f"pair {each.pair_id}" for each in pairs]
-
-
-def _examples(
-    pairs: Sequence[Pair],
-    groups: Sequence[Group],
-    model: Any,
-    precision: str,
-    packs: bool,
-    cache: Path,
-    progress: Progress,
-) -> list[Example]:
-    """The pairs, with the reference's log-probabilities of them."""
-    with autocast(precision, model):
-        logps = reference_logps(model, groups, packs, cache, progress)
-    return [
-        Example(
-            name,
-            group,
-            reference,
-            distance=pair.distance or 0.0,
-            weight=1.0 if pair.weight is None else pair.weight,
-            preference=(pair.chosen_score or 0.0) - (pair.rejected_score or 0.0),
-            fidelity=(pair.chosen_fidelity or 0.0) - (pair.rejected_fidelity or 0.0),
-        )
-        for name, group, reference, pair in zip(_names(pairs), groups, logps, pairs, strict=True)
-    ]
-
-
-def _coefficient(pairs: Sequence[Pair], objective: ObjectiveConfig) -> float:
-    if not isinstance(objective, AdditiveObjective):
-        return 0.0
-    scores = torch.tensor([s for each in pairs for s in (each.chosen_score, each.rejected_score)])
-    fidelities = torch.tensor([s for each in pairs for s in (each.chosen_fidelity, each.rejected_fidelity)])
-    try:
-        return coefficient_of(scores, fidelities, objective.strength)
-    except ValueError as error:
-        raise DataError(f"{error}; score the pairs with another fidelity judge") from error
-
-
-def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
-    """The model with new adapters, which change nothing yet.
-
-    Args:
-        model: to be trained.
-        config: the adapters' shape.
-        seed: of their first weights.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ConfigError("train.lora needs peft; install it with: pip install 'semdpo[lora]'") from error
-    settings = LoraConfig(
-        task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, target_modules=config.target_modules
-    )
-    try:
-        with quiet(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # of the CPU, where PEFT draws; other devices are left alone
-            return get_peft_model(model, settings)
-    except ValueError as error:
-        raise ConfigError(f"train.lora does not fit {type(model).__name__}: {error}") from error
-
-
-def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
-    """What is saved: a whole model where training began from adapters, or else the new adapters with their base."""
-    if config.lora is None:
-        return model
-    if is_adapters(place.folder()):
-        return merge(model)
-    model.peft_config["default"].base_model_name_or_path = name_of_base(place)
-    return model
-
-
-@contextmanager
-def _writing(output: Path) -> Iterator[Path | None]:
-    """The folder to write into; None in all processes but the first."""
-    if store.is_first_process():
-        with renamed_at_the_end(output) as folder:
-            yield folder
-    else:
-        yield None
-
-
-def _card(objective: ObjectiveConfig, config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model card says of the training."""
-    return {
-        "objective": ", ".join(f"{key} {value}" for key, value in objective.model_dump().items()),
-        **config.model_dump(exclude={"methods", "report_to", "template"}, exclude_none=True),
-        "pairs": len(identity["pairs"]),
-        "SHA-256 of the pairs": store.digest(store.canonical([identity["pairs"], identity["numbers"]])),
-        "SHA-256 of the starting model": identity["model"],
-        **{f"{name} version": version for name, version in identity["versions"].items()},
-    }
+    own = {"objective": objective.model_dump(mode="json")}
+    config = recipe.train.model_dump(mode="json", exclude={"methods"}) | own
+    return ModelStage(name, "training", config, ("sft", "weigh"), {}, work)

@@ -13,8 +13,7 @@ from semdpo.models.prompting import completion_ids, prompt_ids
 from semdpo.training.packing import Group
 
 ONE_PROMPT = (
-    "kto estimates its KL from completions of other prompts, and these pairs have one prompt only; give pairs of at "
-    "least two prompts"
+    "{} reads completions of other prompts, and these pairs have one prompt only; give pairs of at least two prompts"
 )
 WINDOW = 8  # batches among which sequences are sorted by length
 
@@ -29,8 +28,8 @@ class Example:
         reference: log π_ref of each completion; empty where the objective has no reference.
         distance: cosine distance of prompt and chosen; 0 where it was not measured.
         weight: of the row, ≥ 0.
-        preference: score of chosen minus score of rejected; 0 where there are none.
-        fidelity: the same of a text-fidelity score.
+        scores: preference scores of chosen and rejected; 0 where there are none.
+        fidelities: their text-fidelity scores.
     """
 
     name: str
@@ -38,8 +37,18 @@ class Example:
     reference: tuple[float, ...] = ()
     distance: float = 0.0
     weight: float = 1.0
-    preference: float = 0.0
-    fidelity: float = 0.0
+    scores: tuple[float, float] = (0.0, 0.0)
+    fidelities: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def preference(self) -> float:
+        """Preference score of the chosen minus that of the rejected."""
+        return self.scores[0] - self.scores[1]
+
+    @property
+    def fidelity(self) -> float:
+        """Text-fidelity score of the chosen minus that of the rejected."""
+        return self.fidelities[0] - self.fidelities[1]
 
 
 class MicroBatch(NamedTuple):
@@ -170,7 +179,7 @@ def mismatched(examples: Sequence[Example], others: Sequence[Example] = ()) -> l
         for other, side in (*sides[k + 1 :], *sides[:k], *spare):
             if other.group.prompt != own:
                 return other.group.completions[side]
-        raise DataError(ONE_PROMPT)
+        raise DataError(ONE_PROMPT.format("the objective"))
 
     n = len(examples)
     return [Group(each.group.prompt, (following(k), following(n + k))) for k, each in enumerate(examples)]

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 
 from semdpo.errors import ConfigError, DataError, ModelError
-from semdpo.recipe.objectives import (
-    BetaDPOObjective,
-    DPOObjective,
-    KTOObjective,
-    ObjectiveConfig,
-    ORPOObjective,
-    SemDPOObjective,
-    SFTObjective,
-)
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.batches import ONE_PROMPT, Example, MicroBatch
-from semdpo.training.criterion import reference_of, weights_of
+from semdpo.training.criterion import Criterion, reference_of
 from semdpo.training.packing import Group
 
 # Of one token's log-probability, in nats, root mean square: what rounding may explain of two computations in different
@@ -32,7 +24,7 @@ _CAUSES = (
 )
 
 
-def refuse_too_few(objective: ObjectiveConfig, prompts: Sequence[Hashable], batch_size: int) -> None:
+def refuse_too_few(objective: ObjectiveSettings, prompts: Sequence[Hashable], batch_size: int) -> None:
     """Refuses data from which an objective cannot be computed.
 
     Args:
@@ -44,17 +36,17 @@ def refuse_too_few(objective: ObjectiveConfig, prompts: Sequence[Hashable], batc
         ConfigError: a batch of one, where the pairs of a batch are compared.
         DataError: one pair alone, where they are compared; or one prompt alone, where completions of others are read.
     """
-    if not isinstance(objective, KTOObjective | BetaDPOObjective):
+    if not objective.needs_whole_batch:
         return
     if batch_size < 2:
         raise ConfigError(f"{objective.name} compares the pairs of a batch; set batch_size to 2 or more")
     if len(prompts) < 2:
         raise DataError(f"{objective.name} compares the pairs of a batch, and there is one pair only; give more")
-    if isinstance(objective, KTOObjective) and len(set(prompts)) < 2:
-        raise DataError(ONE_PROMPT)
+    if objective.needs_other_prompts and len(set(prompts)) < 2:
+        raise DataError(ONE_PROMPT.format(objective.name))
 
 
-def refuse_without_reference(objective: ObjectiveConfig, examples: Sequence[Example]) -> None:
+def refuse_without_reference(objective: ObjectiveSettings, examples: Sequence[Example]) -> None:
     """Refuses examples without the reference's log-probabilities, where the objective needs them.
 
     Args:
@@ -65,14 +57,14 @@ def refuse_without_reference(objective: ObjectiveConfig, examples: Sequence[Exam
         DataError: with the first such example.
     """
     without = [each.name for each in examples if len(each.reference) < len(each.group.completions)]
-    if without and not isinstance(objective, SFTObjective | ORPOObjective):
+    if without and objective.needs_reference:
         raise DataError(
             f"{objective.name} needs the reference's log-probabilities, which {without[0]} lacks; compute them with "
             "training.reference.reference_logps"
         )
 
 
-def refuse_divided_batches(objective: ObjectiveConfig, parts: int) -> None:
+def refuse_divided_batches(objective: ObjectiveSettings, parts: int) -> None:
     """Refuses micro-batches where the pairs of a whole batch are compared: each would have a KL or a β of its own.
 
     Args:
@@ -82,7 +74,7 @@ def refuse_divided_batches(objective: ObjectiveConfig, parts: int) -> None:
     Raises:
         ConfigError: there are several.
     """
-    if parts > 1 and isinstance(objective, KTOObjective | BetaDPOObjective):
+    if parts > 1 and objective.needs_whole_batch:
         raise ConfigError(f"{objective.name} needs its whole batch at once; remove micro_batch_size")
 
 
@@ -139,13 +131,12 @@ def refuse_randomness(name: str, logps: Callable[[], Tensor], precision: str) ->
 
 
 def refuse_another_start(
-    objective: ObjectiveConfig, beta: float, losses: Tensor, logps: Tensor, batch: MicroBatch, precision: str
+    criterion: Criterion, losses: Tensor, logps: Tensor, batch: MicroBatch, precision: str
 ) -> None:
     """Before the first update the policy is the reference: every change is 0, and DPO's loss is ln 2 times the weight.
 
     Args:
-        objective: what is minimised; the loss is known for dpo and sem_dpo.
-        beta: strength of the tie to the reference.
+        criterion: what is minimised.
         losses: of the pairs, [n].
         logps: log π_θ of each group's completions, [n, k].
         batch: of the first step.
@@ -155,7 +146,7 @@ def refuse_another_start(
         ModelError: they differ by more than rounding explains.
     """
     real = torch.tensor(batch.real)
-    if isinstance(objective, SFTObjective) or not batch.reference[0] or not real.any():
+    if not criterion.objective.needs_rejected or not batch.reference[0] or not real.any():
         return  # fine-tuning may have dropout, and no reference takes part in it
     change = (logps - reference_of(batch, logps)).detach().double().cpu()[real]
     groups = [group for group, used in zip(batch.groups, batch.real, strict=True) if used]
@@ -169,11 +160,11 @@ def refuse_another_start(
             f"(root mean square of {change.numel()} texts; rounding explains {allowed:.2g}), although both are the "
             f"same model; {_CAUSES}"
         )
-    if not isinstance(objective, DPOObjective | SemDPOObjective) or objective.nll_coef:
+    if not criterion.has_known_start:
         return
-    weights = weights_of(batch.examples, objective)[real]
+    weights = criterion.weights(batch.examples)[real]
     off = (losses.detach().double().cpu()[real] - math.log(2) * weights).abs()
-    if bool((off > weights * beta * change.abs().sum(1) + 1e-5).any()):
+    if bool((off > weights * criterion.beta * change.abs().sum(1) + 1e-5).any()):
         raise ModelError(
             f"the first loss is off its known value, ln 2 times the weight, by up to {float(off.max()):.3g}; {_CAUSES}"
         )

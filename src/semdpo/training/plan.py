@@ -8,9 +8,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from semdpo.recipe.objectives import KTOObjective, ObjectiveConfig
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.batches import Example, MicroBatch, draw_batches, mismatched, split
-from semdpo.training.criterion import weights_of
+from semdpo.training.criterion import Criterion
 from semdpo.training.guard import refuse_beyond_positions
 from semdpo.training.packing import Group
 from semdpo.training.precision import autocast
@@ -33,7 +33,7 @@ class Planner:
     """What is the same for all steps.
 
     Attributes:
-        objective: what is minimised.
+        criterion: what is minimised.
         everything: all examples that are learnt.
         batch_size: examples of one update.
         parts: micro-batches of one update.
@@ -43,7 +43,7 @@ class Planner:
         precision: in which the policy computes.
     """
 
-    objective: ObjectiveConfig
+    criterion: Criterion
     everything: tuple[Example, ...]
     batch_size: int
     parts: int
@@ -56,11 +56,16 @@ class Planner:
         """The micro-batches of every step.
 
         Args:
-            model: as it starts; KTO's reference is asked of it.
+            model: as it starts; the reference of completions of other prompts is asked of it.
             epochs: passes over all examples.
             steps: after which the last pass ends; None ends with the pass.
         """
         return self._of_steps(self._drawn(self.everything, epochs)[:steps], model)
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Updates of one pass over all examples."""
+        return len(self._drawn(self.everything, 1))
 
     def once(self, examples: Sequence[Example], model: Any) -> Plan:
         """Examples as evaluation takes them: each once."""
@@ -71,10 +76,11 @@ class Planner:
         return [[examples[row] for row in step] for step in rows]
 
     def _of_steps(self, steps: Sequence[Sequence[Example]], model: Any) -> list[list[MicroBatch]]:
-        extra = self._kl_terms(steps, model) if isinstance(self.objective, KTOObjective) else [None] * len(steps)
+        needed = self.criterion.objective.needs_other_prompts
+        extra = self._of_other_prompts(steps, model) if needed else [None] * len(steps)
         return [self._of_step(examples, more) for examples, more in zip(steps, extra, strict=True)]
 
-    def _kl_terms(self, steps: Sequence[Sequence[Example]], model: Any) -> list[list[Extra] | None]:
+    def _of_other_prompts(self, steps: Sequence[Sequence[Example]], model: Any) -> list[list[Extra] | None]:
         """Each example's prompt with completions of other prompts, and what the reference says of them."""
         groups = [group for examples in steps for group in mismatched(examples, self.everything)]
         refuse_beyond_positions(groups, model)
@@ -84,7 +90,7 @@ class Planner:
 
     def _of_step(self, examples: Sequence[Example], extra: list[Extra] | None) -> list[MicroBatch]:
         tokens = sum(len(each.group.completions[0]) for each in examples)
-        weight = float(weights_of(examples, self.objective).sum())
+        weight = float(self.criterion.weights(examples).sum())
         found = []
         for places, real in split(examples, self.parts, self.size):
             chosen = [examples[k] for k in places]
@@ -98,14 +104,14 @@ class Planner:
         return found
 
 
-def longest_of(objective: ObjectiveConfig, groups: Sequence[Group]) -> int:
+def longest_of(objective: ObjectiveSettings, groups: Sequence[Group]) -> int:
     """Tokens of the longest sequence that the model will read.
 
     Args:
         objective: what is minimised.
         groups: of all examples, at least one.
     """
-    if isinstance(objective, KTOObjective):  # any prompt may be followed by any other's completion
+    if objective.needs_other_prompts:  # any prompt may be followed by any other's completion
         texts = [len(each) for group in groups for each in group.completions]
         return max(len(group.prompt) for group in groups) + max(texts)
     return max(group.longest for group in groups)

@@ -8,26 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Curve
 from semdpo.errors import DataError
-from semdpo.objectives import GapState
+from semdpo.objectives.apply import objective_of
+from semdpo.objectives.base import Computed, State
 from semdpo.progress import Progress, say, silent
 from semdpo.recipe import defaults
-from semdpo.recipe.objectives import (
-    ObjectiveConfig,
-    SemDPOObjective,
-    SFTObjective,
-)
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
 from semdpo.training.checkpoints import seal
-from semdpo.training.criterion import START, Judged, Memory, judge, reference_of, settled, weights_of
+from semdpo.training.criterion import criterion_for, data_of, reference_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.guard import (
     refuse_another_start,
@@ -48,7 +46,7 @@ NOT_CURVES = {
 }
 
 
-class PreferenceTrainer(Trainer):  # type: ignore[misc]
+class ExampleTrainer(Trainer):  # type: ignore[misc]
     """Trains a causal language model with any of our objectives.
 
     Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
@@ -65,14 +63,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         micro_batch_size: examples that one process computes at once; None takes its whole share.
         epochs: passes over the examples.
         steps: updates after which the last pass ends; None ends with the pass.
-        warmup_ratio: share of the updates in which the learning rate rises.
+        warmup_ratio: share of the updates in which the learning rate rises; None leaves that to ``args``.
         order_seed: of the order of examples.
-        coefficient: of the additive baseline (``objectives.coefficient_of``).
         packs: what ``prepare.prepare`` said of the model; None asks it.
         method: the curves' name; None is the objective's.
         progress: told after every step.
         callbacks: transformers', such as its EarlyStoppingCallback.
-        held_out: examples that ``evaluate`` judges; with ``args.eval_strategy`` it does so while training.
+        held_out: examples that ``evaluate`` reports on, or sets of them by name; with ``args.eval_strategy`` it does so
+            while training.
+        more: for transformers' Trainer, such as processing_class, compute_metrics and optimizers.
 
     Raises:
         ConfigError: the batch cannot be divided among processes and micro-batches, or the objective judges it whole.
@@ -87,52 +86,58 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         args: TrainingArguments,
         examples: Sequence[Example],
         *,
-        objective: ObjectiveConfig,
+        objective: ObjectiveSettings,
         beta: float = defaults.BETA,
         batch_size: int = defaults.BATCH_SIZE,
         micro_batch_size: int | None = None,
         epochs: int = defaults.EPOCHS,
         steps: int | None = None,
-        warmup_ratio: float = defaults.WARMUP_RATIO,
+        warmup_ratio: float | None = defaults.WARMUP_RATIO,
         order_seed: int = defaults.SEED,
-        coefficient: float = 0.0,
         packs: bool | None = None,
         method: str | None = None,
         progress: Progress = silent,
         callbacks: list[TrainerCallback] | None = None,
-        held_out: Sequence[Example] = (),
+        held_out: Sequence[Example] | Mapping[str, Sequence[Example]] = (),
+        **more: Any,
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
         refuse_too_few(objective, [each.group.prompt for each in examples], batch_size)
-        refuse_without_reference(objective, [*examples, *held_out])
-        if isinstance(objective, SemDPOObjective):
-            objective = settled(objective, [each.distance for each in examples])
-        self.objective, self.beta, self.coefficient = objective, beta, coefficient
+        sets = held_out if isinstance(held_out, Mapping) else {"": held_out}
+        all_held_out = [each for own in sets.values() for each in own]
+        refuse_without_reference(objective, [*examples, *all_held_out])
+        self.criterion = criterion_for(objective, beta, data_of(examples))
+        self.objective = objective
         self.method = method or objective.name
         if _is_moved_here(model, args):
             model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
-        longest = longest_of(objective, [each.group for each in (*examples, *held_out)])
+        longest = longest_of(objective, [each.group for each in (*examples, *all_held_out)])
         self.packs = prepare(model, longest) if packs is None else packs
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
         parts = batch_size // (size * args.world_size)
         refuse_divided_batches(objective, parts)
         self._planner = Planner(
-            *(objective, tuple(examples), batch_size, parts, size * args.world_size),
+            *(self.criterion, tuple(examples), batch_size, parts, size * args.world_size),
             *(order_seed, self.packs, self._precision),
         )
         planned = self._planner.training(model, epochs, steps)
         args.max_steps, args.gradient_accumulation_steps = len(planned), parts
-        args.warmup_steps = round(warmup_ratio * len(planned))
+        if warmup_ratio is not None:
+            args.warmup_steps = round(warmup_ratio * len(planned))
+        self._steps_of_epoch = self._planner.steps_of_epoch
+        _count_in_steps(args, self._steps_of_epoch)
+        plans = {name: self._planner.once(own, model) for name, own in sets.items()}
         with seeded(args.seed):  # Trainer seeds the whole process
             super().__init__(
                 model=model,
                 args=args,
                 train_dataset=Plan([batch for step in planned for batch in step]),
-                eval_dataset=self._planner.once(held_out, model),
+                eval_dataset=plans if isinstance(held_out, Mapping) else plans[""],
                 data_collator=only,
                 callbacks=callbacks or [],
+                **more,
             )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
         self.remove_callback(PrinterCallback)  # it would print into the user's terminal
@@ -142,9 +147,9 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         self._more: dict[str, float] = {}
         self._weights: list[float] = []
         self._steps: set[int] = set()  # that were measured since the last log
-        self._tried = isinstance(objective, SFTObjective)  # dropout is part of fine-tuning
+        self._tried = not objective.needs_rejected  # dropout is part of fine-tuning
         self._names: list[str] = []
-        self._state = START
+        self._state: State = {}
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
 
@@ -166,20 +171,20 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DataError: a pair's loss is not finite; the pairs are named.
         """
-        if not isinstance(self.objective, SFTObjective):
+        if self.objective.needs_rejected:
             without_dropout(self.model)
         if not self._tried:
             self._tried, groups = True, inputs.groups[self._own(inputs)][:1]
             name = type(self.model).__name__
             refuse_randomness(name, lambda: group_logps(model, groups, self.packs), self._precision)
-        judged, logps = self._judge(model, inputs)
-        self._refuse_not_finite(judged.losses, inputs)
+        found, logps = self._compute(model, inputs)
+        self._refuse_not_finite(found.losses, inputs)
         if self.state.global_step == 0:
-            refuse_another_start(self.objective, self.beta, judged.losses, logps, inputs, self._precision)
-        self._state = judged.state
+            refuse_another_start(self.criterion, found.losses, logps, inputs, self._precision)
+        self._state = found.state
         real = torch.tensor(inputs.real, device=logps.device)
-        whole = (judged.losses * real) / self._denominator(inputs)
-        self._measure(judged, logps.detach(), inputs, float(whole.detach().sum()))
+        whole = (found.losses * real) / self._denominator(inputs)
+        self._measure(found, logps.detach(), inputs, float(whole.detach().sum()))
         share: Tensor = whole[self._own(inputs)].sum() * self.args.world_size
         return share
 
@@ -188,10 +193,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         size = len(batch.examples) // self.args.world_size
         return slice(self.args.process_index * size, (self.args.process_index + 1) * size)
 
-    def _judge(self, model: Any, batch: MicroBatch) -> tuple[Judged, Tensor]:
+    def _compute(self, model: Any, batch: MicroBatch) -> tuple[Computed, Tensor]:
         groups = batch.groups[self._own(batch)]
         logps = self._of_all_processes(group_logps(model, groups, self.packs).view(len(groups), -1))
-        return judge(self.objective, self.beta, logps, batch, self._memory()), logps
+        # A draw depends on seed and step only, so that a resumed training draws the same.
+        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
+        first = self._is_still_the_reference()
+        return self.criterion.losses(logps, batch, self._known_state(), generator, first), logps
 
     def evaluate(
         self,
@@ -212,29 +220,35 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DataError: there is nothing to evaluate on.
         """
-        if isinstance(eval_dataset, Mapping):
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(given, Mapping):
             found: dict[str, float] = {}
-            for name, examples in eval_dataset.items():
+            for name, examples in given.items():
                 found |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
             return found
-        given = self.eval_dataset if eval_dataset is None else eval_dataset
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
+            raise DataError("there is nothing to evaluate on; give ExampleTrainer held_out examples")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
+        rewards: list[Tensor] = []
         self.model.eval()
         for batch in plan:
             with torch.no_grad(), self.compute_loss_context_manager():
-                judged = self._judge(self.model, batch)[0]
-            counted = torch.tensor(batch.real, device=judged.losses.device)
+                computed = self._compute(self.model, batch)[0]
+            counted = torch.tensor(batch.real, device=computed.losses.device)
             # A step's losses are over its own denominator; weighted by its rows they make the mean over all.
-            loss += float((judged.losses * counted).sum()) / self._denominator(batch) * batch.rows
-            right += float(((judged.chosen_rewards > judged.rejected_rewards) & counted).sum())
+            loss += float((computed.losses * counted).sum()) / self._denominator(batch) * batch.rows
+            right += float(((computed.chosen_rewards > computed.rejected_rewards) & counted).sum())
             count += int(counted.sum())
+            rewards.append(torch.stack([computed.chosen_rewards, computed.rejected_rewards], 1)[counted].float().cpu())
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_loss": loss / count}
-        if not isinstance(self.objective, SFTObjective):
+        if self.objective.needs_rejected:
             metrics[f"{metric_key_prefix}_reward_accuracy"] = right / count
+        if self.compute_metrics is not None:
+            predicted = EvalPrediction(torch.cat(rewards).numpy(), np.zeros(count, np.int64))
+            own = self.compute_metrics(predicted)
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
@@ -242,13 +256,13 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
     def _denominator(self, batch: MicroBatch) -> float:
         return batch.weight if self.objective.normalize == "mean" else batch.rows
 
-    def _memory(self) -> Memory:
-        if self._state == START:  # or resumed from a checkpoint, whose log has it
-            known = [entry for entry in self.state.log_history if "gap_mean" in entry]
-            self._state = GapState(known[-1]["gap_mean"], known[-1]["gap_std"]) if known else START
-        # A draw depends on seed and step only, so that a resumed training draws the same.
-        generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
-        return Memory(self.coefficient, self._state, generator, first=self._is_still_the_reference())
+    def _known_state(self) -> State:
+        """The objective's state; in a resumed training, what the log says of it."""
+        names = objective_of(self.objective).state_names
+        if not self._state and names:
+            known = [entry for entry in self.state.log_history if names[0] in entry]
+            self._state = {name: known[-1][name] for name in names} if known else {}
+        return self._state
 
     def _is_still_the_reference(self) -> bool:
         """Whether no update has moved the policy: none was made, or warm-up began with a learning rate of 0."""
@@ -279,7 +293,7 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
                 "loss is finite; lower the learning rate or beta, or remove these rows"
             )
 
-    def _measure(self, judged: Judged, logps: Tensor, batch: MicroBatch, loss: float) -> None:
+    def _measure(self, found: Computed, logps: Tensor, batch: MicroBatch, loss: float) -> None:
         """Adds a micro-batch to what is known of the current step; the values are those *before* its update."""
         if not self._began:
             self._began = time.monotonic()
@@ -289,23 +303,27 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         def mean(values: Tensor) -> float:
             return share * float(values.cpu()[real].float().mean()) if share else 0.0
 
-        found = {"loss": loss}
-        if not isinstance(self.objective, SFTObjective):
-            margin = judged.chosen_rewards - judged.rejected_rewards
-            weights = weights_of(batch.examples, self.objective)
-            found |= {"reward_margin": mean(margin), "reward_accuracy": mean(margin > 0), "mean_weight": mean(weights)}
+        measured = {"loss": loss}
+        if self.objective.needs_rejected:
+            margin = found.chosen_rewards - found.rejected_rewards
+            weights = self.criterion.weights(batch.examples)
+            measured |= {
+                "reward_margin": mean(margin),
+                "reward_accuracy": mean(margin > 0),
+                "mean_weight": mean(weights),
+            }
             if batch.reference[0]:
                 change = logps - reference_of(batch, logps)
-                found |= {"chosen_logp_change": mean(change[:, 0]), "rejected_logp_change": mean(change[:, 1])}
+                measured |= {"chosen_logp_change": mean(change[:, 0]), "rejected_logp_change": mean(change[:, 1])}
             self._weights += weights[real].tolist()
-        found["tokens"] = float(sum(group.tokens for group in batch.groups))
-        found["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
+        measured["tokens"] = float(sum(group.tokens for group in batch.groups))
+        measured["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
         self._names = [each.name for each in batch.examples]
         self._steps.add(self.state.global_step)
-        for name, value in found.items():
+        for name, value in measured.items():
             self._measured[name] = self._measured.get(name, 0.0) + value
-        self._more = dict(judged.more)
-        self._tokens += int(found["tokens"])
+        self._more = dict(found.logged)
+        self._tokens += int(measured["tokens"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds our own measurements to what Trainer logs of its steps, and passes on whatever else is logged."""
@@ -342,7 +360,7 @@ def _some(names: Sequence[str]) -> str:
 class _Report(TrainerCallback):  # type: ignore[misc]
     """Tells our progress of Trainer's steps."""
 
-    def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: ExampleTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -350,7 +368,16 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        state.epoch = state.global_step / self._trainer._steps_of_epoch  # all passes are one plan to transformers
         self._progress(state.global_step, state.max_steps, self._trainer.note)
+
+
+def _count_in_steps(args: TrainingArguments, steps: int) -> None:
+    """Evaluates, saves and logs after each pass where ``args`` say so: transformers sees all passes as one."""
+    for what in ("eval", "save", "logging"):
+        if getattr(args, f"{what}_strategy") == "epoch":
+            setattr(args, f"{what}_strategy", type(getattr(args, f"{what}_strategy"))("steps"))
+            setattr(args, f"{what}_steps", steps)
 
 
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:

@@ -1,0 +1,232 @@
+"""Models of BLIP's structure: tiny:blip-itm, which matches pictures and texts, and the towers of tiny:image-reward.
+
+Matching alone stays at chance at this size. What works is contrast and fact heads first, matching added later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
+
+from semdpo.progress import Progress
+from semdpo.tiny_world import grammar
+from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene
+from semdpo.tiny_world_training import pool, tokenizers
+from semdpo.tiny_world_training.clip import image_processor, roughen
+from semdpo.tiny_world_training.fit import Plan, fit
+
+WIDTH = 128
+PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, warmup=30, hold=0.45, average=0.99)
+ITM_SEED, REWARD_TOWERS_SEED = 51, 52
+BATCH, GROUP = 64, 16
+# Shares of the training after which matching joins, and after which contrast and facts step back.
+MATCHING_FROM, FACTS_LESS_FROM = 0.4, 0.7
+
+
+def new_blip(tokenizer: BertTokenizer, seed: int) -> BlipForImageTextRetrieval:
+    """An untrained model, 1.75M parameters. Every default of transformers that scores wrong silently is set."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "encoder_hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "projection_dim": WIDTH,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "bos_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "is_decoder": True,  # builds the cross-attention; the forward pass stays bidirectional
+        "layer_norm_eps": 1e-12,
+    }
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "projection_dim": WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 8,
+        "layer_norm_eps": 1e-6,
+        "initializer_range": 0.02,  # the default is 1e-10
+    }
+    torch.manual_seed(seed)
+    return BlipForImageTextRetrieval(BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=WIDTH))
+
+
+class WithHeads(nn.Module):
+    """A BLIP and the linear heads that read facts off both towers while it learns."""
+
+    def __init__(self, blip: BlipForImageTextRetrieval) -> None:
+        super().__init__()
+        self.blip = blip
+        facts = sum(len(values) for values in pool.FACTS.values())
+        self.picture_head = nn.Linear(WIDTH, facts + len(STYLES))
+        self.text_head = nn.Linear(WIDTH, facts)
+        self.scale = nn.Parameter(torch.tensor(2.7))
+
+
+def encode_texts(tokenizer: BertTokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Token ids and mask, padded to the longest and never cut: the world's captions fit."""
+    tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+    return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+
+
+def match_logits(blip: BlipForImageTextRetrieval, image: Tensor, tokens: dict[str, Tensor]) -> Tensor:
+    """The matching head's [no, yes] logits of picture features [n, patches, width] with texts, [n, 2]."""
+    everywhere = torch.ones(image.shape[:2], dtype=torch.long)
+    joint = blip.text_encoder(**tokens, encoder_hidden_states=image, encoder_attention_mask=everywhere)
+    logits: Tensor = blip.itm_head(joint.last_hidden_state[:, 0])
+    return logits
+
+
+def _other(value: str, values: tuple[str, ...], rng: Random) -> str:
+    return rng.choice([one for one in values if one != value])
+
+
+def falsify(said: Scene, rng: Random) -> Scene:
+    """A scene with one stated fact exchanged: thing, colour, place, time, size, style or the two items' places."""
+    ways = ["thing", "thing", "color", "color"]
+    ways += ["place", "place"] if said.place else []
+    ways += ["time", "time"] if said.time else []
+    ways += ["style"] if said.styles else []
+    ways += ["size"] if any(item.size for item in said.items) else []
+    ways += ["swap", "swap"] if len(said.items) == 2 and said.items[0] != said.items[1] else []
+    way = rng.choice(ways)
+    if way == "place":
+        return replace(said, place=_other(said.place or "", PLACES, rng))
+    if way == "time":
+        return replace(said, time=_other(said.time or "", TIMES, rng))
+    if way == "swap":
+        return replace(said, items=said.items[::-1])
+    if way == "style":
+        fresh = rng.choice([style for style in STYLES if style not in said.styles])
+        return replace(said, styles=(*said.styles[1:], fresh))
+    sized = [k for k, item in enumerate(said.items) if item.size]
+    k = rng.choice(sized) if way == "size" else rng.randrange(len(said.items))
+    item = said.items[k]
+    if way == "thing":
+        item = replace(item, thing=_other(item.thing, THINGS, rng))
+    elif way == "color":
+        item = replace(item, color=_other(item.color, COLORS, rng))
+    else:
+        item = replace(item, size=_other(item.size or "", SIZES, rng))
+    return replace(said, items=tuple(item if j == k else one for j, one in enumerate(said.items)))
+
+
+def _words(said: Scene, rng: Random) -> str:
+    return grammar.decorate(grammar.wording(said, rng), said.styles, 0, rng)
+
+
+def train_towers(
+    folder: Path, name: str, seed: int, pictures: int, steps: int, progress: Progress
+) -> BlipForImageTextRetrieval:
+    """Train a BLIP on the shared pool.
+
+    Args:
+        folder: the build folder.
+        name: of the checkpoint.
+        seed: of weights and batches.
+        pictures: size of the pool.
+        steps: number of updates.
+        progress: told how far it is.
+    """
+    subjects, images = pool.training_pool(folder, pictures)
+    groups = pool.hard_groups(subjects, GROUP)
+    tokenizer = tokenizers.bert_tokenizer()
+    model = WithHeads(new_blip(tokenizer, seed))
+    blip = model.blip
+    no_yes = torch.tensor([1.0, 2.5])  # three of four texts do not match
+
+    def matching(image: Tensor, texts: list[str], said: list[Scene], rng: Random) -> Tensor:
+        neighbours = [texts[k // GROUP * GROUP + (k + rng.randrange(1, GROUP)) % GROUP] for k in range(len(texts))]
+        shown = texts + [_words(falsify(one, rng), rng) for _ in range(2) for one in said] + neighbours
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = match_logits(blip, image.repeat(4, 1, 1), encode_texts(tokenizer, shown)).float()
+        target = torch.zeros(len(shown), dtype=torch.long)
+        target[: len(texts)] = 1
+        return F.cross_entropy(logits, target, weight=no_yes)
+
+    def loss(step: int) -> Tensor:
+        rng = Random(f"{seed}-{step}")
+        index = pool.draw_hard_batch(groups, BATCH, GROUP, rng)
+        full = [subjects[i] for i in index]
+        captions = [grammar.caption(one, rng) for one in full]
+        texts, said = [text for text, _ in captions], [facts for _, facts in captions]
+        with torch.autocast("cpu", torch.bfloat16):
+            image = blip.vision_model(pixel_values=roughen(pool.to_pixels(images[index]))).last_hidden_state
+            text = blip.text_encoder(**encode_texts(tokenizer, texts)).last_hidden_state[:, 0].float()
+            seen = F.normalize(blip.vision_proj(image[:, 0]).float(), dim=-1)
+            read = F.normalize(blip.text_proj(text).float(), dim=-1)
+        logits = model.scale.clamp(max=4.0).exp() * seen @ read.T
+        target = torch.arange(BATCH)
+        contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        of_picture = model.picture_head(image[:, 0].float())
+        facts = pool.fact_loss(of_picture, pool.fact_labels(full)) + pool.fact_loss(
+            model.text_head(text), pool.fact_labels(said)
+        )
+        facts = facts + F.binary_cross_entropy_with_logits(of_picture[:, -len(STYLES) :], pool.style_labels(full))
+        total = contrast + 0.3 * facts
+        if step >= MATCHING_FROM * steps:
+            less = 0.3 if step >= FACTS_LESS_FROM * steps else 1.0
+            total = less * total + matching(image, texts, said, rng)
+        return total
+
+    trained = fit(model, loss, replace(PLAN, steps=steps, seed=seed), folder / f"{name}.fit.pt", progress)
+    assert isinstance(trained, WithHeads)
+    return trained.blip
+
+
+def save_processors(tokenizer: BertTokenizer, out: Path, kind: str) -> None:
+    """Write what a scorer's folder needs beside the weights: tokenizer, image processor, ``scorer.json``."""
+    tokenizer.save_pretrained(out)
+    image_processor().save_pretrained(out)
+    (out / "scorer.json").write_text(json.dumps({"kind": kind}) + "\n")
+
+
+def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Train tiny:blip-itm and save it as ``out``; arguments as in `vae.build`.
+
+    Returns:
+        Forced-choice accuracy on held-out painted pictures: the true caption against one with a fact exchanged,
+        and against another scene's.
+    """
+    blip = train_towers(folder, "blip-itm", ITM_SEED, pictures, steps, progress).eval()
+    tokenizer = tokenizers.bert_tokenizer()
+    blip.save_pretrained(out)
+    save_processors(tokenizer, out, "blip-itm")
+    return quality(blip, tokenizer)
+
+
+@torch.no_grad()
+def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: int = 512) -> dict[str, float]:
+    """How often the true caption is matched better than a false one, on held-out pictures."""
+    subjects = pool.scenes(count, pool.HELD_OUT_SEED)
+    pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
+    rng = Random(5)
+    captions = [grammar.caption(one, rng) for one in subjects]
+    true = [text for text, _ in captions]
+    near = [_words(falsify(said, rng), rng) for _, said in captions]
+    image = torch.cat([blip.vision_model(pixel_values=part).last_hidden_state for part in torch.split(pixels, 64)])
+
+    def matches(texts: list[str]) -> Tensor:
+        tokens = encode_texts(tokenizer, texts)
+        return match_logits(blip, image, tokens).softmax(-1)[:, 1]
+
+    right, wrong, far = matches(true), matches(near), matches(true[1:] + true[:1])
+    return {
+        "one_fact_exchanged": (right > wrong).float().mean().item(),
+        "another_scene": (right > far).float().mean().item(),
+    }

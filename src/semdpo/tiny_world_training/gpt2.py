@@ -1,0 +1,90 @@
+"""tiny:gpt2, a language model of the world's text, which supervised fine-tuning starts from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+from semdpo.progress import Progress
+from semdpo.tiny_world import grammar
+from semdpo.tiny_world_training import tokenizers
+from semdpo.tiny_world_training.fit import Plan, fit
+
+PLAN = Plan(steps=0, rate=2.5e-3, muon=0.02, decay=0.01, warmup=40, hold=0.3, average=0.99, seed=61)
+BATCH = 64
+WIDTH, LAYERS = 128, 4
+
+
+def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
+    """The untrained model, 0.9M parameters."""
+    end = tokenizer.eos_token_id
+    torch.manual_seed(PLAN.seed)
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=tokenizers.GPT2_LENGTH,
+            n_embd=WIDTH,
+            n_layer=LAYERS,
+            n_head=4,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=end,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    )
+
+
+def document(rng: Random) -> str:
+    """One text as it stands on a prompt-sharing page: two wordings of a scene, plain or decorated."""
+    full = grammar.scene(rng)
+    if rng.random() < 0.15:
+        return grammar.caption(full, rng)[0]
+    said = grammar.forget(full, rng)
+    first = grammar.wording(said, rng)
+    second = first if rng.random() < 0.7 else grammar.wording(said, rng)
+    styles = tuple(rng.sample(grammar.STYLES, rng.choices((0, 1, 2, 3), (0.2, 0.3, 0.3, 0.2))[0]))
+    return f"{first}\n{grammar.decorate(second, styles, rng.choice((0, 0, 1, 2)), rng)}"
+
+
+def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:
+    end = tokenizer.eos_token_id
+    rows = [[*tokenizer(text).input_ids, end] for text in texts]
+    longest = max(map(len, rows))
+    pad = [[end] * (longest - len(row)) for row in rows]
+    return {
+        "input_ids": torch.tensor([row + more for row, more in zip(rows, pad, strict=True)]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * len(more) for row, more in zip(rows, pad, strict=True)]),
+        "labels": torch.tensor([row + [-100] * len(more) for row, more in zip(rows, pad, strict=True)]),
+    }
+
+
+def build(folder: Path, out: Path, _pictures: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Train tiny:gpt2 and save it as ``out``; arguments as in `vae.build`.
+
+    Returns:
+        Held-out perplexity per token.
+    """
+    tokenizer = tokenizers.gpt2_tokenizer()
+    model = new_gpt2(tokenizer)
+
+    def loss(step: int) -> Tensor:
+        rng = Random(f"{PLAN.seed}-{step}")
+        value: Tensor = model(**_batch(tokenizer, [document(rng) for _ in range(BATCH)])).loss
+        return value
+
+    trained = fit(model, loss, replace(PLAN, steps=steps), folder / "gpt2.fit.pt", progress)
+    assert isinstance(trained, GPT2LMHeadModel)
+    trained.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    rng = Random("gpt2-held-out")
+    with torch.no_grad():
+        held_out = trained(**_batch(tokenizer, [document(rng) for _ in range(256)])).loss.item()
+    return {"perplexity": math.exp(held_out)}

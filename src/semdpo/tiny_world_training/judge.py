@@ -1,0 +1,120 @@
+"""A plain convolutional classifier that has seen the painter's pictures only: it checks the renderer.
+
+It is an instrument, not a part of the pipeline, and the only model that is shown the held-out combinations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from semdpo.progress import Progress
+from semdpo.tiny_world.grammar import Scene
+from semdpo.tiny_world_training import pool
+from semdpo.tiny_world_training.clip import roughen
+from semdpo.tiny_world_training.fit import Plan, fit
+
+PLAN = Plan(steps=0, rate=3e-3, decay=0.01, warmup=50, hold=0.3, seed=31)
+BATCH = 64
+
+
+class Judge(nn.Module):
+    """Five convolutional blocks and one linear head for all facts, 0.5M parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (24, 48, 64, 96)
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(),
+        ]
+        for before, after in pairwise(widths):
+            for source, stride in ((before, 2), (after, 1)):
+                layers += [
+                    nn.Conv2d(source, after, 3, stride, 1, bias=False),
+                    nn.BatchNorm2d(after),
+                    nn.ReLU(),
+                ]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1] * 16, sum(len(values) for values in pool.FACTS.values()))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of all facts, [n, values]."""
+        features = nn.functional.dropout(self.body(pixels).flatten(1), 0.1, self.training)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+def load(folder: Path) -> Judge:
+    """The judge of a folder, in eval mode."""
+    judge = Judge()
+    judge.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
+    )
+    return judge.eval()
+
+
+@torch.no_grad()
+def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict[str, Tensor]:
+    """For each fact stated by a scene, does its picture show it? [n] bool each; what was not stated counts as shown."""
+    logits = torch.cat([judge(part) for part in torch.split(pixels, 128)])
+    labels = pool.fact_labels(subjects)
+    return {
+        name: (part.argmax(1) == labels[name]) | (labels[name] == pool.UNSAID)
+        for name, part in pool.split_facts(logits).items()
+    }
+
+
+def all_right(shown: dict[str, Tensor]) -> Tensor:
+    """Number, things, colours and place all right, [n] bool. (Size and time are not asked for.)"""
+    names = ("count", "thing0", "color0", "thing1", "color1", "place")
+    return torch.stack([shown[name] for name in names]).all(0)
+
+
+def _with_held_out(folder: Path, pictures: int) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """The shared pool and a fifth as many pictures of held-out combinations.
+
+    The judge measures composition, so it must be able to see what the models that it measures were never shown.
+    """
+    subjects, images = pool.training_pool(folder, pictures)
+    more = pool.scenes(pictures // 5, pool.TRAIN_SEED, held_out=True)
+    return subjects + more, np.concatenate([images, pool.paint_all(more, pool.TRAIN_SEED + 1000)])
+
+
+def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Train the judge on painted pictures and save it as ``out``; arguments as in `vae.build`.
+
+    Returns:
+        Accuracy on held-out painted pictures, and on held-out combinations.
+    """
+    subjects, images = _with_held_out(folder, pictures)
+    torch.manual_seed(PLAN.seed)
+    judge = Judge()
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng([PLAN.seed, step])
+        index = np.sort(rng.integers(0, len(images), BATCH))
+        pixels = roughen(pool.to_pixels(images[index]))
+        pixels = torch.roll(pixels, tuple(int(k) for k in rng.integers(-2, 3, 2)), (2, 3))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = judge(pixels).float()
+        return pool.fact_loss(logits, pool.fact_labels([subjects[i] for i in index]))
+
+    fit(judge, loss, replace(PLAN, steps=steps), folder / "judge.fit.pt", progress)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(judge.state_dict(), out / "model.safetensors")
+    figures = {}
+    for name, held_out in (("painted", False), ("painted_held_out_combinations", True)):
+        tests = pool.scenes(512, pool.HELD_OUT_SEED, held_out=held_out)
+        pixels = pool.to_pixels(pool.paint_all(tests, pool.HELD_OUT_SEED))
+        figures[name] = all_right(facts_shown(judge, pixels, tests)).float().mean().item()
+    return figures

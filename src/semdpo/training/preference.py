@@ -1,0 +1,255 @@
+"""Preference training: a rewriter learns from pairs, by any of the objectives, into a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from semdpo import disk
+from semdpo.data.records import Curve, Pair, content_id
+from semdpo.engine import fingerprint, store
+from semdpo.errors import ConfigError
+from semdpo.models.adapters import is_adapters, merge, name_of_base
+from semdpo.models.kept import read
+from semdpo.models.loading import quiet
+from semdpo.models.registry import Place, resolve
+from semdpo.models.rewriter import load_causal
+from semdpo.objectives.base import Constants
+from semdpo.progress import Progress, say
+from semdpo.recipe.objectives import ObjectiveSettings
+from semdpo.recipe.schema import LoRAConfig, TrainConfig
+from semdpo.training import checkpoints
+from semdpo.training.arguments import training_arguments
+from semdpo.training.batches import Example
+from semdpo.training.criterion import criterion_for
+from semdpo.training.examples import check, data_of_pairs, examples_of, groups_of, kept_after
+from semdpo.training.folder import budget, renamed_at_the_end, save
+from semdpo.training.guard import refuse_too_few
+from semdpo.training.plan import longest_of
+from semdpo.training.precision import resolve_precision
+from semdpo.training.prepare import prepare
+from semdpo.training.reference import cache_file, described
+from semdpo.training.trainer import ExampleTrainer
+
+
+def train(
+    pairs: Sequence[Pair],
+    model: str,
+    objective: ObjectiveSettings,
+    config: TrainConfig,
+    output: Path,
+    cache: Path,
+    progress: Progress,
+    held_out: Sequence[Pair] = (),
+) -> list[Curve]:
+    """Trains a rewriter on preference pairs; the starting model is the reference.
+
+    The order of pairs depends on the seed only, so two objectives with one seed see the same batches, and Sem-DPO
+    with α = 0 gives DPO's weights to the bit. An interrupted training goes on from its last checkpoint, which lies
+    beside the output.
+
+    Args:
+        pairs: with distances where the objective is Sem-DPO, with scores and fidelities where it is additive.
+        model: the rewriter to start from: ``tiny:NAME``, a folder or a published name.
+        objective: what is minimised.
+        config: how, for all objectives alike.
+        output: the trained rewriter's folder, written whole or not at all.
+        cache: a folder for the reference's log-probabilities, which all objectives, seeds and α share.
+        progress: told after every step.
+        held_out: pairs that are not learnt, but evaluated when the training is done; they need what ``pairs`` need.
+
+    Returns:
+        Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
+        rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and what the
+        objective adds; at the last step, of the held-out pairs, eval_loss and eval_reward_accuracy. Their method is the
+        objective's name.
+
+    Raises:
+        DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
+            finite.
+        ModelError: the model cannot be loaded.
+        StoreError: the output cannot be written.
+    """
+    check(pairs, objective)
+    if held_out:
+        check([*pairs, *held_out], objective)
+    refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
+    constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
+    _say_constants(objective, constants)
+    place = resolve(model)
+    store.refuse_damaged(place.folder())
+    start, on_adapters = read(place.folder()), is_adapters(place.folder())
+    with fingerprint.unchanged(model):
+        policy, tokenizer = load_causal(place.folder(), place.texts())
+    if on_adapters:
+        whole = "; the trained rewriter is a whole model" if config.lora else ""
+        say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
+    precision = resolve_precision(config.precision)
+    if config.precision == "auto":
+        say(f"computing in {precision}, with weights in float32")
+    groups, asked = (
+        groups_of(part, policy, tokenizer, config.template, config.max_length) for part in (pairs, held_out)
+    )
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    policy.to(processes.device)
+    packs = prepare(policy, longest_of(objective, [*groups, *asked]))
+    setting = (model, policy, config.template, config.max_length, precision, packs)
+    with processes.main_process_first():  # the others read what it computed
+        kept = cache_file(cache, *setting)
+        examples = examples_of(pairs, groups, policy, precision, packs, kept, progress)
+        # Apart from each other, for rounding follows a batch: held-out pairs must not change what is learnt.
+        evaluated = examples_of(held_out, asked, policy, precision, packs, kept, progress) if held_out else []
+    identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
+    work = checkpoints.folder_of(output)
+    with processes.main_process_first():
+        last = checkpoints.opened(work, identity)
+    if last is not None:
+        say(f"going on from {last.name}")
+    if config.lora is not None:
+        policy = _with_adapters(policy, config.lora, config.seed)
+    trainer = _trainer(policy, examples, evaluated, objective, config, work, packs, progress)
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and on_adapters and config.lora is not None:
+        raise ConfigError(
+            f"adapters on top of the adapters in '{model}' cannot be trained on a model in shards; train without "
+            "train.lora, or without FSDP and DeepSpeed"
+        )
+    with _writing(output) as final:
+        try:
+            with quiet():
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        finally:
+            checkpoints.sweep(work)
+        if evaluated:
+            trainer.evaluate()
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+        if final is not None:
+            card = _card(config, identity)
+            trained = _finished(trainer.model, place, config)
+            learnt = budget([each.group for each in examples], start)
+            settings = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
+            save(final, trained, tokenizer, settings, objective.name, card, weights)
+    if final is not None:
+        disk.remove(work)
+    return trainer.curves
+
+
+def _say_constants(objective: ObjectiveSettings, constants: Constants) -> None:
+    """Says what the data decided, and the user did not."""
+    for name, value in constants.items():
+        if getattr(objective, name, None) != value:
+            say(f"{objective.name}: {name} is {value:.3g}, computed from the pairs")
+
+
+def _identity(
+    pairs: Sequence[Pair],
+    examples: Sequence[Example],
+    objective: ObjectiveSettings,
+    constants: Constants,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """What, beside the starting model, tells one training from another."""
+    return {
+        "pairs": [content_id(each.pair_id, each.prompt, each.chosen, each.rejected) for each in pairs],
+        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
+        "objective": objective.model_dump(mode="json") | dict(constants),
+        "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
+        "versions": store.versions(),
+    }
+
+
+def _trainer(
+    policy: Any,
+    examples: Sequence[Example],
+    held_out: Sequence[Example],
+    objective: ObjectiveSettings,
+    config: TrainConfig,
+    work: Path,
+    packs: bool,
+    progress: Progress,
+) -> ExampleTrainer:
+    with quiet():
+        args = training_arguments(
+            work,
+            learning_rate=objective.learning_rate or config.learning_rate,
+            seed=config.seed,
+            precision=resolve_precision(config.precision),
+            checkpoint_steps=config.checkpoint_steps,
+            report_to=config.report_to,
+        )
+        return ExampleTrainer(
+            policy,
+            args,
+            examples,
+            objective=objective,
+            beta=config.beta,
+            batch_size=config.batch_size,
+            micro_batch_size=config.micro_batch_size,
+            epochs=config.epochs,
+            warmup_ratio=config.warmup_ratio,
+            order_seed=config.seed,
+            packs=packs,
+            progress=progress,
+            held_out=held_out,
+        )
+
+
+def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
+    """The model with new adapters, which change nothing yet.
+
+    Args:
+        model: to be trained.
+        config: the adapters' shape.
+        seed: of their first weights.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ConfigError("train.lora needs peft; install it with: pip install 'semdpo[lora]'") from error
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, target_modules=config.target_modules
+    )
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # of the CPU, where PEFT draws; other devices are left alone
+            return get_peft_model(model, settings)
+    except ValueError as error:
+        raise ConfigError(f"train.lora does not fit {type(model).__name__}: {error}") from error
+
+
+def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
+    """What is saved: a whole model where training began from adapters, or else the new adapters with their base."""
+    if config.lora is None:
+        return model
+    if is_adapters(place.folder()):
+        return merge(model)
+    model.peft_config["default"].base_model_name_or_path = name_of_base(place)
+    return model
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[Path | None]:
+    """The folder to write into; None in all processes but the first."""
+    if store.is_first_process():
+        with renamed_at_the_end(output) as folder:
+            yield folder
+    else:
+        yield None
+
+
+def _card(config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model card says of the training."""
+    return {
+        "objective": ", ".join(f"{key} {value}" for key, value in identity["objective"].items()),
+        **config.model_dump(exclude={"methods", "report_to", "template"}, exclude_none=True),
+        "pairs": len(identity["pairs"]),
+        "SHA-256 of the pairs": store.digest(store.canonical([identity["pairs"], identity["numbers"]])),
+        "SHA-256 of the starting model": identity["model"],
+        **{f"{name} version": version for name, version in identity["versions"].items()},
+    }

@@ -1,0 +1,159 @@
+"""A miniature of every model, so that the world's scripts cannot rot. Each learns for a few steps on few pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from semdpo.cli.app import app
+from semdpo.errors import ConfigError, ModelError
+from semdpo.progress import silent
+from semdpo.tiny_world_training import build, fit
+
+PICTURES = 1200
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    for model in build.MODELS:
+        build.build_one(model.name, folder, PICTURES, 3, silent)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_model_is_built_and_measured(world: Path) -> None:
+    for model in build.MODELS:
+        record = json.loads((world / model.name / "quality.json").read_text())
+        assert record["quality"], model.name
+        assert record["configuration"]["steps"] == 3
+
+
+@pytest.mark.slow
+def test_shipping_halves_and_writes_the_card(world: Path, tmp_path: Path) -> None:
+    build.ship(world, tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert set(card) == set(build.BY_NAME)
+    assert sum(record.get("megabytes", 0) for record in card.values()) < 40
+    assert not list(tmp_path.rglob("*.partial"))
+    from semdpo.models.renderer import load_renderer
+    from semdpo.models.scorers.registry import load_scorer
+
+    images = load_renderer(str(tmp_path / "weights" / "sd"), steps=2, guidance=2.0).render(["a red ball"], [1])
+    assert images[0].size == (64, 64)
+    for name in ("clip", "clip-b", "blip-itm", "image-reward", "pickscore", "hps"):
+        batch = load_scorer(str(tmp_path / "weights" / name)).score(images, ["a red ball"])
+        assert batch.values.shape == (1,), name
+
+
+@pytest.mark.slow
+def test_the_command_builds_in_processes_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tuple(replace(model, steps=2) for model in build.MODELS if model.name in ("gpt2", "judge"))
+    monkeypatch.setattr(build, "MODELS", small)
+    monkeypatch.setattr(build, "BY_NAME", {model.name: model for model in small})
+    monkeypatch.setattr(build.build, "__defaults__", (1, PICTURES))
+    done = CliRunner().invoke(app, ["world", "build", "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.exception
+    for model in small:
+        record = json.loads((tmp_path / model.name / "quality.json").read_text())
+        assert record["configuration"]["steps"] == 2
+
+
+def test_an_unknown_model_is_refused_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'clip'"):
+        build.build(["clipp"], tmp_path)
+
+
+def test_a_model_waits_for_what_it_is_made_from(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="semdpo world build clip-b"):
+        build.build_one("hps", tmp_path, PICTURES, 3, silent)
+
+
+def test_a_model_is_built_again_when_what_it_is_made_from_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def builder(name: str) -> Callable[..., dict[str, float]]:
+        def make(folder: Path, out: Path, *_: object) -> dict[str, float]:
+            made.append(f"{name} goes on" if (folder / f"{name}.fit.pt").exists() else name)
+            out.mkdir(exist_ok=True)
+            (out / "model.safetensors").write_bytes(b"a" * 3 * 2**20)
+            return {"good": 1.0}
+
+        return make
+
+    monkeypatch.setattr(build, "_builder", builder)
+    one, other = build.BY_NAME["clip-b"], build.BY_NAME["hps"]
+    for model in (one, other):
+        build.build_one(model.name, tmp_path, PICTURES, 3, silent)
+    assert build._finished(tmp_path, other)
+    (tmp_path / "clip-b" / "model.safetensors").write_bytes(b"a" * 2**20 + b"b" + b"a" * (2**21 - 1))
+    assert build._finished(tmp_path, one)
+    assert not build._finished(tmp_path, other)
+    (tmp_path / "hps.fit.pt").write_bytes(b"half")
+    (tmp_path / "hps.started.json").write_text('{"clip-b": "as it was"}')
+    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    assert build._finished(tmp_path, other)
+    (tmp_path / "hps.fit.pt").write_bytes(b"half")
+    (tmp_path / "hps.started.json").write_text(json.dumps(build._made_from(tmp_path, other)))
+    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    assert made == ["clip-b", "hps", "hps", "hps goes on"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["clip-b", "hps"]
+
+
+def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from semdpo.tiny_world_training import diffusion
+
+    (tmp_path / "vae").mkdir()
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    for value in (1.0, 2.0, 2.0):
+        monkeypatch.setattr(diffusion.vae, "encode", lambda *_, value=value: torch.full((2, 4), value))
+        (tmp_path / "vae" / "model.safetensors").write_bytes(bytes([int(value)]))
+        assert diffusion._latents(tmp_path, None, images).eq(value).all()
+    assert len(list(tmp_path.glob("latents-2-*.npy"))) == 2
+
+
+def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
+    plan = fit.Plan(steps=12, rate=1e-2, muon=0.02, warmup=2, average=0.9, seed=3)
+
+    def train(checkpoint: Path, stop_at: int | None) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+
+        def loss(step: int) -> torch.Tensor:
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return model(torch.randn(5, 3, 4, 4)).square().mean()
+
+        return torch.nn.utils.parameters_to_vector(fit.fit(model, loss, plan, checkpoint, silent, every=5).parameters())
+
+    whole = train(tmp_path / "whole.pt", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut.pt", 8)
+    assert torch.equal(train(tmp_path / "cut.pt", None), whole)
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    for steps in (2, 3):
+        plan = fit.Plan(steps=steps, rate=1e-2)
+        if steps == 2:
+            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
+            continue
+        with pytest.raises(ModelError, match="another plan"):
+            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
+
+
+def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    plan = fit.Plan(steps=3, rate=1e-2)
+    with pytest.raises(FloatingPointError, match="step 0"):
+        fit.fit(model, lambda _: model(torch.full((1, 2), torch.nan)).sum(), plan, tmp_path / "f.pt", silent)
