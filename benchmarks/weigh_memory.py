@@ -54,11 +54,12 @@ def write_pairs(path: Path, count: int) -> int:
 
 def weigh(pairs: str, out: Path) -> float:
     """Weighs a file in this process; returns the most memory that it held, in MB."""
-    from semdpo.cli import pairs as command
+    from semdpo.cli.weigh import weigh_file
+    from semdpo.engine import fingerprint, providers
 
-    command.own_models = lambda: SimpleNamespace(encoder=lambda _: Cheap())
-    command.fingerprint = SimpleNamespace(model=lambda _: "none")
-    command.weigh_file(pairs, out, "cheap", 4.0, 64)
+    providers.own_models = lambda: SimpleNamespace(encoder=lambda _: Cheap())
+    fingerprint.model = lambda _: "none"
+    weigh_file(pairs, out, "cheap", 4.0, 64)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -43,8 +43,7 @@ LIGHT_FILES = (
     "errors.py",
     "progress.py",
     "data/records.py",
-    "cli/app.py",
-    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "recipe").glob("*.py")),
+    *sorted(path.relative_to(ROOT).as_posix() for folder in ("recipe", "cli") for path in (ROOT / folder).glob("*.py")),
 )
 
 

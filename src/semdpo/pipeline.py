@@ -11,6 +11,7 @@ from pathlib import Path
 from semdpo import disk
 from semdpo.data.records import Curve
 from semdpo.engine import fingerprint, parquet, store, timing
+from semdpo.engine.counts import described
 from semdpo.engine.providers import Models, own_models, refuse_remote_code
 from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, line_of
 from semdpo.errors import ConfigError, StoreError, did_you_mean
@@ -203,9 +204,8 @@ def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: 
             done = _run_stage(stage, plans[stage.name], run, share_of(progress, index, len(stages))) and done
     folders = [run.folder / stage.name for stage in stages]
     counts = sum((Counter(store.row_counts(folder)) for folder in folders), Counter[str]())
-    told = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in store.row_counts(folders[0]))
     spent = sum(timing.seconds(folder) for folder in folders)
-    say(f"{title}: {told}; {'was there' if done else f'{spent:.1f} s'}")
+    say(f"{title}: {described(line_of(stages[0]), counts)}; {'was there' if done else f'{spent:.1f} s'}")
 
 
 def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progress) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from semdpo.analysis.wording import CLICHES, cliches, repetition
+from semdpo.analysis.wording import CLICHES, cliches, content_words, repetition
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,16 @@ def test_cliches_are_those_that_the_user_did_not_write() -> None:
 
 def test_the_list_is_in_order_without_doubles() -> None:
     assert list(CLICHES) == sorted(set(CLICHES))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A red ball, on the RED mat!", ["red", "ball", "mat"]),
+        ("of the and with", []),
+        ("", []),
+        ("un café à Paris", ["un", "café", "à", "paris"]),
+    ],
+)
+def test_content_words(text: str, kept: list[str]) -> None:
+    assert content_words(text) == kept

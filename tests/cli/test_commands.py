@@ -162,6 +162,8 @@ PLACES = [
     ("demo", "--out", "{}"),
     ("sweep", "tiny", "--out", "{}"),
     ("report", "rows.jsonl", "--fidelity", "clip", "-o", "{}"),
+    ("compare", "a", "b", "rows.jsonl", "--json", "{}"),
+    ("init", "-o", "{}.yaml"),
     ("world", "show", "-o", "{}.png"),
     ("world", "build", "clip", "-o", "{}"),
     ("doctor", "tiny", "--no-measure", "--out", "{}"),
@@ -191,6 +193,12 @@ READS = [
     ("audit", "pairs.jsonl", "--encoder", "{}"),
     ("train", "{}", "--model", "tiny:gpt2", "-o", "m", "--objective", "dpo"),
     ("train", "pairs.jsonl", "--model", "{}", "-o", "m", "--objective", "dpo"),
+    ("train", "weighed.jsonl", "--model", "tiny:gpt2", "-o", "m", "--eval", "{}"),
+    ("train", "weighed.jsonl", "--model", "tiny:gpt2", "-o", "m", "--config", "{}"),
+    ("compare", "tiny:gpt2", "{}", "rows.jsonl"),
+    ("compare", "tiny:gpt2", "b", "{}.txt"),
+    ("compare", "tiny:gpt2", "FILE", "rows.jsonl", "--reference", "{}"),
+    ("init", "{}"),
     ("optimize", "a cat", "--model", "{}"),
     ("optimize", "a cat", "--model", "tiny:gpt2", "--encoder", "{}"),
     ("run", "{}"),
@@ -228,7 +236,7 @@ def test_what_nobody_foresaw_of_the_system_is_one_sentence(
     def fails(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("semdpo.cli.pairs.weigh_file", fails)
+    monkeypatch.setattr("semdpo.cli.weigh.weigh_file", fails)
     assert _main(monkeypatch, "weigh", "pairs.jsonl", "-o", "o.csv") == 2
     assert capsys.readouterr().err.startswith("semdpo: /somewhere: Permission denied;")
 
@@ -275,10 +283,14 @@ def test_bytes_that_are_not_utf8(here: Path) -> None:
 
 @pytest.mark.parametrize("alpha", ["4e0", "4", "+4.0", "4.", "auto"])
 def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
-    from semdpo.cli.goal import goal_of
+    from semdpo.cli.objective import objective_of
+    from semdpo.cli.train_settings import given
 
-    assert goal_of("sem_dpo", alpha, [], []).model_dump()["alpha"] == ("auto" if alpha == "auto" else 4.0)
-    assert goal_of("sem_dpo", None, [f"alpha={alpha}"], []).model_dump()["alpha"] in (4.0, "auto")
+    def strength(of_option: str | None, assigned: list[str]) -> object:
+        values = {"objective": "sem_dpo", "alpha": of_option}
+        return objective_of(given(values, set(), assigned, None)).model_dump()["alpha"]
+
+    assert strength(alpha, []) == strength(None, [f"alpha={alpha}"]) == ("auto" if alpha == "auto" else 4.0)
 
 
 @pytest.mark.parametrize(

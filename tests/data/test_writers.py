@@ -200,7 +200,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(
     pq.write_table(
         pa.table({**{name: [text] for name, text in PAIR.items()}, "own": [b"\xff"]}), tmp_path / "in.parquet"
     )
-    monkeypatch.setattr("semdpo.cli.pairs.own_models", None)
+    monkeypatch.setattr("semdpo.engine.providers.own_models", None)
     code, said = _weigh(monkeypatch, capsys, str(tmp_path / "in.parquet"), "-o", str(tmp_path / "out.jsonl"))
     assert code == 2
     assert "column 'own' holds values of the type bytes" in said

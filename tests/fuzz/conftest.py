@@ -9,9 +9,6 @@ from typer.main import get_command
 
 from semdpo import pipeline
 from semdpo.cli import app as cli
-from semdpo.cli import audit as audit_command
-from semdpo.cli import pairs as pairs_command
-from semdpo.cli import report as report_command
 from tests.fuzz.harness import Models, no_training
 
 
@@ -19,11 +16,11 @@ from tests.fuzz.harness import Models, no_training
 def _no_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "app", get_command(cli.app))  # once, for it takes longer than most of the files
-        for command in (audit_command, pairs_command):
-            patch.setattr(command, "own_models", Models)
+        patch.setattr("semdpo.engine.providers.own_models", Models)
         patch.setattr("semdpo.training.preference.train", no_training)
-        patch.setattr(report_command, "write_report", lambda data, page: None)
+        patch.setattr("semdpo.reporting.report.write_report", lambda data, page: None)
         patch.setattr(pipeline, "run", lambda *_, **__: None)
+        patch.setattr("semdpo.cli.run.run_closing", lambda *_: "")
         patch.setattr(pipeline, "sweep", lambda *_, **__: None)
         patch.setattr("semdpo.training.memory.keep_freed_memory", lambda: None)
         yield

@@ -11,8 +11,11 @@ from pydantic import BaseModel
 
 from semdpo.analysis.audit import audit
 from semdpo.analysis.drift import measure, weigh
-from semdpo.cli import app as cli
-from semdpo.cli import pairs
+from semdpo.cli.audit import audit as audit_command
+from semdpo.cli.report import report as report_command
+from semdpo.cli.train import train as train_command
+from semdpo.cli.weigh import weigh as weigh_command
+from semdpo.cli.weigh import weigh_file
 from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import Decoding
 from semdpo.models.scorers.registry import load_scorer
@@ -39,15 +42,15 @@ def _of_settings(model: type[BaseModel]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("settings", "function"),
     [
-        (TrainConfig, cli.train),
+        (TrainConfig, train_command),
         (TrainConfig, ExampleTrainer.__init__),
-        (SemDPOSettings, cli.weigh),
-        (SemDPOSettings, cli.audit),
-        (DriftConfig, cli.weigh),
+        (SemDPOSettings, weigh_command),
+        (SemDPOSettings, audit_command),
+        (DriftConfig, weigh_command),
         (DriftConfig, measure),
         (DriftConfig, weigh),
         (DriftConfig, load_text_encoder),
-        (ReportConfig, cli.report),
+        (ReportConfig, report_command),
         (RendererConfig, load_renderer),
         (ScoringConfig, load_scorer),
         (LabelConfig, load_renderer),
@@ -69,13 +72,16 @@ def test_decoding_is_the_same_in_recipes_and_in_python() -> None:
 
 def test_every_option_of_train_has_a_setting_of_its_name() -> None:
     """So that the comparison above leaves none out."""
-    own = {"context", "pairs", "model", "out", "objective", "alpha", "set_", "lora_rank", "cache"}
-    assert inspect.signature(cli.train).parameters.keys() - own == TrainConfig.model_fields.keys() - {"methods", "lora"}
+    own = {"context", "pairs", "model", "out", "config", "eval_", "objective", "alpha", "set_", "lora_rank", "cache"}
+    assert inspect.signature(train_command).parameters.keys() - own == TrainConfig.model_fields.keys() - {
+        "methods",
+        "lora",
+    }
 
 
 def test_the_others() -> None:
-    assert _of_function(cli.weigh)["encoder"] == _of_function(cli.audit)["encoder"] == DEFAULT_ENCODER
-    assert _of_function(cli.train)["objective"] == defaults.OBJECTIVE
+    assert _of_function(weigh_command)["encoder"] == _of_function(audit_command)["encoder"] == DEFAULT_ENCODER
+    assert _of_function(train_command)["objective"] == defaults.OBJECTIVE
     assert _of_function(PromptOptimizer.from_pretrained)["candidates"] == _of_function(PromptOptimizer)["candidates"]
     assert LoRAConfig(rank=3).alpha == LoRAConfig().alpha == 32, "--lora-rank gives a rank and nothing else"
     assert (SFTConfig.model_fields["seed"].default, SFTConfig.model_fields["template"].default) == (
@@ -83,7 +89,7 @@ def test_the_others() -> None:
         TrainConfig.model_fields["template"].default,
     )
     assert "alpha" not in _of_function(audit), "which has no default of its own"
-    assert "alpha" not in _of_function(pairs.weigh_file)
+    assert "alpha" not in _of_function(weigh_file)
 
 
 def test_trackers_are_those_of_the_trainer() -> None:

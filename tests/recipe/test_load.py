@@ -108,8 +108,8 @@ def test_a_malformed_override_is_refused(override: str, said: str) -> None:
     [
         (b"name: a\nname: b\n", "line 2: 'name' is given twice"),
         (b"name: a\n  b: [1\n", "this is not YAML"),
-        (b"- 1\n", "it must be a mapping of stages"),
-        (b"", "it must be a mapping of stages"),
+        (b"- 1\n", "it must be a mapping of names to values"),
+        (b"", "it must be a mapping of names to values"),
         (b"name: \xff\n", r"is not UTF-8 \(byte 6\)"),
     ],
 )

@@ -13,7 +13,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from semdpo.cli import app as cli
+from semdpo.cli import run as run_commands
+from semdpo.cli import train as train_command
 from semdpo.errors import DataError
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training import memory
@@ -188,12 +189,13 @@ def test_commands_that_train_keep_freed_memory(command: str, monkeypatch: pytest
     called: list[str] = []
     monkeypatch.setattr(memory, "keep_freed_memory", lambda: called.append("kept"))
     monkeypatch.setattr("semdpo.pipeline.run", lambda *_, **__: called.append("run"))
+    monkeypatch.setattr("semdpo.cli.run.run_closing", lambda *_: "")
     monkeypatch.setattr("semdpo.pipeline.sweep", lambda *_, **__: called.append("run"))
-    monkeypatch.setattr("semdpo.cli.pairs.train_file", lambda *_, **__: called.append("run"))
+    monkeypatch.setattr("semdpo.cli.train.train_file", lambda *_, **__: called.append("run"))
     if command == "run":
-        cli.run("tiny")
+        run_commands.run("tiny")
     elif command == "sweep":
-        cli.sweep("tiny")
+        run_commands.sweep("tiny")
     else:
-        cli.train("pairs.jsonl", "tiny:gpt2", Path("out"))
+        train_command.train("pairs.jsonl", "tiny:gpt2", Path("out"))
     assert called == ["kept", "run"]

@@ -45,10 +45,30 @@ CLICHES = (
 )
 _CLICHE = re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, CLICHES), key=len, reverse=True)) + r")\b")
 
+# Words that carry no content of their own: articles, prepositions, conjunctions, pronouns, auxiliary verbs.
+FUNCTION_WORDS = frozenset(
+    """
+    a an the this that these those some any each every no
+    about above across after against along among around as at before behind below beneath beside between beyond by
+    down during for from in inside into like near of off on onto out outside over past through to toward towards under
+    up upon with within without
+    and but if nor or so than then though while yet because
+    i me my mine we us our ours you your yours he him his she her hers it its they them their theirs
+    who whom whose which what where when how why there here
+    am is are was were be been being do does did have has had having can could may might must shall should will would
+    not only very too also just
+    """.split()  # noqa: SIM905 - as a list literal it could not be read
+)
+
 
 def words(text: str) -> list[str]:
     """A text's words in small letters, without marks of punctuation."""
     return re.findall(r"[^\W_]+", text.casefold())
+
+
+def content_words(text: str) -> list[str]:
+    """A text's words but function words, each once, in their order."""
+    return [word for word in dict.fromkeys(words(text)) if word not in FUNCTION_WORDS]
 
 
 def repetition(text: str, n: int = 3) -> float:

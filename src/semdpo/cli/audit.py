@@ -5,21 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from semdpo import disk
-from semdpo.analysis.audit import audit, failures, limits
-from semdpo.analysis.drift import weigh
 from semdpo.cli import output
-from semdpo.data import tables
-from semdpo.data.pairs import other_scores, pairs_of
-from semdpo.data.prompts import read_prompts
-from semdpo.data.records import Pair
-from semdpo.engine import fingerprint
-from semdpo.engine.providers import own_models
+from semdpo.cli.options import NOBODY, PairsFile, number, typed_by_user
 from semdpo.errors import ConfigError
-from semdpo.models.registry import lasting
 from semdpo.progress import bar, say, show
 from semdpo.recipe import defaults
+
+if TYPE_CHECKING:
+    from semdpo.data.records import Pair
+
+
+def audit(
+    pairs: PairsFile,
+    encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = defaults.ENCODER,
+    alpha: Annotated[float, typer.Option(help="Weights are exp(-alpha * distance).")] = defaults.ALPHA,
+    evaluation: Annotated[str | None, typer.Option(help="Prompts that must not be trained on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK[=SHARE]", help="Exit with 1 when there are any, or more than this share."),
+    ] = None,
+    context: typer.Context = NOBODY,
+) -> None:
+    """Say what preference pairs will teach: drift, duplicates, leaks, truncation, ties, length bias."""
+    number("--alpha", alpha, 0)
+    needed = typed_by_user(context, "encoder")
+    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or [], encoder_named=needed):
+        raise typer.Exit(1)
 
 
 def audit_file(
@@ -51,7 +69,12 @@ def audit_file(
     Raises:
         SemdpoError: a file, option or the encoder cannot be used.
     """
-    allowed = limits(fail_on)
+    from semdpo.analysis import audit as checks
+    from semdpo.data import tables
+    from semdpo.data.pairs import other_scores, pairs_of
+    from semdpo.data.prompts import read_prompts
+
+    allowed = checks.limits(fail_on)
     if page is not None and numbers is not None and page.resolve() == numbers.resolve():
         raise ConfigError(f"--html and --json name one file, {page}; name another for one of them")
     for each in (page, numbers):
@@ -63,8 +86,8 @@ def audit_file(
     held = [] if evaluation is None else read_prompts(evaluation)
     if encoder_named:
         _refuse_unused(rows, encoder, pairs)
-    found = audit(_weighed(rows, encoder), alpha, held)
-    failed = failures(found, allowed)
+    found = checks.audit(_weighed(rows, encoder), alpha, held)
+    failed = checks.failures(found, allowed)
     from semdpo.reporting import audit_page as shown
 
     show(shown.as_text(found, failed).removesuffix("\n"))
@@ -85,6 +108,10 @@ def _title(pairs: Path) -> str:
 def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
     if all(each.distance is not None for each in rows):
         return rows
+    from semdpo.analysis.drift import weigh
+    from semdpo.engine import fingerprint
+    from semdpo.engine.providers import own_models
+
     fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
@@ -93,6 +120,8 @@ def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
 
 def _refuse_unused(rows: Sequence[Pair], encoder: str, pairs: str) -> None:
     """An encoder that was asked for must be the one whose distances are shown."""
+    from semdpo.models.registry import lasting
+
     own = {each.encoder for each in rows}
     if all(each.distance is not None for each in rows) and own != {lasting(encoder)}:
         raise ConfigError(

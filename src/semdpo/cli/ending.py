@@ -9,21 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-import typer
-
 from semdpo.errors import ConfigError, SemdpoError
 from semdpo.progress import say
 
-NOBODY: Any = None  # instead of a context, where a command's function is called from Python
+GOES_ON = "the same command goes on from here"
+ANEW = "the same command without --fresh goes on from here"
 _ending = {"signal": 0, "says": ""}  # which signal stopped the command, and what it said then
-
-
-def typed_by_user(context: typer.Context | None, name: str) -> bool:
-    """Whether the user gave an option, be it its default; False where no user did, but a function was called."""
-    if context is None:
-        return False
-    source = context.get_parameter_source(name)
-    return source is not None and not source.name.startswith("DEFAULT")
 
 
 @contextmanager

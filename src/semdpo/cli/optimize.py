@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from semdpo.analysis.drift import refuse_unknown_words
+import typer
+
+from semdpo.cli.closing import DEMO
+from semdpo.cli.options import named_as_options, number
+from semdpo.errors import DataError, StoreError
 from semdpo.progress import say, show
-from semdpo.prompt_optimizer import PromptOptimizer
+
+
+def optimize(
+    prompt: Annotated[str, typer.Argument(help="What the image should show.")],
+    model: Annotated[
+        str | None, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Any CLIP or sentence-transformers model; the one that weighed the pairs when not given."),
+    ] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Refuse rewrites that drift farther.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Budget of a rewrite; that of the longest one learnt when not given.")
+    ] = None,
+) -> None:
+    """Rewrite a prompt, and say how far the rewrite drifts from it."""
+    if max_distance is not None:
+        number("--max-distance", max_distance, 0, 2)
+    if max_new_tokens is not None:
+        number("--max-new-tokens", max_new_tokens, 1)
+    if not prompt.strip():
+        raise DataError("the prompt is empty; say what the image should show")
+    if model is None and not DEMO.is_dir():
+        raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
+    with named_as_options("max_new_tokens", "max_distance"):
+        optimize_prompt(prompt, DEMO if model is None else model, encoder, max_distance, max_new_tokens)
 
 
 def optimize_prompt(
@@ -24,12 +55,15 @@ def optimize_prompt(
     Raises:
         SemdpoError: a model or an option cannot be used, or the encoder does not know the prompt's words.
     """
+    from semdpo.analysis.drift import refuse_unknown_words
+    from semdpo.prompt_optimizer import PromptOptimizer
+
     optimizer = PromptOptimizer.from_pretrained(
         model, encoder, max_distance=max_distance, max_new_tokens=max_new_tokens
     )
     refuse_unknown_words(optimizer.unknown(prompt), optimizer.encoder_name)
-    found = optimizer.optimize(prompt)
-    show(found.rewrite)
-    say(found.reason or f"drift: {found.distance:.3f} (0: means the same; {optimizer.encoder_name})")
-    if found.truncated:
+    optimized = optimizer.optimize(prompt)
+    show(optimized.rewrite)
+    say(optimized.reason or f"drift: {optimized.distance:.3f} (0: means the same; {optimizer.encoder_name})")
+    if optimized.truncated:
         say(f"the rewrite was truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens")

@@ -1,22 +1,55 @@
-"""``semdpo report FILE``: the page from a table of judged pictures that some other program made."""
+"""``semdpo report``: the page of a run, or of a table of scored images that some other program made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from semdpo import disk
-from semdpo.data import tables
-from semdpo.data.pairs import COSINE
-from semdpo.data.records import EvaluationRow, content_id
+from semdpo.cli.options import NOBODY, refuse_without_effect, typed_by_user
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.progress import bar, say
-from semdpo.recipe.schema import NOT_METRICS
-from semdpo.reporting.report import ReportData, write_report
+from semdpo.recipe import defaults
+
+if TYPE_CHECKING:
+    from semdpo.data.records import EvaluationRow
+    from semdpo.data.tables import Table
 
 MOST_TOKENS = 10**9
 MOST_SEED = 2**63 - 1
 NEEDED = ("method", "prompt", "rewrite", "tokens", "distance")
+
+
+def report(
+    what: Annotated[
+        Path, typer.Argument(help="A run's folder, or a table of scored images: csv, tsv, jsonl, json, parquet.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
+    fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
+    preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,
+    seen: Annotated[list[str] | None, typer.Option(help="Metrics whose scorers took part in training.")] = None,
+    subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = defaults.SUBJECT,
+    baseline: Annotated[str, typer.Option(help="... with this one first.")] = defaults.BASELINE,
+    title: Annotated[str, typer.Option(help="Of a table's report.")] = defaults.TITLE,
+    context: typer.Context = NOBODY,
+) -> None:
+    """Write the report of a finished run again, or of a table that some other program made."""
+    if disk.is_dir(what):
+        named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
+        own = {f"--{name}": typed_by_user(context, name) for name in named}
+        refuse_without_effect(own, "on a run's report, which its recipe describes")
+        from semdpo import pipeline
+
+        pipeline.run(pipeline.recipe_of(what), what, only="report")
+        return
+    if out is None or not (fidelity or preference):
+        raise ConfigError(
+            "the report of a table needs --out FOLDER and its metrics: --fidelity NAME, --preference NAME"
+        )
+    report_file(str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title)
 
 
 def report_file(
@@ -51,6 +84,10 @@ def report_file(
         DataError: a column is missing, a prompt empty, a number absent or not finite, or methods cannot be paired; the
             rows are named. Nothing is written then.
     """
+    from semdpo.data import tables
+    from semdpo.recipe.schema import NOT_METRICS
+    from semdpo.reporting.report import ReportData, write_report
+
     if unknown := set(seen) - {*fidelity, *preference}:
         name = min(unknown)
         raise ConfigError(
@@ -96,7 +133,10 @@ def report_file(
     return page
 
 
-def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
+def _rows(table: Table, metrics: Sequence[str]) -> list[EvaluationRow]:
+    from semdpo.data.pairs import COSINE
+    from semdpo.data.records import EvaluationRow, content_id
+
     for name in (*NEEDED, *metrics):
         table.column(name, f"; a row needs {', '.join(NEEDED)} and its metrics")
     prompts, methods = table.texts("prompt"), table.texts("method")
@@ -129,7 +169,7 @@ def _rows(table: tables.Table, metrics: Sequence[str]) -> list[EvaluationRow]:
     ]
 
 
-def _numbers(table: tables.Table, name: str, *, booleans: bool = False) -> list[float]:
+def _numbers(table: Table, name: str, *, booleans: bool = False) -> list[float]:
     values = table.numbers(name, booleans=booleans)
     lost = [row for row, value in zip(table.rows, values, strict=True) if value is None]
     if lost:

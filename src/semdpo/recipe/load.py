@@ -22,6 +22,7 @@ from semdpo.texts import printable, shown
 RECIPES = Path(__file__).parent / "shipped"
 SHOWN = 120  # characters of a setting in a message
 LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten million
+START = "write one to start from with `semdpo init > mine.yaml`"
 COMMAND_LINE = "the command line"
 Key = tuple[str, ...]
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -74,15 +75,31 @@ def find_recipe(name: str) -> Path:
                 f"{shown(name)} cannot be read ({error.strerror}); check its name and its permissions"
             ) from error
         raise ConfigError(f"there is no recipe file {path}; check the path")
-    known = {p.relative_to(RECIPES).with_suffix("").as_posix(): p for p in RECIPES.rglob("*.yaml")}
-    known = {name: p for name, p in known.items() if not name.startswith("accelerate/")}  # accelerate's own files
+    try:
+        return shipped_recipe(name)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (or give the path of a .yaml file)") from None
+
+
+def shipped_recipe(name: str) -> Path:
+    """The file of a recipe of the package, by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in RECIPES.rglob("*.yaml")}
     if name in known:
         return known[name]
-    raise ConfigError(f"unknown recipe {shown(name)}{did_you_mean(name, known)} (or give the path of a .yaml file)")
+    raise ConfigError(f"unknown recipe {shown(name)}{did_you_mean(name, known)}")
 
 
-def read_yaml(path: Path) -> Source:
-    """Parses a recipe file and remembers the line of every key.
+def read_yaml(path: Path, what: str = "a recipe", cure: str = START) -> Source:
+    """Parses a file of settings and remembers the line of every key.
+
+    Args:
+        path: of the file.
+        what: it should be, for errors.
+        cure: what to do where it is none.
 
     Raises:
         ConfigError: not UTF-8, not YAML, not a mapping, or a key given twice; see ``yaml_values.read``.
@@ -92,14 +109,14 @@ def read_yaml(path: Path) -> Source:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if len(data) > LARGEST:
-        raise ConfigError(f"{path} is no recipe, for it has more than {LARGEST:,} bytes; start from recipes/tiny.yaml")
+        raise ConfigError(f"{path} is not {what}, for it has more than {LARGEST:,} bytes; {cure}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     found = yaml_values.read(text, str(path))
     if not isinstance(found.value, dict):
-        raise ConfigError(f"{path} is not a recipe: it must be a mapping of stages; start from recipes/tiny.yaml")
+        raise ConfigError(f"{path} is not {what}: it must be a mapping of names to values; {cure}")
     return Source(str(path), found.value, {key: f"{path}, line {line}" for key, line in found.lines.items()})
 
 

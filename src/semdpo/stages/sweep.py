@@ -20,7 +20,7 @@ def settings(recipe: Recipe) -> SweepConfig:
         ConfigError: there is none.
     """
     if recipe.sweep is None:
-        raise ConfigError("the recipe has no section 'sweep'; add one, as recipes/tiny.yaml has it")
+        raise ConfigError("the recipe has no section 'sweep'; add one, as `semdpo init tiny` shows it")
     return recipe.sweep
 
 

@@ -46,6 +46,7 @@ def train(
     output: Path,
     cache: Path,
     progress: Progress,
+    held_out: Sequence[Pair] = (),
 ) -> list[Curve]:
     """Trains a rewriter on preference pairs; the starting model is the reference.
 
@@ -61,11 +62,13 @@ def train(
         output: the trained rewriter's folder, written whole or not at all.
         cache: a folder for the reference's log-probabilities, which all objectives, seeds and α share.
         progress: told after every step.
+        held_out: pairs that are not learnt, but evaluated when the training is done; they need what ``pairs`` need.
 
     Returns:
         Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
         rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and what the
-        objective adds. Their method is the objective's name.
+        objective adds; at the last step, of the held-out pairs, eval_loss and eval_reward_accuracy. Their method is the
+        objective's name.
 
     Raises:
         DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
@@ -74,6 +77,8 @@ def train(
         StoreError: the output cannot be written.
     """
     check(pairs, objective)
+    if held_out:
+        check([*pairs, *held_out], objective)
     refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
     constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
     _say_constants(objective, constants)
@@ -88,13 +93,18 @@ def train(
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
-    groups = groups_of(pairs, policy, tokenizer, config.template, config.max_length)
+    groups, asked = (
+        groups_of(part, policy, tokenizer, config.template, config.max_length) for part in (pairs, held_out)
+    )
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
-    packs = prepare(policy, longest_of(objective, groups))
+    packs = prepare(policy, longest_of(objective, [*groups, *asked]))
     setting = (model, policy, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
-        examples = examples_of(pairs, groups, policy, precision, packs, cache_file(cache, *setting), progress)
+        kept = cache_file(cache, *setting)
+        examples = examples_of(pairs, groups, policy, precision, packs, kept, progress)
+        # Apart from each other, for rounding follows a batch: held-out pairs must not change what is learnt.
+        evaluated = examples_of(held_out, asked, policy, precision, packs, kept, progress) if held_out else []
     identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
@@ -103,7 +113,7 @@ def train(
         say(f"going on from {last.name}")
     if config.lora is not None:
         policy = _with_adapters(policy, config.lora, config.seed)
-    trainer = _trainer(policy, examples, objective, config, work, packs, progress)
+    trainer = _trainer(policy, examples, evaluated, objective, config, work, packs, progress)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharded and on_adapters and config.lora is not None:
         raise ConfigError(
@@ -116,13 +126,15 @@ def train(
                 trainer.train(resume_from_checkpoint=None if last is None else str(last))
         finally:
             checkpoints.sweep(work)
+        if evaluated:
+            trainer.evaluate()
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if final is not None:
             card = _card(config, identity)
             trained = _finished(trainer.model, place, config)
             learnt = budget([each.group for each in examples], start)
-            kept = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
-            save(final, trained, tokenizer, kept, objective.name, card, weights)
+            settings = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
+            save(final, trained, tokenizer, settings, objective.name, card, weights)
     if final is not None:
         disk.remove(work)
     return trainer.curves
@@ -155,6 +167,7 @@ def _identity(
 def _trainer(
     policy: Any,
     examples: Sequence[Example],
+    held_out: Sequence[Example],
     objective: ObjectiveSettings,
     config: TrainConfig,
     work: Path,
@@ -183,6 +196,7 @@ def _trainer(
             order_seed=config.seed,
             packs=packs,
             progress=progress,
+            held_out=held_out,
         )
 
 

@@ -1,4 +1,4 @@
-"""What was given to a command: numbers in their range, and no option without an effect."""
+"""Options that several commands share, and what is checked of all: numbers in their range, none without an effect."""
 
 from __future__ import annotations
 
@@ -6,8 +6,30 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from semdpo.errors import ConfigError, SemdpoError
+
+NOBODY: Any = None  # instead of a context, where a command's function is called from Python
+
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Make anew the stages that changed, and what follows from them.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME when not given.")]
+RecipeName = Annotated[str, typer.Argument(help="A recipe's name (tiny) or the path of a .yaml file.")]
+PairsFile = Annotated[str, typer.Argument(help="Columns prompt, chosen, rejected: jsonl, json, csv, tsv or parquet.")]
+
+
+def typed_by_user(context: typer.Context | None, name: str) -> bool:
+    """Whether the user gave an option, be it its default; False where no user did, but a function was called."""
+    if context is None:
+        return False
+    source = context.get_parameter_source(name)
+    return source is not None and not source.name.startswith("DEFAULT")
 
 
 def number(option: str, value: float, low: float, high: float = math.inf) -> float:

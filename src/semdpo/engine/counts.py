@@ -1,0 +1,159 @@
+"""What a finished stage has counted, in words: ``1,599 candidates of 1,602 rewrites, 3 duplicates left out``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+
+def described(line: str, counts: Mapping[str, int]) -> str:
+    """One sentence about a stage's counts.
+
+    What was counted as 0 is left out, but for the result itself. A stage or a count that has no words of its own here
+    is shown by its name.
+
+    Args:
+        line: the stage's name, such as ``candidates`` or ``evaluate/…/clip``; see ``stage.line_of``.
+        counts: by their names, as the stage's manifest has them, ``rows`` among them.
+    """
+    left = _Counts(counts)
+    known = _WORDS.get(_kind(line))
+    parts = [] if known is None else known(left)
+    return ", ".join([*(part for part in parts if part), *left.others(named=known is None)])
+
+
+class _Counts:
+    """Counts that are taken one by one, so that none is forgotten."""
+
+    def __init__(self, counts: Mapping[str, int]) -> None:
+        self._left = dict(counts)
+
+    def take(self, name: str) -> int:
+        return self._left.pop(name, 0)
+
+    def some(self, name: str, noun: str, after: str = "") -> str:
+        """``3 duplicates left out``, or nothing where there are none."""
+        count = self.take(name)
+        return f"{_number(count, noun)} {after}".rstrip() if count else ""
+
+    def others(self, *, named: bool) -> list[str]:
+        """What nothing was said about; of a stage without words, zeros too."""
+        return [f"{count:,} {name.replace('_', ' ')}" for name, count in self._left.items() if count or named]
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _kind(line: str) -> str:
+    """What kind of stage it is: its own name, or for evaluation what it makes."""
+    first, *rest = line.split("/")
+    if first == "sweep" and rest:
+        return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
+    if first == "evaluate" and rest:
+        return {"pictures": "images", "images": "images", "consistency": "consistency"}.get(rest[-1], "scores")
+    return first
+
+
+def _prompts(counts: _Counts) -> list[str]:
+    counts.take("rows")
+    return [
+        f"{_number(counts.take('train'), 'prompt')} to train on and {counts.take('test'):,} held out",
+        counts.some("also_held_out", "prompt", "left out of training because of the held-out ones"),
+        counts.some("in_two_sets", "held-out prompt", "left out because an earlier set has the same"),
+    ]
+
+
+def _tuning(counts: _Counts) -> list[str]:
+    prompts = _number(counts.take("rows"), "tuning prompt")
+    return [prompts, counts.some("used_elsewhere", "prompt", "passed over because of training and held-out prompts")]
+
+
+def _model(counts: _Counts) -> list[str]:
+    return [f"a trained rewriter, and {_number(counts.take('rows'), 'point')} of its curves"]
+
+
+def _candidates(counts: _Counts) -> list[str]:
+    counts.take("rows")
+    counts.take("tokens")
+    kept, duplicates, empty = (counts.take(name) for name in ("kept", "duplicates", "empty"))
+    left = _Counts({"duplicates": duplicates, "empty": empty})
+    return [
+        f"{_number(kept, 'candidate')} of {_number(kept + duplicates + empty, 'rewrite')}",
+        left.some("duplicates", "duplicate", "left out"),
+        left.some("empty", "empty rewrite", "left out"),
+        counts.some("truncated", "candidate", "truncated at the token budget"),
+        counts.some("prompts_without", "prompt", "without a candidate"),
+    ]
+
+
+def _label(counts: _Counts) -> list[str]:
+    return [
+        f"{_number(counts.take('rows'), 'score')} of images",
+        counts.some("truncated", "candidate", "with a text longer than the renderer or the scorer reads"),
+        counts.some("blackened", "image", "blackened by the safety checker"),
+    ]
+
+
+def _pairs(counts: _Counts) -> list[str]:
+    counts.take("rows")
+    names = ("kept", "tied", "below_margin", "single", "blackened")
+    taken = {name: counts.take(name) for name in names}
+    left = _Counts(taken)
+    return [
+        f"{_number(left.take('kept'), 'pair')} of {_number(sum(taken.values()), 'prompt')}",
+        left.some("tied", "prompt", "left out with equal scores"),
+        left.some("below_margin", "prompt", "left out below the margin"),
+        left.some("single", "prompt", "left out with one candidate only"),
+        left.some("blackened", "prompt", "left out with images that the safety checker blackened"),
+    ]
+
+
+def _drift(counts: _Counts) -> list[str]:
+    return [
+        f"the drift of {_number(counts.take('rows'), 'pair')}",
+        counts.some("truncated", "pair", "with a text longer than the encoder reads"),
+    ]
+
+
+def _losses(counts: _Counts) -> list[str]:
+    return [f"the losses of {_number(counts.take('rows'), 'pair')}"]
+
+
+def _images(counts: _Counts) -> list[str]:
+    return [
+        f"{_number(counts.take('rows'), 'image')} rendered",
+        counts.some("truncated", "image", "of a text longer than the renderer or the encoder reads"),
+        counts.some("empty", "empty rewrite"),
+        counts.some("cut", "rewrite", "truncated at the token budget"),
+        counts.some("blackened", "image", "blackened by the safety checker"),
+    ]
+
+
+def _scores(counts: _Counts) -> list[str]:
+    return [
+        _number(counts.take("rows"), "score"),
+        counts.some("truncated", "score", "of a text longer than the scorer reads"),
+    ]
+
+
+def _consistency(counts: _Counts) -> list[str]:
+    return [
+        f"{_number(counts.take('rows'), 'image')} compared with the rewrites",
+        counts.some("truncated", "rewrite", "longer than the scorer reads"),
+    ]
+
+
+_WORDS: Mapping[str, Callable[[_Counts], list[str]]] = {
+    "prompts": _prompts,
+    "tuning": _tuning,
+    "sft": _model,
+    "train": _model,
+    "candidates": _candidates,
+    "label": _label,
+    "pairs": _pairs,
+    "drift": _drift,
+    "losses": _losses,
+    "images": _images,
+    "scores": _scores,
+    "consistency": _consistency,
+}
