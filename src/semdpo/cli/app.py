@@ -134,7 +134,7 @@ def train(
     model: Annotated[str, typer.Option(help="The rewriter to start from: a folder or a name.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")],
     objective: Annotated[
-        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")
+        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, ipo, kto, orpo, simpo or additive.")
     ] = defaults.OBJECTIVE,
     alpha: Annotated[
         str | None,

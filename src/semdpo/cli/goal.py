@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from semdpo.cli.given import refuse_without_effect
 from semdpo.errors import ConfigError
-from semdpo.recipe.discovery import OneObjective
+from semdpo.recipe.discovery import OBJECTIVES, OneObjective
 from semdpo.recipe.load import Key, assignments, options
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 
-WITHOUT_BETA = ("sft", "orpo")
+WITHOUT_BETA = [name for name, each in OBJECTIVES.items() if not each.needs_reference]
 
 
 def goal_of(name: str, alpha: str | None, own: Sequence[str], typed: Sequence[str]) -> ObjectiveSettings:
