@@ -24,8 +24,8 @@ ENCODER = ("encoder", "encoder_fingerprint")  # that measured the distances
 SCORES = ("score", "rating", "reward")  # what others call a score
 WANTED = "; a file of pairs has columns prompt, chosen and rejected: add or rename it"
 UNPAIRED = (
-    "has one completion and a label in a row, and pairs are needed: write the good and the bad completion of a prompt into "
-    "one row, as chosen and rejected, or train on this file with TRL's KTOTrainer"
+    "has one completion and a label in a row, and pairs are needed: write the good and the bad completion of a prompt "
+    "into one row, as chosen and rejected, or train on this file with TRL's KTOTrainer"
 )
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(NUMBERS, float), **dict.fromkeys(ENCODER, str), "truncated": bool,
