@@ -44,7 +44,8 @@ Found = TypeVar("Found")
 MODELS = {"gpt2": "semdpo_blocks", "llama": "flex_attention", "bloom": "eager"}  # and how they attend on a GPU
 GPU_ATTENTION = MODELS | {"narrow": "semdpo_blocks"}  # FlexAttention has no kernel for heads of less than 16 numbers
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "sft": {}, "dpo": {}, "sem_dpo": {"alpha": 2.0}, "beta_dpo": {}, "kto": {}, "orpo": {}, "additive": {},
+    "sft": {}, "dpo": {}, "sem_dpo": {"alpha": 2.0}, "beta_dpo": {}, "ipo": {}, "kto": {}, "orpo": {}, "simpo": {},
+    "additive": {},
 }  # fmt: skip
 TWO_DEVICES = r"two devices|same device"
 GROUPS = [Group((1, 2, 3), ((4, 5), (6, 7, 8))), Group((9,), ((10, 11), (12,)))]

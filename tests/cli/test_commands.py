@@ -116,6 +116,7 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         ((*TRAIN, "--objective", "kto", "--alpha", "0"), "--alpha has no effect on kto"),
         ((*TRAIN, "--objective", "dpo", "--set", "alpha=4"), "alpha belongs to sem_dpo, not to dpo"),
         ((*TRAIN, "--objective", "orpo", "--beta", "0.05"), "--beta has no effect on orpo"),
+        ((*TRAIN, "--objective", "simpo", "--beta", "2"), "--beta has no effect on simpo"),
         ((*TRAIN, "--objective", "sft", "--beta", "0.1"), "--beta has no effect on sft"),
         ((*TRAIN, "--objective", "sft", "--set", "nll_coef=0.1"), "--set nll_coef=0.1 has no effect on sft"),
         ((*TRAIN, "--objective", "orpo", "--set", "beta=0.1"), "beta has no effect on orpo"),

@@ -146,6 +146,14 @@ def test_bad_pairs_are_refused_with_their_row(tmp_path: Path, change: dict[str, 
         read_pairs(_write(tmp_path / "p.parquet", [first, {**PAIRS[1], **change}]))
 
 
+def test_single_completions_with_a_label_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = _write(tmp_path / "rated.jsonl", [{"prompt": "a cat", "completion": "a cat, oil", "label": True}])
+    with pytest.raises(DataError, match=r"one completion and a label .* as chosen and rejected, or .* KTOTrainer"):
+        read_pairs(path)
+    both = _write(tmp_path / "both.jsonl", [row | {"completion": "x", "label": True} for row in PAIRS])
+    assert len(read_pairs(both)) == 2, "a user's own columns of these names beside a pair mean nothing"
+
+
 def test_wrong_types_name_the_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 1: 'chosen' must be text, not dict"):
         read_pairs(_write(tmp_path / "p.jsonl", [{**PAIRS[0], "chosen": {"text": "a cat"}}]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,10 @@ WEIGHTED = {
     "orpo": lambda four, weight: (
         objectives.orpo(four[0] / 20 - 0.01, four[1] / 20 - 0.01, nll=-four[0], odds_weight=0.1, weight=weight).losses
     ),
+    "ipo": lambda four, weight: objectives.ipo(*(each / 20 for each in four), beta=0.05, weight=weight).losses,
+    "simpo": lambda four, weight: (
+        objectives.simpo(four[0] / 20, four[1] / 20, reward_scale=2.0, margin=1.0, weight=weight).losses
+    ),
     "additive": lambda four, weight: (
         objectives.additive(
             *four, beta=0.05, preference=four[0] - four[1], fidelity=four[2] - four[3], coefficient=0.5, weight=weight
@@ -283,6 +288,52 @@ def test_the_additive_coefficient_gives_both_scores_the_same_say() -> None:
     assert objectives.coefficient_of(preferences, fidelities, 2.0) == pytest.approx(2 * 40)
     with pytest.raises(ValueError, match="all equal"):
         objectives.coefficient_of(preferences, torch.ones(3), 1.0)
+
+
+@DTYPES
+def test_ipo_is_the_square_of_the_papers_equation(dtype: torch.dtype) -> None:
+    """Equation 17, one pair at a time in Python's floats; its gradient is 2(h − 1/(2τ))."""
+    four, tau = [each.requires_grad_() for each in _logps(64, dtype)], 0.3
+    found = objectives.ipo(*four, beta=tau)
+    found.losses.sum().backward()
+    gaps = [(a - c) - (b - d) for a, b, c, d in zip(*(each.tolist() for each in four), strict=True)]
+    losses = torch.tensor([(gap - 1 / (2 * tau)) ** 2 for gap in gaps], dtype=dtype)
+    torch.testing.assert_close(found.losses.detach(), losses, **TOLERANCE[dtype])
+    slopes = torch.tensor([2 * (gap - 1 / (2 * tau)) for gap in gaps], dtype=dtype)
+    assert four[0].grad is not None
+    torch.testing.assert_close(four[0].grad, slopes, **TOLERANCE[dtype])
+    torch.testing.assert_close(four[1].grad, -slopes, **TOLERANCE[dtype])
+    margins = torch.tensor([tau * gap for gap in gaps], dtype=dtype)
+    torch.testing.assert_close(found.chosen_rewards - found.rejected_rewards, margins, **TOLERANCE[dtype])
+
+
+def test_ipo_wants_the_gap_and_no_more() -> None:
+    zeros = torch.zeros(3)
+    found = objectives.ipo(torch.tensor([4.0, 5.0, 6.0]), zeros, zeros, zeros, beta=0.1)
+    assert found.losses.tolist() == pytest.approx([1.0, 0.0, 1.0])
+
+
+@DTYPES
+def test_simpo_is_the_papers_equation(dtype: torch.dtype) -> None:
+    """Equation 6, one pair at a time in Python's floats."""
+    chosen, rejected = (each.requires_grad_() for each in _logps(64, dtype)[:2])
+    found = objectives.simpo(chosen, rejected, reward_scale=2.5, margin=1.4)
+    found.losses.sum().backward()
+    gaps = [2.5 * a - 2.5 * b - 1.4 for a, b in zip(chosen.tolist(), rejected.tolist(), strict=True)]
+    losses = torch.tensor([math.log1p(math.exp(-abs(gap))) + max(-gap, 0.0) for gap in gaps], dtype=dtype)
+    torch.testing.assert_close(found.losses.detach(), losses, **TOLERANCE[dtype])
+    slopes = torch.tensor([-2.5 / (1 + math.exp(gap)) for gap in gaps], dtype=dtype)
+    assert chosen.grad is not None
+    torch.testing.assert_close(chosen.grad, slopes, **TOLERANCE[dtype])
+    torch.testing.assert_close(found.chosen_rewards, 2.5 * chosen.detach(), **TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"reward_scale": 0.0}, "reward_scale must be"), ({"margin": -0.1}, "margin must be")]
+)
+def test_simpo_refuses_bad_settings(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        objectives.simpo(*_logps(3)[:2], **({"reward_scale": 2.0, "margin": 1.0} | change))
 
 
 def test_orpo_stays_finite_at_the_ends_of_probability() -> None:

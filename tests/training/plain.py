@@ -70,6 +70,8 @@ class Settings:
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     odds_weight: float = 0.1
+    reward_scale: float = 2.0
+    margin: float = 1.0
     strength: float = 1.0
     nll_coef: float = 0.0
     normalize: str = "pairs"
@@ -193,6 +195,15 @@ class Training:
         self._more = {"gap_mean": self._gap_mean, "gap_std": self._gap_std, "beta": beta}
         return _sum([-step[k].weight * _log_sigmoid(beta * gaps[k]) for k in kept]) / len(kept)
 
+    def ipo(self, step: Sequence[Row]) -> Tensor:
+        """Azar et al. 2023, equation 17, of means over tokens."""
+        losses = []
+        for row in step:
+            good = self.ratio(row.prompt, row.chosen) / len(row.chosen)
+            bad = self.ratio(row.prompt, row.rejected) / len(row.rejected)
+            losses.append(row.weight * (good - bad - 1 / (2 * self.settings.beta)) ** 2)
+        return self.over(step, losses)
+
     def kto(self, step: Sequence[Row]) -> Tensor:
         """Ethayarajh et al. 2024, equations 7 and 8: λ − v, KL from the completions of other prompts."""
         examples = [(row.prompt, row.chosen, True, row.weight) for row in step]
@@ -229,6 +240,15 @@ class Training:
             odds_ratio = (good / (1 - good)) / (bad / (1 - bad))
             nll = -whole / mean_tokens
             losses.append(row.weight * (nll - self.settings.odds_weight * _log_sigmoid(torch.log(odds_ratio))))
+        return self.over(step, losses)
+
+    def simpo(self, step: Sequence[Row]) -> Tensor:
+        """Meng et al. 2024, equation 6."""
+        scale, losses = self.settings.reward_scale, []
+        for row in step:
+            good = scale / len(row.chosen) * self.policy(row.prompt, row.chosen)
+            bad = scale / len(row.rejected) * self.policy(row.prompt, row.rejected)
+            losses.append(-row.weight * _log_sigmoid(good - bad - self.settings.margin))
         return self.over(step, losses)
 
     def run(self, steps: Sequence[Sequence[int]]) -> History:

@@ -27,7 +27,7 @@ from semdpo.training.trainer import ExampleTrainer
 from tests.training import architectures
 from tests.training.test_guard import WITH_REFERENCE, _groups
 
-ALL = [*WITH_REFERENCE, "orpo", "sft"]
+ALL = [*WITH_REFERENCE, "orpo", "simpo", "sft"]
 
 
 def _parts(objective: str = "dpo", examples: int = 6) -> tuple[Any, list[Example], Any]:

@@ -59,8 +59,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "dpo": {},
     "sem_dpo": {"alpha": 3.0},
     "beta_dpo": {"share": 0.7, "sensitivity": 0.5},
+    "ipo": {},
     "kto": {"desirable_weight": 1.3, "undesirable_weight": 0.8},
     "orpo": {"odds_weight": 0.4},
+    "simpo": {"reward_scale": 2.3, "margin": 0.7},
     "additive": {"strength": 0.7},
 }
 
@@ -235,7 +237,7 @@ def test_padded_batches_are_the_plain_ones(kind: str, tmp_path: Path, monkeypatc
     assert not calls["packed_logps"]
 
 
-@pytest.mark.parametrize("objective", ["sft", "dpo", "sem_dpo", "orpo", "additive"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "sem_dpo", "ipo", "orpo", "simpo", "additive"])
 @pytest.mark.parametrize("kind", ["gpt2", "mistral", "bloom"])
 def test_gradients_are_accumulated_as_in_one_batch(kind: str, objective: str, tmp_path: Path) -> None:
     """The last step has two rows of four, so that its second micro-batch only fills up."""

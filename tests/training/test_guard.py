@@ -16,6 +16,7 @@ from semdpo.models.loading import quiet
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
+from semdpo.training.guard import refuse_another_start
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
@@ -23,7 +24,7 @@ from semdpo.training.trainer import ExampleTrainer
 from tests.training import architectures
 
 WITH_REFERENCE: dict[str, dict[str, Any]] = {
-    "dpo": {}, "sem_dpo": {"alpha": 2.0}, "beta_dpo": {}, "kto": {}, "additive": {"strength": 0.5},
+    "dpo": {}, "sem_dpo": {"alpha": 2.0}, "beta_dpo": {}, "ipo": {}, "kto": {}, "additive": {"strength": 0.5},
 }  # fmt: skip
 # Whatever of a configuration sounds like dropout.
 DROPS = {
@@ -171,13 +172,28 @@ def test_numbers_that_are_no_reference_are_noticed(value: float, precision: str,
         _trainer(model, examples, tmp_path, packs=packs, precision=precision).train()
 
 
+@pytest.mark.parametrize("objective", ["dpo", "ipo"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])
-def test_rounding_alone_is_never_refused(kind: str, tmp_path: Path) -> None:
+def test_rounding_alone_is_never_refused(kind: str, objective: str, tmp_path: Path) -> None:
     """The reference from padded rows in float32, the policy packed and in bfloat16."""
     model = architectures.model(architectures.config(kind, initializer_range=0.02))
     examples = _examples(model, False)
     packs = prepare(model)
-    _trainer(model, examples, tmp_path, packs=packs, precision="bfloat16").train()
+    _trainer(model, examples, tmp_path, objective, packs, precision="bfloat16").train()
+
+
+@pytest.mark.parametrize(("objective", "known"), [("dpo", math.log(2)), ("sem_dpo", math.log(2)), ("ipo", 25.0)])
+def test_a_first_loss_that_is_not_the_known_one_is_noticed(objective: str, known: float, tmp_path: Path) -> None:
+    """As of a formula that was changed, or of weights that were applied twice."""
+    model = architectures.model(architectures.config("llama"))
+    trainer = _trainer(model, _examples(model, False), tmp_path, objective, False)
+    batch = trainer.train_dataset[0]
+    logps = torch.tensor(batch.reference, dtype=torch.float32)
+    right = trainer.criterion.losses(logps, batch).losses
+    torch.testing.assert_close(right.double(), known * trainer.criterion.weights(batch.examples))
+    refuse_another_start(trainer.criterion, right, logps, batch, "float32")
+    with pytest.raises(ModelError, match=f"off its known value, {known:.4g} times the weight"):
+        refuse_another_start(trainer.criterion, 1.001 * right, logps, batch, "float32")
 
 
 @pytest.mark.parametrize("objective", ["kto", "beta_dpo"])

@@ -32,8 +32,10 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "dpo": {},
     "sem_dpo": {"alpha": 2.0},
     "beta_dpo": {},
+    "ipo": {},
     "kto": {"desirable_weight": 1.33},
     "orpo": {},
+    "simpo": {},
     "additive": {"strength": 0.5},
 }
 
@@ -86,7 +88,7 @@ def test_every_objective_learns(base: Path, tmp_path: Path, name: str) -> None:
     losses = _of(curves, "loss")
     assert len(losses) == 24
     assert sum(losses[-3:]) < sum(losses[:3])
-    if name not in ("sft", "orpo", "additive"):
+    if name not in ("sft", "orpo", "simpo", "additive"):
         assert sum(_of(curves, "reward_accuracy")[-3:]) == 3
     assert load_rewriter(tmp_path / name).rewrite(["a red cat"], 1, 0)
     AutoModelForCausalLM.from_pretrained(tmp_path / name)
@@ -100,11 +102,11 @@ def test_all_objectives_share_one_reference(base: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", ["sft", "dpo", "sem_dpo", "orpo", "additive"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "sem_dpo", "ipo", "orpo", "simpo", "additive"])
 @pytest.mark.parametrize("normalize", ["pairs", "mean"])
 def test_micro_batches_learn_what_the_whole_batch_does(base: Path, tmp_path: Path, name: str, normalize: str) -> None:
     objective = {"name": name, "normalize": normalize, "nll_coef": 0.1} | OBJECTIVES[name]
-    if name == "additive":
+    if name in ("sft", "additive"):
         objective |= {"nll_coef": 0.0}
     whole = _run(base, tmp_path / "whole", objective)
     parts = _run(base, tmp_path / "parts", objective, micro_batch_size=1)

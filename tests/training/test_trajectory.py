@@ -26,6 +26,8 @@ OBJECTIVES = {
     "beta_dpo": {"name": "beta_dpo", "share": 0.5},
     "kto": {"name": "kto"},
     "orpo": {"name": "orpo"},
+    "ipo": {"name": "ipo"},
+    "simpo": {"name": "simpo"},
     "sft": {"name": "sft"},
 }
 

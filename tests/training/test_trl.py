@@ -24,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from datasets import Dataset, disable_progress_bars
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 disable_progress_bars()
@@ -79,9 +80,8 @@ def _theirs(kind: Any, settings: Any, model: Any, tokenizer: Any, rows: list[dic
             gradient_checkpointing=False,
             train_sampling_strategy="sequential",
             disable_tqdm=True,
-            beta=BETA,
             dataloader_pin_memory=False,
-            **more,
+            **({"beta": BETA} | more),
         )
         trainer = kind(model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
         trainer.train()
@@ -102,11 +102,8 @@ def _order(groups: list[Group]) -> list[list[int]]:
     return draw_batches([group.tokens for group in groups], BATCH, 1, 0)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_dpo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    model, tokenizer = _start(tmp_path / "model")
-    other, _ = _start(tmp_path / "model")
+def _pairs(tokenizer: Any) -> tuple[list[Group], list[dict[str, Any]]]:
+    """The pairs' tokens, and TRL's rows of them in the order in which we learn them."""
     prompts, sides = [p for p, _, _ in PAIRS], [(c, r) for _, c, r in PAIRS]
     groups = encode(tokenizer, "{prompt}:", prompts, sides)
     rows = [
@@ -114,8 +111,31 @@ def test_dpo(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         for step in _order(groups)
         for k in step
     ]
-    theirs = _theirs(DPOTrainer, DPOConfig, other, tokenizer, rows, precompute_ref_log_probs=True)
-    _compare(_ours(model, groups, {"name": "dpo"}, tmp_path), theirs)
+    return groups, rows
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "loss"), [("dpo", "sigmoid"), ("ipo", "ipo")])
+def test_dpo_and_ipo(name: str, loss: str, tmp_path: Path) -> None:
+    model, tokenizer = _start(tmp_path / "model")
+    other, _ = _start(tmp_path / "model")
+    groups, rows = _pairs(tokenizer)
+    theirs = _theirs(DPOTrainer, DPOConfig, other, tokenizer, rows, precompute_ref_log_probs=True, loss_type=loss)
+    _compare(_ours(model, groups, {"name": name}, tmp_path), theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_simpo(tmp_path: Path) -> None:
+    """With a begin token, which TRL puts before every text here and GPT-2's tokenizer does not."""
+    model, tokenizer = _start(tmp_path / "model")
+    other, _ = _start(tmp_path / "model")
+    groups, rows = _pairs(tokenizer)
+    groups = [Group((tokenizer.bos_token_id, *group.prompt), group.completions) for group in groups]
+    settings = {"loss_type": "simpo", "beta": 2.5, "simpo_gamma": 1.4, "cpo_alpha": 0.0}
+    theirs = _theirs(CPOTrainer, CPOConfig, other, tokenizer, rows, **settings)
+    _compare(_ours(model, groups, {"name": "simpo", "reward_scale": 2.5, "margin": 1.4}, tmp_path), theirs)
 
 
 @pytest.mark.slow

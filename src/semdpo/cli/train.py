@@ -44,7 +44,7 @@ def train(
         typer.Option("--eval", metavar="FILE", help="Pairs whose loss and accuracy are measured at the end."),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, kto, orpo or additive.")
+        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, ipo, kto, orpo, simpo or additive.")
     ] = defaults.OBJECTIVE,
     alpha: Annotated[
         str | None,

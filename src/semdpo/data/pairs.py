@@ -23,6 +23,10 @@ NUMBERS = (
 ENCODER = ("encoder", "encoder_fingerprint")  # that measured the distances
 SCORES = ("score", "rating", "reward")  # what others call a score
 WANTED = "; a file of pairs has columns prompt, chosen and rejected: add or rename it"
+UNPAIRED = (
+    "has one completion and a label in a row, and pairs are needed: write the good and the bad completion of a prompt "
+    "into one row, as chosen and rejected, or train on this file with TRL's KTOTrainer"
+)
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(NUMBERS, float), **dict.fromkeys(ENCODER, str), "truncated": bool,
 }  # fmt: skip
@@ -52,6 +56,8 @@ def read_pairs(name: str | Path) -> list[Pair]:
 
 def pairs_of(table: Table) -> list[Pair]:
     """The pairs of a table that was read; see ``read_pairs``. Texts are without their outer blanks."""
+    if {"completion", "label"} <= table.columns.keys() and "chosen" not in table.columns:
+        raise DataError(f"{table.file} {UNPAIRED}")
     table = as_texts(table)
     if names := other_scores(table).names:
         own = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))

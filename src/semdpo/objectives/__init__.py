@@ -8,10 +8,12 @@ from semdpo.objectives.additive import additive, coefficient_of
 from semdpo.objectives.base import PairLosses
 from semdpo.objectives.beta_dpo import BetaDPOLosses, GapState, beta_dpo
 from semdpo.objectives.dpo import dpo
+from semdpo.objectives.ipo import ipo
 from semdpo.objectives.kto import ExampleLosses, kto
 from semdpo.objectives.orpo import orpo
 from semdpo.objectives.sem_dpo import sem_dpo, semantic_weight
 from semdpo.objectives.sft import sft
+from semdpo.objectives.simpo import simpo
 
 __all__ = [
     "BetaDPOLosses",
@@ -22,9 +24,11 @@ __all__ = [
     "beta_dpo",
     "coefficient_of",
     "dpo",
+    "ipo",
     "kto",
     "orpo",
     "sem_dpo",
     "semantic_weight",
     "sft",
+    "simpo",
 ]

@@ -128,6 +128,18 @@ def weight_one(_settings: Any, distance: Tensor, _constants: Constants) -> Tenso
     return torch.ones_like(distance)
 
 
+class Start(NamedTuple):
+    """What is known of a loss before the first update, while policy and reference are one model.
+
+    Attributes:
+        loss: of a pair of weight 1.
+        slope: the most by which a nat more or less of one log-probability changes it.
+    """
+
+    loss: float
+    slope: float
+
+
 @dataclass(frozen=True, slots=True)
 class Objective:
     """An objective: one file has its formula and one of these, called ``OBJECTIVE``.
@@ -140,14 +152,14 @@ class Objective:
         pair_weight: the weight that the objective itself gives each pair, of distances [n]; reported, and summed up
             where a batch is divided by its weights.
         state_names: of the values in its state, all of which it logs, so that a resumed training finds them in its log.
-        starts_at_ln2: whether the loss before the first update is known: ln 2 times the pair's weight.
+        start: the loss of every pair before the first update, of β; None where it depends on the texts.
     """
 
     compute: Callable[[Batch, Any, Memory], Computed]
     constants: Callable[[Any, Data], Constants] = no_constants
     pair_weight: Callable[[Any, Tensor, Constants], Tensor] = weight_one
     state_names: tuple[str, ...] = ()
-    starts_at_ln2: bool = False
+    start: Callable[[float], Start] | None = None
 
 
 def wide(values: Tensor) -> Tensor:

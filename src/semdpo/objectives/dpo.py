@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +13,7 @@ from semdpo.objectives.base import (
     Memory,
     Objective,
     PairLosses,
+    Start,
     log_ratio_gap,
     of_pairs,
     positive,
@@ -60,4 +63,9 @@ def compute(batch: Batch, _settings: DPOSettings, memory: Memory) -> Computed:
     return of_pairs(dpo(*batch.pairs, beta=memory.beta, weight=batch.weight))
 
 
-OBJECTIVE = Objective(compute, starts_at_ln2=True)
+def start(beta: float) -> Start:
+    """See ``Objective.start``: Δ is 0, and β times a nat changes the loss by no more than itself."""
+    return Start(loss=math.log(2), slope=beta)
+
+
+OBJECTIVE = Objective(compute, start=start)

@@ -18,7 +18,7 @@ from semdpo.objectives.base import (
     weighted,
     wide,
 )
-from semdpo.objectives.dpo import dpo
+from semdpo.objectives.dpo import dpo, start
 from semdpo.recipe.objectives import SemDPOSettings
 
 
@@ -110,4 +110,4 @@ def compute(batch: Batch, _settings: SemDPOSettings, memory: Memory) -> Computed
     return of_pairs(found)
 
 
-OBJECTIVE = Objective(compute, constants, pair_weight, starts_at_ln2=True)
+OBJECTIVE = Objective(compute, constants, pair_weight, start=start)

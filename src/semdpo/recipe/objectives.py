@@ -109,6 +109,12 @@ class BetaDPOSettings(ObjectiveSettings):
     share: float = Field(default=0.8, gt=0, le=1)
 
 
+class IPOSettings(ObjectiveSettings):
+    """(h − 1/(2β))² of mean log-probabilities per token; β is the paper's τ."""
+
+    name: Literal["ipo"]
+
+
 class KTOSettings(ObjectiveSettings):
     """Chosen and rejected as examples of their own, with the weights of each kind."""
 
@@ -127,6 +133,20 @@ class ORPOSettings(ObjectiveSettings):
 
     name: Literal["orpo"]
     odds_weight: float = Field(default=0.1, gt=0)
+
+
+class SimPOSettings(ObjectiveSettings):
+    """Rewards are ``reward_scale`` times the log-probability per token; it has no reference, and no β of ours.
+
+    ``reward_scale`` is the paper's β, ``margin`` its γ. Their defaults are where the authors' repository
+    (princeton-nlp/SimPO) advises to begin: β = 2 and γ = β/2.
+    """
+
+    needs_reference = False
+
+    name: Literal["simpo"]
+    reward_scale: float = Field(default=2.0, gt=0)
+    margin: float = Field(default=1.0, ge=0)
 
 
 class AdditiveSettings(ObjectiveSettings):

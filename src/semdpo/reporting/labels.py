@@ -14,6 +14,8 @@ METHOD_LABELS = {
     "kto": "KTO",
     "orpo": "ORPO",
     "beta_dpo": "β-DPO",
+    "ipo": "IPO",
+    "simpo": "SimPO",
     "additive": "Additive reward",
     "promptist": "Promptist",
     "beautiful_prompt": "BeautifulPrompt",

@@ -30,6 +30,8 @@ EXPLAINED = {
     "kto": "tuned on the same rewrites one by one, each liked or not",
     "orpo": "tuned on the same pairs without a reference model",
     "beta_dpo": "DPO whose tie to the reference follows the batch",
+    "ipo": "tuned on the same pairs until the better rewrite leads by a fixed gap, and no further",
+    "simpo": "tuned on the same pairs without a reference model, by probability per token",
     "additive": "DPO where a judge of faithfulness helps to decide which rewrite is the better one",
     "promptist": "a published rewriter (arXiv 2212.09611)",
     "beautiful_prompt": "a published rewriter (arXiv 2311.06752)",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from semdpo.errors import DataError
 from semdpo.objectives.apply import apply, objective_of
-from semdpo.objectives.base import Batch, Computed, Constants, Data, Memory, State
+from semdpo.objectives.base import Batch, Computed, Constants, Data, Memory, Start, State
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.batches import Example, MicroBatch
 
@@ -56,9 +56,10 @@ class Criterion:
         return own * objective_of(self.objective).pair_weight(self.objective, distances, self.constants)
 
     @property
-    def has_known_start(self) -> bool:
-        """Whether every loss before the first update is ln 2 times the pair's weight."""
-        return objective_of(self.objective).starts_at_ln2 and not self.objective.nll_coef
+    def start(self) -> Start | None:
+        """What every loss is before the first update, of a pair of weight 1; None where that is not known."""
+        known = objective_of(self.objective).start
+        return None if known is None or self.objective.nll_coef else known(self.beta)
 
 
 def criterion_for(objective: ObjectiveSettings, beta: float, data: Data) -> Criterion:

@@ -133,7 +133,7 @@ def refuse_randomness(name: str, logps: Callable[[], Tensor], precision: str) ->
 def refuse_another_start(
     criterion: Criterion, losses: Tensor, logps: Tensor, batch: MicroBatch, precision: str
 ) -> None:
-    """Before the first update the policy is the reference: every change is 0, and DPO's loss is ln 2 times the weight.
+    """Before the first update the policy is the reference: every change is 0, and some losses are known.
 
     Args:
         criterion: what is minimised.
@@ -160,11 +160,13 @@ def refuse_another_start(
             f"(root mean square of {change.numel()} texts; rounding explains {allowed:.2g}), although both are the "
             f"same model; {_CAUSES}"
         )
-    if not criterion.has_known_start:
+    if criterion.start is None:
         return
+    known, slope = criterion.start
     weights = criterion.weights(batch.examples)[real]
-    off = (losses.detach().double().cpu()[real] - math.log(2) * weights).abs()
-    if bool((off > weights * criterion.beta * change.abs().sum(1) + 1e-5).any()):
+    off = (losses.detach().double().cpu()[real] - known * weights).abs()
+    if bool((off > weights * slope * change.abs().sum(1) + 1e-5 * max(known, 1.0)).any()):
         raise ModelError(
-            f"the first loss is off its known value, ln 2 times the weight, by up to {float(off.max()):.3g}; {_CAUSES}"
+            f"the first loss is off its known value, {known:.4g} times the weight, by up to {float(off.max()):.3g}; "
+            f"{_CAUSES}"
         )
