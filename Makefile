@@ -30,10 +30,10 @@ format: setup ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup ## Run all tests (TIME on two cores)
+test: setup ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
 
-test-fast: setup ## Run the quick tests only (under 2 minutes on two cores)
+test-fast: setup ## Run the tests that are not marked slow (under 2 minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m 'not slow'
 
 coverage: setup ## Run all tests and print which lines and branches of src/semdpo they reach

@@ -192,6 +192,7 @@ def test_nothing_is_left_out_without_need() -> None:
     assert NOT_RUN.keys() <= shown
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_loads_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    *("prompts.limit=16", "sft.steps=10", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
-    *("label.renderer.steps=4", "evaluate.renderer.steps=4"),
+    *("prompts.limit=16", "sft.steps=10", "sft.batch_size=8", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
+    *("label.renderer.steps=2", "evaluate.renderer.steps=2"),
 ]
 
 
