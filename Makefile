@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test demo docs smoke-full constraints
+.PHONY: help setup newest check format test test-fast coverage demo docs smoke-full constraints
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PYTEST := pytest -n 2 --dist worksteal
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -14,17 +15,32 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,lora,sentence]'
 	@touch $@
 
-check: setup ## Format, lint and strict types
+newest: ## Create .venv with the newest transformers, diffusers and TRL, and no constraints
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev,docs,lora,sentence]'
+	$(BIN)/pip install --quiet --upgrade transformers diffusers trl # beyond pyproject.toml's upper bounds too
+	touch $(STAMP)
+
+check: setup ## Check formatting, lint and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup ## Mend what ruff can mend
+format: setup ## Format the code and apply ruff's automatic fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: setup ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+test: setup ## Run all tests
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST)
+
+test-fast: setup ## Run the tests that are not marked slow (under 2 minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m 'not slow'
+
+coverage: setup ## Run all tests and print which lines and branches of src/semdpo they reach
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 demo: setup ## Run the whole pipeline on the tiny world and write its report
 	$(BIN)/semdpo demo

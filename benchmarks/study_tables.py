@@ -40,6 +40,7 @@ ORDER = (
     *("human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"),
     *("dpo_same_settings", "sem_dpo_shuffled"),
 )
+UNTIMED = 120  # prompts that leave the time of day open, drawn four times
 
 
 def popular(text: str) -> set[str]:
@@ -181,7 +182,7 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
     from semdpo.models.renderer import load_renderer
     from semdpo.models.scorers.registry import load_scorer
 
-    asked = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:120]
+    asked = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:UNTIMED]
     renderer = load_renderer("tiny:sd", guidance=3.5, batch_size=32)
     drawn = {
         added: renderer.render([f"{prompt}{added}" for prompt in asked], list(range(len(asked))))

@@ -290,6 +290,7 @@ def test_a_fault_of_flex_attention_is_raised_as_what_it_is(
     assert not model.training
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own compiler's
 def test_flex_attention_as_the_cpu_compiles_it(folders: dict[str, Path]) -> None:
     model, _ = load_causal(folders["llama"])
@@ -320,6 +321,7 @@ def _drawn(name: str, **more: Any) -> np.ndarray[Any, Any]:
     return np.stack([np.asarray(each, np.float32) for each in pictures]) / 255
 
 
+@pytest.mark.slow
 def test_rendering() -> None:
     plain, found = _on_both(lambda: _drawn("tiny:sd", precision="float32"))
     assert np.abs(found - plain).max() < 1.5 / 255  # a value on the edge of two levels of 255

@@ -1,7 +1,8 @@
 """Every fenced command and snippet of README and documentation is run, page by page, as a reader would go through it.
 
-Commands are the real ones, in processes of their own. Only sizes are smaller: ``semdpo`` is a script that adds them to
-commands that run a recipe. Published models are stand-ins of the same names (tests/published.py).
+Commands are the real ones, in processes of their own (forked: tests/fork_server.py says why). Only sizes are smaller:
+``semdpo`` is a script that adds them to commands that run a recipe. Published models are stand-ins of the same names
+(tests/published.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import yaml
 
 from semdpo.recipe.load import RECIPES, load_recipe
 from tests import published, tiny_models
+from tests.fork_server import fork_server
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -33,8 +35,9 @@ NOT_RUN = {
     "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs it in miniature",
 }
 SMALL = [
-    *("prompts.limit=24", "prompts.test_limit=6", "sft.steps=20", "candidates.n=3", "evaluate.image_seeds=[0]"),
-    *("label.renderer.steps=2", "evaluate.renderer.steps=2", "sweep.alphas=[0,4,8]", "sweep.prompts.limit=6"),
+    *("prompts.limit=24", "prompts.test_limit=6", "sft.steps=10", "sft.batch_size=8", "candidates.n=3"),
+    *("label.renderer.steps=2", "train.epochs=1", "evaluate.renderer.steps=2", "evaluate.image_seeds=[0]"),
+    *("sweep.alphas=[0,4,8]", "sweep.prompts.limit=6"),
 ]
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"`([\w.-]+\.(?:jsonl|yaml))`[^`]*\Z")
@@ -81,8 +84,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def python() -> Iterator[Path]:
+    """What starts Python without importing torch and the like again."""
+    with fork_server(os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}) as client:
+        yield client
+
+
 @pytest.fixture
-def here(tmp_path: Path, demo: Path, models: Path) -> Iterator[Path]:
+def here(tmp_path: Path, demo: Path, models: Path, python: Path) -> Iterator[Path]:
     """A reader's folder: a finished demonstration, and files of the reader's own."""
     shutil.copytree(demo, tmp_path / "runs/tiny")
     (tmp_path / "models").symlink_to(models)
@@ -96,13 +106,13 @@ case "$1 $2" in
   "run paper/"*) set -- "$@" {" ".join(f"--set '{each}'" for each in published.SMALL)} ;;
   "run mine.yaml") set -- "$@" --set sft.steps=3 --set candidates.max_new_tokens=6 --set label.renderer.steps=1 ;;
 esac
-exec {sys.executable} -m semdpo "$@"
+exec {python} -m semdpo "$@"
 """
     for folder in (tmp_path / "bin", tmp_path / ".venv/bin"):
         folder.mkdir(parents=True)
         (folder / "semdpo").write_text(script)
         (folder / "semdpo").chmod(0o755)
-    (tmp_path / "bin/python").symlink_to(sys.executable)
+    (tmp_path / "bin/python").symlink_to(python)
     yield tmp_path
     shutil.rmtree(tmp_path, ignore_errors=True)  # some pages leave a hundred megabytes
 
@@ -154,7 +164,7 @@ def test_what_the_page_shows_runs(page: Path, here: Path) -> None:
                         _run(["sh", "-c", command], here, command)
             case "python":
                 (here / "snippet.py").write_text(snippet.text)
-                _run([sys.executable, "snippet.py"], here, snippet.text)
+                _run(["python", "snippet.py"], here, snippet.text)
             case "yaml" if snippet.text.startswith("--8<--"):
                 assert (ROOT / snippet.text.split('"')[1]).is_file()
             case "yaml" if snippet.file:
@@ -183,6 +193,7 @@ def test_nothing_is_left_out_without_need() -> None:
     assert NOT_RUN.keys() <= shown
 
 
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_loads_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -39,6 +39,7 @@ def test_the_test_knows_every_recipe() -> None:
     assert {f"paper/{path.stem}" for path in (RECIPES / "paper").glob("*.yaml")} == REWRITERS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REWRITERS)
 def test_a_recipe_of_the_paper_runs_from_end_to_end(name: str, here: Path) -> None:
     recipe = load_recipe(name, [*SMALL, "scoring.allow_remote_code=[jina-embeddings-v4]"])

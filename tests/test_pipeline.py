@@ -106,6 +106,7 @@ def test_two_runs_are_identical(finished: Path, tmp_path: Path) -> None:
     assert [name for name in again if again[name] != first[name]] == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_loads_no_model_and_changes_nothing(finished: Path) -> None:
     before = files_of(finished / "run")
 
@@ -120,6 +121,7 @@ def test_a_finished_run_loads_no_model_and_changes_nothing(finished: Path) -> No
     assert files_of(finished / "run") == before
 
 
+@pytest.mark.slow
 def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     script = [sys.executable, "-m", "tests.test_pipeline", str(finished), str(run), "0.1"]
@@ -224,6 +226,7 @@ def test_a_changed_input_file_or_model_is_refused(tmp_path: Path) -> None:
         pipeline.run(recipe_of(tmp_path), tmp_path / "run", models=models())
 
 
+@pytest.mark.slow
 def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
     recipe = recipe_of(finished)
@@ -253,6 +256,7 @@ def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path, monkeypatch: pytes
     assert read_settings(tmp_path / "run" / "sft") == RewriterSettings("{prompt} ->", 50, "tiny:clip")
 
 
+@pytest.mark.slow
 def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run_without_report(recipe_of(finished), run, models())
@@ -269,6 +273,7 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     assert not store.is_complete(run / "evaluate/dpo/pictures")
 
 
+@pytest.mark.slow
 def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     metrics = {"clip": "tiny:clip", "hps": "tiny:hps"}

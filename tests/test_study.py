@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    *("prompts.limit=16", "sft.steps=10", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
-    *("label.renderer.steps=4", "evaluate.renderer.steps=4"),
+    *("prompts.limit=16", "sft.steps=10", "sft.batch_size=8", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
+    *("label.renderer.steps=2", "evaluate.renderer.steps=2"),
 ]
 
 
@@ -52,7 +52,9 @@ def test_the_study_and_its_tables(
 
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["study_tables.py", str(tmp_path)])
-    _benchmark("study_tables").main()
+    tables = _benchmark("study_tables")
+    monkeypatch.setattr(tables, "UNTIMED", 8)
+    tables.main()
     said = capsys.readouterr().out
     for title in ("Tuning", "Means", "Differences", "Set by set", "Equal length", "What the world can show", "Cost"):
         assert f"\n## {title}\n" in f"\n{said}"

@@ -205,6 +205,7 @@ def test_words_are_judged_before_anything_is_embedded_where_the_encoder_can() ->
     assert list(unread) == PAIRS, "nothing is read for an encoder that cannot tell"
 
 
+@pytest.mark.slow
 def test_the_whole_command_needs_little_more_than_the_texts() -> None:
     """All embeddings together would be 36 KB a pair, and were."""
     script = Path(__file__).parents[2] / "benchmarks/weigh_memory.py"

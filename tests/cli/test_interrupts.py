@@ -50,6 +50,7 @@ def pairs(tmp_path: Path) -> Path:
     return tmp_path / "pairs.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "arguments", "said"),
     [
@@ -83,6 +84,7 @@ def test_both_signals_stop_a_run(number: int, tmp_path: Path) -> None:
     assert _stopped(victim, number)[0] == 128 + number
 
 
+@pytest.mark.slow
 def test_a_training_that_is_terminated_goes_on(tmp_path: Path, pairs: Path) -> None:
     """Slurm's and Kubernetes' signal in the middle of training: nothing half-written, and the next call finishes."""
     train = [sys.executable, "-m", "semdpo", "train", str(pairs), "--model", "tiny:gpt2", "--objective", "dpo"]

@@ -35,6 +35,7 @@ def _levels(found: list[doctor.Finding]) -> dict[str, str]:
     return {each.what: each.level for each in found}
 
 
+@pytest.mark.slow
 def test_the_embedded_world_lacks_nothing(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     found = doctor.needs(recipe, tmp_path / "run")

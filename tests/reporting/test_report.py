@@ -175,6 +175,7 @@ def test_foreign_text_is_escaped(html):
         assert raw not in html
 
 
+@pytest.mark.slow
 def test_equal_data_give_equal_bytes(data, folder, tmp_path):
     write_report(data, tmp_path / "report.html")
     names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
@@ -273,6 +274,7 @@ def test_gallery_shows_one_row_a_prompt_in_order(html):
     assert html.count('src="data:image/webp;base64,') == 5 * 4
 
 
+@pytest.mark.slow
 def test_chosen_methods_stand_side_by_side(data, tmp_path):
     write_report(dataclasses.replace(data, pictured=["human", "sem_dpo"]), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
@@ -280,6 +282,7 @@ def test_chosen_methods_stand_side_by_side(data, tmp_path):
     assert html.count("oil painting by sem_dpo") > html.count("oil painting by dpo")
 
 
+@pytest.mark.slow
 def test_what_an_older_report_wrote_goes_and_what_others_wrote_stays(data, tmp_path):
     write_report(data, tmp_path / "report.html")
     (tmp_path / "plots/mine.png").write_bytes(b"mine")
@@ -290,6 +293,7 @@ def test_what_an_older_report_wrote_goes_and_what_others_wrote_stays(data, tmp_p
     assert (tmp_path / "plots/mine.png").read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_a_method_without_weights_shows_none(data, tmp_path):
     write_report(dataclasses.replace(data, alpha=None, subject="dpo", baseline="sft"), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
@@ -434,12 +438,14 @@ def test_unweighed_pairs_are_refused(data, tmp_path):
     refused(dataclasses.replace(data, pairs=unweighed), tmp_path, "1 pairs have no .* `semdpo weigh`")
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_written(data, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="choose another folder"):
         write_report(data, tmp_path / "file" / "report.html")
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_page_s_place_is_left_alone(data, tmp_path):
     (tmp_path / "report.html").mkdir()
     with pytest.raises(StoreError, match="choose another folder"):

@@ -137,6 +137,7 @@ def test_evaluation_keeps_the_picture_and_gives_no_score() -> None:
         join([replace(picture, blackened=False) for picture in pictures], {"clip": judged}, 2)
 
 
+@pytest.mark.slow
 def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     run = Run(tmp_path / "run", recipe, _strict("style 3", "style 5"))
