@@ -11,6 +11,7 @@ from .prompt_optimizer import PromptOptimizer as PromptOptimizer
 from .recipe.load import load_recipe as load_recipe
 from .training.config import PreferenceConfig as PreferenceConfig
 from .training.preference_trainer import PreferenceTrainer as PreferenceTrainer
+from .training.to_folder import train as train
 from .training.user_pairs import audit as audit
 from .training.user_pairs import measure_drift as measure_drift
 

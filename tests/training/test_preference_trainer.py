@@ -98,7 +98,7 @@ class Letters:
 
 def test_drift_is_measured_where_it_is_missing(base: Path, tmp_path: Path) -> None:
     rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in ROWS]
-    with pytest.raises(DataError, match="7 of 7 pairs of train_dataset have no distance, which sem_dpo needs; give"):
+    with pytest.raises(DataError, match="7 of 7 rows of train_dataset have no distance; give encoder="):
         PreferenceTrainer(str(base), _config(tmp_path), rows)
     trainer = PreferenceTrainer(str(base), _config(tmp_path, alpha=3), rows, encoder=Letters())
     trainer.train()

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semdpo import disk
 from semdpo.cli.closing import training_summary
 from semdpo.cli.ending import interruptible
 from semdpo.cli.options import NOBODY, PairsFile, named_as_options, typed_by_user
-from semdpo.errors import DataError, StoreError
+from semdpo.errors import DataError
 from semdpo.progress import bar, say, show
 from semdpo.recipe import defaults
 
 if TYPE_CHECKING:
-    from semdpo.cli.train_settings import Training
-    from semdpo.data.records import Curve, Pair
-    from semdpo.engine.store import Plan
+    from semdpo.data.records import Pair
     from semdpo.recipe.objectives import ObjectiveSettings
-    from semdpo.recipe.schema import TrainConfig
+    from semdpo.training.to_folder import Training
 
 
 def train(
@@ -103,6 +96,7 @@ def train(
     typed = {name for name in options if typed_by_user(context, "eval_" if name == "eval" else name)}
     from semdpo.cli import train_settings
     from semdpo.training.memory import keep_freed_memory
+    from semdpo.training.to_folder import where_it_goes_on
 
     with named_as_options(*(name for name in options if "_" in name)):
         training = train_settings.training(train_settings.given(options, typed, set_ or [], config))
@@ -112,9 +106,7 @@ def train(
 
 
 def train_file(pairs: str, training: Training) -> None:
-    """Trains a rewriter on a file of pairs and writes its folder; interrupted, the same command goes on.
-
-    The reference's log-probabilities are kept for the next objective, under a key of the model's whole content.
+    """Trains on a file of pairs, and says what came of it.
 
     Args:
         pairs: file or folder with columns prompt, chosen, rejected, and distance for sem_dpo.
@@ -123,38 +115,17 @@ def train_file(pairs: str, training: Training) -> None:
     Raises:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
     """
-    from semdpo.engine import fingerprint, store
-    from semdpo.recipe import trackers
+    from semdpo.engine.store import is_first_process
+    from semdpo.training.to_folder import refuse_output, train_to_folder
 
-    config, out = training.config, training.out
-    trackers.refuse_absent(config.report_to)
-    disk.refuse_unwritable(out, folder=True)
-    if out.exists():
-        raise StoreError(f"{out} is there already; remove it or choose another folder")
+    refuse_output(training.out)
     rows = _read(pairs, training.objective)
-    held_out = [] if training.held_out is None else _held_out(training.held_out, training.objective, rows)
-    started = fingerprint.model(training.model)
-    cache = _cache(training.cache, out)
-    from semdpo.models.registry import resolve
-    from semdpo.models.rewriter import load_template
-
-    if training.own_template:
-        config = config.model_copy(update={"template": load_template(resolve(training.model).folder())})
-    plan = store.Plan(
-        {
-            "objective": training.objective.model_dump(mode="json"),
-            "train": config.model_dump(mode="json", exclude={"methods"}),
-        },
-        {"model": started, "pairs": _digest(rows)} | ({"eval": _digest(held_out)} if held_out else {}),
-    )
-    work = _Work(rows, held_out, training.model, training.objective, config, cache)
-    if store.is_first_process():
-        with alone(out):
-            curves = _written(work, out, plan)
+    held_out = [] if training.held_out is None else _read(training.held_out, training.objective)
+    with bar("training") as progress:
+        curves = train_to_folder(rows, held_out, training, progress)
+    if is_first_process():
         show(training_summary(curves, training.held_out, len(held_out)))
-        say(_closing(out))
-    else:
-        work.train(store.partial(out))
+        say(_closing(training.out))
     _leave_together()
 
 
@@ -165,112 +136,6 @@ def _read(pairs: str, objective: ObjectiveSettings) -> list[Pair]:
     if objective.needs_distance and any(row.distance is None for row in rows):
         raise DataError(f"{pairs} has rows without a distance; run `semdpo weigh {pairs} -o weighed.parquet` first")
     return rows
-
-
-def _held_out(file: str, objective: ObjectiveSettings, learnt: Sequence[Pair]) -> list[Pair]:
-    """The pairs to evaluate on; a remark where their prompts are trained on, which makes the result too good."""
-    from semdpo.data.prompts import normalised
-
-    rows = _read(file, objective)
-    if not rows:
-        raise DataError(f"{file} has no pairs to evaluate on; give some, or leave --eval out")
-    known = {normalised(pair.prompt) for pair in learnt}
-    if seen := sum(normalised(pair.prompt) in known for pair in rows):
-        say(f"{file}: {seen} of its {len(rows)} pairs have a prompt that is trained on, and are not held out")
-    return rows
-
-
-def _digest(rows: Sequence[Pair]) -> str:
-    from semdpo.engine import store
-
-    return store.digest(store.canonical([astuple(row) for row in rows]))
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What each process trains."""
-
-    rows: Sequence[Pair]
-    held_out: Sequence[Pair]
-    model: str
-    objective: ObjectiveSettings
-    config: TrainConfig
-    cache: Path
-
-    def train(self, folder: Path) -> list[Curve]:
-        from semdpo.training.preference import train
-
-        with bar("training") as progress, disk.full_disk_told(folder):
-            return train(
-                self.rows, self.model, self.objective, self.config, folder, self.cache, progress, self.held_out
-            )
-
-
-def _written(work: _Work, out: Path, plan: Plan) -> list[Curve]:
-    """Trains, writes the whole folder, and gives the curves."""
-    from semdpo.data.records import Curve
-    from semdpo.engine import parquet, store
-    from semdpo.training import checkpoints
-
-    folder = store.start_model(out, plan)
-    try:
-        curves = work.train(folder)
-        disk.write_bytes(folder / store.CURVES, parquet.encode(Curve, curves, {}))
-        store.finish_model(out, plan, {"rows": len(curves)})
-    finally:
-        disk.remove(folder)
-        checkpoints.sweep(checkpoints.folder_of(folder))
-    return curves
-
-
-def where_it_goes_on(out: Path) -> str:
-    """What an interrupted training says of the next one."""
-    from semdpo.engine import store
-    from semdpo.training import checkpoints
-
-    work = store.partial(out)
-    if any(checkpoints.folder_of(work).glob("checkpoint-*")):
-        return "the same command goes on from here (its last checkpoint)"
-    return "no checkpoint was reached, so the same command begins again"
-
-
-def alone(out: Path) -> AbstractContextManager[None]:
-    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data.
-
-    Raises:
-        StoreError: another process trains into it.
-    """
-    from semdpo.engine import store
-
-    name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
-    refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
-    locks = disk.cache_folder() / "locks"
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        locks = out.absolute().parent
-    if not os.access(locks, os.W_OK):
-        locks = out.absolute().parent
-    return disk.held(locks / f".{name}.lock", refusal)
-
-
-def _cache(named: Path | None, out: Path) -> Path:
-    """Where the reference's log-probabilities go.
-
-    Raises:
-        StoreError: the folder that the user named cannot be written.
-    """
-    folder = (disk.cache_folder() if named is None else named) / "reference"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return folder
-    except OSError as error:
-        if named is not None:
-            raise disk.unwritable(folder, error) from error
-    beside = out.with_name(f"{out.name}.reference")
-    say(f"{folder} cannot be written; keeping the reference's log-probabilities in {beside} (--cache names another)")
-    return beside
 
 
 def _closing(out: Path) -> str:

@@ -17,8 +17,8 @@ from semdpo.cli.objective import objective_of
 from semdpo.errors import ConfigError
 from semdpo.recipe.base import TEMPLATE, Positive, Stage, Text
 from semdpo.recipe.load import Key, Source, assignments, options, read_yaml, validate
-from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import TrainConfig
+from semdpo.training.to_folder import Training
 
 SEPARATE = {"methods", "lora"}  # settings of a recipe, of which the command has --objective and --lora-rank
 EXAMPLE = "write settings such as `beta: 0.1`, one a line"
@@ -49,29 +49,6 @@ class Given:
     values: Mapping[str, Any]
     written: Mapping[str, Setting]
     own: Mapping[str, Setting]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training that can begin.
-
-    Attributes:
-        model: the rewriter to start from.
-        out: the folder to write.
-        objective: what is minimised.
-        config: how.
-        own_template: whether the template is the model's own, which ``config`` does not have yet.
-        held_out: file of pairs to evaluate on at the end.
-        cache: folder of the reference's log-probabilities; None takes the user's cache folder.
-    """
-
-    model: str
-    out: Path
-    objective: ObjectiveSettings
-    config: TrainConfig
-    own_template: bool
-    held_out: str | None
-    cache: Path | None
 
 
 def given(values: Mapping[str, Any], typed: Collection[str], assigned: Sequence[str], file: Path | None) -> Given:

@@ -159,14 +159,8 @@ class PreferenceTrainer(ExampleTrainer):
 
     def _read(self, source: user_pairs.Source, name: str, objective: ObjectiveSettings) -> list[Pair]:
         pairs = user_pairs.read(source, name)
-        without = sum(each.distance is None for each in pairs)
-        if without and objective.needs_distance:
-            if self._encoder is None:
-                raise DataError(
-                    f"{without} of {len(pairs)} pairs of {name} have no distance, which {objective.name} needs; give "
-                    "encoder= to measure it, or use semdpo.measure_drift first"
-                )
-            pairs = user_pairs.measured(pairs, self._encoder)
+        if objective.needs_distance:
+            pairs = user_pairs.with_distance(pairs, self._encoder, name)
         check(pairs, objective)
         return pairs
 

@@ -106,6 +106,28 @@ def measured(
     return with_drift(pairs, drift, lasting(name), content)
 
 
+def with_distance(pairs: list[Pair], encoder: str | Path | TextEncoder | None, name: str = "the pairs") -> list[Pair]:
+    """Pairs that all have a distance: as they are, or else all measured anew by one encoder.
+
+    Args:
+        pairs: at least one.
+        encoder: as in ``measured``; None measures nothing.
+        name: what to call the pairs in errors.
+
+    Raises:
+        DataError: distances are missing, and there is no encoder.
+    """
+    without = sum(each.distance is None for each in pairs)
+    if not without:
+        return pairs
+    if encoder is None:
+        raise DataError(
+            f"{without} of {len(pairs)} rows of {name} have no distance; give encoder= to measure it, or use "
+            "semdpo.measure_drift first"
+        )
+    return measured(pairs, encoder)
+
+
 def measure_drift(
     pairs: Source,
     encoder: str | Path | TextEncoder,
@@ -187,10 +209,6 @@ def audit(
         >>> round(semdpo.audit(rows, alpha=4.0).effective, 2)
         3.39
     """
-    rows = read(pairs)
-    if any(row.distance is None for row in rows):
-        if encoder is None:
-            raise DataError("some pairs have no distance; give encoder= to measure it, or use semdpo.measure_drift")
-        rows = measured(rows, encoder)
+    rows = with_distance(read(pairs), encoder)
     held_out = read_prompts(str(evaluation)) if isinstance(evaluation, str | Path) else list(evaluation)
     return auditing.audit(rows, alpha, held_out)

@@ -1,0 +1,265 @@
+"""``semdpo.train`` and the command of that name: a rewriter learns from pairs, into a folder of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from semdpo import disk
+from semdpo.data.prompts import normalised
+from semdpo.data.records import Curve, Pair
+from semdpo.engine import fingerprint, parquet, store
+from semdpo.errors import StoreError
+from semdpo.models.registry import resolve
+from semdpo.progress import Progress, say, silent
+from semdpo.protocols import TextEncoder
+from semdpo.recipe import defaults, trackers
+from semdpo.recipe.base import TEMPLATE
+from semdpo.recipe.discovery import OneObjective
+from semdpo.recipe.load import Key, options
+from semdpo.recipe.objectives import ObjectiveSettings
+from semdpo.recipe.schema import TrainConfig
+from semdpo.training import checkpoints, user_pairs
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that can begin.
+
+    Attributes:
+        model: the rewriter to start from.
+        out: the folder to write; it must not exist.
+        objective: what is minimised.
+        config: how.
+        own_template: whether the template is the model's own, which ``config`` does not have yet.
+        held_out: the name of the pairs to evaluate on at the end; None evaluates on none.
+        cache: folder of the reference's log-probabilities; None takes the user's cache folder.
+    """
+
+    model: str
+    out: Path
+    objective: ObjectiveSettings
+    config: TrainConfig
+    own_template: bool
+    held_out: str | None = None
+    cache: Path | None = None
+
+
+def train(
+    pairs: user_pairs.Source,
+    model: str | Path,
+    output_dir: str | Path,
+    *,
+    objective: str = defaults.OBJECTIVE,
+    alpha: float | str | None = None,
+    objective_settings: Mapping[str, Any] | None = None,
+    encoder: str | Path | TextEncoder | None = None,
+    eval_pairs: user_pairs.Source | None = None,
+    template: str | None = None,
+    cache: str | Path | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> list[Curve]:
+    """Trains a rewriter on preference pairs and writes its folder, which is whole or not there.
+
+    Interrupted, the same call goes on from its last checkpoint and ends with the same bytes. ``PreferenceTrainer`` is
+    for whoever wants transformers' callbacks, strategies and arguments.
+
+    Args:
+        pairs: a file's path, a ``datasets.Dataset``, or rows: prompt, chosen, rejected, and optionally distance, weight
+            and scores.
+        model: the rewriter to start from: a folder, ``tiny:gpt2`` or a published name. It is the reference too.
+        output_dir: folder to write; it must not exist.
+        objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``ipo``, ``kto``, ``orpo``, ``simpo``, ``additive`` or ``sft``.
+        alpha: strength of ``sem_dpo``'s weight: a number ≥ 0, or ``auto``; None is 4.
+        objective_settings: the objective's other settings, such as ``{"nll_coef": 0.1}``.
+        encoder: measures the drift of pairs without distance, where the objective needs it: a name, a folder, or
+            anything with ``encode``.
+        eval_pairs: pairs that are evaluated when the training is done.
+        template: what the model reads, with ``{prompt}`` in it; None takes the model's own.
+        cache: folder of the reference's log-probabilities; None is the user's cache folder.
+        progress: told after every step.
+        settings: of ``TrainConfig``: beta, learning_rate, epochs, batch_size, micro_batch_size, max_length,
+            warmup_ratio, seed, precision, checkpoint_steps, report_to, and lora such as ``{"rank": 16}``.
+
+    Returns:
+        The training's curves: one point a step and name (loss, reward_accuracy, reward_margin, mean_weight, …).
+
+    Raises:
+        ConfigError: a setting is unknown or out of range.
+        DataError: a pair cannot be read or lacks what the objective needs; rows are named.
+        ModelError: a model cannot be loaded.
+        StoreError: the folder exists or cannot be written.
+
+    Source:
+        Sem-DPO (arXiv 2507.20133), section 3.
+
+    Example:
+        >>> import semdpo
+        >>> rows = [
+        ...     {"prompt": f"a {each} cat", "chosen": f"a {each} cat, oil", "rejected": "a dog", "distance": 0.1}
+        ...     for each in ("red", "blue")
+        ... ]
+        >>> curves = semdpo.train(rows, "tiny:gpt2", "my-rewriter", alpha=4)
+        >>> round(curves[0].value, 2) if curves[0].name == "loss" else None
+    """
+    own = {"name": objective, **(objective_settings or {})} | ({} if alpha is None else {"alpha": alpha})
+    chosen = options(OneObjective, {("objective",): "semdpo.train"}, objective=own).objective
+    places: dict[Key, str] = {(name,): f"semdpo.train({name}=…)" for name in settings}
+    config = options(
+        TrainConfig, places, methods={"trained": chosen.model_dump()}, template=template or TEMPLATE, **settings
+    )
+    out = Path(output_dir)
+    refuse_output(out)
+    rows = _measured(user_pairs.read(pairs), chosen, encoder)
+    held_out = [] if eval_pairs is None else _measured(user_pairs.read(eval_pairs, "eval_pairs"), chosen, encoder)
+    training = Training(
+        str(model),
+        out,
+        chosen,
+        config,
+        template is None,
+        None if eval_pairs is None else "eval_pairs",
+        None if cache is None else Path(cache),
+    )
+    return train_to_folder(rows, held_out, training, progress)
+
+
+def _measured(pairs: list[Pair], objective: ObjectiveSettings, encoder: str | Path | TextEncoder | None) -> list[Pair]:
+    return user_pairs.with_distance(pairs, encoder) if objective.needs_distance else pairs
+
+
+def refuse_output(out: Path) -> None:
+    """Refuses an output that is there, or cannot be written.
+
+    Raises:
+        StoreError: with the cure.
+    """
+    disk.refuse_unwritable(out, folder=True)
+    if out.exists():
+        raise StoreError(f"{out} is there already; remove it or choose another folder")
+
+
+def train_to_folder(
+    pairs: Sequence[Pair], held_out: Sequence[Pair], training: Training, progress: Progress
+) -> list[Curve]:
+    """Trains on pairs and writes the rewriter's folder; interrupted, the same call goes on.
+
+    The reference's log-probabilities are kept for the next objective, under a key of the model's whole content.
+
+    Args:
+        pairs: what is learnt, with distances where the objective needs them.
+        held_out: pairs to evaluate on at the end; may be empty.
+        training: the model, the output, the objective and how.
+        progress: told after every step.
+
+    Returns:
+        The training's curves.
+
+    Raises:
+        SemdpoError: a setting, the pairs or the model cannot be used, or the folder cannot be written.
+    """
+    trackers.refuse_absent(training.config.report_to)
+    refuse_output(training.out)
+    _say_seen(pairs, held_out, training.held_out or "the held-out pairs")
+    started = fingerprint.model(training.model)
+    cache, config = _cache(training.cache, training.out), training.config
+    if training.own_template:
+        from semdpo.models.rewriter import load_template  # here, since it imports torch
+
+        config = config.model_copy(update={"template": load_template(resolve(training.model).folder())})
+    plan = store.Plan(
+        {
+            "objective": training.objective.model_dump(mode="json"),
+            "train": config.model_dump(mode="json", exclude={"methods"}),
+        },
+        {"model": started, "pairs": _digest(pairs)} | ({"eval": _digest(held_out)} if held_out else {}),
+    )
+
+    def work(folder: Path) -> list[Curve]:
+        from semdpo.training.preference import train as run  # here, since it imports torch
+
+        with disk.full_disk_told(folder):
+            return run(pairs, training.model, training.objective, config, folder, cache, progress, held_out)
+
+    if not store.is_first_process():
+        return work(store.partial(training.out))
+    with alone(training.out):
+        return _written(work, training.out, plan)
+
+
+def _say_seen(pairs: Sequence[Pair], held_out: Sequence[Pair], name: str) -> None:
+    """A remark where prompts to evaluate on are trained on, which makes the result too good."""
+    known = {normalised(pair.prompt) for pair in pairs}
+    if seen := sum(normalised(pair.prompt) in known for pair in held_out):
+        say(f"{name}: {seen} of its {len(held_out)} pairs have a prompt that is trained on, and are not held out")
+
+
+def _digest(rows: Sequence[Pair]) -> str:
+    return store.digest(store.canonical([astuple(row) for row in rows]))
+
+
+def _written(work: Callable[[Path], list[Curve]], out: Path, plan: store.Plan) -> list[Curve]:
+    """Trains, writes the whole folder, and gives the curves."""
+    folder = store.start_model(out, plan)
+    try:
+        curves = work(folder)
+        disk.write_bytes(folder / store.CURVES, parquet.encode(Curve, curves, {}))
+        store.finish_model(out, plan, {"rows": len(curves)})
+    finally:
+        disk.remove(folder)
+        checkpoints.sweep(checkpoints.folder_of(folder))
+    return curves
+
+
+def where_it_goes_on(out: Path) -> str:
+    """What an interrupted training says of the next one."""
+    from semdpo.training import checkpoints
+
+    work = store.partial(out)
+    if any(checkpoints.folder_of(work).glob("checkpoint-*")):
+        return "the same command goes on from here (its last checkpoint)"
+    return "no checkpoint was reached, so the same command begins again"
+
+
+def alone(out: Path) -> AbstractContextManager[None]:
+    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data.
+
+    Raises:
+        StoreError: another process trains into it.
+    """
+
+    name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
+    refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
+    locks = disk.cache_folder() / "locks"
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        locks = out.absolute().parent
+    if not os.access(locks, os.W_OK):
+        locks = out.absolute().parent
+    return disk.held(locks / f".{name}.lock", refusal)
+
+
+def _cache(named: Path | None, out: Path) -> Path:
+    """Where the reference's log-probabilities go.
+
+    Raises:
+        StoreError: the folder that the user named cannot be written.
+    """
+    folder = (disk.cache_folder() if named is None else named) / "reference"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        if named is not None:
+            raise disk.unwritable(folder, error) from error
+    beside = out.with_name(f"{out.name}.reference")
+    say(f"{folder} cannot be written; keeping the reference's log-probabilities in {beside} (--cache names another)")
+    return beside
