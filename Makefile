@@ -11,7 +11,7 @@ setup: $(STAMP) ## Create .venv with everything pinned by constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,lora,sentence]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	@touch $@
 
 check: setup ## Format, lint and strict types
@@ -38,7 +38,7 @@ smoke-full: setup ## Full-size models with random weights: draw one picture and 
 constraints: ## Pin the newest versions that fit pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,docs,lora,sentence]' 'torch==2.13.0'
+	$(BIN)/pip install --quiet --editable '.[all,dev,docs]' 'torch==2.13.0'
 	(echo '# Everything that `make setup` installs, pinned. Renew with `make constraints`.'; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	touch $(STAMP)

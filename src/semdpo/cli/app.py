@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.cli.ending import NOBODY, finish, interruptible, typed_by_user
 from semdpo.cli.given import named_as_options, number, refuse_without_effect
 from semdpo.disk import is_dir
@@ -268,6 +268,7 @@ def report(
     context: typer.Context = NOBODY,
 ) -> None:
     """Write the report of a finished run again, or of a table that some other program made."""
+    extras.require(report="the report")
     if is_dir(what):
         named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
         own = {f"--{name}": typed_by_user(context, name) for name in named}
@@ -294,7 +295,7 @@ def world_build(
 ) -> None:
     """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
     number("--jobs", jobs, 1)
-
+    extras.require(render="building the tiny world")
     disk.refuse_unwritable(out, folder=True)
     with interruptible(lambda: GOES_ON):
         from semdpo.tiny_world.train import build
@@ -313,6 +314,7 @@ def world_show(
         raise ConfigError(f"--out {out}: the sheet is a PNG; name it with .png")
     from semdpo.cli import output
 
+    extras.require(render="the contact sheet")
     disk.refuse_unwritable(out)
     from semdpo.models.renderer import load_renderer
     from semdpo.tiny_world.show import contact_sheet

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.analysis.audit import audit, failures, limits
 from semdpo.analysis.drift import weigh
 from semdpo.cli import output
@@ -54,6 +54,8 @@ def audit_file(
     allowed = limits(fail_on)
     if page is not None and numbers is not None and page.resolve() == numbers.resolve():
         raise ConfigError(f"--html and --json name one file, {page}; name another for one of them")
+    if page is not None:
+        extras.require(report="--html")
     for each in (page, numbers):
         if each is not None:
             disk.refuse_unwritable(each)

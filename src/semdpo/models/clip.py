@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel
 
@@ -15,8 +14,12 @@ from semdpo.errors import ModelError
 from semdpo.models.device import Compute
 from semdpo.models.loading import Texts, load_image_processor, load_model, load_tokenizer, pixels, tokenize
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
 from semdpo.protocols import Bool
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from semdpo.models.scorers.batched import Judge
 
 _LEGACY_END = 2  # transformers reads this end id as "pool at the largest id", as OpenAI's own code does
 
