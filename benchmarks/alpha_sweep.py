@@ -51,8 +51,8 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     recipe = load_recipe("tiny", [])
-    encoder = load_text_encoder(recipe.weigh.encoder)
-    embed, pairs = timed(lambda: weigh(make_pairs(options.pairs), encoder, 64, recipe.weigh.encoder))
+    encoder = load_text_encoder(recipe.drift.encoder)
+    embed, pairs = timed(lambda: weigh(make_pairs(options.pairs), encoder, 64, recipe.drift.encoder))
     asked: list[int] = []
     count_asked(asked)
     with tempfile.TemporaryDirectory() as folder:

@@ -58,7 +58,7 @@ SETS = ("one-thing", "two-things", "unseen")
 PROMPTS = 200  # of each set, and for tuning
 SAME, SHUFFLED = "dpo_same_settings", "sem_dpo_shuffled"
 TUNING_SEED, FLOOR, FIDELITY, PREFERENCE = 0, "sft", "clip", "image_reward"
-BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "weigh")
+BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "drift")
 
 
 def trials() -> dict[str, dict[str, Any]]:
@@ -130,10 +130,10 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
     from semdpo.training.preference import train
 
     output = run / SHUFFLED
-    key, noted = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "weigh"))], run / f"{SHUFFLED}.json"
+    key, noted = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "drift"))], run / f"{SHUFFLED}.json"
     if output.is_dir() and noted.is_file() and json.loads(noted.read_text()) == key:
         return output
-    pairs = Run(run, recipe, own_models()).rows("weigh", Pair)
+    pairs = Run(run, recipe, own_models()).rows("drift", Pair)
     weights = semantic_weight([pair.distance or 0.0 for pair in pairs], sem_dpo["alpha"])
     shuffled = np.random.default_rng(seed).permutation(weights)
     pairs = [dataclasses.replace(pair, weight=float(w)) for pair, w in zip(pairs, shuffled, strict=True)]

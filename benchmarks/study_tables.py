@@ -152,7 +152,7 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
         frame["d"] = cosine_distance(vectors["prompt"], vectors["rewrite"])
         frame["unasked"] = [len(popular(y) - popular(x)) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
         within = frame[["d", "unasked"]] - frame.groupby("prompt")[["d", "unasked"]].transform("mean")
-        pairs = store.read_rows(run / "weigh", Pair)
+        pairs = store.read_rows(run / "drift", Pair)
         farther = np.mean([(p.distance or 0) > (p.rejected_distance or 0) for p in pairs])
         added = [
             np.mean([bool(popular(text) - popular(p.prompt)) for p, text in zip(pairs, texts, strict=True)])

@@ -81,7 +81,7 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     from semdpo.training.precision import autocast
     from semdpo.training.prepare import prepare
     from semdpo.training.reference import reference_logps
-    from semdpo.training.trainer import PreferenceTrainer
+    from semdpo.training.trainer import ExampleTrainer
 
     keep_freed_memory()  # as every command does that trains
     model, tokenizer, pairs = make_model(), make_tokenizer(), make_pairs(count)
@@ -98,7 +98,7 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
         Example(str(k), group, values, distance=0.01 * k)
         for k, (group, values) in enumerate(zip(groups, logps, strict=True))
     ]
-    trainer = PreferenceTrainer(
+    trainer = ExampleTrainer(
         model,
         training_arguments(Path(folder), learning_rate=RATE, precision=precision),
         examples,

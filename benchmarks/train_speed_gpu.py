@@ -68,7 +68,7 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
     from semdpo.training.precision import autocast
     from semdpo.training.prepare import prepare
     from semdpo.training.reference import reference_logps
-    from semdpo.training.trainer import PreferenceTrainer
+    from semdpo.training.trainer import ExampleTrainer
 
     model, tokenizer, pairs = make_model(name), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
@@ -78,7 +78,7 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
     with autocast("bfloat16"):
         logps = reference_logps(model, groups, packs)
     clock = make_clock()
-    trainer = PreferenceTrainer(
+    trainer = ExampleTrainer(
         model,
         training_arguments(Path(folder), learning_rate=RATE, precision="bfloat16"),
         [Example(str(k), group, values) for k, (group, values) in enumerate(zip(groups, logps, strict=True))],

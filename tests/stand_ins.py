@@ -149,7 +149,7 @@ def files_of(run: Path) -> dict[str, bytes]:
 
 def run_without_report(recipe: Recipe, run: Path, own: Models, last: str = "evaluate") -> None:
     """Drawing the report's plots takes longer than all the rest."""
-    for stage in ("prompts", "sft", "candidates", "label", "pairs", "weigh", "train", "losses", "evaluate"):
+    for stage in ("prompts", "sft", "candidates", "label", "pairs", "drift", "train", "losses", "evaluate"):
         pipeline.run(recipe, run, only=stage, models=own)
         if stage == last:
             return

@@ -33,7 +33,7 @@ from semdpo.training.packing import Group, pack
 from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.preference import train
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
@@ -234,7 +234,7 @@ def test_the_trainer_moves_a_model_before_it_chooses_its_attention(
     model, _ = load_causal(folders["llama"])
     examples = [Example(str(number), group) for number, group in enumerate(GROUPS)]
     arguments = training_arguments(tmp_path, learning_rate=1e-3)
-    trainer = PreferenceTrainer(model, arguments, examples, objective=SFTSettings(name="sft"))
+    trainer = ExampleTrainer(model, arguments, examples, objective=SFTSettings(name="sft"))
     assert (trainer.packs, model.device.type) == (True, "cuda")
     assert model.config._attn_implementation == "flex_attention"
 

@@ -28,6 +28,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text
 # Where a library's name differs from the one that is imported, or it comes with another one.
 INSTALLED_AS = {
     "huggingface_hub": "transformers",
+    "lazy_loader": "lazy-loader",
     "markupsafe": "jinja2",
     "pil": "pillow",
     "pydantic_core": "pydantic",
@@ -44,7 +45,7 @@ ONLY_WITH = {
         "tiny_world/painter.py",
         "tiny_world/people.py",
         "tiny_world/show.py",
-        "tiny_world/train/",
+        "tiny_world_training/",
     ),
     "report": ("reporting/", "analysis/length_control.py"),
 }
@@ -198,10 +199,10 @@ def test_settings_and_models_need_extras(tmp_path: Path) -> None:
     (sentence / "modules.json").write_text("[]")
     adapters.mkdir()
     (adapters / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny:gpt2"}))
-    values = [f"weigh.encoder={sentence}", f"sft.model={adapters}", "train.lora={rank: 2}"]
+    values = [f"drift.encoder={sentence}", f"sft.model={adapters}", "train.lora={rank: 2}"]
     needed = libraries.wanted(load_recipe("tiny", values), tmp_path / "run")
     assert needed.keys() == {"lora", "sentence", "render", "report"}
-    assert needed["sentence"] == "weigh.encoder"
+    assert needed["sentence"] == "drift.encoder"
     assert needed["lora"] == "sft.model, which holds adapters,"
     trained = [stage for stage in flow(load_recipe("tiny", values[2:])) if stage.name.startswith("train/")]
     assert libraries.wanted(load_recipe("tiny", values[2:]), tmp_path / "run", trained, report=False) == {

@@ -15,8 +15,8 @@ from semdpo.data.pairs import read_pairs, write_pairs
 from semdpo.data.records import Pair, content_id
 from semdpo.engine import fingerprint, store
 from semdpo.errors import DataError, ModelError, StoreError
-from semdpo.models.kept import Kept, name_encoder, read, write
 from semdpo.models.registry import lasting
+from semdpo.models.rewriter_settings import RewriterSettings, name_encoder, read_settings, write_settings
 from semdpo.progress import silent
 from semdpo.prompt_optimizer import PromptOptimizer
 from semdpo.recipe.objectives import DPOSettings, SemDPOSettings
@@ -149,14 +149,14 @@ def test_distances_of_two_encoders_are_not_compared() -> None:
 def test_an_encoder_is_kept_only_where_all_pairs_have_it(models: Path, tmp_path: Path) -> None:
     config = TrainConfig.model_validate({"methods": {"dpo": {"name": "dpo"}}, "epochs": 1, "precision": "float32"})
     start = Path(shutil.copytree(models / "gpt2", tmp_path / "start"))
-    write(start, Kept(tiny_models.TEMPLATE, 70, "its own"))
+    write_settings(start, RewriterSettings(tiny_models.TEMPLATE, 70, "its own"))
     for name, rows, wanted in (
         ("all", [_pair("a", "one"), _pair("b", "one")], ("one", "0")),
         ("some", [_pair("a", "one"), _pair("b", None)], ("its own", None)),
         ("none", [replace(_pair("a", None), distance=None)] * 2, ("its own", None)),
     ):
         train(rows, str(start), DPOSettings(name="dpo"), config, tmp_path / name, tmp_path / "cache", silent)
-        kept = read(tmp_path / name)
+        kept = read_settings(tmp_path / name)
         assert (kept.encoder, kept.encoder_fingerprint) == wanted
         assert kept.max_new_tokens == 70, "what it had learnt before is not forgotten"
 
@@ -167,7 +167,7 @@ def test_an_encoder_that_is_gone_or_changed_is_told(
 ) -> None:
     encoder = Path(shutil.copytree(models / "clip", tmp_path / "encoder"))
     rewriter = Path(shutil.copytree(models / "gpt2", tmp_path / "rewriter"))
-    write(rewriter, Kept(tiny_models.TEMPLATE, 9, str(encoder), fingerprint.model(encoder)))
+    write_settings(rewriter, RewriterSettings(tiny_models.TEMPLATE, 9, str(encoder), fingerprint.model(encoder)))
     own = str(models / "clip") if explicit else None
     PromptOptimizer.from_pretrained(rewriter, own)
     assert caplog.messages == []
@@ -186,12 +186,12 @@ def test_words_that_the_encoder_does_not_know_are_refused_with_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], models: Path, tmp_path: Path
 ) -> None:
     rewriter = Path(shutil.copytree(models / "gpt2", tmp_path / "rewriter"))
-    write(rewriter, Kept(tiny_models.TEMPLATE, 9, str(models / "worldly")))
+    write_settings(rewriter, RewriterSettings(tiny_models.TEMPLATE, 9, str(models / "worldly")))
     for more in ([], ["--encoder", str(models / "worldly")]):
         assert _main(monkeypatch, "optimize", "a majestic quokka", "--model", str(rewriter), *more) == 2
         said = capsys.readouterr()
         assert said.out == ""
-        assert "worldly knows only its world's words: 67% of the words here are unknown; pass --encoder" in said.err
+        assert "worldly knows only its world's words: 67% of the words here are unknown; give a CLIP" in said.err
         assert len(said.err.splitlines()) == 1
     assert _main(monkeypatch, "optimize", "a red ball", "--model", str(rewriter)) == 0
     (rewriter / "semdpo.json").unlink()  # nobody names an encoder: the embedded world's, which says what it lacks
@@ -202,7 +202,7 @@ def test_words_that_the_encoder_does_not_know_are_refused_with_the_cure(
 
 def test_the_budget_can_be_set(models: Path, tmp_path: Path) -> None:
     rewriter = Path(shutil.copytree(models / "gpt2", tmp_path / "rewriter"))
-    write(rewriter, Kept(tiny_models.TEMPLATE, 50))
+    write_settings(rewriter, RewriterSettings(tiny_models.TEMPLATE, 50))
     for given, budget in ((None, 50), (5, 5)):
         optimizer = PromptOptimizer.from_pretrained(rewriter, str(models / "clip"), max_new_tokens=given)
         assert optimizer.max_new_tokens == budget
@@ -219,17 +219,17 @@ def test_the_budget_can_be_set(models: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     (tmp_path / "semdpo.json").write_text(json.dumps({"template": "{prompt}", **wrong}))
     with pytest.raises(ModelError, match=r"semdpo.json': (max_new_tokens|encoder) must be"):
-        read(tmp_path)
+        read_settings(tmp_path)
 
 
 def test_an_encoder_that_took_no_part_is_named_once(tmp_path: Path) -> None:
     name_encoder(tmp_path, "clip")
     assert list(tmp_path.iterdir()) == []
-    write(tmp_path, Kept("{prompt}"))
+    write_settings(tmp_path, RewriterSettings("{prompt}"))
     (tmp_path / "README.md").write_text("| a | b |\n")
     name_encoder(tmp_path, "clip")
     name_encoder(tmp_path, "other")
-    assert read(tmp_path) == Kept("{prompt}", encoder="clip")
+    assert read_settings(tmp_path) == RewriterSettings("{prompt}", encoder="clip")
     assert (tmp_path / "README.md").read_text() == "| a | b |\n| encoder of the drift | clip |\n"
 
 

@@ -44,7 +44,7 @@ def test_a_recipe_of_the_paper_runs_from_end_to_end(name: str, here: Path) -> No
     recipe = load_recipe(name, [*SMALL, "scoring.allow_remote_code=[jina-embeddings-v4]"])
     assert recipe.sft.model == REWRITERS[name][0]
     run = pipeline.run(recipe, here / "run")
-    pairs = store.read_rows(run / "weigh", Pair)
+    pairs = store.read_rows(run / "drift", Pair)
     assert pairs
     assert all(each.distance is not None and each.chosen_fidelity is not None for each in pairs)
     methods = ["human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo", "promptist", "beautiful_prompt"]

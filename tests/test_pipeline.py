@@ -23,7 +23,7 @@ from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, Picture, 
 from semdpo.engine import parquet, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
-from semdpo.models.kept import Kept, read, write
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings
 from semdpo.recipe.schema import Recipe
@@ -79,7 +79,7 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     counts = store.row_counts(run / "candidates")
     assert counts["kept"] + counts["duplicates"] + counts["empty"] == 20 * 4
     assert counts["duplicates"] > 0
-    pairs = store.read_rows(run / "weigh", Pair)
+    pairs = store.read_rows(run / "drift", Pair)
     counted = store.row_counts(run / "pairs")
     assert counted["kept"] == counted["rows"] == len(pairs)
     assert sum(counted[name] for name in ("kept", "tied", "below_margin", "single")) == 20
@@ -159,7 +159,7 @@ def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tm
         by_judge.setdefault(score.scorer, {})[score.candidate_id] = score.score
     assert by_judge.keys() == {recipe.label.scorer, "faithful"}
     assert by_judge["faithful"].keys() == by_judge[recipe.label.scorer].keys()
-    pairs = store.read_rows(tmp_path / "run/weigh", Pair)
+    pairs = store.read_rows(tmp_path / "run/drift", Pair)
     assert pairs
     # The stand-in judges agree, so fidelities are the scores again.
     assert all(each.chosen_fidelity == each.chosen_score for each in pairs)
@@ -168,7 +168,7 @@ def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tm
 
 def test_a_prompts_rows_do_not_depend_on_the_shards(finished: Path, tmp_path: Path) -> None:
     def rows(folder: Path) -> list[set[object]]:
-        kinds = {"candidates": Candidate, "label": Score, "weigh": Pair, "evaluate/sft/pictures": Picture}
+        kinds = {"candidates": Candidate, "label": Score, "drift": Pair, "evaluate/sft/pictures": Picture}
         return [set(store.read_rows(folder / name, kind)) for name, kind in kinds.items()]
 
     sizes = ("candidates.shard_size=3", "label.shard_size=5", "evaluate.shard_size=5")
@@ -242,15 +242,15 @@ def test_a_finished_stage_that_was_changed_by_hand_is_noticed(finished: Path, tm
 
 def test_pairs_and_rewriters_name_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def writing(*given: Any) -> list[Curve]:
-        write(given[2], Kept("{prompt} ->", 50))
+        write_settings(given[2], RewriterSettings("{prompt} ->", 50))
         return fine_tune(*given)
 
     monkeypatch.setattr("semdpo.training.fine_tune.fine_tune", writing)
     parts = replace(models(), fingerprint=lambda name: f"content of {name}")
-    run_without_report(recipe_of(tmp_path), tmp_path / "run", parts, last="weigh")
-    rows = store.read_rows(tmp_path / "run" / "weigh", Pair)
+    run_without_report(recipe_of(tmp_path), tmp_path / "run", parts, last="drift")
+    rows = store.read_rows(tmp_path / "run" / "drift", Pair)
     assert {(row.encoder, row.encoder_fingerprint) for row in rows} == {("tiny:clip", "content of tiny:clip")}
-    assert read(tmp_path / "run" / "sft") == Kept("{prompt} ->", 50, "tiny:clip")
+    assert read_settings(tmp_path / "run" / "sft") == RewriterSettings("{prompt} ->", 50, "tiny:clip")
 
 
 def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
     own = {f"evaluate/sem_dpo/{name}" for name in ("pictures", "consistency", *changed.evaluate.metrics)}
     assert again == {"train/sem_dpo", "losses/sem_dpo", *own}
-    pipeline.run(changed, run, only="weigh", fresh=True, models=models())
-    assert store.is_complete(run / "weigh")
+    pipeline.run(changed, run, only="drift", fresh=True, models=models())
+    assert store.is_complete(run / "drift")
     assert store.is_complete(run / "evaluate/sft/pictures")
     assert not store.is_complete(run / "train/dpo")
     assert not store.is_complete(run / "evaluate/dpo/pictures")
@@ -305,7 +305,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
         f"sweep.prompts={{file: {tmp_path}/tune.txt, limit: 8}}", "sweep.alphas=[0, 2, 8]", "sweep.image_seeds=[7]",
     )  # fmt: skip
     recipe = recipe_of(finished, *section)
-    run_without_report(recipe, run, models(), last="weigh")
+    run_without_report(recipe, run, models(), last="drift")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")}
     page = pipeline.sweep(recipe, run, models=models())
     assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
@@ -326,7 +326,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert not _has_sweep(Run(run, recipe_of(finished, *section, "sweep.image_seeds=[8]"), models())), "another sweep"
     other = recipe_of(finished, *section, "pairs.margin=0.01")
     pipeline.run(other, run, only="pairs", fresh=True, models=models())
-    pipeline.run(other, run, only="weigh", models=models())
+    pipeline.run(other, run, only="drift", models=models())
     assert not _has_sweep(Run(run, other, models())), "its pairs are no more"
     with pytest.raises(ConfigError, match="has no section 'sweep'"):
         pipeline.sweep(recipe_of(finished, "sweep=null"), run, models=models())
@@ -364,7 +364,7 @@ def test_prompts_that_the_encoder_does_not_know_are_refused_first(tmp_path: Path
         def encode(self, texts: Sequence[str]) -> Embeddings:
             return replace(super().encode(texts), unknown=np.full(len(texts), 0.7, np.float32))
 
-    with pytest.raises(DataError, match="70% of the words here are unknown; pass --encoder"):
+    with pytest.raises(DataError, match="70% of the words here are unknown; give a CLIP"):
         pipeline.run(recipe_of(tmp_path), tmp_path / "run", models=replace(models(), encoder=lambda name: Foreign()))
     assert not (tmp_path / "run" / "sft").exists()
 
@@ -420,7 +420,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, *additive, "label.fidelity=tiny:blip-itm")
     run = Run(tmp_path / "run", recipe, models())
     run_without_report(recipe, run.folder, models())
-    for stage, version in (("weigh", "9.9"), ("label", "1.1")):  # as if other versions had made them
+    for stage, version in (("drift", "9.9"), ("label", "1.1")):  # as if other versions had made them
         manifest = run.folder / stage / "manifest.json"
         installed = f'"torch": "{store.versions()["torch"]}"'
         manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
@@ -431,7 +431,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
     assert data.cut == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
-    assert "9.9 (weigh)" in data.versions["torch"]
+    assert "9.9 (drift)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
 
 

@@ -27,36 +27,28 @@ def silent(done: int, total: int, note: str = "") -> None:
     """A ``Progress`` that says nothing."""
 
 
-class _Part:
-    def __init__(self, progress: Progress, start: int, total: int) -> None:
-        self.progress, self.start, self.total = progress, start, total
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        self.progress(self.start + min(done, total), self.total, note)
-
-
-def part_of(progress: Progress, start: int, total: int) -> Progress:
+def part_of(progress: Progress, start: int, whole: int) -> Progress:
     """A ``Progress`` for one part of a longer step.
 
     Args:
         progress: of the whole step.
         start: how much of the whole was finished before this part.
-        total: of the whole step.
+        whole: the total of the whole step.
     """
-    return _Part(progress, start, total)
 
+    def advance(done: int, total: int, note: str = "") -> None:
+        progress(start + min(done, total), whole, note)
 
-class _Share:
-    def __init__(self, progress: Progress, index: int, count: int) -> None:
-        self.progress, self.index, self.count = progress, index, count
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        self.progress(self.index * total + done, self.count * total, note)
+    return advance
 
 
 def share_of(progress: Progress, index: int, count: int) -> Progress:
     """A ``Progress`` for one of ``count`` steps of equal size, the one at ``index``."""
-    return _Share(progress, index, count)
+
+    def advance(done: int, total: int, note: str = "") -> None:
+        progress(index * total + done, count * total, note)
+
+    return advance
 
 
 def say(line: str) -> None:

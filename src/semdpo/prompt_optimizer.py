@@ -16,7 +16,7 @@ from semdpo.recipe import defaults
 from semdpo.texts import is_visible, trimmed
 
 if TYPE_CHECKING:
-    from semdpo.models.kept import Kept
+    from semdpo.models.rewriter_settings import RewriterSettings
     from semdpo.protocols import Rewriter, TextEncoder
 
 DEFAULT_ENCODER = defaults.ENCODER  # where neither the user nor the rewriter names one
@@ -112,14 +112,14 @@ class PromptOptimizer:
             ConfigError: an option is out of range.
             StoreError: this package wrote the rewriter, and a file of it is not as it was written.
         """
-        from semdpo.models.kept import read
         from semdpo.models.registry import resolve
         from semdpo.models.rewriter import Decoding, load_rewriter
+        from semdpo.models.rewriter_settings import read_settings
         from semdpo.models.text_encoder import load_text_encoder
 
         folder = resolve(str(path)).folder()
         store.refuse_damaged(folder)
-        kept = read(folder)
+        kept = read_settings(folder)
         name = _same_encoder(kept, str(path)) if encoder is None else encoder
         budget = max_new_tokens or kept.max_new_tokens or Decoding().max_new_tokens
         greedy = load_rewriter(path, temperature=0.0, max_new_tokens=budget)
@@ -191,7 +191,7 @@ def _rewrites(rewriter: Rewriter, prompt: str, n: int, seed: int) -> list[tuple[
     return [(text, False) for text in rewriter.rewrite([prompt], n, seed)[0]]
 
 
-def _same_encoder(kept: Kept, path: str) -> str:
+def _same_encoder(kept: RewriterSettings, path: str) -> str:
     """The encoder that a rewriter names; a warning where its files are no longer those that weighed the pairs.
 
     Raises:

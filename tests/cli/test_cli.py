@@ -158,7 +158,7 @@ def test_an_encoder_that_does_not_know_the_words_gives_no_distances(
     name = str(models / "worldly")
     said = _refused(monkeypatch, capsys, "weigh", str(pairs), "-o", str(tmp_path / "o.csv"), "--encoder", name)
     assert "knows only its world's words" in said
-    assert "of the words here are unknown; pass --encoder" in said
+    assert "of the words here are unknown; give a CLIP" in said
     assert not (tmp_path / "o.csv").exists()
 
 

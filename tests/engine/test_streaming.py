@@ -29,7 +29,7 @@ def _trainings() -> Iterator[None]:
 def weighed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run in ``run`` that was made up to the weighed pairs; not to be changed."""
     folder = tmp_path_factory.mktemp("weighed")
-    run_without_report(recipe_of(folder), folder / "run", models(), "weigh")
+    run_without_report(recipe_of(folder), folder / "run", models(), "drift")
     return folder
 
 
@@ -39,7 +39,7 @@ def _shards(run: Path, stage: str) -> int:
 
 def test_the_shards_are_those_of_label_and_change_no_row(weighed: Path, tmp_path: Path) -> None:
     recipe, run = recipe_of(weighed), weighed / "run"
-    assert [_shards(run, stage) for stage in ("label", "pairs", "weigh")] == [5, 5, 5]
+    assert [_shards(run, stage) for stage in ("label", "pairs", "drift")] == [5, 5, 5]
     whole = pairs.choose(
         store.read_rows(run / "candidates", Candidate), store.read_rows(run / "label", Score), recipe.pairs
     )
@@ -50,9 +50,9 @@ def test_the_shards_are_those_of_label_and_change_no_row(weighed: Path, tmp_path
     for size, count in ((100, 1), (7, 3)):
         other = tmp_path / str(size)
         sizes = (f"label.shard_size={size}", "candidates.shard_size=3")
-        run_without_report(recipe_of(weighed, *sizes), other, models(), "weigh")
-        assert [_shards(other, stage) for stage in ("candidates", "label", "pairs", "weigh")] == [7, *[count] * 3]
-        for stage in ("pairs", "weigh"):
+        run_without_report(recipe_of(weighed, *sizes), other, models(), "drift")
+        assert [_shards(other, stage) for stage in ("candidates", "label", "pairs", "drift")] == [7, *[count] * 3]
+        for stage in ("pairs", "drift"):
             assert store.read_rows(other / stage, Pair) == store.read_rows(run / stage, Pair)
             assert store.row_counts(other / stage) == store.row_counts(run / stage)
 
@@ -87,11 +87,11 @@ def test_weighing_goes_on_at_the_first_missing_shard(weighed: Path, tmp_path: Pa
     run_without_report(recipe, run, models(), "pairs")
     failing, going_on = Watched("a thing 9"), Watched()
     with pytest.raises(DataError, match=r"it fails here"):
-        pipeline.run(recipe, run, only="weigh", models=replace(models(), encoder=lambda _: failing))
-    assert _shards(run, "weigh") == 2
-    assert not store.is_complete(run / "weigh")
-    pipeline.run(recipe, run, only="weigh", models=replace(models(), encoder=lambda _: going_on))
-    rows = store.read_rows(run / "weigh", Pair)
+        pipeline.run(recipe, run, only="drift", models=replace(models(), encoder=lambda _: failing))
+    assert _shards(run, "drift") == 2
+    assert not store.is_complete(run / "drift")
+    pipeline.run(recipe, run, only="drift", models=replace(models(), encoder=lambda _: going_on))
+    rows = store.read_rows(run / "drift", Pair)
     missing = [row for row in rows if int(row.prompt.split()[-1]) >= 8]
     assert going_on.seen == {text for row in missing for text in (row.prompt, row.chosen, row.rejected)}
     assert files_of(run) == files_of(weighed / "run")
@@ -111,7 +111,7 @@ def test_choosing_goes_on_at_the_first_missing_shard(
     monkeypatch.setattr(pairs, "choose", watched)
     with pytest.raises(DataError, match="fourth time"):
         run_without_report(recipe, run, models(), "pairs")
-    run_without_report(recipe, run, models(), "weigh")
+    run_without_report(recipe, run, models(), "drift")
     assert [len(each) for each in calls] == [4, 4, 4, 4, 4, 4], "each shard's candidates alone, the fourth twice"
     assert calls[3] == calls[4]
     assert files_of(run) == files_of(weighed / "run")
@@ -120,10 +120,10 @@ def test_choosing_goes_on_at_the_first_missing_shard(
 @pytest.mark.parametrize("black", [range(16, 20), range(4)])
 def test_a_shard_without_a_pair_is_weighed_too(black: range, tmp_path: Path) -> None:
     recipe, run = recipe_of(tmp_path), tmp_path / "run"
-    run_without_report(recipe, run, _strict(*(f"a thing {i}," for i in black)), "weigh")
+    run_without_report(recipe, run, _strict(*(f"a thing {i}," for i in black)), "drift")
     counts = store.row_counts(run / "pairs")
     assert counts["blackened"] == 4
-    rows = store.read_rows(run / "weigh", Pair)
+    rows = store.read_rows(run / "drift", Pair)
     assert len(rows) == counts["kept"] > 8
     assert all(row.distance is not None for row in rows)
     assert {int(row.prompt.split()[-1]) for row in rows}.isdisjoint(black)
@@ -131,4 +131,4 @@ def test_a_shard_without_a_pair_is_weighed_too(black: range, tmp_path: Path) -> 
 
 def test_without_any_pair_weighing_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"there are no pairs to weigh; lower pairs\.margin"):
-        run_without_report(recipe_of(tmp_path, "pairs.margin=9"), tmp_path / "run", models(), "weigh")
+        run_without_report(recipe_of(tmp_path, "pairs.margin=9"), tmp_path / "run", models(), "drift")

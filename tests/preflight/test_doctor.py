@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from semdpo import pipeline
 from semdpo.cli.app import app
-from semdpo.errors import StoreError
+from semdpo.errors import ModelError, StoreError
 from semdpo.preflight import doctor, downloads, estimate
 from semdpo.progress import Progress
 from semdpo.recipe.load import load_recipe
@@ -186,6 +186,13 @@ def test_parameters_are_counted_in_the_files(tmp_path: Path) -> None:
     assert doctor.parameters("qwen1.5-1.8b") == 1_837_000_000
 
 
+def test_a_file_of_weights_that_was_downloaded_in_part_is_named(tmp_path: Path) -> None:
+    weights = tiny_models.gpt2(tmp_path / "gpt2") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelError, match=r"model\.safetensors' is not a complete safetensors file .* download"):
+        doctor.parameters(str(weights.parent))
+
+
 def test_a_run_that_cannot_fit_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe("tiny")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6, total=2e6))
@@ -288,7 +295,7 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StoreError, match=r"disk: about 45 GB .* 34\.8 GB of it to download"):
         doctor.refuse_the_impossible(recipe, tmp_path / "run")
     # The same model under two names comes once, and one of unknown size is named.
-    two = load_recipe("tiny", ["weigh.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
+    two = load_recipe("tiny", ["drift.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
                                "evaluate.metrics.clip=clip-vit-large-patch14"])  # fmt: skip
     assert sorted(map(str, downloads.fetched(two).values())) == ["1.7", "None"]
     (told,) = downloads.download(two)

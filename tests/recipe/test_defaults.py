@@ -21,8 +21,8 @@ from semdpo.prompt_optimizer import DEFAULT_ENCODER, PromptOptimizer
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
-from semdpo.recipe.schema import LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig, WeighConfig
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.recipe.schema import DriftConfig, LabelConfig, LoRAConfig, ReportConfig, SFTConfig, TrainConfig
+from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty
 
@@ -40,13 +40,13 @@ def _of_settings(model: type[BaseModel]) -> dict[str, Any]:
     ("settings", "function"),
     [
         (TrainConfig, cli.train),
-        (TrainConfig, PreferenceTrainer.__init__),
+        (TrainConfig, ExampleTrainer.__init__),
         (SemDPOSettings, cli.weigh),
         (SemDPOSettings, cli.audit),
-        (WeighConfig, cli.weigh),
-        (WeighConfig, measure),
-        (WeighConfig, weigh),
-        (WeighConfig, load_text_encoder),
+        (DriftConfig, cli.weigh),
+        (DriftConfig, measure),
+        (DriftConfig, weigh),
+        (DriftConfig, load_text_encoder),
         (ReportConfig, cli.report),
         (RendererConfig, load_renderer),
         (ScoringConfig, load_scorer),

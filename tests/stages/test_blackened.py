@@ -140,14 +140,14 @@ def test_evaluation_keeps_the_picture_and_gives_no_score() -> None:
 def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     run = Run(tmp_path / "run", recipe, _strict("style 3", "style 5"))
-    run_without_report(recipe, run.folder, run.parts)
+    run_without_report(recipe, run.folder, run.models)
     scores, candidates = (
         store.read_rows(run.folder / "label", Score),
         store.read_rows(run.folder / "candidates", Candidate),
     )
     black = {c.rewrite for c in candidates if c.rewrite[-1] in "35"}
     assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
-    for pair in store.read_rows(run.folder / "weigh", Pair):
+    for pair in store.read_rows(run.folder / "drift", Pair):
         assert not {pair.chosen, pair.rejected} & black
     pictures = {m: store.read_rows(run.folder / f"evaluate/{m}/pictures", Picture) for m in evaluation(recipe).models}
     lost = {(p.prompt_id, p.image_seed) for own in pictures.values() for p in own if p.blackened}
@@ -160,7 +160,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
     assert data.blackened == {m: sum(p.blackened for p in own) for m, own in pictures.items()}
     assert any(f"{len(black)} candidates, which stand in no pair" in note for note in data.notes)
     assert any(f"At {len(lost)} places of the evaluation" in note for note in data.notes)
-    pipeline.run(recipe, run.folder, only="report", models=run.parts)
+    pipeline.run(recipe, run.folder, only="report", models=run.models)
     page = pipeline.report_path(run.folder).read_text()
     assert f"{data.blackened['sem_dpo']} pictures blackened by the safety checker" in page
     assert "blackened" in (run.folder / "report/tables/counts.csv").read_text().splitlines()[0]

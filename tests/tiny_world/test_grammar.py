@@ -8,7 +8,7 @@ import pytest
 
 from semdpo.data.tables import DATA
 from semdpo.tiny_world import grammar
-from semdpo.tiny_world.train import texts as data
+from semdpo.tiny_world_training import texts as data
 
 
 def test_equal_seeds_give_equal_texts() -> None:

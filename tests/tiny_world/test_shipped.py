@@ -14,7 +14,7 @@ from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.tiny_world import card, grammar
 from semdpo.tiny_world.people import LABELLERS, ask
-from semdpo.tiny_world.train import build, distances, judge, pool
+from semdpo.tiny_world_training import build, distances, judge, pool
 
 WEIGHTS = build.PACKAGE / "weights"
 

@@ -30,7 +30,7 @@ from semdpo.training.logps import group_logps, padded_logps
 from semdpo.training.preference import train
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 from tests.training.test_trainer import PAIRS
 
@@ -150,7 +150,7 @@ ADAPTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("kind", ADAPTED)
 def test_every_kind_of_adapter_is_trained_and_used(kind: str, llama: Path, tmp_path: Path) -> None:
-    """A user's own PEFT model in PreferenceTrainer."""
+    """A user's own PEFT model in ExampleTrainer."""
     model, tokenizer = load_causal(llama)
     torch.manual_seed(0)
     with quiet():
@@ -162,7 +162,7 @@ def test_every_kind_of_adapter_is_trained_and_used(kind: str, llama: Path, tmp_p
     examples = [Example(str(i), *each) for i, each in enumerate(zip(groups, logps, strict=True))]
     objective = TrainConfig.model_validate({"methods": {"m": {"name": "dpo"}}}).methods["m"]
     arguments = training_arguments(tmp_path, learning_rate=1e-2)
-    trainer = PreferenceTrainer(model, arguments, examples, objective=objective, batch_size=5, epochs=2, packs=packs)
+    trainer = ExampleTrainer(model, arguments, examples, objective=objective, batch_size=5, epochs=2, packs=packs)
     before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     trainer.train()
     assert _of(trainer.curves, "loss")[0] == pytest.approx(math.log(2), abs=1e-5)

@@ -1,4 +1,4 @@
-"""PreferenceTrainer keeps transformers' contract, and leaves the program that uses it as it was."""
+"""ExampleTrainer keeps transformers' contract, and leaves the program that uses it as it was."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from semdpo.training.batches import Example
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests.training import architectures
 from tests.training.test_guard import WITH_REFERENCE, _groups
 
@@ -39,10 +39,10 @@ def _parts(objective: str = "dpo", examples: int = 6) -> tuple[Any, list[Example
     return model, [Example(str(k), *each, **scores) for k, each in enumerate(zip(groups, known, strict=True))], goal
 
 
-def _trainer(folder: Path, objective: str = "dpo", held_out: int = 0, **more: Any) -> PreferenceTrainer:
+def _trainer(folder: Path, objective: str = "dpo", held_out: int = 0, **more: Any) -> ExampleTrainer:
     model, examples, goal = _parts(objective, 6 + held_out)
     arguments = training_arguments(folder, learning_rate=1e-2, **more)
-    return PreferenceTrainer(
+    return ExampleTrainer(
         model, arguments, examples[:6], objective=goal, batch_size=3, epochs=2, held_out=examples[6:], packs=True
     )
 
@@ -51,7 +51,7 @@ class _Adds(TrainerCallback):  # type: ignore[misc]
     """Logs a number of its own, as users' callbacks and subclasses do."""
 
     def __init__(self) -> None:
-        self.trainer: PreferenceTrainer | None = None
+        self.trainer: ExampleTrainer | None = None
         self.logged: list[dict[str, float]] = []
 
     def on_step_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
@@ -133,7 +133,7 @@ def test_the_programs_own_random_numbers_go_on(objective: str, tmp_path: Path) -
     torch.manual_seed(3)
     before = states()
     arguments = training_arguments(tmp_path, learning_rate=1e-2, seed=11)
-    trainer = PreferenceTrainer(model, arguments, examples, objective=goal, batch_size=3, packs=True)
+    trainer = ExampleTrainer(model, arguments, examples, objective=goal, batch_size=3, packs=True)
     assert states() == before
     trainer.train()
     assert states() == before
@@ -146,7 +146,7 @@ def test_dropout_of_fine_tuning_follows_the_seed(tmp_path: Path) -> None:
         arguments = training_arguments(tmp_path, learning_rate=1e-3, seed=seed)
         torch.manual_seed(seed + 100)
         examples = [Example(str(k), group) for k, group in enumerate(_groups())]
-        trainer = PreferenceTrainer(model, arguments, examples, objective=goal, batch_size=3)
+        trainer = ExampleTrainer(model, arguments, examples, objective=goal, batch_size=3)
         torch.rand(7)  # what a program draws between the two changes nothing
         trainer.train()
         return [c.value for c in trainer.curves if c.name == "loss"]

@@ -1,7 +1,7 @@
 """Every objective on every kind of model, against the plainest training there is, in float64.
 
 ``plain`` reads one sequence at a time with transformers' own eager attention and has its own losses and its own AdamW;
-``PreferenceTrainer`` packs or pads its batches. Both must go the same way, to the last digits.
+``ExampleTrainer`` packs or pads its batches. Both must go the same way, to the last digits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from semdpo.training.batches import Example
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests.training import plain
 
 VOCABULARY, WINDOW, POSITIONS = 97, 8, 64
@@ -154,7 +154,7 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
     ]
     named = {"name": settings.objective, "nll_coef": settings.nll_coef, "normalize": settings.normalize}
     goal = TrainConfig.model_validate({"methods": {"m": named | OBJECTIVES[settings.objective]}}).methods["m"]
-    return PreferenceTrainer(
+    return ExampleTrainer(
         model,
         training_arguments(folder, learning_rate=settings.learning_rate, seed=settings.seed, use_cpu=True),
         examples,

@@ -3,9 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from semdpo.errors import StoreError
-from semdpo.training.folder import renamed_at_the_end
+from semdpo.models.rewriter import load_causal
+from semdpo.models.rewriter_settings import RewriterSettings
+from semdpo.training.folder import renamed_at_the_end, save
+from tests import tiny_models
 
 
 def test_the_folder_appears_whole(tmp_path: Path) -> None:
@@ -53,3 +57,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written"), renamed_at_the_end(tmp_path / "file" / "model"):
         pass
+
+
+def test_the_model_card_is_one_that_the_hub_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    model, tokenizer = load_causal(tiny_models.gpt2(tmp_path / "gpt2"))
+    save(folder, model, tokenizer, RewriterSettings("{prompt} ->", 50, "tiny:clip"), "Sem-DPO", {"alpha": 4})
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["semdpo", "text-to-image", "prompt-optimization"],
+    }
+    text = (folder / "README.md").read_text()
+    assert "# Prompt rewriter (Sem-DPO)\n" in text
+    assert "It reads `{prompt} ->` and continues" in text
+    # Further rows may be appended: the table ends the file.
+    assert text.endswith("| alpha | 4 |\n| longest rewrite, in tokens | 50 |\n| encoder of the drift | tiny:clip |\n")

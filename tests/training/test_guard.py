@@ -19,7 +19,7 @@ from semdpo.training.batches import Example
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests.training import architectures
 
 WITH_REFERENCE: dict[str, dict[str, Any]] = {
@@ -74,11 +74,11 @@ def _examples(model: Any, packs: bool) -> list[Example]:
 
 def _trainer(
     model: Any, examples: list[Example], folder: Path, objective: str = "dpo", packs: bool | None = None, **more: Any
-) -> PreferenceTrainer:
+) -> ExampleTrainer:
     settings = {"name": objective, **WITH_REFERENCE.get(objective, {})}
     goal = TrainConfig.model_validate({"methods": {"m": settings}}).methods["m"]
     arguments = training_arguments(folder, learning_rate=1e-3, **more)
-    return PreferenceTrainer(model, arguments, examples, objective=goal, beta=0.1, batch_size=3, packs=packs)
+    return ExampleTrainer(model, arguments, examples, objective=goal, beta=0.1, batch_size=3, packs=packs)
 
 
 def _of(curves: list[Curve], name: str) -> list[float]:
@@ -188,9 +188,7 @@ def test_what_compares_pairs_needs_two(objective: str, tmp_path: Path) -> None:
         _trainer(model, examples[:1], tmp_path, objective, False)
     goal = TrainConfig.model_validate({"methods": {"m": {"name": objective}}}).methods["m"]
     with pytest.raises(ConfigError, match="batch_size to 2"):
-        PreferenceTrainer(
-            model, training_arguments(tmp_path, learning_rate=1e-3), examples, objective=goal, batch_size=1
-        )
+        ExampleTrainer(model, training_arguments(tmp_path, learning_rate=1e-3), examples, objective=goal, batch_size=1)
 
 
 def test_kto_needs_two_prompts(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from semdpo.training.displacement import LOOKS, STEPS, Displacement
 from semdpo.training.preference import train
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 
 COLORS = ["red", "blue", "green", "grey", "pink", "gold", "white", "black", "brown", "teal"]
@@ -228,7 +228,7 @@ class _Stops(EarlyStoppingCallback):  # type: ignore[misc]
         self.losses.append(metrics["eval_loss"])
 
 
-def _trainer(base: Path, folder: Path, objective: dict[str, Any], flip: bool, **more: Any) -> PreferenceTrainer:
+def _trainer(base: Path, folder: Path, objective: dict[str, Any], flip: bool, **more: Any) -> ExampleTrainer:
     """Six examples to learn; the other four are held out, with chosen and rejected exchanged where ``flip``."""
     model, tokenizer = load_causal(base)
     sides = [(p.rejected, p.chosen) if flip and i >= 6 else (p.chosen, p.rejected) for i, p in enumerate(PAIRS)]
@@ -237,7 +237,7 @@ def _trainer(base: Path, folder: Path, objective: dict[str, Any], flip: bool, **
     examples = [Example(str(i), group, known) for i, (group, known) in enumerate(zip(groups, logps, strict=True))]
     goal = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
     args = training_arguments(folder, learning_rate=1e-3, **more)
-    return PreferenceTrainer(
+    return ExampleTrainer(
         model, args, examples[:6], objective=goal, batch_size=3, epochs=10, held_out=examples[6:], callbacks=[]
     )
 

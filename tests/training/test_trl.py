@@ -17,7 +17,7 @@ from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, draw_batches, encode
 from semdpo.training.logps import padded_logps
 from semdpo.training.packing import Group
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 from tests import tiny_models
 
 with warnings.catch_warnings():
@@ -46,7 +46,7 @@ def _start(folder: Path) -> tuple[Any, Any]:
 
 def _ours(
     model: Any, groups: list[Group], objective: dict[str, Any], folder: Path, distances: Sequence[float] | None = None
-) -> PreferenceTrainer:
+) -> ExampleTrainer:
     with torch.no_grad():
         logps = padded_logps(model, groups).view(-1, 2).tolist()
     far = [0.0] * len(groups) if distances is None else distances
@@ -54,9 +54,7 @@ def _ours(
     config = TrainConfig.model_validate({"methods": {"m": objective}}).methods["m"]
     with quiet():
         args = training_arguments(folder, learning_rate=RATE)
-        trainer = PreferenceTrainer(
-            model, args, examples, objective=config, beta=BETA, batch_size=BATCH, warmup_ratio=0.1
-        )
+        trainer = ExampleTrainer(model, args, examples, objective=config, beta=BETA, batch_size=BATCH, warmup_ratio=0.1)
         trainer.train()
     return trainer
 
@@ -90,7 +88,7 @@ def _theirs(kind: Any, settings: Any, model: Any, tokenizer: Any, rows: list[dic
     return trainer
 
 
-def _compare(ours: PreferenceTrainer, theirs: Any) -> None:
+def _compare(ours: ExampleTrainer, theirs: Any) -> None:
     losses = [curve.value for curve in ours.curves if curve.name == "loss"]
     wanted = [entry["loss"] for entry in theirs.state.log_history if "loss" in entry]
     assert len(losses) == len(wanted) == STEPS

@@ -182,7 +182,7 @@ def refuse_unknown_words(unknown: float | None, name: str) -> None:
     if unknown is not None and unknown > UNKNOWN_ALLOWED:
         raise DataError(
             f"{name} knows only its world's words: {unknown:.0%} of the words here are unknown; "
-            "pass --encoder (in a recipe: weigh.encoder) with a CLIP or a sentence-transformers model"
+            "give a CLIP or a sentence-transformers model: --encoder (in Python encoder=, in a recipe drift.encoder)"
         )
 
 

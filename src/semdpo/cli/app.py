@@ -298,7 +298,7 @@ def world_build(
     extras.require(render="building the tiny world")
     disk.refuse_unwritable(out, folder=True)
     with interruptible(lambda: GOES_ON):
-        from semdpo.tiny_world.train import build
+        from semdpo.tiny_world_training import build
 
         build.build(models or [], out, jobs)
         if ship:

@@ -199,9 +199,9 @@ def _cache(named: Path | None, out: Path) -> Path:
 
 def _closing(out: Path) -> str:
     """What to do with a trained rewriter, and what it keeps."""
-    from semdpo.models.kept import read
+    from semdpo.models.rewriter_settings import read_settings
 
-    kept = read(out)
+    kept = read_settings(out)
     command = f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}"
     if kept.encoder is None:
         return f"{command} --encoder NAME (the pairs do not say which encoder measured their drift)"

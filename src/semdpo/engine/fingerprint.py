@@ -168,7 +168,7 @@ def _model(name: str, above: tuple[str, ...]) -> str:
     if os.path.realpath(own) in above:
         raise ModelError(f"'{name}' holds adapters of itself; name their base in its {ADAPTERS}")
     parts = {"model": folder(own) if place.local else folder(own, place.files, SKIPPED)}
-    if (words := place.texts()) != own:
+    if (words := place.tokenizer_folder()) != own:
         parts["tokenizer"] = folder(words, WORDS)
     for each in sorted({path.parent for file_name, path in _files(own) if Path(file_name).name == ADAPTERS}):
         chain = (*above, os.path.realpath(own))

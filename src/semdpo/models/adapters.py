@@ -66,8 +66,8 @@ def merged(base: Any, folder: Path) -> Any:
     lost = [*loaded.missing_keys, *loaded.unexpected_keys]
     if lost:
         raise ModelError(
-            f"the adapters in '{folder}' do not fit their base: {len(lost)} weights are lost, such as {lost[0]}; save "
-            "them again, or name the right base"
+            f"the adapters in '{folder}' do not fit their base: {len(lost)} weights are missing or unknown, such as "
+            f"{lost[0]}; save them again, or name the right base"
         )
     return merge(adapted)
 
@@ -118,7 +118,7 @@ def _bare(module: Any) -> Any:
 
 
 def _retie(model: Any) -> None:
-    """One matrix for head and embeddings again where they are equal; where not, the configuration says that."""
+    """One matrix for head and embeddings again where they are equal; where not, the configuration records that."""
     head, words = model.get_output_embeddings(), model.get_input_embeddings()
     equal = torch.equal(head.weight, words.weight)
     if equal:

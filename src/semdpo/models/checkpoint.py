@@ -65,8 +65,10 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str | P
         "unknown": sorted(state.keys() - wanted.keys()),
         "of another shape": shapes,
     }
-    if told := [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]:
-        raise ModelError(f"the weights of '{source}' do not fit this model; {'; '.join(told)}; give the published file")
+    if lines := [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]:
+        raise ModelError(
+            f"the weights of '{source}' do not fit this model; {'; '.join(lines)}; give the published file"
+        )
     model.load_state_dict(state, assign=True)
 
 

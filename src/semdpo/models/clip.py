@@ -1,10 +1,10 @@
-"""CLIP's two towers (Radford et al., arXiv 2103.00020) and the CLIP score made from them."""
+"""CLIP's two towers (Radford et al., arXiv 2103.00020), which texts and images go through."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +12,8 @@ from transformers import CLIPModel
 
 from semdpo.errors import ModelError
 from semdpo.models.device import Compute
-from semdpo.models.loading import Texts, load_image_processor, load_model, load_tokenizer, pixels, tokenize
+from semdpo.models.loading import Texts, load_model, load_tokenizer, tokenize
 from semdpo.models.registry import Place
-from semdpo.protocols import Bool
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from semdpo.models.scorers.batched import Judge
 
 _LEGACY_END = 2  # transformers reads this end id as "pool at the largest id", as OpenAI's own code does
 
@@ -57,7 +51,7 @@ class CLIPTowers:
         return torch.nn.functional.normalize(vectors.float(), dim=-1), tokens
 
     def images(self, pixel_values: Tensor) -> Tensor:
-        """Unit vectors of normalised pictures: [n, 3, height, width] to [n, dim]."""
+        """Unit vectors of normalised images: [n, 3, height, width] to [n, dim]."""
         values = pixel_values.to(self.model.device, self.model.dtype)
         vectors: Tensor = self.model.get_image_features(values).pooler_output
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
@@ -70,23 +64,4 @@ def load_towers(place: Place, where: Compute) -> CLIPTowers:
         ModelError: the folder cannot be read.
     """
     folder = place.folder()
-    return CLIPTowers(load_model(CLIPModel, folder, where), load_tokenizer(place.texts()), folder)
-
-
-def clip_score(place: Place, where: Compute) -> Judge:
-    """The CLIP score: the cosine of picture and prompt, unscaled, in [-1, 1].
-
-    Args:
-        place: a saved CLIPModel with tokenizer and image processor.
-        where: it computes.
-
-    Raises:
-        ModelError: the folder cannot be read.
-    """
-    towers, processor = load_towers(place, where), load_image_processor(place.folder())
-
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
-        text, tokens = towers.texts(prompts)
-        return (towers.images(pixels(processor, images)) * text).sum(-1), tokens.truncated
-
-    return judge
+    return CLIPTowers(load_model(CLIPModel, folder, where), load_tokenizer(place.tokenizer_folder()), folder)

@@ -19,7 +19,7 @@ PAPER = (255, 255, 255)  # what shows through transparent pixels
 def rgb(image: Image.Image) -> Image.Image:
     """The image as it is shown on a white page.
 
-    It is turned as its EXIF orientation says. Transparent pixels show white. Palettes and CMYK become RGB. Images of
+    It is turned by its EXIF orientation. Transparent pixels show white. Palettes and CMYK become RGB. Images of
     16 bits (modes ``I;16`` and ``I``) are scaled from 0 … 65,535, floating-point ones (``F``) from 0 … 1; an ``I`` or
     ``F`` image that goes to 255 at most, as Pillow makes it of eight bits, is taken as it is.
 
@@ -27,7 +27,7 @@ def rgb(image: Image.Image) -> Image.Image:
         image: any size and mode.
 
     Returns:
-        An RGB image; the same one where nothing was to be done.
+        An RGB image; the same object where nothing had to change.
 
     Raises:
         DataError: a 32-bit or floating-point image has values outside these ranges.

@@ -61,7 +61,7 @@ def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelErro
 
 
 def reason(error: BaseException) -> str:
-    """What a library says, in one line; their messages run over many."""
+    """A library's message in one line; many run over several."""
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__
 
@@ -110,7 +110,7 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
     Args:
         model_class: such as ``CLIPModel`` or ``AutoModelForCausalLM``.
         folder: a saved model.
-        where: it will compute; None is the processor, in float32.
+        where: the device and the type of the weights; None is the CPU, in float32.
         more: other arguments of ``from_pretrained``.
 
     Raises:
@@ -175,7 +175,7 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 def load_image_processor(folder: str | Path) -> Any:
-    """The folder's ``preprocessor_config.json`` as CLIP's or BLIP's picture processor, without torchvision.
+    """The folder's ``preprocessor_config.json`` as CLIP's or BLIP's image processor, without torchvision.
 
     Raises:
         ModelError: the file is absent or of another kind.
@@ -226,11 +226,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int, device: torc
 
 
 def pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
-    """Normalised pictures, [n, 3, height, width], as the processor makes them."""
+    """Normalised images, [n, 3, height, width], as the processor makes them."""
     values: Tensor = processor(images=[rgb(image) for image in images], return_tensors="pt")["pixel_values"]
     return values
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """A picture as numbers from 0 to 1, [3, height, width]."""
+    """An image as numbers from 0 to 1, [3, height, width]."""
     return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1).float() / 255

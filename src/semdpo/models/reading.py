@@ -2,7 +2,7 @@
 
 Pipelines have one to four text encoders (CLIP, T5, language models), each with a limit that stands in a signature, a
 tokenizer's settings or only in the code, and some put the prompt into a template. So the pipeline itself is asked: it
-is called once, its tokenizers are overheard, and it is stopped where it would begin to draw.
+is called once, the calls of its tokenizers are recorded, and it is stopped before it begins to render.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class PromptReader:
     def __init__(self, pipeline: Any, call: Mapping[str, Any]) -> None:
         self._pipeline, self._call = pipeline, call
         tokenizers = _tokenizers(pipeline)
-        overheard = _overhear(pipeline, call, list(tokenizers.values()))
-        self._readings = overheard or _declared(pipeline, call, tokenizers)
+        recorded = _recorded(pipeline, call, list(tokenizers.values()))
+        self._readings = recorded or _declared(pipeline, call, tokenizers)
         for each in self._readings:
             if not each.templated:
                 always_plain(each.tokenizer)
@@ -132,22 +132,22 @@ class _Call:
         return float(self.named.get("max_length") or self.tokenizer.model_max_length)
 
 
-def _overhear(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any]) -> list[Reading]:
-    """What the pipeline asks its tokenizers for; empty where it cannot be overheard."""
-    drawing = [
+def _recorded(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any]) -> list[Reading]:
+    """How the pipeline uses its tokenizers, from one call of it; empty where it cannot be called."""
+    rendering = [
         part
         for name, part in vars(pipeline).items()
         if isinstance(part, nn.Module) and not any(kind in name for kind in ("text", "image_encoder"))
     ]
-    if not callable(pipeline) or not drawing:
+    if not callable(pipeline) or not rendering:
         return []
     with contextlib.ExitStack() as stack:
         calls = stack.enter_context(_listening(tokenizers))
-        for part in drawing:
+        for part in rendering:
             stack.callback(part.register_forward_pre_hook(_stop).remove)
         stack.enter_context(quiet())
         stack.enter_context(torch.inference_mode())
-        # What is wrong with the call will be said by the one that draws.
+        # An error in the call will be reported by the one that renders.
         stack.enter_context(contextlib.suppress(_EnoughError, *UNREADABLE, IndexError, NotImplementedError))
         pipeline(prompt=[PROBE], generator=[torch.Generator("cpu").manual_seed(0)], output_type="np", **call)
     most = _after_template(pipeline, call)
@@ -160,13 +160,13 @@ def _concluded(pipeline: Any, calls: Sequence[_Call], most: float) -> Reading | 
     probed = [each for each in calls if each.probed]
     if not probed:
         return None
-    # Many pipelines ask a second time without truncation, for a warning; others truncate the tokens by themselves.
-    said = next((each for each in probed if each.limit is not None), probed[0])
-    limit = said.limit or float(getattr(pipeline, "tokenizer_max_length", None) or "inf")
-    before, _, after = next(each for each in said.texts if PROBE in each).partition(PROBE)
-    templated = any(special_text(said.tokenizer, text) is not None for each in calls for text in each.texts)
-    special = said.named.get("add_special_tokens", True)
-    return Reading(said.tokenizer, min(limit, most), before, after, special, templated)
+    # Many pipelines call a second time without truncation, for a warning; others truncate the tokens themselves.
+    call = next((each for each in probed if each.limit is not None), probed[0])
+    limit = call.limit or float(getattr(pipeline, "tokenizer_max_length", None) or "inf")
+    before, _, after = next(each for each in call.texts if PROBE in each).partition(PROBE)
+    templated = any(special_text(call.tokenizer, text) is not None for each in calls for text in each.texts)
+    special = call.named.get("add_special_tokens", True)
+    return Reading(call.tokenizer, min(limit, most), before, after, special, templated)
 
 
 def _stop(*_: object) -> None:
@@ -194,7 +194,7 @@ def _listening(tokenizers: Sequence[Any]) -> Iterator[list[_Call]]:
 
 
 def _after_template(pipeline: Any, call: Mapping[str, Any]) -> float:
-    """Tokens that are left of a template and prompt where a pipeline cuts them after its encoder, as Qwen-Image's."""
+    """Tokens of template and prompt that a pipeline keeps when it slices its encoder's output, as Qwen-Image does."""
     start = getattr(pipeline, "prompt_template_encode_start_idx", None)
     read = _setting(pipeline, call, "max_sequence_length")
     return float("inf") if start is None or read is None else start + read

@@ -30,7 +30,7 @@ class Published:
     Attributes:
         repository: of the hub.
         files: patterns of those that are needed.
-        texts: the repository whose tokenizer it reads texts with, where its own has none.
+        tokenizer: the repository of its tokenizer, where its own has none.
         gated: whether its licence must be accepted on the hub first.
         millions: of its parameters.
         gigabytes: of the files that are fetched, about; a safety checker is among them.
@@ -39,7 +39,7 @@ class Published:
 
     repository: str
     files: tuple[str, ...] = _TRANSFORMERS
-    texts: str | None = None
+    tokenizer: str | None = None
     gated: bool = False
     millions: int = 0
     gigabytes: float = 0.0
@@ -56,7 +56,7 @@ PUBLISHED = {
         gigabytes=1.8,
     ),
     "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, millions=986, gigabytes=2.0),
-    "pickscore": Published("yuvalkirstain/PickScore_v1", texts=_CLIP_H, millions=986, gigabytes=4.0),
+    "pickscore": Published("yuvalkirstain/PickScore_v1", tokenizer=_CLIP_H, millions=986, gigabytes=4.0),
     "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", millions=428, gigabytes=1.7),
     "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", millions=224, gigabytes=0.9),
     "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", millions=447, gigabytes=1.9),
@@ -95,14 +95,14 @@ class Place:
         path: a folder's path, or a hub id.
         local: whether ``path`` is a folder.
         files: patterns of the files that are fetched from the hub.
-        texts_from: hub id of the tokenizer, for a folder without one.
+        tokenizer: hub id of the tokenizer, for a folder without one.
     """
 
     name: str
     path: str
     local: bool
     files: tuple[str, ...] = _TRANSFORMERS
-    texts_from: str | None = None
+    tokenizer: str | None = None
 
     def folder(self) -> Path:
         """The folder; a hub id is looked up among what has been downloaded, and fetched when it is not there.
@@ -116,21 +116,21 @@ class Place:
 
         return fetch(self.path, self.name, self.files, SKIPPED)
 
-    def texts(self) -> Path:
+    def tokenizer_folder(self) -> Path:
         """The folder with the tokenizer: the model's own where it has one.
 
         Raises:
             ModelError: as ``folder``.
         """
         own = self.folder()
-        if self.texts_from is None or has_tokenizer(own):
+        if self.tokenizer is None or has_tokenizer(own):
             return own
-        place = resolve(self.texts_from)
+        place = resolve(self.tokenizer)
         return Place(place.name, place.path, place.local, WORDS).folder()
 
-    def words_elsewhere(self) -> str | None:
-        """The hub id of the tokenizer that must be had beside the model; None when its own folder has one."""
-        return None if self.local and has_tokenizer(Path(self.path)) else self.texts_from
+    def separate_tokenizer(self) -> str | None:
+        """The hub id of the tokenizer that is needed beside the model; None when its own folder has one."""
+        return None if self.local and has_tokenizer(Path(self.path)) else self.tokenizer
 
 
 def resolve(name: str) -> Place:
@@ -151,15 +151,15 @@ def resolve(name: str) -> Place:
     published = PUBLISHED.get(short, Published(text))
     own = _own(short) or _own(published.repository)
     if own:
-        return Place(text, str(own), local=True, texts_from=published.texts)
+        return Place(text, str(own), local=True, tokenizer=published.tokenizer)
     if text in PUBLISHED and not is_dir(text):
-        return Place(text, published.repository, False, published.files, published.texts)
+        return Place(text, published.repository, False, published.files, published.tokenizer)
     if text and is_dir(text):
-        return Place(text, text, local=True, texts_from=_companion(Path(text)))
+        return Place(text, text, local=True, tokenizer=_companion(Path(text)))
     if text and is_file(text):
         raise ModelError(f"model '{text}' is a file; give the folder that it lies in")
     if _HUB_ID.fullmatch(text):
-        return Place(text, text, False, published.files, published.texts)
+        return Place(text, text, False, published.files, published.tokenizer)
     known = [*PUBLISHED, *(f"tiny:{each}" for each in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
@@ -183,7 +183,7 @@ def base_of(folder: Path) -> str:
 
 
 def lasting(name: str) -> str:
-    """A model's name, to be found by from elsewhere too: a user's folder by its whole path, others as they are."""
+    """A model's name that works in any working directory: a user's folder by its whole path, others as they are."""
     text = name.strip()
     if text.startswith("tiny:") or text in PUBLISHED or _own(text) or not is_dir(text):
         return text
@@ -215,10 +215,10 @@ def _own(name: str) -> Path | None:
 
 
 def _companion(folder: Path) -> str | None:
-    """Whose tokenizer an upstream checkpoint in a user's folder reads texts with."""
+    """Hub id of the tokenizer that an upstream checkpoint in a user's folder needs."""
     for each in PUBLISHED.values():
-        if each.texts is not None and each.files[0].endswith(".pt") and (folder / each.files[0]).is_file():
-            return each.texts
+        if each.tokenizer is not None and each.files[0].endswith(".pt") and (folder / each.files[0]).is_file():
+            return each.tokenizer
     return None
 
 

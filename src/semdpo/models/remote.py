@@ -1,4 +1,4 @@
-"""Models that bring Python code of their own: found, tried, and read completely, once the user has allowed it."""
+"""Models that bring Python code of their own: found, tried and read completely, once the user has allowed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semdpo.models.loading import quiet, read_json, reason, refuse_missing
 
 
 class _Complete(PreTrainedModel):  # type: ignore[misc]
-    """What stands between a remote class and transformers while its weights are read.
+    """A class between a remote class and transformers while its weights are read.
 
     A remote class whose own ``from_pretrained`` goes on working with the model (jina-embeddings-v4 wraps it in
     adapters) cannot be asked for transformers' loading information: it would get a pair. Here it gets the model, and
@@ -44,17 +44,17 @@ def load_remote(folder: Path, where: Compute) -> Any:
 
     Args:
         folder: a saved model with Python files; they run, so the user must have allowed it.
-        where: it will compute.
+        where: the device and the type of the weights.
 
     Raises:
         ModelError: the code does not run with the libraries that are installed, or weights are absent.
     """
     try:
         found, config = _class_of(folder)
-        with quiet(), warnings.catch_warnings(record=True) as said:
+        with quiet(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             model = found.from_pretrained(str(folder), config=config, dtype=where.dtype, local_files_only=True)
-        if any("missing adapter keys" in str(each.message) for each in said):
+        if any("missing adapter keys" in str(each.message) for each in caught):
             _fill_adapters(folder, model)
     except ModelError:
         raise
@@ -66,7 +66,7 @@ def load_remote(folder: Path, where: Compute) -> Any:
 
 
 def _fill_adapters(folder: Path, model: Any) -> None:
-    """Reads adapters that peft left as they were begun, which is with no effect at all.
+    """Reads adapters that peft left as they were initialised, without any effect.
 
     The layers of jina-embeddings-v4 hold an adapter a task, as ``lora_A.default.TASK.weight``. Files lack ``default``,
     which older releases of peft put back at this place; 0.21 does so only where nothing but ``weight`` follows.
@@ -95,7 +95,7 @@ def try_remote(folder: Path) -> None:
         folder: as of ``load_remote``.
 
     Raises:
-        ModelError: it fails, and would fail after hours of drawing.
+        ModelError: it fails, and would otherwise fail after hours of rendering.
     """
     try:
         found, config = _class_of(folder)

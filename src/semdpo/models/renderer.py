@@ -45,11 +45,11 @@ def load_renderer(
         guidance: scale of classifier-free guidance; 1 or less switches it off.
         height: pixels; None is the model's own.
         width: pixels; None is the model's own.
-        batch_size: pictures at a time, ≥ 1.
-        precision: of the weights on a GPU, as ``compute`` says. On a CPU weights are float32 always, and ``bfloat16``
+        batch_size: images at a time, ≥ 1.
+        precision: of the weights on a GPU, as for ``compute``. On a CPU weights are float32 always, and ``bfloat16``
             computes in mixed precision, faster where the CPU has it.
-        safety_checker: blacken images that the model's own checker refuses; ``render_checked`` says which. Off, they
-            are given as they are.
+        safety_checker: blacken images that the model's own checker refuses; ``render_checked`` flags them. Off,
+            they are returned as they are.
 
     Raises:
         ConfigError: diffusers is not installed.
@@ -75,7 +75,7 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
     if checked:
         without = {}
     elif (index.get("safety_checker") or [None])[0] is not None:
-        say(f"the safety checker of {folder.name} is off: its pictures are given as they are")
+        say(f"the safety checker of {folder.name} is off: images are kept as they are rendered")
     with quiet():
         from diffusers import DDIMScheduler, DiffusionPipeline
     try:
@@ -87,18 +87,18 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
         raise unreadable(folder, "diffusers pipeline", error) from error
     pipeline.set_progress_bar_config(disable=True)
     if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
-        # DDIM clips samples to [-1, 1] unless told otherwise: right for pixels, wrong for latents.
+        # DDIM clips samples to [-1, 1] by default: right for pixels, wrong for latents.
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     return pipeline
 
 
 class DiffusionRenderer:
-    """Draws prompts; a picture depends on its prompt and seed only, up to rounding.
+    """Renders prompts; an image depends on its prompt and seed only, up to rounding.
 
     Args:
         pipeline: a diffusers text-to-image pipeline.
         call: keyword arguments of every call.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         mixed: compute in bfloat16 where torch holds it safe.
     """
 
@@ -113,7 +113,7 @@ class DiffusionRenderer:
         return PromptReader(self._pipeline, self._call)
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One RGB image a prompt; rows with equal prompt and seed are drawn once.
+        """One RGB image per prompt; rows with equal prompt and seed are rendered once.
 
         Args:
             prompts: n texts.
@@ -128,24 +128,24 @@ class DiffusionRenderer:
     def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
         """Like ``render``; with each image goes whether the pipeline's safety checker blackened it."""
         if len(prompts) != len(seeds):
-            raise ModelError(f"a picture needs one seed a prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
+            raise ModelError(f"an image needs one seed per prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
         rows = list(zip(prompts, seeds, strict=True))
         distinct = list(dict.fromkeys(rows))
         self._reader.check(list(prompts))
-        drawn: dict[tuple[str, int], tuple[Image.Image, bool]] = {}
+        rendered: dict[tuple[str, int], tuple[Image.Image, bool]] = {}
         for start in range(0, len(distinct), self._batch_size):
             batch = distinct[start : start + self._batch_size]
-            drawn.update(zip(batch, self._draw(batch), strict=True))
-        return [drawn[row] for row in rows]
+            rendered.update(zip(batch, self._render(batch), strict=True))
+        return [rendered[row] for row in rows]
 
     def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which prompts are longer than the pipeline's text encoders read, [n]; it draws only their beginning.
+        """Which prompts are longer than the pipeline's text encoders read, [n]; it reads only their beginning.
 
         Where it has several, the one that reads most counts.
         """
         return self._reader.too_long(prompts)
 
-    def _draw(self, rows: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
+    def _render(self, rows: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
         generators = [torch.Generator("cpu").manual_seed(seed) for _, seed in rows]
         autocast = torch.autocast("cpu", torch.bfloat16) if self._mixed else contextlib.nullcontext()
         with quiet(), torch.inference_mode(), autocast:
@@ -160,7 +160,7 @@ class DiffusionRenderer:
         bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2, 3)))
         if bad.size:
             raise ModelError(
-                f"the picture of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
+                f"the image of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
             )
         from PIL import Image
 
@@ -169,7 +169,7 @@ class DiffusionRenderer:
 
 
 def _blackened(output: Any, n: int) -> list[bool]:
-    """What a pipeline's checker said of its n images; without a checker it says nothing."""
+    """Which of n images a pipeline's checker blackened; without a checker none."""
     for name in ("nsfw_content_detected", "nsfw_detected"):
         flags = getattr(output, name, None)
         if flags is not None:

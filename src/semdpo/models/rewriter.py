@@ -24,7 +24,7 @@ from semdpo.recipe import defaults
 from semdpo.recipe.base import TEMPLATE, one_slot
 
 SETTINGS = "semdpo.json"
-THINKING = ("<think>",)  # with which Qwen3 begins to think aloud
+THINKING = ("<think>",)  # the token with which Qwen3 begins its reasoning
 
 
 def load_template(folder: Path) -> str:
@@ -38,19 +38,19 @@ def load_template(folder: Path) -> str:
     return _checked(read_json(folder / SETTINGS).get("template"), str(folder / SETTINGS))
 
 
-def load_causal(folder: Path, texts: Path | None = None, where: Compute | None = None) -> tuple[Any, Any]:
+def load_causal(folder: Path, tokenizer_folder: Path | None = None, where: Compute | None = None) -> tuple[Any, Any]:
     """A causal language model and its tokenizer, which is sure to have an end and a padding token.
 
     Args:
         folder: a saved model, or adapters, which are added to the weights of the model that they belong to.
-        texts: the folder of its tokenizer; None is the same.
-        where: it will compute; None is the processor, in float32.
+        tokenizer_folder: of its tokenizer; None is ``folder``.
+        where: the device and the type of the weights; None is the CPU, in float32.
 
     Raises:
         ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
     """
-    model, words = _weights(Path(folder), where)
-    tokenizer = load_tokenizer(texts if texts is not None and texts != folder else words)
+    model, own = _weights(Path(folder), where)
+    tokenizer = load_tokenizer(own if tokenizer_folder in (None, folder) else tokenizer_folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -71,11 +71,13 @@ def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
     if not is_adapters(folder):
         return load_model(AutoModelForCausalLM, folder, where), folder
     place = place_of_base(folder)
-    base, words = _weights(place.folder(), None)  # added in float32, whatever it will compute in
+    base, tokenizer_folder = _weights(place.folder(), None)  # added in float32, whatever it will compute in
     model = merged(base, folder)
-    if words == place.folder():
-        words = place.texts()
-    return model if where is None else model.to(where.device, where.dtype), folder if has_tokenizer(folder) else words
+    if has_tokenizer(folder):
+        tokenizer_folder = folder
+    elif tokenizer_folder == place.folder():
+        tokenizer_folder = place.tokenizer_folder()
+    return model if where is None else model.to(where.device, where.dtype), tokenizer_folder
 
 
 def load_rewriter(
@@ -89,7 +91,7 @@ def load_rewriter(
     Args:
         path: ``tiny:NAME``, a folder or a published name.
         template: with ``{prompt}`` in it; None takes that of the folder's ``semdpo.json``.
-        precision: of the weights, as ``compute`` says.
+        precision: of the weights, as for ``compute``.
         decoding: the settings of ``Decoding``.
 
     Raises:
@@ -99,7 +101,7 @@ def load_rewriter(
     place = resolve(str(path))
     folder = place.folder()
     used = load_template(folder) if template is None else _checked(template, "the option template")
-    model, tokenizer = load_causal(folder, place.texts(), compute(precision))
+    model, tokenizer = load_causal(folder, place.tokenizer_folder(), compute(precision))
     return CausalRewriter(model, tokenizer, used, how)
 
 
@@ -119,7 +121,7 @@ class Decoding:
     Attributes:
         temperature: 0 always takes the most probable token.
         top_p: sample from the most probable tokens that make up this share, in (0, 1].
-        top_k: sample from so many most probable tokens; None from all.
+        top_k: sample from this number of most probable tokens; None from all.
         max_new_tokens: the rewrite's budget, ≥ 1.
         num_beams: of beam search, which needs temperature 0; 1 is none.
         length_penalty: of beam search: exponent of the length that divides a beam's log-probability.
@@ -164,7 +166,7 @@ class CausalRewriter:
         self._model, self._tokenizer = model, tokenizer
         self.template = template
         self._decoding = decoding
-        # A model that was taught to think aloud is kept from beginning to.
+        # A model that was trained to reason before it answers is kept from beginning to.
         self._silenced = sorted({tokenizer.get_vocab()[each] for each in THINKING if each in tokenizer.get_vocab()})
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
@@ -184,7 +186,7 @@ class CausalRewriter:
         Args:
             prompts: texts.
             n: rewrites of each, ≥ 1.
-            seed: another one draws other rewrites.
+            seed: another one samples other rewrites.
 
         Raises:
             DataError: a prompt is too long for the model.
@@ -192,7 +194,7 @@ class CausalRewriter:
         return [[text for text, _ in row] for row in self.rewrite_flagged(prompts, n, seed)]
 
     def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
-        """Like ``rewrite``; with each text goes whether it met the token budget before it had ended."""
+        """Like ``rewrite``; with each text goes whether the token budget truncated it."""
         check_positive("n", n)
         read = prompt_ids(self._tokenizer, self.template, prompts)
         self._check_lengths(prompts, read)

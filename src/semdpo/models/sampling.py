@@ -83,7 +83,7 @@ def draw(
         scores: logits, [n, vocabulary]; -inf excludes a token.
         keys: of the noise, [n, 2], from ``keys``.
         temperature: > 0.
-        top_k: so many most probable tokens; None is all.
+        top_k: number of most probable tokens; None is all.
         top_p: share of the most probable tokens, in (0, 1].
 
     Returns:

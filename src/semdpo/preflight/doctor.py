@@ -192,7 +192,7 @@ def _model(key: str, name: str) -> Iterable[Finding]:
         yield _to_be_fetched(key, name)
     else:
         yield Finding("ok", name, f"{key}: {state}, {parameters(name) / 1e6:.4g} M parameters")
-    words = registry.resolve(name).words_elsewhere()
+    words = registry.resolve(name).separate_tokenizer()
     if words is not None and where(words, registry.WORDS).startswith("not"):
         yield _to_be_fetched(f"{key}, the tokenizer", words, registry.WORDS)
 

@@ -70,5 +70,5 @@ def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:
         return
     if is_adapters(place.folder()):
         yield "lora", f"{key}, which holds adapters,"
-    if key == "weigh.encoder" and is_sentence_model(place.folder()):
-        yield "sentence", "weigh.encoder"
+    if key == "drift.encoder" and is_sentence_model(place.folder()):
+        yield "sentence", "drift.encoder"

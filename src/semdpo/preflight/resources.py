@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from safetensors import SafetensorError, safe_open
 
 from semdpo.engine import store
 from semdpo.engine.stage import AnyStage, ModelStage
-from semdpo.errors import StoreError
+from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
 from semdpo.models.hub import cached
 from semdpo.recipe.schema import Recipe
@@ -88,7 +87,7 @@ def refuse_too_large(
 def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, float]:
     """Bytes that each kind of missing work needs at once."""
     policy = 4 * parameters(recipe.sft.model)
-    drawing, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.weigh.encoder)
+    drawing, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.drift.encoder)
     judges = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     asked = [stage.outside.items() for stage in evaluating]
@@ -188,7 +187,7 @@ def parameters(name: str) -> int:
     """Of a model, from its files' headers; by the published size where it is not there; 0 when nothing is known.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or one of its files is broken.
     """
     place = registry.resolve(name)
     known = registry.published(name)
@@ -239,8 +238,9 @@ def _less_memory(stage: str) -> str:
 
 
 def _counted(path: Path) -> int:
-    """Numbers in a safetensors file, from its header: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return sum(prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
+    """Numbers in a safetensors file; only its header is read."""
+    try:
+        with safe_open(path, "numpy") as file:
+            return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"'{path}' is not a complete safetensors file ({error}); download or save it again") from error

@@ -107,7 +107,7 @@ class LabelConfig(Stage):
         fidelity: a judge of whether the picture shows what was asked, which the additive objective needs.
         batch_size: pictures in memory at once.
         seed: of the pictures.
-        shard_size: so many prompts make one file, here and in the stages pairs and weigh.
+        shard_size: so many prompts make one file, here and in the stages pairs and drift.
     """
 
     renderer: RendererConfig
@@ -130,7 +130,7 @@ class PairsConfig(Stage):
     margin: float = Field(default=0.0, ge=0)
 
 
-class WeighConfig(Stage):
+class DriftConfig(Stage):
     """The frozen encoder that measures how far a rewrite drifts."""
 
     encoder: Text
@@ -301,7 +301,7 @@ class Recipe(Stage):
     candidates: CandidatesConfig
     label: LabelConfig
     pairs: PairsConfig = PairsConfig()
-    weigh: WeighConfig
+    drift: DriftConfig
     scoring: ScoringConfig = ScoringConfig()
     train: TrainConfig
     evaluate: EvaluateConfig

@@ -29,7 +29,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     recipe, titles = run.recipe, run.recipe.report
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
     curves = [row for s in models for row in parquet.read_file(run.folder / s.name / store.CURVES, Curve)]
-    weighed = run.rows("weigh", Pair)
+    weighed = run.rows("drift", Pair)
     versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
         for stage in stages
@@ -55,7 +55,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         drift_threshold=titles.drift_threshold,
         losses=_losses(run),
         encoder_metric=next(
-            (n for n, scorer in recipe.evaluate.metrics.items() if scorer == recipe.weigh.encoder), None
+            (n for n, scorer in recipe.evaluate.metrics.items() if scorer == recipe.drift.encoder), None
         ),
         published=Published(
             recipe.sft.model, {name: JUDGES[scorer] for name, scorer in metrics.items() if scorer in JUDGES}
@@ -69,7 +69,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     )
     if found.encoder_metric is None or gives_cosines(found):
         return found
-    note = f"Proposition 2 was not measured: the scores of {recipe.weigh.encoder} are no cosines."
+    note = f"Proposition 2 was not measured: the scores of {recipe.drift.encoder} are no cosines."
     return replace(found, notes=[*found.notes, note])
 
 
@@ -110,7 +110,7 @@ def swept(run: Run) -> Sweep:
     """The numbers of a finished sweep."""
     config = settings(run.recipe)
     alphas = methods(config)
-    distances = [each.distance or 0.0 for each in run.rows("weigh", Pair)]
+    distances = [each.distance or 0.0 for each in run.rows("drift", Pair)]
     sizes = {m: effective_sample_size(semantic_weight(distances, alpha)) for m, alpha in alphas.items()}
     return compute_sweep(
         evaluation_rows(sweep_evaluation(run.recipe), run),
@@ -169,7 +169,7 @@ def _seen(recipe: Recipe) -> dict[str, str]:
     """Which judges are no outsiders, and why."""
     reasons = {
         recipe.label.fidelity or "": "it helped to choose the pairs of the additive reward",
-        recipe.weigh.encoder: "its text tower measured the drift that set the weights",
+        recipe.drift.encoder: "its text tower measured the drift that set the weights",
         recipe.label.scorer: "it labelled the training pairs",
     }
     return {name: reasons[scorer] for name, scorer in recipe.evaluate.metrics.items() if scorer in reasons}
@@ -183,7 +183,7 @@ _LEFT_OUT = (
 
 def _notes(run: Run) -> list[str]:
     drawn, labelled = (store.row_counts(run.folder / name) for name in ("candidates", "label"))
-    weighed = store.row_counts(run.folder / "weigh")
+    weighed = store.row_counts(run.folder / "drift")
     black = labelled.get("blackened", 0)
     places = {place for own in blackened(evaluation(run.recipe), run).values() for place in own}
     return [

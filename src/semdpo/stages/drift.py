@@ -12,18 +12,18 @@ from semdpo.progress import Progress
 from semdpo.protocols import KnowsWords, TextEncoder
 from semdpo.recipe.schema import Recipe
 
-NAME = "weigh"
+NAME = "drift"
 
 
 def stage(recipe: Recipe) -> TableStage:
     """The pairs, with the distances of chosen and rejected from the prompt."""
-    config = recipe.weigh
-    outside = {"weigh.encoder": config.encoder}
+    config = recipe.drift
+    outside = {"drift.encoder": config.encoder}
     return TableStage(NAME, "measuring drift", config.model_dump(mode="json"), ("pairs",), outside, Pair, _work)
 
 
 def _work(run: Run) -> list[Shard]:
-    config, pairs = run.recipe.weigh, run.shards("pairs", Pair)
+    config, pairs = run.recipe.drift, run.shards("pairs", Pair)
     refuse_none(sum(pairs.sizes))
     known = once(lambda: run.models.fingerprint(config.encoder))
 

@@ -64,7 +64,7 @@ class Evaluation:
         found = [self._drawing(recipe, method) for method in self.models]
         for metric, scorer in self.config.metrics.items():
             found += [self._judging(recipe, metric, method) for method in self.models]
-            if scorer == recipe.weigh.encoder:  # which is in memory now
+            if scorer == recipe.drift.encoder:  # which is in memory now
                 found += [self._comparing(recipe, method) for method in self.compared(recipe)]
         return found
 
@@ -76,12 +76,12 @@ class Evaluation:
         config, own = self.config, self.config.rewriters.get(method)
         rewriting = {} if method == "human" else {"rewrite": (own or config.rewrite).model_dump(mode="json")}
         shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
-        outside = {"weigh.encoder": recipe.weigh.encoder, "evaluate.renderer.model": config.renderer.model}
+        outside = {"drift.encoder": recipe.drift.encoder, "evaluate.renderer.model": config.renderer.model}
         outside |= {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
         return TableStage(
             self.pictures_stage(method),
             "drawing",
-            shared | rewriting | {"encoder": recipe.weigh.encoder},
+            shared | rewriting | {"encoder": recipe.drift.encoder},
             (self.prompts, self.models[method]),
             outside,
             Picture,
@@ -103,17 +103,17 @@ class Evaluation:
 
     def compared(self, recipe: Recipe) -> list[str]:
         """The methods whose pictures are compared with their rewrites: all, where the encoder can see pictures."""
-        sees = recipe.weigh.encoder in self.config.metrics.values() and self.folder == "evaluate"
+        sees = recipe.drift.encoder in self.config.metrics.values() and self.folder == "evaluate"
         return list(self.models) if sees else []
 
     def _comparing(self, recipe: Recipe, method: str) -> TableStage:
-        encoder = recipe.weigh.encoder
+        encoder = recipe.drift.encoder
         return TableStage(
             f"{self.folder}/{method}/{CONSISTENCY}",
             "comparing pictures and rewrites",
             {"encoder": encoder, "scoring": recipe.scoring.of_results()},
             (self.pictures_stage(method),),
-            {"weigh.encoder": encoder},
+            {"drift.encoder": encoder},
             Judgement,
             partial(self._judge, consistency, encoder, CONSISTENCY, method),
             line=f"{self.folder}/…/{CONSISTENCY}",
@@ -129,7 +129,7 @@ class Evaluation:
         counter = once(lambda: run.models.rewriter(model, None, config.rewrite))
         rewriter = counter if own is None else once(lambda: run.models.rewriter(own.model, own.template, own))
         seed = config.rewrite.seed if own is None else own.seed
-        encoder = once(lambda: run.models.encoder(run.recipe.weigh.encoder))
+        encoder = once(lambda: run.models.encoder(run.recipe.drift.encoder))
         renderer = once(lambda: run.models.renderer(config.renderer))
 
         def make(some: Sequence[Prompt], progress: Progress) -> Made:

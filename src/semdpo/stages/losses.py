@@ -24,11 +24,11 @@ def stage(recipe: Recipe, method: str, objective: ObjectiveSettings) -> TableSta
 
         def make(progress: Progress) -> Made:
             policy, reference = str(run.folder / trained), str(run.folder / "sft")
-            pairs, cache = run.rows("weigh", Pair), run.folder / "reference"
+            pairs, cache = run.rows("drift", Pair), run.folder / "reference"
             return pair_losses(pairs, policy, reference, beta, run.recipe.train, cache, progress), {}
 
         return [Shard(1, make)]
 
     shared = recipe.train.model_dump(mode="json", include={"template", "precision", "max_length"})
-    inputs = ("sft", "weigh", trained)
+    inputs = ("sft", "drift", trained)
     return TableStage(f"losses/{method}", "measuring", shared | {"beta": beta}, inputs, {}, PairLoss, work)

@@ -55,7 +55,7 @@ def _files(config: PromptsConfig) -> dict[str, str]:
 def _work(run: Run) -> list[Shard]:
     def make(_: Progress) -> Made:
         rows, left_out = collect(run.recipe.prompts)
-        encoder, size = run.recipe.weigh.encoder, run.recipe.weigh.batch_size
+        encoder, size = run.recipe.drift.encoder, run.recipe.drift.batch_size
         refuse_unknown_words(unknown_share([row.prompt for row in rows], run.models.encoder(encoder), size), encoder)
         return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")} | left_out
 

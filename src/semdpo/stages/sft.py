@@ -22,10 +22,10 @@ def stage(recipe: Recipe) -> ModelStage:
 
 
 def _work(run: Run, output: Path, progress: Progress) -> list[Curve]:
-    from semdpo.models.kept import name_encoder  # here, since these import torch
+    from semdpo.models.rewriter_settings import name_encoder  # here, since these import torch
     from semdpo.training.fine_tune import fine_tune
 
     config = run.recipe.sft
     curves = fine_tune(read_rewrites(config.file), config, output, progress)
-    name_encoder(output, lasting(run.recipe.weigh.encoder))
+    name_encoder(output, lasting(run.recipe.drift.encoder))
     return curves

@@ -29,11 +29,11 @@ def stage(recipe: Recipe, name: str, method: str, objective: ObjectiveSettings) 
     def work(run: Run, output: Path, progress: Progress) -> list[Curve]:
         from semdpo.training.preference import train  # here, since it imports torch
 
-        pairs, model = run.rows("weigh", Pair), str(run.folder / "sft")
+        pairs, model = run.rows("drift", Pair), str(run.folder / "sft")
         reference = run.folder / "reference"  # which all methods share
         curves = train(pairs, model, objective, run.recipe.train, output, reference, progress)
         return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
 
     own = {"objective": objective.model_dump(mode="json")}
     config = recipe.train.model_dump(mode="json", exclude={"methods"}) | own
-    return ModelStage(name, "training", config, ("sft", "weigh"), {}, work)
+    return ModelStage(name, "training", config, ("sft", "drift"), {}, work)

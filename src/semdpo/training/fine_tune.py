@@ -9,10 +9,10 @@ from pathlib import Path
 from semdpo.data.records import Curve
 from semdpo.engine import store
 from semdpo.errors import DataError
-from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
 from semdpo.models.registry import resolve
 from semdpo.models.rewriter import load_causal
+from semdpo.models.rewriter_settings import RewriterSettings, read_settings
 from semdpo.progress import Progress
 from semdpo.recipe.objectives import SFTSettings
 from semdpo.recipe.schema import SFTConfig
@@ -21,7 +21,7 @@ from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.precision import resolve_precision
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.trainer import ExampleTrainer
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
@@ -50,14 +50,14 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     place = resolve(config.model)
     store.refuse_damaged(place.folder())
-    model, tokenizer = load_causal(place.folder(), place.texts())
+    model, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
     groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)
     refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
     examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:
         with quiet():
-            trainer = PreferenceTrainer(
+            trainer = ExampleTrainer(
                 model,
                 training_arguments(
                     folder,
@@ -80,6 +80,6 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             "examples": len(pairs),
             **config.model_dump(exclude={"model", "file"}),
         }
-        kept = Kept(config.template, budget(groups, read(place.folder())))
+        kept = RewriterSettings(config.template, budget(groups, read_settings(place.folder())))
         save(folder, model, tokenizer, kept, "SFT", settings)
     return trainer.curves

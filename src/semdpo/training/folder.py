@@ -9,17 +9,17 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from semdpo import disk
-from semdpo.models.kept import Kept, write
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import Decoding
+from semdpo.models.rewriter_settings import RewriterSettings, write_settings
 from semdpo.training.packing import Group
 
 _CARD = """\
 ---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [semdpo, text-to-image, prompt-optimization]
+{data}
 ---
 
 # Prompt rewriter ({method})
@@ -69,7 +69,7 @@ def save(
     folder: Path,
     model: Any,
     tokenizer: Any,
-    kept: Kept,
+    kept: RewriterSettings,
     method: str,
     settings: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
@@ -90,13 +90,18 @@ def save(
         more = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(folder, state_dict=weights, **more)
         tokenizer.save_pretrained(folder)
-    write(folder, kept)
-    rows = "\n".join(f"| {name} | {value} |" for name, value in {**settings, **kept.rows()}.items())
-    card = _CARD.format(method=method, template=kept.template, rows=rows)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_settings(folder, kept)
+    rows = "\n".join(f"| {name} | {value} |" for name, value in {**settings, **kept.card_rows()}.items())
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["semdpo", "text-to-image", "prompt-optimization"],
+    )
+    card = ModelCard(_CARD.format(data=data.to_yaml(), method=method, template=kept.template, rows=rows))
+    card.save(folder / "README.md")
 
 
-def budget(groups: Sequence[Group], start: Kept) -> int:
+def budget(groups: Sequence[Group], start: RewriterSettings) -> int:
     """The tokens that a rewriter may need: those of the longest rewrite that it has learnt, its end token among them.
 
     Args:

@@ -50,7 +50,7 @@ def pair_losses(
         ModelError: a model cannot be loaded.
     """
     place = resolve(reference)
-    _, tokenizer = load_causal(place.folder(), place.texts())
+    _, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     texts = [(each.chosen, each.rejected) for each in pairs]
     names = [f"pair {each.pair_id}" for each in pairs]
     groups = encode(tokenizer, config.template, [each.prompt for each in pairs], texts, names)
@@ -71,7 +71,7 @@ def _logps(
 ) -> list[tuple[float, ...]]:
     place = resolve(name)
     with fingerprint.unchanged(name):
-        model, _ = load_causal(place.folder(), place.texts())
+        model, _ = load_causal(place.folder(), place.tokenizer_folder())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     packs = prepare(model, max(each.longest for each in groups))
     precision = resolve_precision(config.precision)

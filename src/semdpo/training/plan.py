@@ -62,6 +62,11 @@ class Planner:
         """
         return self._of_steps(self._drawn(self.everything, epochs)[:steps], model)
 
+    @property
+    def steps_of_epoch(self) -> int:
+        """Updates of one pass over all examples."""
+        return len(self._drawn(self.everything, 1))
+
     def once(self, examples: Sequence[Example], model: Any) -> Plan:
         """Examples as evaluation takes them: each once."""
         return Plan([each for step in self._of_steps(self._drawn(examples, 1), model) for each in step])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,28 @@ from accelerate import PartialState
 from semdpo import disk, extras
 from semdpo.data.records import Curve, Pair, content_id
 from semdpo.engine import fingerprint, store
-from semdpo.errors import ConfigError, DataError
+from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
-from semdpo.models.kept import Kept, read
 from semdpo.models.loading import quiet
 from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
-from semdpo.objectives.base import Constants, Data
+from semdpo.models.rewriter_settings import read_settings
+from semdpo.objectives.base import Constants
 from semdpo.progress import Progress, say
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import LoRAConfig, TrainConfig
 from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
-from semdpo.training.batches import Example, encode, refuse_too_long
+from semdpo.training.batches import Example
 from semdpo.training.criterion import criterion_for
+from semdpo.training.examples import check, data_of_pairs, examples_of, groups_of, kept_after
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.guard import refuse_too_few
-from semdpo.training.packing import Group
 from semdpo.training.plan import longest_of
-from semdpo.training.precision import autocast, resolve_precision
+from semdpo.training.precision import resolve_precision
 from semdpo.training.prepare import prepare
-from semdpo.training.reference import cache_file, described, reference_logps
-from semdpo.training.trainer import PreferenceTrainer
+from semdpo.training.reference import cache_file, described
+from semdpo.training.trainer import ExampleTrainer
 
 
 def train(
@@ -77,27 +78,26 @@ def train(
         extras.require(lora="train.lora")
     check(pairs, objective)
     refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
-    constants = criterion_for(objective, config.beta, _data(pairs)).constants
+    constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
     _say_constants(objective, constants)
     place = resolve(model)
     store.refuse_damaged(place.folder())
-    start, on_adapters = read(place.folder()), is_adapters(place.folder())
+    start, on_adapters = read_settings(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
-        policy, tokenizer = load_causal(place.folder(), place.texts())
+        policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     if on_adapters:
         whole = "; the trained rewriter is a whole model" if config.lora else ""
         say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
-    groups = _groups(pairs, policy, tokenizer, config)
+    groups = groups_of(pairs, policy, tokenizer, config.template, config.max_length)
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
     packs = prepare(policy, longest_of(objective, groups))
     setting = (model, policy, config.template, config.max_length, precision, packs)
     with processes.main_process_first():  # the others read what it computed
-        kept = cache_file(cache, *setting)
-        examples = _examples(pairs, groups, policy, precision, packs, kept, progress)
+        examples = examples_of(pairs, groups, policy, precision, packs, cache_file(cache, *setting), progress)
     identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
@@ -123,18 +123,12 @@ def train(
         if final is not None:
             card = _card(config, identity)
             trained = _finished(trainer.model, place, config)
-            save(final, trained, tokenizer, _kept(pairs, examples, config, start), objective.name, card, weights)
+            learnt = budget([each.group for each in examples], start)
+            kept = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
+            save(final, trained, tokenizer, kept, objective.name, card, weights)
     if final is not None:
         disk.remove(work)
     return trainer.curves
-
-
-def _data(pairs: Sequence[Pair]) -> Data:
-    return Data(
-        [each.distance or 0.0 for each in pairs],
-        [(each.chosen_score or 0.0, each.rejected_score or 0.0) for each in pairs],
-        [(each.chosen_fidelity or 0.0, each.rejected_fidelity or 0.0) for each in pairs],
-    )
 
 
 def _say_constants(objective: ObjectiveSettings, constants: Constants) -> None:
@@ -169,7 +163,7 @@ def _trainer(
     work: Path,
     packs: bool,
     progress: Progress,
-) -> PreferenceTrainer:
+) -> ExampleTrainer:
     with quiet():
         args = training_arguments(
             work,
@@ -179,7 +173,7 @@ def _trainer(
             checkpoint_steps=config.checkpoint_steps,
             report_to=config.report_to,
         )
-        return PreferenceTrainer(
+        return ExampleTrainer(
             policy,
             args,
             examples,
@@ -193,102 +187,6 @@ def _trainer(
             packs=packs,
             progress=progress,
         )
-
-
-def check(pairs: Sequence[Pair], objective: ObjectiveSettings) -> None:
-    """Refuses pairs that lack what an objective needs.
-
-    Raises:
-        DataError: with the cure.
-    """
-    if not pairs:
-        raise DataError("there are no pairs to train on; give more prompts or lower pairs.margin")
-    if objective.needs_distance:
-        without = [each.pair_id for each in pairs if each.distance is None]
-        if without:
-            raise DataError(
-                f"{len(without)} of {len(pairs)} pairs have no distance (such as {without[0]}); "
-                "run `semdpo weigh` first"
-            )
-        wrong = [each for each in pairs if not -1e-6 <= (each.distance or 0.0) <= 2 + 1e-6]
-        if wrong:
-            raise DataError(
-                f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
-                "run `semdpo weigh` again"
-            )
-        named = [each for each in _encoders(pairs) if each[1]]
-        if len({content for _, content in named}) > 1:
-            both = (
-                f"{named[0][0]} and {named[1][0]}" if named[0][0] != named[1][0] else f"two versions of {named[0][0]}"
-            )
-            raise DataError(f"the distances are from {both}, and cannot be compared; run `semdpo weigh` on all pairs")
-    if objective.needs_fidelity:
-        without = [each.pair_id for each in pairs if None in _scores(each)]
-        if without:
-            raise DataError(
-                f"{len(without)} of {len(pairs)} pairs lack chosen_score, rejected_score, chosen_fidelity or "
-                f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity judge, or add the columns"
-            )
-    negative = [each for each in pairs if each.weight is not None and each.weight < 0]
-    if negative:
-        raise DataError(f"pair {negative[0].pair_id} has weight {negative[0].weight}; weights must be ≥ 0")
-    if not any(each.weight is None or each.weight > 0 for each in pairs):
-        raise DataError("every pair has weight 0, so that nothing would be learnt; give some of them a weight above 0")
-
-
-def _encoders(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
-    """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
-    by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
-    return [(name, content) for content, name in reversed(by_content.items())]
-
-
-def _kept(pairs: Sequence[Pair], examples: Sequence[Example], config: TrainConfig, start: Kept) -> Kept:
-    """What the trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
-    found = _encoders(pairs)
-    encoder = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
-    return Kept(config.template, budget([each.group for each in examples], start), *encoder)
-
-
-def _scores(pair: Pair) -> tuple[float | None, ...]:
-    return pair.chosen_score, pair.rejected_score, pair.chosen_fidelity, pair.rejected_fidelity
-
-
-def _groups(pairs: Sequence[Pair], model: Any, tokenizer: Any, config: TrainConfig) -> list[Group]:
-    """The pairs' tokens."""
-    names, sides = _names(pairs), [(each.chosen, each.rejected) for each in pairs]
-    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], sides, names)
-    refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
-    return groups
-
-
-def _names(pairs: Sequence[Pair]) -> list[str]:
-    return [f"pair {each.pair_id}" for each in pairs]
-
-
-def _examples(
-    pairs: Sequence[Pair],
-    groups: Sequence[Group],
-    model: Any,
-    precision: str,
-    packs: bool,
-    cache: Path,
-    progress: Progress,
-) -> list[Example]:
-    """The pairs, with the reference's log-probabilities of them."""
-    with autocast(precision, model):
-        logps = reference_logps(model, groups, packs, cache, progress)
-    return [
-        Example(
-            name,
-            group,
-            reference,
-            distance=pair.distance or 0.0,
-            weight=1.0 if pair.weight is None else pair.weight,
-            scores=(pair.chosen_score or 0.0, pair.rejected_score or 0.0),
-            fidelities=(pair.chosen_fidelity or 0.0, pair.rejected_fidelity or 0.0),
-        )
-        for name, group, reference, pair in zip(_names(pairs), groups, logps, pairs, strict=True)
-    ]
 
 
 def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:

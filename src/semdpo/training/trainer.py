@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Curve
@@ -45,7 +46,7 @@ NOT_CURVES = {
 }
 
 
-class PreferenceTrainer(Trainer):  # type: ignore[misc]
+class ExampleTrainer(Trainer):  # type: ignore[misc]
     """Trains a causal language model with any of our objectives.
 
     Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
@@ -62,13 +63,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         micro_batch_size: examples that one process computes at once; None takes its whole share.
         epochs: passes over the examples.
         steps: updates after which the last pass ends; None ends with the pass.
-        warmup_ratio: share of the updates in which the learning rate rises.
+        warmup_ratio: share of the updates in which the learning rate rises; None leaves that to ``args``.
         order_seed: of the order of examples.
         packs: what ``prepare.prepare`` said of the model; None asks it.
         method: the curves' name; None is the objective's.
         progress: told after every step.
         callbacks: transformers', such as its EarlyStoppingCallback.
-        held_out: examples that ``evaluate`` judges; with ``args.eval_strategy`` it does so while training.
+        held_out: examples that ``evaluate`` reports on, or sets of them by name; with ``args.eval_strategy`` it does so
+            while training.
+        more: for transformers' Trainer, such as processing_class, compute_metrics and optimizers.
 
     Raises:
         ConfigError: the batch cannot be divided among processes and micro-batches, or the objective judges it whole.
@@ -89,24 +92,27 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         micro_batch_size: int | None = None,
         epochs: int = defaults.EPOCHS,
         steps: int | None = None,
-        warmup_ratio: float = defaults.WARMUP_RATIO,
+        warmup_ratio: float | None = defaults.WARMUP_RATIO,
         order_seed: int = defaults.SEED,
         packs: bool | None = None,
         method: str | None = None,
         progress: Progress = silent,
         callbacks: list[TrainerCallback] | None = None,
-        held_out: Sequence[Example] = (),
+        held_out: Sequence[Example] | Mapping[str, Sequence[Example]] = (),
+        **more: Any,
     ) -> None:
         if not examples:
             raise DataError("there is nothing to learn; give at least one example")
         refuse_too_few(objective, [each.group.prompt for each in examples], batch_size)
-        refuse_without_reference(objective, [*examples, *held_out])
+        sets = held_out if isinstance(held_out, Mapping) else {"": held_out}
+        all_held_out = [each for own in sets.values() for each in own]
+        refuse_without_reference(objective, [*examples, *all_held_out])
         self.criterion = criterion_for(objective, beta, data_of(examples))
         self.objective = objective
         self.method = method or objective.name
         if _is_moved_here(model, args):
             model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
-        longest = longest_of(objective, [each.group for each in (*examples, *held_out)])
+        longest = longest_of(objective, [each.group for each in (*examples, *all_held_out)])
         self.packs = prepare(model, longest) if packs is None else packs
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
@@ -118,15 +124,20 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         )
         planned = self._planner.training(model, epochs, steps)
         args.max_steps, args.gradient_accumulation_steps = len(planned), parts
-        args.warmup_steps = round(warmup_ratio * len(planned))
+        if warmup_ratio is not None:
+            args.warmup_steps = round(warmup_ratio * len(planned))
+        self._steps_of_epoch = self._planner.steps_of_epoch
+        _count_in_steps(args, self._steps_of_epoch)
+        plans = {name: self._planner.once(own, model) for name, own in sets.items()}
         with seeded(args.seed):  # Trainer seeds the whole process
             super().__init__(
                 model=model,
                 args=args,
                 train_dataset=Plan([batch for step in planned for batch in step]),
-                eval_dataset=self._planner.once(held_out, model),
+                eval_dataset=plans if isinstance(held_out, Mapping) else plans[""],
                 data_collator=only,
                 callbacks=callbacks or [],
+                **more,
             )
         self.loss_is_scaled_for_ga = True  # compute_loss divides by the whole step's pairs
         self.remove_callback(PrinterCallback)  # it would print into the user's terminal
@@ -209,16 +220,17 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
         Raises:
             DataError: there is nothing to evaluate on.
         """
-        if isinstance(eval_dataset, Mapping):
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(given, Mapping):
             found: dict[str, float] = {}
-            for name, examples in eval_dataset.items():
+            for name, examples in given.items():
                 found |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
             return found
-        given = self.eval_dataset if eval_dataset is None else eval_dataset
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there is nothing to evaluate on; give PreferenceTrainer held_out examples")
+            raise DataError("there is nothing to evaluate on; give ExampleTrainer held_out examples")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
+        rewards: list[Tensor] = []
         self.model.eval()
         for batch in plan:
             with torch.no_grad(), self.compute_loss_context_manager():
@@ -228,10 +240,15 @@ class PreferenceTrainer(Trainer):  # type: ignore[misc]
             loss += float((computed.losses * counted).sum()) / self._denominator(batch) * batch.rows
             right += float(((computed.chosen_rewards > computed.rejected_rewards) & counted).sum())
             count += int(counted.sum())
+            rewards.append(torch.stack([computed.chosen_rewards, computed.rejected_rewards], 1)[counted].float().cpu())
         self.model.train(training)
         metrics = {f"{metric_key_prefix}_loss": loss / count}
         if self.objective.needs_rejected:
             metrics[f"{metric_key_prefix}_reward_accuracy"] = right / count
+        if self.compute_metrics is not None:
+            predicted = EvalPrediction(torch.cat(rewards).numpy(), np.zeros(count, np.int64))
+            own = self.compute_metrics(predicted)
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
@@ -343,7 +360,7 @@ def _some(names: Sequence[str]) -> str:
 class _Report(TrainerCallback):  # type: ignore[misc]
     """Tells our progress of Trainer's steps."""
 
-    def __init__(self, trainer: PreferenceTrainer, progress: Progress) -> None:
+    def __init__(self, trainer: ExampleTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
@@ -351,7 +368,16 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        state.epoch = state.global_step / self._trainer._steps_of_epoch  # all passes are one plan to transformers
         self._progress(state.global_step, state.max_steps, self._trainer.note)
+
+
+def _count_in_steps(args: TrainingArguments, steps: int) -> None:
+    """Evaluates, saves and logs after each pass where ``args`` say so: transformers sees all passes as one."""
+    for what in ("eval", "save", "logging"):
+        if getattr(args, f"{what}_strategy") == "epoch":
+            setattr(args, f"{what}_strategy", type(getattr(args, f"{what}_strategy"))("steps"))
+            setattr(args, f"{what}_steps", steps)
 
 
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:

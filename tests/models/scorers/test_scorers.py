@@ -214,17 +214,17 @@ def test_a_score_that_is_not_finite_names_its_row(folders: dict[str, Path], tmp_
 
 
 def test_rows_must_match(folders: dict[str, Path]) -> None:
-    with pytest.raises(ModelError, match="got 1 pictures and 2 prompts"):
+    with pytest.raises(ModelError, match="got 1 images and 2 prompts"):
         load_scorer(str(folders["clip-score"])).score([tiny_models.picture(0)], ["a", "b"])
 
 
-def test_a_folder_that_is_no_judge_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="not a judge of pictures"):
+def test_a_folder_that_is_no_scorer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="not a scorer of images"):
         load_scorer(str(tiny_models.gpt2(tmp_path / "gpt2")))
     with pytest.raises(ModelError, match=r"has no readable config\.json"):
         load_scorer(str(tmp_path))
     (tmp_path / "scorer.json").write_text(json.dumps({"kind": "beauty"}))
-    with pytest.raises(ModelError, match=r"says kind 'beauty'; known: clip-score, image-reward"):
+    with pytest.raises(ModelError, match=r"names the kind 'beauty'; known: blip-itm, clip-score, hpsv2\.1"):
         load_scorer(str(tmp_path))
     (tmp_path / "scorer.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):

@@ -1,4 +1,4 @@
-"""BLIP's image-text matching (Li et al., arXiv 2201.12086): does this text describe this picture?"""
+"""BLIP's image-text matching (Li et al., arXiv 2201.12086): does this text describe this image?"""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from semdpo.errors import ModelError
 from semdpo.models.device import Compute
 from semdpo.models.loading import load_image_processor, load_model, load_tokenizer, pixels, tokenize
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
+from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.protocols import Bool
 
 MAX_TOKENS = 35  # upstream truncates the text at 35 tokens, whatever the tokenizer or the text tower allow
 
 
-def blip_itm(place: Place, where: Compute) -> Judge:
-    """The matching head's probability that picture and prompt belong together, in [0, 1].
+def blip_itm(place: Place, where: Compute) -> ScoreFunction:
+    """The matching head's probability that image and prompt belong together, in [0, 1].
 
     Args:
         place: a saved BlipForImageTextRetrieval with tokenizer and image processor.
-        where: it computes.
+        where: the device and the type of the weights.
 
     Raises:
         ModelError: the folder cannot be read, or its text tower has BERT-base's width without its 12 heads
@@ -31,7 +31,7 @@ def blip_itm(place: Place, where: Compute) -> Judge:
     """
     folder = place.folder()
     model = load_model(BlipForImageTextRetrieval, folder, where)
-    processor, tokenizer = load_image_processor(folder), load_tokenizer(place.texts())
+    processor, tokenizer = load_image_processor(folder), load_tokenizer(place.tokenizer_folder())
     text = model.config.text_config
     if text.hidden_size == 768 and text.num_attention_heads != 12:
         raise ModelError(
@@ -40,7 +40,7 @@ def blip_itm(place: Place, where: Compute) -> Judge:
         )
     max_tokens = min(MAX_TOKENS, text.max_position_embeddings, tokenizer.model_max_length)
 
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+    def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         tokens = tokenize(tokenizer, prompts, max_tokens, where.device)
         output = model(
             input_ids=tokens.input_ids,
@@ -49,4 +49,7 @@ def blip_itm(place: Place, where: Compute) -> Judge:
         )
         return output.itm_score.float().softmax(-1)[:, 1], tokens.truncated
 
-    return judge
+    return score
+
+
+SCORER = ScorerKind("blip-itm", blip_itm, architectures=("BlipForImageTextRetrieval",))

@@ -18,13 +18,13 @@ from semdpo.models.clip import CLIPTowers, load_towers
 from semdpo.models.device import Compute
 from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
+from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.protocols import Bool
 
 CHECKPOINT = "HPS_v2.1_compressed.pt"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# open_clip's ViT-H-14. Its GELU is the plain one, where transformers' CLIP takes quick_gelu unless told.
+# open_clip's ViT-H-14. Its GELU is the plain one, where transformers' CLIP takes quick_gelu by default.
 CONFIG = {
     "projection_dim": 1024,
     "text_config": {
@@ -61,19 +61,19 @@ _IN_BLOCK |= {"attn.out_proj": "self_attn.out_proj"}
 
 
 def to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's names and layouts to CLIPModel's; what is not known keeps its name, so that loading refuses it.
+    """open_clip's names and layouts to CLIPModel's; an unknown name stays, so that loading refuses it.
 
     Args:
         state: of open_clip's CLIP.
     """
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         if match := _BLOCK.fullmatch(name):
             tower = "vision_model" if match[1] else "text_model"
-            found |= _block(f"{tower}.encoder.layers.{match[2]}", match[3], value)
+            renamed |= _block(f"{tower}.encoder.layers.{match[2]}", match[3], value)
         else:
-            found[_NAMES.get(name, name)] = value.T.contiguous() if name in _TRANSPOSED else value
-    return found
+            renamed[_NAMES.get(name, name)] = value.T.contiguous() if name in _TRANSPOSED else value
+    return renamed
 
 
 def _block(layer: str, name: str, value: Tensor) -> dict[str, Tensor]:
@@ -85,16 +85,16 @@ def _block(layer: str, name: str, value: Tensor) -> dict[str, Tensor]:
 
 
 def clean(text: str) -> str:
-    """A text as open_clip cleans it before its tokenizer: mended Unicode, HTML entities read, one space, lower case."""
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split()).lower()
+    """A text as open_clip cleans it: Unicode repaired, HTML entities decoded, single spaces, lower case."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(repaired.split()).lower()
 
 
 def fit_square(image: Image.Image, side: int) -> Tensor:
-    """The picture inside a black square, its longest side resized to ``side``.
+    """The image inside a black square, its longest side resized to ``side``.
 
     It becomes float before it is resized (bicubic, antialiased), so nothing is rounded to whole grey levels in
-    between; a square picture is only resized.
+    between; a square image is only resized.
 
     Args:
         image: any size and mode.
@@ -113,12 +113,12 @@ def fit_square(image: Image.Image, side: int) -> Tensor:
     return F.pad(values, (beside // 2, beside - beside // 2, below // 2, below - below // 2))
 
 
-def hps(place: Place, where: Compute) -> Judge:
-    """The cosine of picture and prompt under HPS v2.1, unscaled (tables often show it times 100).
+def hps(place: Place, where: Compute) -> ScoreFunction:
+    """The cosine of image and prompt under HPS v2.1, unscaled (tables often show it times 100).
 
     Args:
         place: upstream's checkpoint, or a saved CLIPModel of its structure.
-        where: it computes.
+        where: the device and the type of the weights.
 
     Raises:
         ModelError: a folder cannot be read, or the weights do not fit.
@@ -127,12 +127,12 @@ def hps(place: Place, where: Compute) -> Judge:
     mean, std = _normalisation(place)
     side: int = towers.model.config.vision_config.image_size
 
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+    def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         text, tokens = towers.texts([clean(prompt) for prompt in prompts])
         values = torch.stack([fit_square(image, side) for image in images])
         return (towers.images((values - mean) / std) * text).sum(-1), tokens.truncated
 
-    return judge
+    return score
 
 
 def _upstream(place: Place, where: Compute) -> CLIPTowers:
@@ -140,7 +140,7 @@ def _upstream(place: Place, where: Compute) -> CLIPTowers:
     with no_weights():
         model = CLIPModel(CLIPConfig(**CONFIG))
     load_strictly(model, to_clip(read_checkpoint(path)), path)
-    return CLIPTowers(model.to(where.device, where.dtype).eval(), load_tokenizer(place.texts()), path)
+    return CLIPTowers(model.to(where.device, where.dtype).eval(), load_tokenizer(place.tokenizer_folder()), path)
 
 
 def _normalisation(place: Place) -> tuple[Tensor, Tensor]:
@@ -148,3 +148,6 @@ def _normalisation(place: Place) -> tuple[Tensor, Tensor]:
     known = read_json(settings) if settings.is_file() else {}
     mean, std = known.get("image_mean", MEAN), known.get("image_std", STD)
     return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+
+
+SCORER = ScorerKind("hpsv2.1", hps, files=(CHECKPOINT,))

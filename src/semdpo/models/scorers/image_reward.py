@@ -24,10 +24,10 @@ from semdpo.models.device import Compute
 from semdpo.models.images import rgb
 from semdpo.models.loading import load_tokenizer, no_weights, read_json, to_tensor, tokenize
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
+from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.protocols import Bool
 
-MAX_TOKENS = 35  # upstream pads to and cuts at 35 tokens, whatever the tokenizer says
+MAX_TOKENS = 35  # upstream pads and truncates to 35 tokens, whatever the tokenizer allows
 CHECKPOINT = "ImageReward.pt"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -99,10 +99,10 @@ class ImageRewardModel(nn.Module):
         self.mlp = _linear_head(self.head_sizes)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Scores of pictures against texts.
+        """Scores of images against texts.
 
         Args:
-            pixel_values: normalised pictures, [n, 3, height, width].
+            pixel_values: normalised images, [n, 3, height, width].
             input_ids: the texts' tokens, [n, length].
             attention_mask: 1 for tokens, 0 for padding, [n, length].
 
@@ -174,7 +174,7 @@ class ImageRewardModel(nn.Module):
 
 
 def to_parts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Upstream's names to ours; what is not known keeps its name, so that loading refuses it.
+    """Upstream's names to ours; an unknown name stays, so that loading refuses it.
 
     Args:
         state: of upstream's ImageReward.
@@ -232,9 +232,9 @@ def _linear_head(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def shortest_side(image: Image.Image, side: int) -> Image.Image:
-    """The middle of the picture, its shortest side resized to ``side``, as torchvision's Resize and CenterCrop do it.
+    """The middle of the image, its shortest side resized to ``side``, as torchvision's Resize and CenterCrop do it.
 
-    transformers' processor rounds the crop's corner otherwise, which shifts some pictures by a pixel.
+    transformers' processor rounds the crop's corner differently, which shifts some images by a pixel.
 
     Args:
         image: any size and mode.
@@ -243,21 +243,21 @@ def shortest_side(image: Image.Image, side: int) -> Image.Image:
     Returns:
         RGB, side x side.
     """
-    picture = rgb(image)
-    short = min(picture.size)
+    image = rgb(image)
+    short = min(image.size)
     if short != side:
-        width, height = (side if each == short else int(side * each / short) for each in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (round((each - side) / 2) for each in picture.size)
-    return picture.crop((left, top, left + side, top + side))
+        width, height = (side if each == short else int(side * each / short) for each in image.size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (round((each - side) / 2) for each in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
-def image_reward(place: Place, where: Compute) -> Judge:
-    """ImageReward, about 0 ± 1 for ordinary pictures; it reads 35 tokens.
+def image_reward(place: Place, where: Compute) -> ScoreFunction:
+    """ImageReward, about 0 ± 1 for ordinary images; it reads 35 tokens.
 
     Args:
         place: upstream's ``ImageReward.pt``, or a folder that ``ImageRewardModel.save_pretrained`` wrote.
-        where: it computes.
+        where: the device and the type of the weights.
 
     Raises:
         ModelError: a folder cannot be read, or the weights do not fit.
@@ -266,16 +266,19 @@ def image_reward(place: Place, where: Compute) -> Judge:
     upstream = (folder / CHECKPOINT).is_file()
     model = from_upstream(folder / CHECKPOINT) if upstream else ImageRewardModel.from_pretrained(folder)
     model = model.to(where.device, where.dtype)
-    tokenizer = load_tokenizer(place.texts())
+    tokenizer = load_tokenizer(place.tokenizer_folder())
     side: int = model.vision_model.config.image_size
     settings = {} if upstream else read_json(folder / "preprocessor_config.json")
     mean = torch.tensor(settings.get("image_mean", MEAN)).view(3, 1, 1)
     std = torch.tensor(settings.get("image_std", STD)).view(3, 1, 1)
 
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+    def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         tokens = tokenize(tokenizer, prompts, MAX_TOKENS, where.device)
         values = torch.stack([to_tensor(shortest_side(image, side)) for image in images])
-        pictures = ((values - mean) / std).to(where.device, where.dtype)
-        return model(pictures, tokens.input_ids, tokens.attention_mask), tokens.truncated
+        normalised = ((values - mean) / std).to(where.device, where.dtype)
+        return model(normalised, tokens.input_ids, tokens.attention_mask), tokens.truncated
 
-    return judge
+    return score
+
+
+SCORER = ScorerKind("image-reward", image_reward, files=(CHECKPOINT,), architectures=("ImageRewardModel",))

@@ -1,4 +1,4 @@
-"""PickScore (Kirstain et al., arXiv 2305.01569): a CLIP tuned on people's choices between pictures."""
+"""PickScore (Kirstain et al., arXiv 2305.01569): a CLIP tuned on people's choices between images."""
 
 from __future__ import annotations
 
@@ -11,26 +11,30 @@ from semdpo.models.clip import load_towers
 from semdpo.models.device import Compute
 from semdpo.models.loading import load_image_processor, pixels
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
+from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.protocols import Bool
 
 
-def pickscore(place: Place, where: Compute) -> Judge:
-    """exp(logit_scale)·cos; a softmax over the pictures of one prompt gives the probability of being picked.
+def pickscore(place: Place, where: Compute) -> ScoreFunction:
+    """exp(logit_scale)·cos; a softmax over the images of one prompt gives the probability of being picked.
 
     Args:
-        place: a saved CLIPModel; tokenizer and image processor lie in ``place.texts()``, as upstream takes them from
-            the CLIP that it was tuned from.
-        where: it computes.
+        place: a saved CLIPModel; tokenizer and image processor lie in ``place.tokenizer_folder()``, since upstream
+            takes them from the CLIP that it was tuned from.
+        where: the device and the type of the weights.
 
     Raises:
         ModelError: a folder cannot be read.
     """
-    towers, processor = load_towers(place, where), load_image_processor(place.texts())
+    towers, processor = load_towers(place, where), load_image_processor(place.tokenizer_folder())
 
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+    def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         text, tokens = towers.texts(prompts)
         cosine = (towers.images(pixels(processor, images)) * text).sum(-1)
         return towers.model.logit_scale.float().exp() * cosine, tokens.truncated
 
-    return judge
+    return score
+
+
+# Its files are those of a plain CLIPModel: only the name tells that the score is scaled.
+SCORER = ScorerKind("pickscore", pickscore, names=("pickscore",))

@@ -1,8 +1,8 @@
-"""VQAScore (Lin et al., arXiv 2404.01291): how sure a model that sees is that the picture shows the prompt."""
+"""VQAScore (Lin et al., arXiv 2404.01291): how sure a vision-language model is that the image shows the prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from semdpo.errors import ModelError
 from semdpo.models.device import Compute
 from semdpo.models.loading import load_model, quiet, unreadable
 from semdpo.models.registry import Place
-from semdpo.models.scorers.batched import Judge
+from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.models.tokens import refuse_special_text
 from semdpo.protocols import Bool
 
@@ -21,15 +21,15 @@ QUESTION = 'Does this figure show "{}"? Please answer yes or no.'
 ANSWER = "Yes"
 
 
-def vqa_score(place: Place, where: Compute) -> Judge:
+def vqa_score(place: Place, where: Compute) -> ScoreFunction:
     """exp(−cross-entropy of "Yes") as the answer to VQAScore's question, in [0, 1].
 
     Args:
         place: any image-text-to-text model that transformers loads, with its processor.
-        where: it computes.
+        where: the device and the type of the weights.
 
     Raises:
-        ModelError: the folder cannot be read, or the answer cannot be told from the question's tokens.
+        ModelError: the folder cannot be read, or the tokenizer joins the answer with the question.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -47,12 +47,12 @@ def vqa_score(place: Place, where: Compute) -> Judge:
     own = [text for name in ("image_token", "video_token") if isinstance(text := getattr(processor, name, None), str)]
     answer = processor.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
 
-    def judge(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
+    def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         refuse_special_text(processor.tokenizer, prompts, place.name, own)
-        texts = [_asked(processor, prompt) + ANSWER for prompt in prompts]
-        pictures = [[image] for image in images]
+        texts = [_question(processor, prompt) + ANSWER for prompt in prompts]
+        rows = [[image] for image in images]
         with quiet():
-            inputs = processor(images=pictures, text=texts, padding=True, return_tensors="pt").to(where.device)
+            inputs = processor(images=rows, text=texts, padding=True, return_tensors="pt").to(where.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(where.dtype)
         ids = inputs["input_ids"][:, -len(answer) :]
         if any(row != answer for row in ids.tolist()):
@@ -62,13 +62,23 @@ def vqa_score(place: Place, where: Compute) -> Judge:
         # Nothing is truncated: the processor reads all of it, and the model has room for thousands of tokens.
         return logps.mean(-1).exp(), np.zeros(len(texts), np.bool_)
 
-    return judge
+    return score
 
 
-def _asked(processor: Any, prompt: str) -> str:
+def answers_questions(config: Mapping[str, Any]) -> bool:
+    """Whether transformers loads a model of this ``config.json`` as one from image and text to text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def _question(processor: Any, prompt: str) -> str:
     question = QUESTION.format(prompt)
     if getattr(processor, "chat_template", None) is None:
         return f"{getattr(processor, 'image_token', '<image>')}\n{question} "
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text: str = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return text
+
+
+SCORER = ScorerKind("vqa-score", vqa_score, takes=answers_questions)

@@ -19,10 +19,10 @@ from semdpo.engine import fingerprint
 from semdpo.progress import Progress
 from semdpo.tiny_world import grammar
 from semdpo.tiny_world.grammar import COLORS, PLACES, THINGS, Scene
-from semdpo.tiny_world.train import clip as clips
-from semdpo.tiny_world.train import judge as judges
-from semdpo.tiny_world.train import pool, vae
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import clip as clips
+from semdpo.tiny_world_training import judge as judges
+from semdpo.tiny_world_training import pool, vae
+from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, decay=0.01, warmup=50, hold=0.5, average=0.998, seed=41)
 BATCH = 64

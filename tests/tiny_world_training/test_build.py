@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semdpo.cli.app import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
-from semdpo.tiny_world.train import build, fit
+from semdpo.tiny_world_training import build, fit
 
 PICTURES = 1200
 
@@ -110,7 +110,7 @@ def test_a_model_is_built_again_when_what_it_is_made_from_changed(
 
 
 def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from semdpo.tiny_world.train import diffusion
+    from semdpo.tiny_world_training import diffusion
 
     (tmp_path / "vae").mkdir()
     images = np.zeros((2, 64, 64, 3), np.uint8)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from semdpo.tiny_world.train import tokenizers
+from semdpo.tiny_world_training import tokenizers
 
 DIGEST = """
 import hashlib

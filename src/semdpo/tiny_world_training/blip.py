@@ -19,9 +19,9 @@ from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
 from semdpo.progress import Progress
 from semdpo.tiny_world import grammar
 from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene
-from semdpo.tiny_world.train import pool, tokenizers
-from semdpo.tiny_world.train.clip import image_processor, roughen
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import pool, tokenizers
+from semdpo.tiny_world_training.clip import image_processor, roughen
+from semdpo.tiny_world_training.fit import Plan, fit
 
 WIDTH = 128
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, warmup=30, hold=0.45, average=0.99)

@@ -15,9 +15,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from semdpo.progress import Progress
 from semdpo.tiny_world import grammar
 from semdpo.tiny_world.grammar import STYLES
-from semdpo.tiny_world.train import pool, tokenizers
-from semdpo.tiny_world.train.distances import distance_quantiles
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import pool, tokenizers
+from semdpo.tiny_world_training.distances import distance_quantiles
+from semdpo.tiny_world_training.fit import Plan, fit
 
 BATCH, GROUP = 128, 16
 AUXILIARY = 0.3

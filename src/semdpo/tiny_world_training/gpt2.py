@@ -13,8 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from semdpo.progress import Progress
 from semdpo.tiny_world import grammar
-from semdpo.tiny_world.train import tokenizers
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import tokenizers
+from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=2.5e-3, muon=0.02, decay=0.01, warmup=40, hold=0.3, average=0.99, seed=61)
 BATCH = 64

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from semdpo.progress import Progress
-from semdpo.tiny_world.train import pool
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import pool
+from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=2600, rate=3e-3, muon=0.02, warmup=100, hold=0.4, average=0.998, seed=11)
 BATCH = 16

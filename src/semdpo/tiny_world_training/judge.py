@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from semdpo.progress import Progress
 from semdpo.tiny_world.grammar import Scene
-from semdpo.tiny_world.train import pool
-from semdpo.tiny_world.train.clip import roughen
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import pool
+from semdpo.tiny_world_training.clip import roughen
+from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=3e-3, decay=0.01, warmup=50, hold=0.3, seed=31)
 BATCH = 64

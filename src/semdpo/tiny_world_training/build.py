@@ -55,7 +55,7 @@ BY_NAME = {model.name: model for model in MODELS}
 
 def _builder(name: str) -> Callable[[Path, Path, int, int, Progress], dict[str, float]]:
     # Imported here: whoever only asks for help should not wait for torch.
-    from semdpo.tiny_world.train import blip, clip, diffusion, gpt2, judge, preference, vae
+    from semdpo.tiny_world_training import blip, clip, diffusion, gpt2, judge, preference, vae
 
     builders: dict[str, Callable[[Path, Path, int, int, Progress], dict[str, float]]] = {
         "vae": vae.build,
@@ -139,7 +139,7 @@ def _start(name: str, folder: Path, pictures: int, threads: int) -> subprocess.P
     command = [
         sys.executable,
         "-m",
-        "semdpo.tiny_world.train.build",
+        "semdpo.tiny_world_training.build",
         name,
         str(folder),
         str(pictures),
@@ -165,7 +165,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
         ConfigError: an unknown name.
         ModelError: a build failed; its last lines stand above.
     """
-    from semdpo.tiny_world.train import pool
+    from semdpo.tiny_world_training import pool
 
     for name in models:
         if name not in BY_NAME:
@@ -209,8 +209,8 @@ def ship(out: Path, package: Path = PACKAGE) -> None:
     Raises:
         ModelError: a model is not finished.
     """
-    from semdpo.tiny_world.train import texts as data
-    from semdpo.tiny_world.train.shipping import halve_into
+    from semdpo.tiny_world_training import texts as data
+    from semdpo.tiny_world_training.shipping import halve_into
 
     unfinished = [model.name for model in MODELS if not _finished(out, model)]
     if unfinished:

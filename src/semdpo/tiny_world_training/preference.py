@@ -16,10 +16,10 @@ from transformers import CLIPModel, CLIPTokenizer
 from semdpo.models.scorers.image_reward import ImageRewardModel
 from semdpo.progress import Progress
 from semdpo.tiny_world.people import HPS_RATERS, LABELLERS, PICKERS, Choices, People, ask
-from semdpo.tiny_world.train import blip as blips
-from semdpo.tiny_world.train import clip as clips
-from semdpo.tiny_world.train import pool, tokenizers
-from semdpo.tiny_world.train.fit import Plan, fit
+from semdpo.tiny_world_training import blip as blips
+from semdpo.tiny_world_training import clip as clips
+from semdpo.tiny_world_training import pool, tokenizers
+from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=5e-4, decay=0.02, warmup=40, hold=0.0, average=0.99)
 BATCH = 48

@@ -1,0 +1,196 @@
+"""A user's preference pairs in Python, as a file, a data set or a list: read, measured, looked through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semdpo.analysis import audit as auditing
+from semdpo.analysis.drift import measure, refuse_unknown_words, with_drift
+from semdpo.analysis.semantics import semantic_weight
+from semdpo.data.pairs import pairs_of
+from semdpo.data.prompts import read_prompts
+from semdpo.data.records import Pair
+from semdpo.data.tables import Table, layered, read_table
+from semdpo.engine import fingerprint
+from semdpo.errors import DataError
+from semdpo.models.registry import lasting
+from semdpo.progress import Progress, silent
+from semdpo.protocols import TextEncoder
+from semdpo.recipe import defaults
+
+# A file's or folder's path, a datasets.Dataset, rows as mappings, or pairs.
+Source = str | Path | Sequence[Mapping[str, Any]] | Sequence[Pair] | Any
+MEASURED = ("distance", "rejected_distance", "truncated", "encoder", "encoder_fingerprint")
+
+
+def table_of(source: Source, name: str = "the pairs") -> Table:
+    """A source's columns.
+
+    Args:
+        source: a path (csv, tsv, json, jsonl, parquet, a folder, ``hub:OWNER/NAME``), a ``datasets.Dataset``, or rows.
+        name: what to call rows in errors.
+
+    Raises:
+        DataError: there are no rows, or a row is no mapping; see ``read_table`` for files.
+    """
+    if isinstance(source, str | Path):
+        return read_table(source)
+    if hasattr(source, "column_names") and hasattr(source, "to_dict"):  # of the library datasets
+        columns: Mapping[str, Sequence[Any]] = source.to_dict()
+    else:
+        columns = _columns(list(source), name)
+    count = len(next(iter(columns.values()), ()))
+    if not count:
+        raise DataError(f"{name} are empty; give at least one row")
+    return Table(name, columns, [f"row {k}" for k in range(1, count + 1)])
+
+
+def _columns(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
+    for k, row in enumerate(rows, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"{name}, row {k} is a {type(row).__name__}; give rows as mappings, with prompt, chosen and rejected"
+            )
+    names = dict.fromkeys(key for row in rows for key in row)
+    return {key: [row.get(key) for row in rows] for key in names}
+
+
+def read(source: Source, name: str = "the pairs") -> list[Pair]:
+    """The pairs of any source.
+
+    Args:
+        source: as in ``table_of``, or a list of pairs, which is taken as it is.
+        name: what to call rows in errors.
+
+    Raises:
+        DataError: a column is missing, a text empty, a number not finite; the row is named.
+    """
+    if isinstance(source, Sequence) and not isinstance(source, str) and source and _are_pairs(source):
+        return list(source)
+    return pairs_of(table_of(source, name))
+
+
+def _are_pairs(rows: Iterable[Any]) -> bool:
+    return all(isinstance(row, Pair) for row in rows)
+
+
+def measured(
+    pairs: Sequence[Pair],
+    encoder: str | Path | TextEncoder,
+    batch_size: int = defaults.TEXTS_AT_A_TIME,
+    progress: Progress = silent,
+) -> list[Pair]:
+    """The pairs with their distances, all measured by one encoder.
+
+    Args:
+        pairs: at least one.
+        encoder: a name or folder of a CLIP or sentence-transformers model, or anything with ``encode``.
+        batch_size: texts at a time.
+        progress: told after every batch.
+
+    Raises:
+        DataError: the encoder does not know the words, or gives no finite embedding.
+        ModelError: there is no such encoder.
+    """
+    if not isinstance(encoder, str | Path):
+        drift = measure(pairs, encoder, batch_size, progress)
+        refuse_unknown_words(drift.unknown, "the encoder")
+        return with_drift(pairs, drift)
+    name, content = str(encoder), fingerprint.model(encoder)  # an unknown name is refused before torch is imported
+    from semdpo.models.text_encoder import load_text_encoder
+
+    drift = measure(pairs, load_text_encoder(name), batch_size, progress)
+    refuse_unknown_words(drift.unknown, name)
+    return with_drift(pairs, drift, lasting(name), content)
+
+
+def measure_drift(
+    pairs: Source,
+    encoder: str | Path | TextEncoder,
+    *,
+    alpha: float | None = None,
+    batch_size: int = defaults.TEXTS_AT_A_TIME,
+) -> Any:
+    """How far the rewrites of preference pairs drift from their prompts: d(x, y) = 1 − cos(e(x), e(y)).
+
+    Args:
+        pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
+        encoder: a name or folder of a CLIP or sentence-transformers model, or anything with ``encode(texts)``.
+        alpha: strength of the semantic weight; given, a column ``weight`` = exp(−alpha·distance) is added, for trainers
+            that know no distance. ``sem_dpo`` needs no such column, and refuses it.
+        batch_size: texts at a time.
+
+    Returns:
+        The same rows with the columns ``distance``, ``rejected_distance``, ``truncated``, ``encoder`` and
+        ``encoder_fingerprint``: a ``datasets.Dataset`` for a ``datasets.Dataset``, else a list of dictionaries.
+
+    Raises:
+        DataError: a row cannot be read, or the encoder does not know its words.
+        ModelError: there is no such encoder.
+        ValueError: alpha is negative or not finite.
+
+    Source:
+        Sem-DPO (arXiv 2507.20133), section 3 and equation 4.
+
+    Example:
+        >>> import semdpo
+        >>> rows = [{"prompt": "a red cat", "chosen": "a red cat, oil painting", "rejected": "a blue dog"}]
+        >>> found = semdpo.measure_drift(rows, "tiny:clip", alpha=4.0)
+        >>> found[0]["distance"] < found[0]["rejected_distance"]
+        True
+    """
+    table = table_of(pairs)
+    rows = measured(pairs_of(table), encoder, batch_size)
+    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in MEASURED}
+    if alpha is not None:
+        columns["weight"] = [float(each) for each in semantic_weight(columns["distance"], alpha)]
+    if hasattr(pairs, "add_column"):
+        found: Any = pairs
+        found = found.remove_columns([name for name in columns if name in found.column_names])
+        for name, values in columns.items():
+            found = found.add_column(name, values)
+        return found
+    every = layered(columns, table.columns)
+    return [{name: every[name][k] for name in every} for k in range(len(rows))]
+
+
+def audit(
+    pairs: Source,
+    *,
+    alpha: float = defaults.ALPHA,
+    encoder: str | Path | TextEncoder | None = None,
+    evaluation: str | Path | Sequence[str] = (),
+) -> auditing.Audit:
+    """What preference pairs will teach, before they do: drift, duplicates, leaks, truncation, ties, length bias.
+
+    Args:
+        pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
+        alpha: strength of the semantic weight, ≥ 0.
+        encoder: measures the distances of rows that have none.
+        evaluation: prompts that must not be trained on, or the path of a file of them.
+
+    Returns:
+        The pairs' weights, their effective sample size and the checks, each with its share and rows.
+
+    Raises:
+        DataError: a row cannot be read; or distances are missing and no encoder is given.
+        ModelError: there is no such encoder.
+
+    Example:
+        >>> import semdpo
+        >>> rows = [
+        ...     {"prompt": "a red cat", "chosen": f"a red cat, oil {k}", "rejected": "a dog", "distance": k / 10}
+        ...     for k in range(4)
+        ... ]
+        >>> round(semdpo.audit(rows, alpha=4.0).effective, 2)
+        3.39
+    """
+    rows = read(pairs)
+    if any(row.distance is None for row in rows):
+        if encoder is None:
+            raise DataError("some pairs have no distance; give encoder= to measure it, or use semdpo.measure_drift")
+        rows = measured(rows, encoder)
+    held_out = read_prompts(str(evaluation)) if isinstance(evaluation, str | Path) else list(evaluation)
+    return auditing.audit(rows, alpha, held_out)
