@@ -12,12 +12,12 @@ setup: $(STAMP) ## Create .venv with everything pinned by constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs,lora,sentence]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,dev,docs]'
 	@touch $@
 
 newest: ## Create .venv with the newest transformers, diffusers and TRL, and no constraints
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,docs,lora,sentence]'
+	$(BIN)/pip install --quiet --editable '.[all,dev,docs]'
 	$(BIN)/pip install --quiet --upgrade transformers diffusers trl # beyond pyproject.toml's upper bounds too
 	touch $(STAMP)
 
@@ -54,7 +54,7 @@ smoke-full: setup ## Full-size models with random weights: draw one picture and 
 constraints: ## Pin the newest versions that fit pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev,docs,lora,sentence]' 'torch==2.13.0'
+	$(BIN)/pip install --quiet --editable '.[all,dev,docs]' 'torch==2.13.0'
 	(echo '# Everything that `make setup` installs, pinned. Renew with `make constraints`.'; \
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//') > constraints.txt
 	touch $(STAMP)

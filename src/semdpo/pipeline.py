@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.data.records import Curve
 from semdpo.engine import fingerprint, parquet, store, timing
 from semdpo.engine.counts import described
@@ -56,8 +56,10 @@ def run(
     chosen = _chosen(stages, only)
     if models is None and only != "report":  # which needs no model
         refuse_remote_code(recipe)
-        refuse_the_impossible(recipe, place, chosen, fresh=fresh)
+        refuse_the_impossible(recipe, place, chosen, fresh=fresh, report=only is None)
     this = Run(place, recipe, models or own_models())
+    if only in (None, "report"):  # now, not after hours
+        extras.require(report="the report")
     with store.locked(this.folder):
         if only == "report":  # which makes no stage, and must show none that something else was made from
             for stage in stages:
@@ -93,6 +95,7 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, stages, fresh=fresh)
     this = Run(place, recipe, models or own_models())
+    extras.require(report="the sweep's page")
     with store.locked(this.folder):
         _make(stages, stages, this, None, fresh)
         return _write_sweep(this)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.power import ttest_power
 
 from semdpo.analysis.statistics import (
     Estimate,
@@ -231,6 +232,21 @@ def test_a_detectable_effect_is_found_four_times_in_five():
     assert found.mean() == pytest.approx(0.8, abs=0.03)
     assert detectable_effect([1.0, 1.0, 1.0]) == 0
     assert paired_difference(noise[0], noise[1]).detectable == detectable_effect(noise[0] - noise[1])
+
+
+@pytest.mark.parametrize(("prompts", "level", "power"), [(8, 0.99, 0.9), (120, 0.95, 0.8), (5000, 0.9, 0.5)])
+def test_a_detectable_effect_has_the_asked_power(prompts: int, level: float, power: float) -> None:
+    differences = np.random.default_rng(prompts).normal(size=prompts)
+    effect = detectable_effect(differences, level=level, power=power) / differences.std(ddof=1)
+    found = ttest_power(effect, nobs=prompts, alpha=1 - level, df=prompts - 1, alternative="two-sided")
+    assert float(found) == pytest.approx(power, abs=1e-9)
+
+
+def test_two_prompts_have_a_detectable_effect_too() -> None:
+    """Far out in the tails, where scipy's own sum of both sides is not a number."""
+    effect = detectable_effect([0.0, 1.0], level=0.99) / math.sqrt(0.5)
+    reached = stats.nct.sf(stats.t.isf(0.005, 1), 1, effect * math.sqrt(2))
+    assert reached == pytest.approx(0.8, abs=1e-9), "nothing is left on the other side"
 
 
 def test_a_crossed_interval_is_wider_than_one_that_forgets_the_seeds():

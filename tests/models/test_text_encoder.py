@@ -11,7 +11,7 @@ from transformers import CLIPModel
 
 from semdpo.analysis.drift import measure
 from semdpo.data.records import Pair
-from semdpo.errors import DataError, ModelError
+from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.protocols import TextEncoder
 from tests import tiny_models
@@ -94,7 +94,7 @@ def test_a_sentence_transformers_model(
 def test_without_sentence_transformers_the_cure_is_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "modules.json").write_text("[]")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ModelError, match=r"pip install 'semdpo\[sentence\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'semdpo\[sentence\]'"):
         load_text_encoder(str(tmp_path))
 
 

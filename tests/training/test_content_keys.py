@@ -190,6 +190,6 @@ def test_a_model_that_is_written_while_it_is_loaded_is_refused(tmp_path: Path, m
         _retrain_mlps(folder)
         return loaded
 
-    monkeypatch.setattr("semdpo.stages.train.load_causal", slow)
+    monkeypatch.setattr("semdpo.training.preference.load_causal", slow)
     with pytest.raises(fingerprint.ModelError, match="was changed while it was read"):
         _train(model, tmp_path / "out", tmp_path / "cache")

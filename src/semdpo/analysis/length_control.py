@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from semdpo import extras
 from semdpo.errors import DataError
 
 
@@ -64,6 +65,7 @@ def length_controlled(
 
 
 def _at_no_difference(won: np.ndarray, longer: np.ndarray, level: float) -> LengthControlled | None:
+    extras.require(report="the share of wins at equal length")
     import statsmodels.api as sm
     from scipy.special import expit
     from statsmodels.tools.sm_exceptions import PerfectSeparationWarning

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from semdpo.analysis.statistics import Array, Difference, paired_difference
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RULE = (
     "of the settings whose fidelity is not below the floor's, keep those whose preference is not below that of the "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.cli import output
 from semdpo.cli.options import NOBODY, PairsFile, number, typed_by_user
 from semdpo.errors import ConfigError
@@ -77,6 +77,8 @@ def audit_file(
     allowed = checks.limits(fail_on)
     if page is not None and numbers is not None and page.resolve() == numbers.resolve():
         raise ConfigError(f"--html and --json name one file, {page}; name another for one of them")
+    if page is not None:
+        extras.require(report="--html")
     for each in (page, numbers):
         if each is not None:
             disk.refuse_unwritable(each)

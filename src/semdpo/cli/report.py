@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.cli.options import NOBODY, refuse_without_effect, typed_by_user
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.progress import bar, say
@@ -37,6 +37,7 @@ def report(
     context: typer.Context = NOBODY,
 ) -> None:
     """Write the report of a finished run again, or of a table that some other program made."""
+    extras.require(report="the report")
     if disk.is_dir(what):
         named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
         own = {f"--{name}": typed_by_user(context, name) for name in named}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.cli import output
 from semdpo.cli.ending import GOES_ON, interruptible
 from semdpo.cli.options import number
@@ -22,6 +22,7 @@ def build(
 ) -> None:
     """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
     number("--jobs", jobs, 1)
+    extras.require(render="building the tiny world")
     disk.refuse_unwritable(out, folder=True)
     with interruptible(lambda: GOES_ON):
         from semdpo.tiny_world_training import build
@@ -38,6 +39,7 @@ def show(
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out}: the sheet is a PNG; name it with .png")
     disk.refuse_unwritable(out)
+    extras.require(render="the contact sheet")
     from semdpo.models.renderer import load_renderer
     from semdpo.tiny_world.show import contact_sheet
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from semdpo import extras
 from semdpo.data.arrow_files import Columns, from_arrow
 from semdpo.errors import DataError
 
@@ -18,6 +19,7 @@ def hub_table(name: str) -> Columns:
         name: ``OWNER/NAME[:SPLIT]``.
 
     Raises:
+        ConfigError: the library ``datasets`` is not installed.
         DataError: the hub cannot be reached, or has no such data set.
     """
     return from_arrow(_load(name).with_format("arrow")[:], f"hub:{name}")
@@ -30,6 +32,7 @@ def hub_rows(name: str) -> Iterator[dict[str, Any]]:
         name: ``OWNER/NAME[:SPLIT]``.
 
     Raises:
+        ConfigError: the library ``datasets`` is not installed.
         DataError: the hub cannot be reached.
     """
     for part in _load(name).with_format("arrow").iter(batch_size=1000):
@@ -38,12 +41,9 @@ def hub_rows(name: str) -> Iterator[dict[str, Any]]:
 
 def _load(name: str) -> Any:
     repository, _, split = name.partition(":")
-    try:
-        from datasets import disable_progress_bars, load_dataset
-    except ImportError as error:
-        raise DataError(
-            f"reading hub:{name} needs the library datasets; install it: pip install 'semdpo[hub]'"
-        ) from error
+    extras.require(hub=f"reading hub:{name}")
+    from datasets import disable_progress_bars, load_dataset
+
     disable_progress_bars()
     try:
         return load_dataset(repository, split=split or "train")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.loading import UNREADABLE, quiet, unreadable
 from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, Place, base_of, resolve
@@ -48,14 +49,12 @@ def merged(base: Any, folder: Path) -> Any:
         folder: with ``adapter_config.json``.
 
     Raises:
-        ModelError: PEFT is not installed, the adapters do not fit the base, or some of their weights are not there.
+        ConfigError: PEFT is not installed.
+        ModelError: the adapters do not fit the base, or some of their weights are not there.
     """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError as error:
-        raise ModelError(
-            f"'{folder}' holds adapters, which need peft; install it with: pip install 'semdpo[lora]'"
-        ) from error
+    extras.require(lora=f"'{folder}', which holds adapters,")
+    from peft import PeftConfig, PeftModel
+
     try:
         with quiet():
             adapted = PeftModel(base, PeftConfig.from_pretrained(str(folder)), autocast_adapter_dtype=False)

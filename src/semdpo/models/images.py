@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from PIL import Image, ImageOps
 
 from semdpo.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF's tag
 UPRIGHT = 1
@@ -28,6 +32,8 @@ def rgb(image: Image.Image) -> Image.Image:
     Raises:
         DataError: a 32-bit or floating-point image has values outside these ranges.
     """
+    from PIL import Image, ImageOps  # here, since nobody who brings images is without it
+
     if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -42,6 +48,8 @@ def rgb(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey levels from 0 to 255, where Pillow's own conversion would clip them there."""
+    from PIL import Image
+
     values = np.asarray(image).astype(np.float64)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     if not (low >= 0 and high <= 65_535):  # written so that a NaN is refused, too

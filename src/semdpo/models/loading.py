@@ -11,12 +11,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -24,6 +23,9 @@ from semdpo.errors import ModelError
 from semdpo.models.device import Compute
 from semdpo.models.images import rgb
 from semdpo.models.tokens import plain, plain_ids
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.device import compute
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
@@ -20,6 +20,9 @@ from semdpo.models.reading import PromptReader
 from semdpo.models.registry import resolve
 from semdpo.progress import say
 from semdpo.recipe import defaults
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -49,8 +52,10 @@ def load_renderer(
             they are returned as they are.
 
     Raises:
+        ConfigError: diffusers is not installed.
         ModelError: the name is unknown, the folder holds no pipeline, or an option is out of range.
     """
+    extras.require(render="rendering")
     check_positive("steps", steps)
     check_positive("batch_size", batch_size)
     folder = resolve(model).folder()
@@ -157,6 +162,8 @@ class DiffusionRenderer:
             raise ModelError(
                 f"the image of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
             )
+        from PIL import Image
+
         images = [Image.fromarray(each) for each in (values * 255).round().astype(np.uint8)]
         return list(zip(images, _blackened(output, len(rows)), strict=True))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.device import compute
 from semdpo.models.loading import check_positive, quiet, read_json, unreadable
@@ -30,12 +31,13 @@ def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> 
         batch_size: texts at a time, ≥ 1.
 
     Raises:
-        ModelError: the name is unknown, the folder holds no such model, or sentence-transformers is not installed.
+        ModelError: the name is unknown, or the folder holds no such model.
+        ConfigError: it is a sentence-transformers model, and that library is not installed.
     """
     check_positive("batch_size", batch_size)
     place = resolve(name)
     folder = place.folder()
-    if (folder / "modules.json").is_file():
+    if is_sentence_model(folder):
         return SentenceEncoder(folder, batch_size)
     config = read_json(folder / "config.json")
     if config.get("model_type") != "clip":
@@ -44,6 +46,11 @@ def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> 
             "or a sentence-transformers model"
         )
     return CLIPTextEncoder(place, batch_size)
+
+
+def is_sentence_model(folder: Path) -> bool:
+    """Whether a folder holds a sentence-transformers model."""
+    return (folder / "modules.json").is_file()
 
 
 class CLIPTextEncoder:
@@ -95,17 +102,14 @@ class SentenceEncoder:
         batch_size: texts at a time.
 
     Raises:
-        ModelError: sentence-transformers is not installed, or cannot read the folder.
+        ConfigError: sentence-transformers is not installed.
+        ModelError: it cannot read the folder.
     """
 
     def __init__(self, folder: Path, batch_size: int) -> None:
-        try:
-            with quiet():
-                from sentence_transformers import SentenceTransformer
-        except ImportError as error:
-            raise ModelError(
-                f"'{folder}' is a sentence-transformers model; install what reads it: pip install 'semdpo[sentence]'"
-            ) from error
+        extras.require(sentence=f"the encoder '{folder}'")
+        with quiet():
+            from sentence_transformers import SentenceTransformer
         try:
             with quiet():
                 self._model: Any = SentenceTransformer(

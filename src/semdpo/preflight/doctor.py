@@ -10,13 +10,14 @@ from pathlib import Path
 
 import psutil
 
+from semdpo import extras
 from semdpo.engine import store
 from semdpo.engine.providers import refuse_remote_code
 from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError, ModelError, SemdpoError
 from semdpo.models import registry
 from semdpo.models.hub import ask
-from semdpo.preflight import downloads
+from semdpo.preflight import downloads, libraries
 from semdpo.preflight.resources import (
     GB,
     Finding,
@@ -88,6 +89,7 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
     files = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if is_file(key)}
     found = [downloads.source(key, name) for name, key in files.items()]
     found += [finding for name, key in things.items() for finding in _model(key, name)]
+    found += [_library(extra, use) for extra, use in libraries.wanted(recipe, folder).items() if extras.absent(extra)]
     try:
         refuse_remote_code(recipe)
     except ModelError as error:
@@ -101,7 +103,12 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
 
 
 def refuse_the_impossible(
-    recipe: Recipe, folder: Path, stages: Sequence[AnyStage] | None = None, *, fresh: bool = False
+    recipe: Recipe,
+    folder: Path,
+    stages: Sequence[AnyStage] | None = None,
+    *,
+    fresh: bool = False,
+    report: bool = True,
 ) -> None:
     """The pre-flight of a run.
 
@@ -110,12 +117,14 @@ def refuse_the_impossible(
         folder: of the run; what is finished there needs no more room.
         stages: those that will be made; None is the whole recipe.
         fresh: whether finished stages may be made again.
+        report: whether the report is written at the end.
 
     Raises:
-        ConfigError: a tracker is not installed.
+        ConfigError: a tracker, or a library that the stages or the report need, is not installed.
         ModelError: the Python code that comes with a judge does not run.
         StoreError: there is not enough memory or disk.
     """
+    extras.require(**libraries.wanted(recipe, folder, stages, fresh=fresh, report=report))
     trackers.refuse_absent(recipe.train.report_to)
     for each in remote_code(recipe):
         if each.level == "error":
@@ -145,6 +154,8 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
     count = pictures(recipe)
     if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
         return Finding("warning", "time", "not measured: renderer or scorer is not there")
+    if extras.absent("render"):
+        return Finding("warning", "time", "not measured: nothing can be rendered yet", extras.command("render"))
     from semdpo.engine.providers import own_models
 
     models = own_models()
@@ -184,6 +195,11 @@ def _model(key: str, name: str) -> Iterable[Finding]:
     words = registry.resolve(name).separate_tokenizer()
     if words is not None and where(words, registry.WORDS).startswith("not"):
         yield _to_be_fetched(f"{key}, the tokenizer", words, registry.WORDS)
+
+
+def _library(extra: str, use: str) -> Finding:
+    found = f"{use} needs {', '.join(extras.absent(extra))}, not installed"
+    return Finding("error", f"extra {extra}", found, extras.command(extra))
 
 
 def _tried(name: str) -> Finding:

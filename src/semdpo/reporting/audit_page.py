@@ -7,14 +7,10 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from semdpo import extras
 from semdpo.analysis.audit import Audit, Check
-from semdpo.reporting.style import COLOURS, INK, style, to_svg
-from semdpo.reporting.weight_plots import histogram
 from semdpo.texts import printable
 
 SHOWN = 100  # letters of a text on a terminal
@@ -72,11 +68,16 @@ def as_page(found: Audit, source: str, failed: Sequence[Check]) -> str:
         found: the audit.
         source: what the pairs are called.
         failed: the checks that a user will not have.
+
+    Raises:
+        ConfigError: the extra ``report`` is not installed; text and numbers need nothing of it.
     """
-    with style():
-        plots = {"distances": distances(found.distances, found.alpha), "weights": histogram(found.weights, found.alpha)}
-        if found.margins.size:
-            plots["margins"] = margins(found.margins)
+    extras.require(report="a page")
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from semdpo.reporting.audit_plots import draw
+
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
@@ -85,40 +86,9 @@ def as_page(found: Audit, source: str, failed: Sequence[Check]) -> str:
         found=found,
         source=source,
         failed={each.name for each in failed},
-        plots={name: Markup(to_svg(figure, name)) for name, figure in plots.items()},
+        plots={name: Markup(plot) for name, plot in draw(found).items()},
     )
     return page
-
-
-def distances(d: NDArray[np.float64], alpha: float) -> Figure:
-    """How the distances are spread, and beside them the weight that alpha gives to each."""
-    figure = Figure(figsize=(10, 3.1))
-    axes = figure.subplots()
-    end = max(0.1, float(d.max()) * 1.02)
-    axes.hist(d, bins=np.linspace(0, end, 41).tolist(), color=COLOURS["dpo"], alpha=0.8, edgecolor="white")
-    axes.set_xlim(0, end)
-    axes.set_xlabel("distance of prompt and chosen (0: means the same)")
-    axes.set_ylabel("pairs")
-    axes.grid(axis="x", visible=False)
-    weight = axes.twinx()
-    x = np.linspace(0, end, 200)
-    weight.plot(x, np.exp(-alpha * x), color=COLOURS["sem_dpo"], linewidth=1.8)
-    weight.set_ylim(0, 1.02)
-    weight.set_ylabel(f"weight at alpha {alpha:g}", color=INK)
-    weight.grid(visible=False)
-    return figure
-
-
-def margins(m: NDArray[np.float64]) -> Figure:
-    """How far the scores of chosen and rejected are apart."""
-    figure = Figure(figsize=(10, 2.6))
-    axes = figure.subplots()
-    axes.hist(m, bins=41, color=COLOURS["sft"], alpha=0.8, edgecolor="white")
-    axes.axvline(0, color=INK, linewidth=1)
-    axes.set_xlabel("score of the chosen minus score of the rejected")
-    axes.set_ylabel("pairs")
-    axes.grid(axis="x", visible=False)
-    return figure
 
 
 def _short(text: str) -> str:

@@ -12,11 +12,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.data.records import Judgement, Picture, Prompt, content_seed
@@ -27,6 +26,9 @@ from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
 from semdpo.recipe.schema import EvaluateConfig, Recipe
 from semdpo.texts import is_visible
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CONSISTENCY = "consistency"
 Asking = Callable[[Sequence[Picture], Scorer, str, Progress], list[Judgement]]
@@ -348,6 +350,8 @@ def opened(picture: Picture) -> Image.Image:
     Raises:
         DataError: it is damaged.
     """
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(io.BytesIO(picture.image)) as image:
             return rgb(image)

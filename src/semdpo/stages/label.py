@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol, runtime_checkable
-
-from PIL import Image
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from semdpo.data.records import Candidate, Score, content_seed
 from semdpo.engine.shards import by_prompt
@@ -16,6 +14,9 @@ from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
 from semdpo.recipe.schema import LabelConfig, Recipe
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BLACKENED = "blackened by the renderer's safety checker"
 

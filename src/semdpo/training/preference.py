@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from semdpo import disk
+from semdpo import disk, extras
 from semdpo.data.records import Curve, Pair, content_id
 from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError
@@ -73,9 +73,12 @@ def train(
     Raises:
         DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
             finite.
+        ConfigError: adapters are to be trained, and PEFT is not installed.
         ModelError: the model cannot be loaded.
         StoreError: the output cannot be written.
     """
+    if config.lora is not None:
+        extras.require(lora="train.lora")
     check(pairs, objective)
     if held_out:
         check([*pairs, *held_out], objective)
@@ -208,10 +211,8 @@ def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
         config: the adapters' shape.
         seed: of their first weights.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ConfigError("train.lora needs peft; install it with: pip install 'semdpo[lora]'") from error
+    from peft import LoraConfig, get_peft_model
+
     settings = LoraConfig(
         task_type="CAUSAL_LM", r=config.rank, lora_alpha=config.alpha, target_modules=config.target_modules
     )

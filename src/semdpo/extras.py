@@ -1,0 +1,63 @@
+"""The optional parts of this package: which libraries each needs, and the one sentence where they are absent."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from semdpo.errors import ConfigError
+
+# How an extra is installed. Every message has its command from here.
+INSTALL = "pip install 'semdpo[{}]'"
+
+# Extra → what it installs, as in pyproject.toml: name on the index → name to import.
+EXTRAS = {
+    "render": {"diffusers": "diffusers", "ftfy": "ftfy", "pillow": "PIL"},
+    "report": {
+        "jinja2": "jinja2",
+        "matplotlib": "matplotlib",
+        "pandas": "pandas",
+        "pillow": "PIL",
+        "statsmodels": "statsmodels",
+    },
+    "sentence": {"sentence-transformers": "sentence_transformers"},
+    "lora": {"peft": "peft"},
+    "hub": {"datasets": "datasets"},
+}
+
+
+def absent(extra: str) -> list[str]:
+    """The libraries of an extra that are not installed; nothing is imported.
+
+    Args:
+        extra: one of ``EXTRAS``.
+    """
+    return [name for name, module in EXTRAS[extra].items() if importlib.util.find_spec(module) is None]
+
+
+def command(*extras: str) -> str:
+    """The command that installs extras.
+
+    Args:
+        extras: some of ``EXTRAS``.
+    """
+    return INSTALL.format(",".join(extras))
+
+
+def require(**uses: str) -> None:
+    """Refuses to go on where optional libraries are not installed. It is called before the work that needs them.
+
+    Args:
+        uses: extra → what needs it, as the subject of a sentence: ``require(render="rendering")``.
+
+    Raises:
+        ConfigError: in one sentence for all of them, with the command that installs them.
+    """
+    missing = {extra: names for extra in uses if (names := absent(extra))}
+    if missing:
+        needs = ", and ".join(f"{uses[extra]} needs {_listed(names)}" for extra, names in missing.items())
+        them = "it" if sum(map(len, missing.values())) == 1 else "them"
+        raise ConfigError(f"{needs}; install {them} with: {command(*missing)}")
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

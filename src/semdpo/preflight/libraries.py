@@ -1,0 +1,74 @@
+"""The optional libraries that a recipe's stages need, known before any of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from semdpo.engine import store
+from semdpo.engine.stage import AnyStage, ModelStage
+from semdpo.errors import ModelError
+from semdpo.models.registry import resolve
+from semdpo.preflight.downloads import HUB
+from semdpo.recipe.schema import Recipe
+from semdpo.stages import sft
+from semdpo.stages.flow import flow, is_file
+
+IMAGES = ("renderer.model", "label.scorer")  # the keys of a recipe that name models which render or see images
+
+
+def wanted(
+    recipe: Recipe,
+    folder: Path,
+    stages: Sequence[AnyStage] | None = None,
+    *,
+    fresh: bool = False,
+    report: bool = True,
+) -> dict[str, str]:
+    """The extras that a run uses.
+
+    Args:
+        recipe: validated.
+        folder: of the run; what is finished there needs nothing.
+        stages: those that will be made; None is the whole recipe.
+        fresh: whether finished stages may be made again.
+        report: whether the report is written at the end.
+
+    Returns:
+        Extra → what needs it, for ``extras.require``.
+    """
+    chosen = flow(recipe) if stages is None else stages
+    found: dict[str, str] = {}
+    for stage in chosen:
+        if fresh or not store.is_complete(folder / stage.name):
+            found |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in found}
+    return found | ({"report": "the report"} if report else {})
+
+
+def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
+    if "evaluate/" in stage.name or any(key.endswith(IMAGES) for key in stage.outside):
+        yield "render", "rendering and scoring images"
+    for key, name in stage.outside.items():
+        if not is_file(key):
+            yield from _of_model(key, name)
+        elif name.startswith(HUB):
+            yield "hub", f"reading {name}"
+    if isinstance(stage, ModelStage) and stage.name != sft.NAME and recipe.train.lora is not None:
+        yield "lora", "train.lora"
+
+
+def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:
+    """What the files of a model need; nothing is known of one that is not downloaded yet."""
+    from semdpo.models.adapters import is_adapters  # here, since they import torch
+    from semdpo.models.text_encoder import is_sentence_model
+
+    try:
+        place = resolve(name)
+    except ModelError:
+        return  # which others say better
+    if not place.local:
+        return
+    if is_adapters(place.folder()):
+        yield "lora", f"{key}, which holds adapters,"
+    if key == "drift.encoder" and is_sentence_model(place.folder()):
+        yield "sentence", "drift.encoder"
