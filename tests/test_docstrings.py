@@ -34,9 +34,8 @@ def test_the_example_of_a_public_name_runs(name: str, tmp_path: Path, monkeypatc
     monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))
     thing = getattr(semdpo, name)
     text = inspect.getdoc(thing) or ""
-    takes = "Args:" in text
-    gives = "Returns:" in text if isinstance(thing, FunctionType) else True
-    assert takes and gives and "Raises:" in text, f"{name} lacks a heading"
+    for heading in ("Args:", *(["Returns:"] if isinstance(thing, FunctionType) else []), "Raises:"):
+        assert heading in text, f"{name} lacks {heading}"
     tests = _examples(thing, name)
     assert tests, f"{name} has no example"
     for test in tests:

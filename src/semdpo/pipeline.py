@@ -49,6 +49,13 @@ def run(
         ConfigError: there is no stage ``only``.
         StoreError: the folder is in use, was made by another configuration, or cannot be written.
         SemdpoError: whatever a stage finds wrong.
+
+    Example:
+        >>> import semdpo
+        >>> recipe = semdpo.load_recipe("tiny", ["prompts.limit=12", "prompts.test_limit=4"])
+        >>> folder = semdpo.run(recipe, "my-run", only="prompts")
+        >>> sorted(path.name for path in (folder / "prompts").iterdir())
+        ['manifest.json', 'part-00000.parquet', 'started.json', 'timing.json']
     """
     place = Path(folder or recipe.folder)
     disk.refuse_unwritable(place, folder=True)

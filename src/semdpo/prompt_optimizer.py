@@ -63,6 +63,12 @@ class PromptOptimizer:
 
     Raises:
         ConfigError: an option is out of range.
+
+    Example:
+        >>> import semdpo
+        >>> optimizer = semdpo.PromptOptimizer.from_pretrained("tiny:gpt2", "tiny:clip", max_distance=0.0)
+        >>> optimizer.optimize("a red ball in the desert").rewrite  # no rewrite is as near as this
+        'a red ball in the desert'
     """
 
     def __init__(

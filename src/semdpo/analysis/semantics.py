@@ -49,6 +49,14 @@ def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
 
     Raises:
         ValueError: alpha is negative or not finite, or a distance is outside [0, 2] or not a number.
+
+    Source:
+        Sem-DPO (arXiv 2507.20133), equation 4.
+
+    Example:
+        >>> import semdpo
+        >>> semdpo.semantic_weight([0.0, 0.25], alpha=4.0).round(3).tolist()
+        [1.0, 0.368]
     """
     d = np.asarray(distance, np.float64)
     if not np.isfinite(alpha) or alpha < 0:

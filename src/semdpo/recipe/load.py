@@ -51,9 +51,17 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         name: a recipe of the package (``tiny``) or a path of a YAML file.
         overrides: ``a.b=value`` each, the value in YAML; a later one wins.
 
+    Returns:
+        The recipe, with defaults where it says nothing.
+
     Raises:
         ConfigError: no such recipe, not YAML, or any unknown key or bad value; all are listed, each with its
             line, its key and what is allowed.
+
+    Example:
+        >>> import semdpo
+        >>> semdpo.load_recipe("tiny", ["train.methods.sem_dpo.alpha=2"]).train.methods["sem_dpo"].alpha
+        2.0
     """
     path = find_recipe(name)
     return validate(override(read_yaml(path), overrides), Recipe)

@@ -158,7 +158,7 @@ def measure_drift(
 
     Example:
         >>> import semdpo
-        >>> rows = [{"prompt": "a red cat", "chosen": "a red cat, oil painting", "rejected": "a blue dog"}]
+        >>> rows = [{"prompt": "a red cat", "chosen": "a red cat and a tree", "rejected": "a blue house"}]
         >>> found = semdpo.measure_drift(rows, "tiny:clip", alpha=4.0)
         >>> found[0]["distance"] < found[0]["rejected_distance"]
         True
@@ -207,7 +207,7 @@ def audit(
         ...     for k in range(4)
         ... ]
         >>> round(semdpo.audit(rows, alpha=4.0).effective, 2)
-        3.39
+        3.36
     """
     rows = with_distance(read(pairs), encoder)
     held_out = read_prompts(str(evaluation)) if isinstance(evaluation, str | Path) else list(evaluation)
