@@ -91,9 +91,9 @@ def count_asked(asked: list[int]) -> None:
 
     plain = reference.group_logps
 
-    def counting(model: Any, groups: Any, packs: bool) -> Any:
+    def counting(model: Any, groups: Any, can_pack: bool) -> Any:
         asked.append(len(groups))
-        return plain(model, groups, packs)
+        return plain(model, groups, can_pack)
 
     reference.group_logps = counting
 

@@ -3,7 +3,7 @@
     make smoke-full
 
 Writes Stable Diffusion v1.4's configuration as a diffusers folder, and ImageReward and HPSv2.1 as upstream publishes
-them (by the names and shapes of their checkpoints), loads all three by name, draws one picture of 512x512 pixels in two
+them (by the names and shapes of their checkpoints), loads all three by name, draws one image of 512x512 pixels in two
 steps and scores it. Needs 14 GB of disk and 16 GB of memory. The last line is one JSON object.
 """
 
@@ -119,12 +119,12 @@ def main() -> None:
         timed("write_renderer", lambda: write_stable_diffusion(models / "stable-diffusion-v1-4"))
         timed("write_scorers", lambda: write_scorers(models))
         renderer = timed("load_renderer", lambda: load_renderer("stable-diffusion-v1-4", steps=2, batch_size=1))
-        picture = timed("draw", lambda: renderer.render([PROMPT], [0]))[0]
-        if picture.size != (512, 512):
-            raise SystemExit(f"the picture has {picture.size} pixels, not 512x512")
+        image = timed("draw", lambda: renderer.render([PROMPT], [0]))[0]
+        if image.size != (512, 512):
+            raise SystemExit(f"the image has {image.size} pixels, not 512x512")
         for name in ("image-reward", "hpsv2.1"):
             scorer = timed(f"load_{name}", lambda name=name: load_scorer(name))  # type: ignore[misc]
-            score = timed(f"score_{name}", lambda scorer=scorer: scorer.score([picture], [PROMPT]))  # type: ignore[misc]
+            score = timed(f"score_{name}", lambda scorer=scorer: scorer.score([image], [PROMPT]))  # type: ignore[misc]
             print(f"{name}: {score.values[0]:.6f}")
     print(json.dumps(found))
 

@@ -3,10 +3,10 @@
     python benchmarks/study.py --out runs/study
 
 Tuning: every objective gets eight trials (four learning rates by two values of its own strength), trained with seed 0
-and judged on 200 tuning prompts by the two judges that took part in training. `semdpo.analysis.selection` picks one
+and scored on 200 tuning prompts by the two scorers that took part in training. `semdpo.analysis.selection` picks one
 trial each.
 
-Reporting: every seed is a whole run (its own SFT, candidates, pictures, pairs, trainings, picture seed) with the picked
+Reporting: every seed is a whole run (its own SFT, candidates, images, pairs, trainings, image seed) with the picked
 settings, on three sets of 200 prompts that no tuning has seen. Two controls are trained beside them, with the learning
 rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO whose weights are shuffled among the pairs, so that they
 are as small but know nothing of meaning.
@@ -91,10 +91,10 @@ def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
 def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
     """Runs all trials and picks one for each objective."""
     done = folder / "tuned.json"
-    judges = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
+    scorers = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
     own = [
         "prompts.test_file=tiny:tuning.jsonl", f"prompts.test_limit={PROMPTS}", "evaluate.image_seeds=[100]",
-        f"evaluate.metrics={json.dumps(judges)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
+        f"evaluate.metrics={json.dumps(scorers)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
         "report.subject=sft", "report.baseline=human",
     ]  # fmt: skip
     recipe = recipe_of(TUNING_SEED, trials(), own, overrides)

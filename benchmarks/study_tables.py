@@ -3,7 +3,7 @@
     python benchmarks/study_tables.py runs/study > tables.md
 
 Intervals of means and differences speak of other prompts and of other training seeds (`statistics.crossed_interval`);
-p-values are those of the paired t-test over prompts, each a mean over seeds, corrected over the judges by Holm.
+p-values are those of the paired t-test over prompts, each a mean over seeds, corrected over the scorers by Holm.
 The plots are those of `semdpo report runs/study/evaluation.csv`.
 """
 
@@ -29,8 +29,8 @@ from semdpo.reporting.labels import METHOD_LABELS, metric_label
 from semdpo.tiny_world import grammar, people
 
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
-JUDGES, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
-COLUMNS = [*JUDGES, "distance", "drifted", "tokens", "unasked"]
+SCORERS, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
+COLUMNS = [*SCORERS, "distance", "drifted", "tokens", "unasked"]
 LABELS = METHOD_LABELS | {
     "dpo_same_settings": "DPO, Sem-DPO's settings",
     "sem_dpo_shuffled": "Sem-DPO, weights shuffled",
@@ -81,7 +81,7 @@ def crossed(values: np.ndarray, *, sign: bool = False) -> str:
 
 
 def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
-    over_sets = frame.groupby(["source", "method"])[JUDGES].mean().groupby("method").mean()
+    over_sets = frame.groupby(["source", "method"])[SCORERS].mean().groupby("method").mean()
     average = min_max_average(over_sets.loc[list(methods)])
     rows = []
     for method in methods:
@@ -95,8 +95,8 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
     for other in others:
         found = {c: grid(frame, subject, c) - grid(frame, other, c) for c in columns}
         tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in found.items()}
-        judges = [c for c in columns if c in JUDGES]
-        corrected = dict(zip(judges, holm([tests[c].p_t for c in judges]), strict=True))
+        scorers = [c for c in columns if c in SCORERS]
+        corrected = dict(zip(scorers, holm([tests[c].p_t for c in scorers]), strict=True))
         for column, d in found.items():
             base = abs(grid(frame, other, column).mean())
             relative = f"{number(100 * d.mean() / base, 1, sign=True)}%" if base > 1e-9 else "–"
@@ -119,14 +119,14 @@ def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
 
 def equal_length(frame: pd.DataFrame) -> None:
     cells = []
-    for column in JUDGES:
+    for column in SCORERS:
         a, b = (grid(frame, method, column).mean(axis=1) for method in ("sem_dpo", "dpo"))
         x, y = (grid(frame, method, "tokens").mean(axis=1) for method in ("sem_dpo", "dpo"))
         found = length_controlled(a, b, x, y)
         shown = f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "–"
         won = (np.sign(a - b) + 1).mean() / 2  # a tie counts half, as it does at equal length
         cells.append(f"{100 * won:.0f}% / {shown}")
-    table(["Sem-DPO against DPO", *(head(column) for column in JUDGES)], [["won / won at equal length", *cells]])
+    table(["Sem-DPO against DPO", *(head(column) for column in SCORERS)], [["won / won at equal length", *cells]])
 
 
 def labelled(run: Path) -> pd.DataFrame:
@@ -177,7 +177,7 @@ def untimed(prompt: str) -> bool:
 
 
 def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """The planted weakness, end to end: do judges like an unasked sunset, do labels show it, do rewriters learn it?"""
+    """The planted weakness, end to end: do scorers like an unasked sunset, do labels show it, do rewriters learn it?"""
     from semdpo.data.prompts import read_prompts
     from semdpo.models.renderer import load_renderer
     from semdpo.models.scorers.registry import load_scorer
@@ -191,7 +191,7 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
     rows = []
     for judge in ("image-reward", "hps", "pickscore", "clip-b", "blip-itm"):
         scorer = load_scorer(f"tiny:{judge}")
-        values = {added: scorer.score(pictures, asked).values for added, pictures in drawn.items()}
+        values = {added: scorer.score(images, asked).values for added, images in drawn.items()}
         found = [paired_difference(values[added], values[""]) for added in (" at sunset", " at night", " by day")]
         rows.append([f"tiny:{judge}", *(f"{signed(d)[0]} {signed(d)[1]}" for d in found)])
     table(["judge", "unasked sunset − none", "unasked night − none", "unasked day − none"], rows)
@@ -250,7 +250,7 @@ def main() -> None:
         "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
         "DPO − SFT": lambda: differences(frame, "dpo", ["sft"], COLUMNS),
         "DPO at Sem-DPO's settings": lambda: differences(frame, "dpo_same_settings", ["sft", "dpo"], COLUMNS),
-        "Set by set": lambda: by_set(frame, [*JUDGES, "distance", "tokens"]),
+        "Set by set": lambda: by_set(frame, [*SCORERS, "distance", "tokens"]),
         "Equal length": lambda: equal_length(frame),
         "What the world can show": lambda: world_shows(folder, seeds),
         "An unasked sunset": lambda: sunsets(folder, frame, methods, seeds),

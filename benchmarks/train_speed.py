@@ -87,10 +87,10 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     model, tokenizer, pairs = make_model(), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
     # TRL is given the pairs in our order, so that both see the same batches.
-    packs = prepare(model)
+    can_pack = prepare(model)
     begun = time.monotonic()
     with autocast(precision):
-        logps = reference_logps(model, groups, packs)
+        logps = reference_logps(model, groups, can_pack)
     reference = time.monotonic() - begun
     named = {"name": "dpo"} if alpha is None else {"name": "sem_dpo", "alpha": alpha}
     objective = TrainConfig.model_validate({"methods": {"m": named}}).methods["m"]
@@ -105,7 +105,7 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
         objective=objective,
         beta=BETA,
         batch_size=BATCH,
-        packs=packs,
+        can_pack=can_pack,
     )
     begun = time.monotonic()
     trainer.train()

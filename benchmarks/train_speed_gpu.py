@@ -72,11 +72,11 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
 
     model, tokenizer, pairs = make_model(name), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
-    packs = prepare(model)
-    if not packs:
+    can_pack = prepare(model)
+    if not can_pack:
         raise SystemExit(f"{name} was not accepted for packing on this GPU; that is a fault to be mended")
     with autocast("bfloat16"):
-        logps = reference_logps(model, groups, packs)
+        logps = reference_logps(model, groups, can_pack)
     clock = make_clock()
     trainer = ExampleTrainer(
         model,
@@ -85,7 +85,7 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
         objective=DPOSettings(name="dpo"),
         beta=BETA,
         batch_size=BATCH,
-        packs=packs,
+        can_pack=can_pack,
         callbacks=[clock],
     )
     trainer.train()

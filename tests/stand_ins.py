@@ -47,7 +47,7 @@ class Renderer:
 
 
 class Scorer:
-    """Its values lie in [-1, 1], for one of the judges it stands in for gives cosines."""
+    """Its values lie in [-1, 1], for one of the scorers it stands in for gives cosines."""
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
         values = [np.asarray(i).mean() / 255 + len(text) / 1000 for i, text in zip(images, prompts, strict=True)]

@@ -61,7 +61,7 @@ def _pair(index: int, color: str) -> Pair:
 
 
 PAIRS = [_pair(index, color) for index, color in enumerate(("red", "blue", "green", "grey", "pink", "gold"))]
-IMAGES, PROMPTS = [tiny_models.picture(seed) for seed in range(3)], ["a red ball", "two cats", "a house on a hill"]
+IMAGES, PROMPTS = [tiny_models.image(seed) for seed in range(3)], ["a red ball", "two cats", "a house on a hill"]
 
 
 @pytest.fixture(scope="module")
@@ -236,16 +236,16 @@ def test_the_trainer_moves_a_model_before_it_chooses_its_attention(
     examples = [Example(str(number), group) for number, group in enumerate(GROUPS)]
     arguments = training_arguments(tmp_path, learning_rate=1e-3)
     trainer = ExampleTrainer(model, arguments, examples, objective=SFTSettings(name="sft"))
-    assert (trainer.packs, model.device.type) == (True, "cuda")
+    assert (trainer.can_pack, model.device.type) == (True, "cuda")
     assert model.config._attn_implementation == "flex_attention"
 
 
 def test_the_reference_is_kept_for_its_device(folders: dict[str, Path], tmp_path: Path) -> None:
     def run() -> list[tuple[float, ...]]:
         model, _ = load_causal(folders["llama"], where=compute())
-        packs = prepare.prepare(model)
-        assert packs
-        return reference_logps(model, GROUPS, packs)
+        can_pack = prepare.prepare(model)
+        assert can_pack
+        return reference_logps(model, GROUPS, can_pack)
 
     plain, found = _on_both(run)
     assert [each for row in found for each in row] == pytest.approx([each for row in plain for each in row], rel=1e-6)
@@ -317,8 +317,8 @@ def test_writing(kind: str, how: dict[str, Any], folders: dict[str, Path]) -> No
 
 
 def _drawn(name: str, **more: Any) -> np.ndarray[Any, Any]:
-    pictures = load_renderer(name, steps=3, **more).render(PROMPTS[:2], [1, 2])
-    return np.stack([np.asarray(each, np.float32) for each in pictures]) / 255
+    images = load_renderer(name, steps=3, **more).render(PROMPTS[:2], [1, 2])
+    return np.stack([np.asarray(each, np.float32) for each in images]) / 255
 
 
 @pytest.mark.slow

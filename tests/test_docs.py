@@ -132,7 +132,7 @@ def _write_own_files(folder: Path) -> None:
         {"method": m, "prompt": p, "rewrite": f"{p}, {m}", "tokens": 9, "distance": 0.1, "clip": k / 9, "hps": len(m)}
         for m in ("dpo", "sem_dpo")
         for k, p in enumerate(asked[:6])
-    ).to_csv(folder / "pictures.csv", index=False)
+    ).to_csv(folder / "images.csv", index=False)
 
 
 def _environment(here: Path) -> dict[str, str]:

@@ -178,7 +178,7 @@ def test_a_stage_is_asked_what_it_needs(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in flow(recipe)}
     light = [stages[name] for name in ("prompts", "sft", "candidates", "pairs", drift.NAME, "train/sem_dpo")]
     assert libraries.wanted(recipe, tmp_path, light, report=False) == {}
-    for name in ("label", "evaluate/human/pictures", "evaluate/human/hps", "evaluate/human/consistency"):
+    for name in ("label", "evaluate/human/images", "evaluate/human/hps", "evaluate/human/consistency"):
         assert libraries.wanted(recipe, tmp_path, [stages[name]], report=False).keys() == {"render"}, name
 
 

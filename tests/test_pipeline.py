@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, Picture, Prompt, Score
+from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, Prompt, RenderedImage, Score
 from semdpo.engine import parquet, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
@@ -88,7 +88,7 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert list(rows) == ["human", "sft", "dpo", "sem_dpo"]
     assert {len(each) for each in rows.values()} == {6 * 2}
     assert [r.image_seed for r in rows["dpo"]] == [r.image_seed for r in rows["sem_dpo"]]
-    assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept pictures are counted over shards"
+    assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept images are counted over shards"
     assert all(r.rewrite == r.prompt for r in rows["human"])
     # Single rewrites of the stand-in may be equal by chance; all of them are not.
     assert [r.rewrite for r in rows["dpo"]] != [r.rewrite for r in rows["sem_dpo"]]
@@ -147,7 +147,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     assert files_of(run) == files_of(finished / "run")
 
 
-def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tmp_path: Path) -> None:
+def test_a_fidelity_judge_scores_the_same_images_for_the_additive_objective(tmp_path: Path) -> None:
     additive, compared = (
         "train.methods={additive: {name: additive}}",
         ("report.subject=additive", "report.baseline=sft"),
@@ -156,21 +156,21 @@ def test_a_fidelity_judge_scores_the_same_pictures_for_the_additive_objective(tm
         recipe_of(tmp_path, additive, *compared)
     recipe = recipe_of(tmp_path, additive, *compared, "label.fidelity=faithful")
     run_without_report(recipe, tmp_path / "run", models(), last="train")
-    by_judge: dict[str, dict[str, float]] = {}
+    by_scorer: dict[str, dict[str, float]] = {}
     for score in store.read_rows(tmp_path / "run/label", Score):
-        by_judge.setdefault(score.scorer, {})[score.candidate_id] = score.score
-    assert by_judge.keys() == {recipe.label.scorer, "faithful"}
-    assert by_judge["faithful"].keys() == by_judge[recipe.label.scorer].keys()
+        by_scorer.setdefault(score.scorer, {})[score.candidate_id] = score.score
+    assert by_scorer.keys() == {recipe.label.scorer, "faithful"}
+    assert by_scorer["faithful"].keys() == by_scorer[recipe.label.scorer].keys()
     pairs = store.read_rows(tmp_path / "run/drift", Pair)
     assert pairs
-    # The stand-in judges agree, so fidelities are the scores again.
+    # The stand-in scorers agree, so fidelities are the scores again.
     assert all(each.chosen_fidelity == each.chosen_score for each in pairs)
     assert all(each.rejected_fidelity == each.rejected_score for each in pairs)
 
 
 def test_a_prompts_rows_do_not_depend_on_the_shards(finished: Path, tmp_path: Path) -> None:
     def rows(folder: Path) -> list[set[object]]:
-        kinds = {"candidates": Candidate, "label": Score, "drift": Pair, "evaluate/sft/pictures": Picture}
+        kinds = {"candidates": Candidate, "label": Score, "drift": Pair, "evaluate/sft/images": RenderedImage}
         return [set(store.read_rows(folder / name, kind)) for name, kind in kinds.items()]
 
     sizes = ("candidates.shard_size=3", "label.shard_size=5", "evaluate.shard_size=5")
@@ -205,7 +205,7 @@ def test_a_stage_that_fails_is_resumed_and_loads_only_what_it_needs(finished: Pa
         ("train.methods.sem_dpo.alpha=2", r"sem_dpo was made with objective\.alpha = 4\.0, which is now 2\.0"),
         (
             "evaluate.image_seeds=[3]",
-            r"evaluate/human/pictures was made with image_seeds = \[0, 1\], which is now \[3\]",
+            r"evaluate/human/images was made with image_seeds = \[0, 1\], which is now \[3\]",
         ),
     ],
 )
@@ -264,13 +264,13 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     changed = recipe_of(finished, "train.methods.sem_dpo.alpha=2")
     pipeline.run(changed, run, fresh=True, models=models())
     again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
-    own = {f"evaluate/sem_dpo/{name}" for name in ("pictures", "consistency", *changed.evaluate.metrics)}
+    own = {f"evaluate/sem_dpo/{name}" for name in ("images", "consistency", *changed.evaluate.metrics)}
     assert again == {"train/sem_dpo", "losses/sem_dpo", *own}
     pipeline.run(changed, run, only="drift", fresh=True, models=models())
     assert store.is_complete(run / "drift")
-    assert store.is_complete(run / "evaluate/sft/pictures")
+    assert store.is_complete(run / "evaluate/sft/images")
     assert not store.is_complete(run / "train/dpo")
-    assert not store.is_complete(run / "evaluate/dpo/pictures")
+    assert not store.is_complete(run / "evaluate/dpo/images")
 
 
 @pytest.mark.slow
@@ -296,7 +296,7 @@ def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path:
     recipe = recipe_of(finished, more, third, *own)
     pipeline.run(recipe, run, models=watched)
     assert renderer.calls == 2, "two shards of the new method"
-    assert loaded == ["tiny:clip", "tiny:clip", "tiny:hps", "tiny:clip-b"], "one judge after the other"
+    assert loaded == ["tiny:clip", "tiny:clip", "tiny:hps", "tiny:clip-b"], "one scorer after the other"
     assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
     rows = _evaluated(recipe, run)
     assert list(rows["kto"][0].metrics) == ["clip", "hps", "jina"]
@@ -431,11 +431,11 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
         manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
-    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one picture for two judges"
+    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
     assert dict(data.tokens)["candidates, written"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
-    assert data.cut == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
+    assert data.truncated_rewrites == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
     assert "9.9 (drift)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
 
@@ -446,7 +446,7 @@ def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypa
 
     def watched_file(path: Path, kind: type[Any], *given: Any, **named: Any) -> list[Any]:
         rows = file(path, kind, *given, **named)
-        read.extend(row.image for row in rows if kind is Picture and row.image)
+        read.extend(row.image for row in rows if kind is RenderedImage and row.image)
         return rows
 
     def watched_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:

@@ -35,8 +35,8 @@ BYTES = sorted(ByteLevel.alphabet())
 TEMPLATE = "{prompt} Rephrase:"
 
 
-def picture(seed: int, width: int = SIDE, height: int = SIDE) -> Image.Image:
-    """A picture of noise."""
+def image(seed: int, width: int = SIDE, height: int = SIDE) -> Image.Image:
+    """An image of noise."""
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -206,9 +206,9 @@ def _strict_checker() -> object:
 
 
 def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) -> Path:
-    """A StableDiffusionPipeline that draws 16x16 pictures; its scheduler is PNDM, as the published one's.
+    """A StableDiffusionPipeline that draws 16x16 images; its scheduler is PNDM, as the published one's.
 
-    A strict checker refuses every picture.
+    A strict checker refuses every image.
     """
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 

@@ -160,7 +160,7 @@ class PromptOptimizer:
         """
         asked = trimmed(prompt)
         if not is_visible(asked):
-            raise DataError("the prompt is empty, or shows nothing; say what the picture should show")
+            raise DataError("the prompt is empty, or shows nothing; say what the image should show")
         unknown = self.unknown(asked)
         if unknown is not None and unknown > UNKNOWN_ALLOWED:
             return Optimized(

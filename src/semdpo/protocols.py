@@ -33,7 +33,7 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class ScoreBatch:
-    """Scores of pictures against prompts, [n], and which prompts were longer than the scorer reads, [n]."""
+    """Scores of images against prompts, [n], and which prompts were longer than the scorer reads, [n]."""
 
     values: Float
     truncated: Bool
@@ -66,7 +66,7 @@ class Renderer(Protocol):
     """A text-to-image model."""
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One picture a prompt; equal (prompt, seed) give equal pictures, whatever else is in the batch."""
+        """One image a prompt; equal (prompt, seed) give equal images, whatever else is in the batch."""
         ...
 
 
@@ -88,10 +88,10 @@ def render_checked(renderer: Renderer, prompts: Sequence[str], seeds: Sequence[i
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A judge of pictures."""
+    """A scorer of images."""
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
-        """One score a picture, higher is better."""
+        """One score an image, higher is better."""
         ...
 
 

@@ -65,8 +65,8 @@ def _vectors(n: int) -> st.SearchStrategy[np.ndarray]:
 
 @given(_vectors(4))
 def test_proposition_two_holds_for_unit_vectors(raw: np.ndarray) -> None:
-    x, y, picture = np.moveaxis(raw / np.linalg.norm(raw, axis=-1, keepdims=True), 1, 0)
-    found = drift_decomposition(x, y, picture)
+    x, y, image = np.moveaxis(raw / np.linalg.norm(raw, axis=-1, keepdims=True), 1, 0)
+    found = drift_decomposition(x, y, image)
     assert (found.total <= found.prompt_level + found.generator_level + 1e-9).all()
     assert (found.total >= np.abs(found.prompt_level - found.generator_level) - 1e-9).all()
     np.testing.assert_allclose(found.prompt_level**2, 2 * (1 - (x * y).sum(-1)), atol=1e-9)
@@ -86,7 +86,7 @@ def test_vectors_that_are_not_of_unit_length_are_refused(bad: float) -> None:
     wrong = good.copy()
     wrong[1] = [0.0, bad]
     for rows in ((wrong, good, good), (good, wrong, good), (good, good, wrong)):
-        with pytest.raises(ValueError, match=r"rows \[1\] of (prompts|rewrites|pictures) are not of unit length"):
+        with pytest.raises(ValueError, match=r"rows \[1\] of (prompts|rewrites|images) are not of unit length"):
             drift_decomposition(*rows)
     with pytest.raises(ValueError, match="one shape"):
         drift_decomposition(good, good[:1], good)
@@ -109,14 +109,14 @@ def test_a_deviation_of_bad_data_is_refused(losses: list[float], distances: list
 
 @given(_vectors(3))
 def test_cosines_give_the_same_lengths_as_vectors(vectors: np.ndarray) -> None:
-    x, y, picture = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
-    cosines = ((x * y).sum(1), (x * picture).sum(1), (y * picture).sum(1))
-    for ours, theirs in zip(drift_of_cosines(*cosines), drift_decomposition(x, y, picture), strict=True):
+    x, y, image = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    cosines = ((x * y).sum(1), (x * image).sum(1), (y * image).sum(1))
+    for ours, theirs in zip(drift_of_cosines(*cosines), drift_decomposition(x, y, image), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def test_what_is_no_cosine_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows \[1\] of prompt_picture are no cosines"):
+    with pytest.raises(ValueError, match=r"rows \[1\] of prompt_image are no cosines"):
         drift_of_cosines([1.0, 0.5], [0.0, 1.5], [0.1, 0.1])
     with pytest.raises(ValueError, match="not of shapes"):
         drift_of_cosines([1.0], [0.0, 0.5], [0.1, 0.1])

@@ -24,7 +24,7 @@ from semdpo.errors import DataError
 
 
 def rows(values: dict[str, list[list[float]]]) -> pd.DataFrame:
-    """method → prompts → seeds → value, as one row per picture."""
+    """method → prompts → seeds → value, as one row per image."""
     return pd.DataFrame(
         {"method": method, "prompt_id": f"p{i}", "image_seed": seed, "score": value}
         for method, prompts in values.items()
@@ -40,13 +40,13 @@ def test_prompt_means_average_over_seeds_and_keep_the_order():
     assert table.to_numpy().tolist() == [[2, 0], [6, 3]]
 
 
-def test_prompts_count_equally_whatever_their_number_of_pictures():
+def test_prompts_count_equally_whatever_their_number_of_images():
     table = prompt_means(rows({"a": [[0], [1, 1, 1]], "b": [[0], [1, 1, 1]]}), "score")
     assert table["a"].mean() == 0.5
 
 
 def test_unpaired_methods_are_named():
-    with pytest.raises(DataError, match=r"'sft' and 'dpo' cannot be paired: 1 pictures .*p1, seed 0"):
+    with pytest.raises(DataError, match=r"'sft' and 'dpo' cannot be paired: 1 images .*p1, seed 0"):
         prompt_means(rows({"sft": [[1], [1]], "dpo": [[1]]}), "score")
 
 
@@ -63,7 +63,7 @@ def test_missing_values_are_named(bad):
         prompt_means(rows({"sft": [[1], [1]], "dpo": [[1], [bad]]}), "score")
 
 
-def test_a_picture_that_occurs_twice_is_refused():
+def test_a_image_that_occurs_twice_is_refused():
     frame = rows({"sft": [[1], [2]]})
     with pytest.raises(DataError, match="prompt p0, seed 0 was evaluated twice"):
         prompt_means(pd.concat([frame, frame.head(1)]), "score")

@@ -14,9 +14,9 @@ import pytest
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.cli import app as cli
-from semdpo.cli.train import alone
 from semdpo.data.pairs import read_pairs
 from semdpo.data.tables import read_table
+from semdpo.training.to_folder import alone
 
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "scipy", "pyarrow", "matplotlib", "numpy", "PIL", "pydantic")
 
@@ -186,7 +186,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from semdpo import cli
-from semdpo.cli.train import alone
+from semdpo.training.to_folder import alone
 import semdpo.recipe.load
 def slow(*_):
     print("working", flush=True); time.sleep(60)

@@ -24,7 +24,7 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pairs (``weighed.jsonl`` has distances), a table of judged images, a file and a run's folder."""
+    """A folder with pairs (``weighed.jsonl`` has distances), a table of scored images, a file and a run's folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))

@@ -32,7 +32,7 @@ def _report(table: pd.DataFrame, folder: Path, **options: object) -> Path:
 def test_a_table_becomes_a_page(tmp_path: Path) -> None:
     page = _report(_table(), tmp_path, seen=["clip"])
     text = page.read_text("utf-8")
-    assert "CLIP is no independent judge: it took part in training" in text
+    assert "CLIP is no independent scorer: it took part in training" in text
     again = pd.read_csv(page.with_name("evaluation.csv"))
     assert again["clip"].tolist() == pytest.approx(_table()["clip"].tolist())
     # what a report wrote can be reported again
@@ -48,7 +48,7 @@ def test_a_table_becomes_a_page(tmp_path: Path) -> None:
         (lambda t: t.assign(clip=[*t["clip"][:-1], float("inf")]), "line 13: 'clip' is inf"),
         (lambda t: t.assign(clip=[None, *t["clip"][1:]]), r"'clip' is missing in 1 rows \(line 2\)"),
         (lambda t: t.assign(hps=["good", *t["hps"][1:]]), "line 2: 'hps' must be a number, not 'good'"),
-        (lambda t: t.iloc[:-1], "'dpo' and 'sem_dpo' cannot be paired: 1 pictures belong to one of them only"),
+        (lambda t: t.iloc[:-1], "'dpo' and 'sem_dpo' cannot be paired: 1 images belong to one of them only"),
         (lambda t: pd.concat([t, t.tail(1)]), "seed 0 was evaluated twice"),
         (lambda t: t.assign(distance=[*t["distance"][:-1], 9.1]), "line 13: 'distance' is 9.1; it must be a cosine"),
         (lambda t: t.assign(tokens=[4.5, *t["tokens"][1:]]), "line 2: 'tokens' is 4.5; it must be a whole number"),

@@ -35,7 +35,7 @@ def test_coco_captions(tmp_path: Path) -> None:
 
 
 def test_diffusiondb_metadata(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """``metadata.parquet``: one row a picture, so prompts repeat, and some are missing."""
+    """``metadata.parquet``: one row an image, so prompts repeat, and some are missing."""
     path = tmp_path / "metadata.parquet"
     prompts = ["a castle, oil painting", "a castle, oil painting", None, "", "portrait of a fox"]
     table = {"image_name": ["x.png"] * 5, "prompt": prompts, "seed": range(5), "cfg": [7.5] * 5, "sampler": [8] * 5}

@@ -54,8 +54,8 @@ from semdpo.stages.sweep import sweep_flow
         ("drift", {"rows": 1, "truncated": 1}, "the drift of 1 pair, 1 pair with a text longer than the encoder reads"),
         ("losses/sem_dpo", {"rows": 395}, "the losses of 395 pairs"),
         (
-            "evaluate/dpo/pictures",
-            {"rows": 240, "truncated": 1, "empty": 1, "cut": 2, "blackened": 3},
+            "evaluate/dpo/images",
+            {"rows": 240, "truncated": 1, "empty": 1, "rewrites_truncated": 2, "blackened": 3},
             "240 images rendered, 1 image of a text longer than the renderer or the encoder reads, 1 empty rewrite, "
             "2 rewrites truncated at the token budget, 3 images blackened by the safety checker",
         ),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdpo.data.records import Picture, Prompt
+from semdpo.data.records import Prompt, RenderedImage
 from semdpo.engine import parquet, store
 from semdpo.engine.shards import Shards
 from semdpo.errors import StoreError
@@ -68,18 +68,18 @@ def test_a_damaged_shard_is_refused_however_it_is_read(damage, read, tmp_path: P
 
 
 def test_a_few_images_are_read_without_the_others(tmp_path: Path) -> None:
-    pictures = [Picture("m", f"p{i}", "p", "s", 0, "r", 1, 0.1, False, os.urandom(200_000)) for i in range(40)]
+    images = [RenderedImage("m", f"p{i}", "p", "s", 0, "r", 1, 0.1, False, os.urandom(200_000)) for i in range(40)]
     path = tmp_path / "part.parquet"
-    path.write_bytes(parquet.encode(Picture, pictures, {}))
-    assert parquet.read_file(path, Picture) == pictures
+    path.write_bytes(parquet.encode(RenderedImage, images, {}))
+    assert parquet.read_file(path, RenderedImage) == images
     content = path.read_bytes()
-    last = content.index(pictures[24].image[:1000])  # what cannot be compressed lies there as it is
+    last = content.index(images[24].image[:1000])  # what cannot be compressed lies there as it is
     path.write_bytes(content[:last] + bytes(1_000_000) + content[last + 1_000_000 :])
-    assert parquet.read_cells(path, "image", [0, 7]) == [pictures[0].image, pictures[7].image]
-    without = parquet.read_file(path, Picture, unread={"image": b""})
-    assert [(row.prompt_id, row.image) for row in without] == [(row.prompt_id, b"") for row in pictures]
+    assert parquet.read_cells(path, "image", [0, 7]) == [images[0].image, images[7].image]
+    without = parquet.read_file(path, RenderedImage, unread={"image": b""})
+    assert [(row.prompt_id, row.image) for row in without] == [(row.prompt_id, b"") for row in images]
     with pytest.raises(StoreError, match="is damaged"):
-        parquet.read_file(path, Picture)
+        parquet.read_file(path, RenderedImage)
     with pytest.raises(StoreError, match="is damaged"):
         parquet.read_cells(path, "image", [39])
     assert parquet.read_cells(path, "image", []) == []

@@ -49,8 +49,8 @@ def test_equal_rows_give_equal_files_and_hashes(tmp_path: Path) -> None:
 def test_optional_and_spread_columns_keep_their_types(tmp_path: Path) -> None:
     pair = Pair("id", "p", "c", "r", None, 1.0)
     row = EvaluationRow("dpo", "i", "p", "s", 2**62, "r", 3, 0.5, True, {"clip": 0.25, "hps": 1.0}, None)
-    pictured = EvaluationRow("dpo", "i", "p", "s", 1, "r", 3, 0.5, False, {"clip": 0.5, "hps": -1.0}, b"\x00w")
-    for kind, rows in ((Pair, [pair]), (EvaluationRow, [row, pictured]), (Pair, [])):
+    shown_methods = EvaluationRow("dpo", "i", "p", "s", 1, "r", 3, 0.5, False, {"clip": 0.5, "hps": -1.0}, b"\x00w")
+    for kind, rows in ((Pair, [pair]), (EvaluationRow, [row, shown_methods]), (Pair, [])):
         (tmp_path / "f.parquet").write_bytes(parquet.encode(kind, rows, {}))
         assert parquet.read_file(tmp_path / "f.parquet", kind) == rows
 
@@ -167,7 +167,7 @@ def test_a_finished_folders_hash_follows_what_is_in_it_now(tmp_path: Path) -> No
 
 def test_one_process_holds_a_run(tmp_path: Path) -> None:
     code = f"""
-import sys; from pathlib import Path; from semdpo import store, timing
+import sys; from pathlib import Path; from semdpo.engine import store, timing
 with store.locked(Path({str(tmp_path)!r})):
     print("held", flush=True); sys.stdin.readline()
 """
@@ -191,7 +191,7 @@ def test_no_space_left_leaves_nothing_half_written(tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from semdpo import store, timing
+from semdpo.engine import store, timing
 from semdpo.errors import StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:

@@ -60,14 +60,14 @@ def test_the_shards_are_those_of_label_and_change_no_row(weighed: Path, tmp_path
 def test_two_judges_scores_of_a_prompt_lie_in_one_shard(tmp_path: Path) -> None:
     recipe, run = recipe_of(tmp_path, "label.fidelity=faithful"), tmp_path / "run"
     run_without_report(recipe, run, models(), "pairs")
-    by_judge: dict[str, list[Score]] = {}
+    by_scorer: dict[str, list[Score]] = {}
     for score in store.read_rows(run / "label", Score):
-        by_judge.setdefault(score.scorer, []).append(score)
+        by_scorer.setdefault(score.scorer, []).append(score)
     whole, _ = pairs.choose(
         store.read_rows(run / "candidates", Candidate),
-        by_judge[recipe.label.scorer],
+        by_scorer[recipe.label.scorer],
         recipe.pairs,
-        by_judge["faithful"],
+        by_scorer["faithful"],
     )
     assert store.read_rows(run / "pairs", Pair) == whole
 

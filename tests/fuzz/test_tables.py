@@ -82,6 +82,6 @@ def test_bytes(content: bytes, suffix: str) -> None:
 @given(st.lists(st.fixed_dictionaries({k: st.just(v) | VALUE for k, v in JUDGED.items()}), min_size=1, max_size=2))
 def test_judged_rows(rows: list[dict[str, Any]]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="semdpo-fuzz-"))
-    (folder / "judged.jsonl").write_bytes(lines(*rows))
-    check(commands(str(folder / "judged.jsonl"), folder)[-1], folder)
+    (folder / "scored.jsonl").write_bytes(lines(*rows))
+    check(commands(str(folder / "scored.jsonl"), folder)[-1], folder)
     shutil.rmtree(folder)

@@ -14,7 +14,6 @@ from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.models.scorers.registry import load_scorer
 from tests import tiny_models
-from tests.tiny_models import picture
 
 BUILDERS = {
     "clip-score": tiny_models.clip,
@@ -55,12 +54,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
     ],
 )
 def test_images_are_turned_as_their_exif_says(orientation: int, shown: Image.Transpose) -> None:
-    image = picture(1, 24, 16)
+    image = tiny_models.image(1, 24, 16)
     np.testing.assert_array_equal(_pixels(rgb(_turned(image, orientation))), _pixels(image.transpose(shown)))
 
 
 def test_an_rgb_image_is_left_alone() -> None:
-    image = picture(1)
+    image = tiny_models.image(1)
     assert rgb(image) is image
 
 
@@ -84,7 +83,7 @@ def test_palettes_and_grey_levels_with_alpha_show_white_too() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr", "HSV", "RGBA", "RGBX"])
 def test_opaque_modes_keep_their_colours(mode: str) -> None:
-    image = picture(2).convert(mode)
+    image = tiny_models.image(2).convert(mode)
     np.testing.assert_array_equal(_pixels(rgb(image)), _pixels(image.convert("RGB")))
 
 
@@ -125,7 +124,7 @@ def test_values_without_a_known_scale_are_refused(values: list[float]) -> None:
 def test_every_scorer_sees_it_as_it_is_shown(name: str, tmp_path: Path) -> None:
     folder = str(BUILDERS[name](tmp_path / "model"))
     scorer = load_scorer(folder, allow_remote_code=[folder])
-    image = picture(3, 48, 32)
+    image = tiny_models.image(3, 48, 32)
     clear = image.convert("RGBA")
     clear.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 48).astype(np.uint8), (32, 1))))
     deep = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)

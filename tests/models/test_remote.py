@@ -18,7 +18,6 @@ from semdpo.models.scorers.registry import load_scorer
 from semdpo.preflight import doctor
 from semdpo.recipe.load import load_recipe
 from tests import tiny_models
-from tests.tiny_models import picture
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def _expected(folder: Path, prompt: str, colours: torch.Tensor) -> float:
 
 def test_its_own_from_pretrained_gets_a_model_and_its_adapters_count(folder: Path) -> None:
     scorer = load_scorer(str(folder), allow_remote_code=[str(folder)])
-    images, prompts = [picture(1), picture(2)], ["a red ball on a table", "two cats"]
+    images, prompts = [tiny_models.image(1), tiny_models.image(2)], ["a red ball on a table", "two cats"]
     scores = scorer.score(images, prompts)
     for image, prompt, value in zip(images, prompts, scores.values, strict=True):
         colours = torch.from_numpy(np.asarray(image, np.float32)).mean((0, 1)) / 255
@@ -97,9 +96,9 @@ def test_its_control_tokens_are_refused_in_prompts(owner: str, tmp_path: Path) -
     after = f"        {owner % made}\n        self.post_init()\n"
     folder = _with_code(tmp_path / "model", "        self.post_init()\n", after)
     scorer = load_scorer(str(folder), allow_remote_code=[str(folder)])
-    assert scorer.score([picture(1)], ["a cat"]).values.shape == (1,)
+    assert scorer.score([tiny_models.image(1)], ["a cat"]).values.shape == (1,)
     with pytest.raises(DataError, match=r"'a <\|endoftext\|> cat' contains '<\|endoftext\|>'"):
-        scorer.score([picture(1)], ["a <|endoftext|> cat"])
+        scorer.score([tiny_models.image(1)], ["a <|endoftext|> cat"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def _distance(a: Image.Image, b: Image.Image) -> int:
     return int(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).max())
 
 
-def test_a_picture_depends_on_prompt_and_seed_only(
+def test_a_image_depends_on_prompt_and_seed_only(
     folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     renderer = load_renderer(str(folder), steps=3, batch_size=3)

@@ -96,8 +96,8 @@ def _upstream_name(name: str) -> str:
 
 
 def _score(scorer: Any) -> np.ndarray[Any, Any]:
-    pictures = [tiny_models.picture(seed, 40, 33) for seed in range(3)]
-    return scorer.score(pictures, ["a red ball", "two cats", "A House"]).values
+    images = [tiny_models.image(seed, 40, 33) for seed in range(3)]
+    return scorer.score(images, ["a red ball", "two cats", "A House"]).values
 
 
 def test_image_reward_from_upstreams_checkpoint(
@@ -185,7 +185,7 @@ def test_texts_are_cleaned_as_open_clip_does(written: str, cleaned: str) -> None
     assert hps.clean(written) == cleaned
 
 
-def test_pickscore_takes_its_tokenizer_and_pictures_from_the_clip_it_was_tuned_from(models: Path) -> None:
+def test_pickscore_takes_its_tokenizer_and_images_from_the_clip_it_was_tuned_from(models: Path) -> None:
     ours = tiny_models.clip(models.parent / "ours", "pickscore")
     wanted = _score(load_scorer(str(ours)))
     files = (*TOKENIZER, "preprocessor_config.json")
@@ -248,10 +248,10 @@ def test_vqa_score_is_the_probability_of_yes(tmp_path: Path) -> None:
     scorer = load_scorer(str(folder), batch_size=2)
     values = _score(scorer)
     assert ((values > 0) & (values < 1)).all()
-    picture = tiny_models.picture(1, 40, 33)
-    alone = scorer.score([picture], ["two cats"]).values
+    image = tiny_models.image(1, 40, 33)
+    alone = scorer.score([image], ["two cats"]).values
     np.testing.assert_allclose(values[1], alone[0], rtol=1e-4)
-    np.testing.assert_allclose(alone[0], tiny_models.llava_yes(folder, picture, "two cats"), rtol=1e-4)
+    np.testing.assert_allclose(alone[0], tiny_models.llava_yes(folder, image, "two cats"), rtol=1e-4)
 
 
 def test_a_half_downloaded_folder_is_refused(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def test_the_embedded_world_lacks_nothing(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     found = doctor.needs(recipe, tmp_path / "run")
     assert set(_levels(found).values()) == {"ok"}
-    assert doctor.pictures(recipe) == 400 * 4 + 120 * 4 * 2
+    assert doctor.images(recipe) == 400 * 4 + 120 * 4 * 2
     measured = doctor.measure(recipe, seconds=0.1)
     assert measured.level == "ok"
-    assert "2,560 pictures take about" in measured.found
+    assert "2,560 images take about" in measured.found
     assert not (tmp_path / "run").exists(), "looking leaves nothing behind"
 
 
@@ -232,20 +232,20 @@ def test_only_what_is_still_missing_of_a_run_counts(tmp_path: Path, monkeypatch:
 
     assert refused()
     models = [name for name in stages if name == "sft" or name.startswith("train/")]
-    _finish(run, *(name for name in stages if name not in models and not name.endswith("/pictures")))
+    _finish(run, *(name for name in stages if name not in models and not name.endswith("/images")))
     assert refused(), "what takes the room is still to be made"
     _finish(run, *models)
     assert refused()
-    disk.free = 3e8  # half of the pictures
+    disk.free = 3e8  # half of the images
     assert refused()
     for method in ("human", "sft"):
-        _finish(run, f"evaluate/{method}/pictures")
+        _finish(run, f"evaluate/{method}/images")
     assert not refused()
     disk.free = 1e6
     assert refused()
     for method in ("dpo", "sem_dpo"):  # all but the last of their shards
-        (run / f"evaluate/{method}/pictures").mkdir(parents=True)
-        with (run / f"evaluate/{method}/pictures/part-00000.parquet").open("wb") as file:
+        (run / f"evaluate/{method}/images").mkdir(parents=True)
+        with (run / f"evaluate/{method}/images/part-00000.parquet").open("wb") as file:
             file.truncate(200_000_000)  # sparse
     assert not refused()
     doctor.refuse_the_impossible(recipe, run)

@@ -129,8 +129,8 @@ def test_recipes_are_found_by_name_or_path() -> None:
 
 
 def test_the_report_names_methods_of_the_recipe() -> None:
-    assert load_recipe("tiny", ["report.pictures=[human, sem_dpo]"]).report.pictures == ["human", "sem_dpo"]
-    for key, value in (("pictures", "[human, kto]"), ("subject", "kto"), ("baseline", "kto")):
+    assert load_recipe("tiny", ["report.images=[human, sem_dpo]"]).report.images == ["human", "sem_dpo"]
+    for key, value in (("images", "[human, kto]"), ("subject", "kto"), ("baseline", "kto")):
         with pytest.raises(ConfigError, match=rf"report\.{key} names 'kto', .* it has dpo, human, sem_dpo, sft"):
             load_recipe("tiny", [f"report.{key}={value}"])
 

@@ -14,7 +14,7 @@ from semdpo.data.records import EvaluationRow, content_id
 from semdpo.reporting import paper
 from semdpo.reporting.compute import compute_tables
 from semdpo.reporting.data import Published, ReportData
-from semdpo.reporting.published import JUDGES, METHODS, PaperTable, paper_tables, printed
+from semdpo.reporting.published import METHODS, SCORERS, PaperTable, paper_tables, printed
 from semdpo.reporting.report import write_report
 from semdpo.reporting.tables import latex
 
@@ -82,7 +82,7 @@ def test_names_are_those_of_the_papers_tables() -> None:
     named = {method for sets in scores for methods in sets.values() for method in methods}
     assert named <= set(METHODS.values())
     columns = {c for sets in scores[:4] for methods in sets.values() for row in methods.values() for c in row}
-    assert columns <= {*JUDGES.values(), "average"}
+    assert columns <= {*SCORERS.values(), "average"}
 
 
 def test_tables_hold_the_runs_means_beside_the_papers() -> None:

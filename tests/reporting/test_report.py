@@ -29,7 +29,7 @@ THEORY = ("bound", "drift")
 LEVEL = {"human": 0.70, "sft": 0.60, "dpo": 0.58, "sem_dpo": 0.66}
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     colour = tuple(int(v) for v in np.random.default_rng(seed).integers(0, 255, 3))
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), colour).save(buffer, "WEBP", lossless=True)
@@ -61,7 +61,7 @@ def evaluation(prompts: int = 24, seeds: int = 2, kept: int = 5) -> list[Evaluat
                             name: float(score if name in FIDELITY else hard[i] + random.normal(0, 0.1))
                             for name in [*FIDELITY, *PREFERENCE]
                         },
-                        image=picture(i) if i < kept else None,
+                        image=image(i) if i < kept else None,
                         consistency=0.5,
                     )
                 )
@@ -90,7 +90,7 @@ def data() -> ReportData:
         pairs=pairs(),
         pair_counts={"kept": 60, "ties": 4, "below_margin": 2},
         curves=curves(),
-        stages=[("prompts", 0.1, 84), ("label", 61.2, 240), ("evaluate/dpo/pictures", 41.0, 192)],
+        stages=[("prompts", 0.1, 84), ("label", 61.2, 240), ("evaluate/dpo/images", 41.0, 192)],
         recipe="name: trial # <b>not bold</b>\n",
         versions={"semdpo": "0.1.0", "torch": "2.13"},
         alpha=4.0,
@@ -101,7 +101,7 @@ def data() -> ReportData:
         encoder_metric="clip",
         drawn=432,
         tokens=[("candidates, written", 4321)],
-        cut={"sft": 3},
+        truncated_rewrites={"sft": 3},
     )
 
 
@@ -242,7 +242,7 @@ def test_swapping_the_scores_of_two_methods_swaps_the_words(data):
 def test_the_tiles_are_the_independent_judges(html):
     tiles = re.findall(r'<div class="tile"><span><strong>([\w-]+)', html)
     assert tiles == ["CLIP-B", "BLIP-ITM", "HPS", "PickScore", "drift"]
-    assert "ImageReward is no independent judge: it labelled the training pairs" in html
+    assert "ImageReward is no independent scorer: it labelled the training pairs" in html
 
 
 def test_sections_come_in_reading_order(html):
@@ -260,7 +260,7 @@ def test_sections_come_in_reading_order(html):
 
 
 def test_counts_are_shown(html):
-    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 pictures", "432 pictures drawn", "102 seconds"):
+    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images drawn", "102 seconds"):
         assert text in html
     for text in ("candidates, written: 4321", "longer than a model reads; 3 rewrites cut at the token budget"):
         assert text in html
@@ -276,7 +276,7 @@ def test_gallery_shows_one_row_a_prompt_in_order(html):
 
 @pytest.mark.slow
 def test_chosen_methods_stand_side_by_side(data, tmp_path):
-    write_report(dataclasses.replace(data, pictured=["human", "sem_dpo"]), tmp_path / "report.html")
+    write_report(dataclasses.replace(data, shown_methods=["human", "sem_dpo"]), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert html.count('src="data:image/webp;base64,') == 5 * 2
     assert html.count("oil painting by sem_dpo") > html.count("oil painting by dpo")
@@ -383,7 +383,7 @@ def test_numbers():
 
 
 def test_bare_report(tmp_path, data):
-    """One method, no pairs, curves, times or pictures: still a page, without what it cannot tell."""
+    """One method, no pairs, curves, times or images: still a page, without what it cannot tell."""
     rows = [dataclasses.replace(r, image=None) for r in data.evaluation if r.method == "human"]
     bare = dataclasses.replace(
         data, evaluation=rows, pairs=[], curves=[], stages=[], pair_counts={}, fidelity=["mine"], preference=[]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.data.records import Candidate, Judgement, Pair, Picture, Prompt, Score, content_id
+from semdpo.data.records import BLACKENED, Candidate, Pair, Prompt, RenderedImage, Score, content_id
 from semdpo.engine import store
 from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
@@ -21,9 +21,9 @@ from semdpo.recipe.models import RendererConfig
 from semdpo.recipe.schema import LabelConfig, PairsConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import draw, evaluation, judge
+from semdpo.stages.evaluate import draw, evaluation, score_images
 from semdpo.stages.flow import flow
-from semdpo.stages.label import BLACKENED, label
+from semdpo.stages.label import label
 from semdpo.stages.pairs import PairCounts, choose
 from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report, stand_in_trainings
 
@@ -123,18 +123,20 @@ def test_a_missing_score_is_still_a_fault() -> None:
         choose(candidates, scores[:2], PairsConfig())
 
 
-def test_evaluation_keeps_the_picture_and_gives_no_score() -> None:
+def test_evaluation_keeps_the_image_and_gives_no_score() -> None:
     prompts = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog")]
     rewrites = ["a cat", "bad dog"]
-    pictures = draw("m", prompts, rewrites, Strict("bad"), Encoder(), [0, 1], 3, lambda texts: [1] * len(texts))
-    assert [picture.blackened for picture in pictures] == [False, False, True, True]
-    judged = judge(pictures, Scorer(), "clip")
-    assert [row.score is None for row in judged] == [False, False, True, True]
-    rows = join(pictures, {"clip": judged}, 2)
+    images = draw("m", prompts, rewrites, Strict("bad"), Encoder(), [0, 1], 3, lambda texts: [1] * len(texts))
+    assert [image.blackened for image in images] == [False, False, True, True]
+    scored = score_images(images, Scorer(), "clip")
+    assert [row.score is None for row in scored] == [False, False, True, True]
+    rows = join(images, {"clip": scored}, 2)
     assert [row.prompt for row in rows] == ["a cat", "a cat"]
-    assert judge(pictures[2:], Scorer(), "clip") == [Judgement(prompts[1].prompt_id, s, None, False) for s in (0, 1)]
+    assert score_images(images[2:], Scorer(), "clip") == [
+        Score(images[2].candidate_id, "clip", None, s, False, BLACKENED) for s in (0, 1)
+    ]
     with pytest.raises(DataError, match="has no score; evaluate again"):
-        join([replace(picture, blackened=False) for picture in pictures], {"clip": judged}, 2)
+        join([replace(image, blackened=False) for image in images], {"clip": scored}, 2)
 
 
 @pytest.mark.slow
@@ -150,20 +152,20 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
     assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
     for pair in store.read_rows(run.folder / "drift", Pair):
         assert not {pair.chosen, pair.rejected} & black
-    pictures = {m: store.read_rows(run.folder / f"evaluate/{m}/pictures", Picture) for m in evaluation(recipe).models}
-    lost = {(p.prompt_id, p.image_seed) for own in pictures.values() for p in own if p.blackened}
-    kept = {(p.prompt_id, p.image_seed) for p in pictures["human"]} - lost
+    images = {m: store.read_rows(run.folder / f"evaluate/{m}/images", RenderedImage) for m in evaluation(recipe).models}
+    lost = {(p.prompt_id, p.image_seed) for own in images.values() for p in own if p.blackened}
+    kept = {(p.prompt_id, p.image_seed) for p in images["human"]} - lost
     assert lost
     assert kept
     data = report_data(flow(recipe), run)
-    for method in pictures:
+    for method in images:
         assert {(row.prompt_id, row.image_seed) for row in data.evaluation if row.method == method} == kept
-    assert data.blackened == {m: sum(p.blackened for p in own) for m, own in pictures.items()}
+    assert data.blackened == {m: sum(p.blackened for p in own) for m, own in images.items()}
     assert any(f"{len(black)} candidates, which stand in no pair" in note for note in data.notes)
     assert any(f"At {len(lost)} places of the evaluation" in note for note in data.notes)
     pipeline.run(recipe, run.folder, only="report", models=run.models)
     page = pipeline.report_path(run.folder).read_text()
-    assert f"{data.blackened['sem_dpo']} pictures blackened by the safety checker" in page
+    assert f"{data.blackened['sem_dpo']} images blackened by the safety checker" in page
     assert "blackened" in (run.folder / "report/tables/counts.csv").read_text().splitlines()[0]
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo.data.records import EvaluationRow, Picture, Prompt, content_seed
+from semdpo.data.records import EvaluationRow, Prompt, RenderedImage, content_seed
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import draw, judge, rewrite_all
+from semdpo.stages.evaluate import draw, rewrite_all, score_images
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 
@@ -33,7 +33,7 @@ class Painter:
 
 
 class Judge:
-    """Scores the picture's first pixel and the prompt's length."""
+    """Scores the image's first pixel and the prompt's length."""
 
     def __init__(self, limit: int = 100) -> None:
         self.limit = limit
@@ -63,13 +63,13 @@ def _words(texts: Sequence[str]) -> list[int]:
 
 def _drawn(
     rewrites: Sequence[str], prompts: Sequence[Prompt] = PROMPTS, painter: Painter | None = None
-) -> list[Picture]:
+) -> list[RenderedImage]:
     return draw("dpo", prompts, rewrites, painter or Painter(), Encoder(), [0, 5], 4, _words)
 
 
-def _rows(rewrites: Sequence[str], keep: int = 2, **judges: Judge) -> list[EvaluationRow]:
-    pictures = _drawn(rewrites)
-    return join(pictures, {name: judge(pictures, each, name) for name, each in judges.items()}, keep)
+def _rows(rewrites: Sequence[str], keep: int = 2, **scorers: Judge) -> list[EvaluationRow]:
+    images = _drawn(rewrites)
+    return join(images, {name: score_images(images, each, name) for name, each in scorers.items()}, keep)
 
 
 def test_rows_come_prompt_by_prompt_with_all_that_is_known() -> None:
@@ -80,13 +80,13 @@ def test_rows_come_prompt_by_prompt_with_all_that_is_known() -> None:
     assert [row.tokens for row in rows[::2]] == [3, 2, 7]
     assert [row.distance for row in rows[::2]] == pytest.approx([1 - np.cos(0.5), 0, 1 - np.cos(2.2)], abs=1e-6)
     assert {(row.method, row.source) for row in rows} == {("dpo", "test")}
-    # the judge sees the user's prompt: "an owl" has 6 letters, its rewrite more
+    # the scorer sees the user's prompt: "an owl" has 6 letters, its rewrite more
     drawn = Painter().render([rewrites[2]], [content_seed("image", PROMPTS[2].prompt_id, "5")])[0]
     assert rows[5].metrics == {name: drawn.getpixel((0, 0))[0] + 6 for name in ("clip", "hps")}
     assert [row.truncated for row in rows] == [False] * 4 + [True] * 2
 
 
-def test_progress_is_told_by_pictures() -> None:
+def test_progress_is_told_by_images() -> None:
     told: list[tuple[int, int]] = []
     draw(
         "m", PROMPTS, ["x", "y", "z"], Painter(), Encoder(), [0, 5], 4, _words,
@@ -104,20 +104,20 @@ def test_a_judge_or_the_renderer_that_reads_a_part_only_flags_the_row() -> None:
     assert cut(100, "a cat with a very long tail")
 
 
-def test_pictures_are_kept_to_the_pixel_and_methods_share_seeds() -> None:
+def test_images_are_kept_to_the_pixel_and_methods_share_seeds() -> None:
     one, two = Painter(), Painter()
-    pictures = _drawn(["x", "y", "z"], painter=one)
+    images = _drawn(["x", "y", "z"], painter=one)
     _drawn(["u", "v", "w"], painter=two)
     assert [seed for _, seed in one.asked] == [seed for _, seed in two.asked]
     assert len({seed for _, seed in one.asked}) == 6
     again = Painter()
     _drawn(["z"], PROMPTS[2:], again)
     assert again.asked == one.asked[4:]  # whatever else is in the batch
-    stored = Image.open(io.BytesIO(pictures[3].image))
+    stored = Image.open(io.BytesIO(images[3].image))
     np.testing.assert_array_equal(np.asarray(stored), np.asarray(Painter().render(*zip(one.asked[3]))[0]))
 
 
-def test_pictures_of_the_first_prompts_are_shown_at_the_first_seed() -> None:
+def test_images_of_the_first_prompts_are_shown_at_the_first_seed() -> None:
     rows = _rows(["x", "y", "z"], a=Judge())
     assert [row.image is not None for row in rows] == [True, False, True, False, False, False]
     assert rows[0].image is not None
@@ -152,16 +152,16 @@ def test_a_renderer_that_draws_too_few_is_refused() -> None:
         def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
             return super().render(prompts, seeds)[:-1]
 
-    with pytest.raises(DataError, match="dpo: the renderer drew 3 pictures for 4 texts"):
+    with pytest.raises(DataError, match="dpo: the renderer drew 3 images for 4 texts"):
         _drawn(["x", "y", "z"], painter=Lazy())
 
 
-def test_a_half_written_picture_is_named() -> None:
-    pictures = _drawn(["x", "y", "z"])
-    broken = replace(pictures[2], image=pictures[2].image[: len(pictures[2].image) // 2])
+def test_a_half_written_image_is_named() -> None:
+    images = _drawn(["x", "y", "z"])
+    broken = replace(images[2], image=images[2].image[: len(images[2].image) // 2])
     named = f"method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 0 is damaged or half-written"
     with pytest.raises(DataError, match=named):
-        judge([*pictures[:2], broken, *pictures[3:]], Judge(), "clip")
+        score_images([*images[:2], broken, *images[3:]], Judge(), "clip")
 
 
 def test_a_judge_that_gives_too_few_scores_or_no_numbers_is_refused_by_name() -> None:
@@ -175,21 +175,21 @@ def test_a_judge_that_gives_too_few_scores_or_no_numbers_is_refused_by_name() ->
             found.values[[1, 4]] = np.nan
             return found
 
-    pictures = _drawn(["x", "y", "z"])
-    after = f"'clip' gave 3 scores for 6 pictures; .* method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 5"
+    images = _drawn(["x", "y", "z"])
+    after = f"'clip' gave 3 scores for 6 images; .* method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 5"
     with pytest.raises(DataError, match=after):
-        judge(pictures, Tired(), "clip")
+        score_images(images, Tired(), "clip")
     named = (
         rf"2 scores that are not finite \(method 'dpo', prompt {PROMPTS[0].prompt_id}, seed 5, .*{PROMPTS[2].prompt_id}"
     )
     with pytest.raises(DataError, match=named):
-        judge(pictures, Lost(), "clip")
+        score_images(images, Lost(), "clip")
 
 
-def test_judgements_of_other_pictures_are_refused() -> None:
-    pictures = _drawn(["x", "y", "z"])
-    found = judge(pictures, Judge(), "clip")
-    with pytest.raises(DataError, match="'clip' judged 5 pictures, and there are 6"):
-        join(pictures, {"clip": found[:-1]}, 0)
-    with pytest.raises(DataError, match=f"'clip' judged prompt {PROMPTS[0].prompt_id}, seed 5, where .* seed 0 stands"):
-        join(pictures, {"clip": [found[1], found[0], *found[2:]]}, 0)
+def test_judgements_of_other_images_are_refused() -> None:
+    images = _drawn(["x", "y", "z"])
+    found = score_images(images, Judge(), "clip")
+    with pytest.raises(DataError, match="'clip' scored 5 images, and there are 6"):
+        join(images, {"clip": found[:-1]}, 0)
+    with pytest.raises(DataError, match=f"'clip' scored rewrite {images[1].candidate_id}, seed 5, where"):
+        join(images, {"clip": [found[1], found[0], *found[2:]]}, 0)

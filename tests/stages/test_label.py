@@ -1,4 +1,4 @@
-"""Stage 4: what is drawn, with which seed, and against which text it is judged."""
+"""Stage 4: what is drawn, with which seed, and against which text it is scored."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FlaggingRenderer(Renderer):
 
 
 class Scorer:
-    """Picture's brightness (the length of what was drawn) plus 100 times the length of what it is judged against."""
+    """Image's brightness (the length of what was drawn) plus 100 times the length of what it is scored against."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -50,7 +50,7 @@ class Scorer:
         return ScoreBatch(np.array(values, np.float32), np.array([len(p) > 10 for p in prompts]))
 
 
-def test_pictures_are_judged_against_the_users_prompt_and_share_a_seed() -> None:
+def test_images_are_judged_against_the_users_prompt_and_share_a_seed() -> None:
     candidates = [_candidate("a cat", "a cat, oil"), _candidate("a cat", "a cat, ink!"), _candidate("a fish", "fish")]
     renderer, scorer = Renderer(), Scorer()
     rows = label(candidates, renderer, {"judge": scorer}, CONFIG)
@@ -71,7 +71,7 @@ def test_seeds_do_not_depend_on_position_and_follow_the_recipes_seed() -> None:
     assert {row.image_seed for row in other}.isdisjoint(row.image_seed for row in forward)
 
 
-def test_a_second_judge_sees_the_same_pictures_and_adds_its_own_rows() -> None:
+def test_a_second_judge_sees_the_same_images_and_adds_its_own_rows() -> None:
     candidates, renderer = [_candidate("a cat", "a cat, oil"), _candidate("a fish", "fish")], Renderer()
     rows = label(candidates, renderer, {"judge": Scorer(), "faithful": Scorer()}, CONFIG)
     assert [(row.candidate_id, row.scorer) for row in rows] == [

@@ -16,13 +16,13 @@ from semdpo.stages.pairs import PairCounts, choose
 
 
 def _rows(scores: list[list[float]]) -> tuple[list[Candidate], list[Score]]:
-    candidates, judged = [], []
+    candidates, scored = [], []
     for p, values in enumerate(scores):
         for i, value in enumerate(values):
             identity = content_id(str(p), str(i))
             candidates.append(Candidate(identity, f"p{p}", f"prompt {p}", f"rewrite {p} {i}", i, 0, False))
-            judged.append(Score(identity, "judge", value, 0, False))
-    return candidates, judged
+            scored.append(Score(identity, "judge", value, 0, False))
+    return candidates, scored
 
 
 def test_the_best_meets_the_worst() -> None:

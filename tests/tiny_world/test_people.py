@@ -40,11 +40,11 @@ def test_choices_follow_utility_with_noise() -> None:
     agree = (choices.utilities.argmax(1) == choices.chosen).mean()
     assert 0.75 < agree < 0.95
     again = ask(LABELLERS, 400, seed=5)
-    assert np.array_equal(choices.pictures, again.pictures)
+    assert np.array_equal(choices.images, again.images)
     assert np.array_equal(choices.chosen, again.chosen)
 
 
-def test_groups_see_different_pictures() -> None:
+def test_groups_see_different_images() -> None:
     seen = [ask(people, 3, seed=0) for people in (LABELLERS, PICKERS, HPS_RATERS)]
     assert seen[0].prompts != seen[1].prompts != seen[2].prompts
-    assert not np.array_equal(seen[0].pictures, seen[1].pictures)
+    assert not np.array_equal(seen[0].images, seen[1].images)

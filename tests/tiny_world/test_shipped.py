@@ -93,7 +93,7 @@ def test_the_labeller_prefers_as_its_people_do() -> None:
     clear = abs(choices.utilities[:, 0] - choices.utilities[:, 1]) > 0.6
     scorer = load_scorer("tiny:image-reward")
     values = [
-        scorer.score([Image.fromarray(pair[k]) for pair in choices.pictures], choices.prompts).values for k in (0, 1)
+        scorer.score([Image.fromarray(pair[k]) for pair in choices.images], choices.prompts).values for k in (0, 1)
     ]
     agree = (np.stack(values).argmax(0) == choices.utilities.argmax(1))[clear]
     assert agree.mean() > 0.85

@@ -1,4 +1,4 @@
-"""A miniature of every model, so that the world's scripts cannot rot. Each learns for a few steps on few pictures."""
+"""A miniature of every model, so that the world's scripts cannot rot. Each learns for a few steps on few images."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from semdpo.tiny_world_training import tokenizers
 
 DIGEST = """
 import hashlib
-from semdpo.tiny_world import tokenizers
+from semdpo.tiny_world_training import tokenizers
 for make in (tokenizers.clip_tokenizer, tokenizers.bert_tokenizer, tokenizers.gpt2_tokenizer):
     print(hashlib.sha256(make().backend_tokenizer.to_str().encode()).hexdigest())
 """

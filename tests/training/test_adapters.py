@@ -155,21 +155,21 @@ def test_every_kind_of_adapter_is_trained_and_used(kind: str, llama: Path, tmp_p
     torch.manual_seed(0)
     with quiet():
         model = get_peft_model(model, LoraConfig(r=2, **ADAPTED[kind]))
-    packs = prepare(model)
-    assert packs
+    can_pack = prepare(model)
+    assert can_pack
     groups = encode(tokenizer, "{prompt}", [p.prompt for p in PAIRS], [(p.chosen, p.rejected) for p in PAIRS])
-    logps = reference_logps(model, groups, packs)
+    logps = reference_logps(model, groups, can_pack)
     examples = [Example(str(i), *each) for i, each in enumerate(zip(groups, logps, strict=True))]
     objective = TrainConfig.model_validate({"methods": {"m": {"name": "dpo"}}}).methods["m"]
     arguments = training_arguments(tmp_path, learning_rate=1e-2)
-    trainer = ExampleTrainer(model, arguments, examples, objective=objective, batch_size=5, epochs=2, packs=packs)
+    trainer = ExampleTrainer(model, arguments, examples, objective=objective, batch_size=5, epochs=2, can_pack=can_pack)
     before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     trainer.train()
     assert _of(trainer.curves, "loss")[0] == pytest.approx(math.log(2), abs=1e-5)
     now = dict(model.named_parameters())
     assert [name for name in before if torch.equal(now[name], before[name])] == [], "these have not moved"
     with torch.no_grad():
-        packed, alone = group_logps(model, groups, packs), padded_logps(model, groups)
+        packed, alone = group_logps(model, groups, can_pack), padded_logps(model, groups)
     torch.testing.assert_close(packed, alone, atol=1e-4, rtol=1e-5)
     with quiet():
         model.save_pretrained(tmp_path / "saved")

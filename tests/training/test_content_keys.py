@@ -119,10 +119,10 @@ def test_the_key_has_all_that_the_numbers_depend_on(tmp_path: Path, monkeypatch:
     folder = tiny_models.gpt2(tmp_path / "model")
     model, _ = load_causal(folder)
 
-    def key(template: str = "{prompt}:", length: int = 96, precision: str = "float32", packs: bool = False) -> str:
-        return cache_file(tmp_path, folder, model, template, length, precision, packs).name
+    def key(template: str = "{prompt}:", length: int = 96, precision: str = "float32", can_pack: bool = False) -> str:
+        return cache_file(tmp_path, folder, model, template, length, precision, can_pack).name
 
-    found = [key(), key("{prompt} ->"), key(length=97), key(precision="bfloat16"), key(packs=True)]
+    found = [key(), key("{prompt} ->"), key(length=97), key(precision="bfloat16"), key(can_pack=True)]
     model.set_attn_implementation("eager")
     found.append(key())
     model.to(torch.float64)

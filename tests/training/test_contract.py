@@ -44,7 +44,7 @@ def _trainer(folder: Path, objective: str = "dpo", held_out: int = 0, **more: An
     model, examples, goal = _parts(objective, 6 + held_out)
     arguments = training_arguments(folder, learning_rate=1e-2, **more)
     return ExampleTrainer(
-        model, arguments, examples[:6], objective=goal, batch_size=3, epochs=2, held_out=examples[6:], packs=True
+        model, arguments, examples[:6], objective=goal, batch_size=3, epochs=2, held_out=examples[6:], can_pack=True
     )
 
 
@@ -134,7 +134,7 @@ def test_the_programs_own_random_numbers_go_on(objective: str, tmp_path: Path) -
     torch.manual_seed(3)
     before = states()
     arguments = training_arguments(tmp_path, learning_rate=1e-2, seed=11)
-    trainer = ExampleTrainer(model, arguments, examples, objective=goal, batch_size=3, packs=True)
+    trainer = ExampleTrainer(model, arguments, examples, objective=goal, batch_size=3, can_pack=True)
     assert states() == before
     trainer.train()
     assert states() == before

@@ -1,7 +1,7 @@
 """Every objective on every kind of model, against the plainest training there is, in float64.
 
 ``plain`` reads one sequence at a time with transformers' own eager attention and has its own losses and its own AdamW;
-``ExampleTrainer`` packs or pads its batches. Both must go the same way, to the last digits.
+``ExampleTrainer`` can_pack or pads its batches. Both must go the same way, to the last digits.
 """
 
 from __future__ import annotations
@@ -143,9 +143,9 @@ def _settings(objective: str, **more: Any) -> plain.Settings:
 def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, folder: Path, **more: Any) -> Any:
     """The product, as its stages call it."""
     groups = [Group(row.prompt, (row.chosen, row.rejected)) for row in rows]
-    packs = prepare(model, max(group.longest for group in groups))
-    packs = more.pop("packs", packs)
-    known = reference_logps(model, groups, packs)
+    can_pack = prepare(model, max(group.longest for group in groups))
+    can_pack = more.pop("can_pack", can_pack)
+    known = reference_logps(model, groups, can_pack)
     examples = [
         Example(
             *(str(k), group, reference, row.distance, row.weight),
@@ -162,7 +162,7 @@ def _trainer(model: Any, rows: tuple[plain.Row, ...], settings: plain.Settings, 
         examples,
         objective=goal,
         beta=settings.beta,
-        packs=packs,
+        can_pack=can_pack,
         **({"batch_size": BATCH, "warmup_ratio": settings.warmup / STEPS, "order_seed": ORDER} | more),
     )
 
@@ -224,16 +224,16 @@ def test_five_updates_are_the_plain_ones(
 ) -> None:
     with plain.counted(monkeypatch, logps, "packed_logps", "padded_logps") as calls:
         trainer = _compare(kind, _settings(objective), tmp_path, _rows())
-    assert trainer.packs == MODELS[kind][3]
+    assert trainer.can_pack == MODELS[kind][3]
     windowed = "sliding_window" in MODELS[kind][1]
-    assert bool(calls["packed_logps"]) == trainer.packs
-    assert bool(calls["padded_logps"]) == (windowed or not trainer.packs), "what is longer than a window is padded"
+    assert bool(calls["packed_logps"]) == trainer.can_pack
+    assert bool(calls["padded_logps"]) == (windowed or not trainer.can_pack), "what is longer than a window is padded"
 
 
-@pytest.mark.parametrize("kind", [kind for kind, (*_, packs) in MODELS.items() if packs])
+@pytest.mark.parametrize("kind", [kind for kind, (*_, can_pack) in MODELS.items() if can_pack])
 def test_padded_batches_are_the_plain_ones(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with plain.counted(monkeypatch, logps, "packed_logps") as calls:
-        _compare(kind, _settings("sem_dpo"), tmp_path, _rows(), packs=False)
+        _compare(kind, _settings("sem_dpo"), tmp_path, _rows(), can_pack=False)
     assert not calls["packed_logps"]
 
 

@@ -57,7 +57,7 @@ def _groups(count: int = 6) -> list[Group]:
     return [Group(tokens(3), (tokens(2), tokens(2))) for _ in range(count)]
 
 
-def _examples(model: Any, packs: bool) -> list[Example]:
+def _examples(model: Any, can_pack: bool) -> list[Example]:
     groups = _groups()
     return [
         Example(
@@ -69,17 +69,17 @@ def _examples(model: Any, packs: bool) -> list[Example]:
             scores=(1.0 + k, 0.0),
             fidelities=(k % 3 - 1.0, 0.0),
         )
-        for k, (group, known) in enumerate(zip(groups, reference_logps(model, groups, packs), strict=True))
+        for k, (group, known) in enumerate(zip(groups, reference_logps(model, groups, can_pack), strict=True))
     ]
 
 
 def _trainer(
-    model: Any, examples: list[Example], folder: Path, objective: str = "dpo", packs: bool | None = None, **more: Any
+    model: Any, examples: list[Example], folder: Path, objective: str = "dpo", can_pack: bool | None = None, **more: Any
 ) -> ExampleTrainer:
     settings = {"name": objective, **WITH_REFERENCE.get(objective, {})}
     goal = TrainConfig.model_validate({"methods": {"m": settings}}).methods["m"]
     arguments = training_arguments(folder, learning_rate=1e-3, **more)
-    return ExampleTrainer(model, arguments, examples, objective=goal, beta=0.1, batch_size=3, packs=packs)
+    return ExampleTrainer(model, arguments, examples, objective=goal, beta=0.1, batch_size=3, can_pack=can_pack)
 
 
 def _of(curves: list[Curve], name: str) -> list[float]:
@@ -94,8 +94,8 @@ def test_no_form_of_dropout_is_at_work_in_preference_training(kind: str, tmp_pat
     ids = torch.randint(1, 90, (2, 20), generator=torch.Generator().manual_seed(0))
     assert not torch.equal(model(ids).logits, model(ids).logits), "else the test would show nothing"
     model.eval()
-    packs = prepare(model)
-    trainer = _trainer(model, _examples(model, packs), tmp_path, packs=packs)
+    can_pack = prepare(model)
+    trainer = _trainer(model, _examples(model, can_pack), tmp_path, can_pack=can_pack)
     trainer.train()
     mean = _of(trainer.curves, "mean_weight")[0]
     assert _of(trainer.curves, "loss")[0] == pytest.approx(math.log(2) * mean, abs=1e-5)
@@ -105,28 +105,28 @@ def test_no_form_of_dropout_is_at_work_in_preference_training(kind: str, tmp_pat
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox"])
 def test_checkpointed_layers_draw_nothing_either(kind: str, tmp_path: Path) -> None:
     model = architectures.model(architectures.config(kind, **DROPS[kind]))
-    packs = prepare(model)
-    trainer = _trainer(model, _examples(model, packs), tmp_path, packs=packs, activation_checkpointing=True)
+    can_pack = prepare(model)
+    trainer = _trainer(model, _examples(model, can_pack), tmp_path, can_pack=can_pack, activation_checkpointing=True)
     trainer.train()
     assert _of(trainer.curves, "chosen_logp_change")[0] == pytest.approx(0, abs=1e-4)
     assert any(each.gradient_checkpointing for each in model.modules() if hasattr(each, "gradient_checkpointing"))
 
 
-@pytest.mark.parametrize("packs", [True, False])
-def test_a_model_that_is_random_even_so_is_refused(packs: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("can_pack", [True, False])
+def test_a_model_that_is_random_even_so_is_refused(can_pack: bool, tmp_path: Path) -> None:
     model = architectures.model(architectures.config("llama"))
-    packs = prepare(model) and packs
-    examples = _examples(model, packs)
+    can_pack = prepare(model) and can_pack
+    examples = _examples(model, can_pack)
     model.model.layers[0].register_forward_hook(lambda _m, _i, found: found + 0.1 * torch.randn_like(found))
     with pytest.raises(ConfigError, match=r"two forward passes .* dropout"):
-        _trainer(model, examples, tmp_path, packs=packs).train()
+        _trainer(model, examples, tmp_path, can_pack=can_pack).train()
 
 
 @pytest.mark.parametrize("objective", WITH_REFERENCE)
 def test_every_objective_begins_at_its_reference(objective: str, tmp_path: Path) -> None:
     model = architectures.model(architectures.config("llama"))
-    packs = prepare(model)
-    trainer = _trainer(model, _examples(model, packs), tmp_path, objective, packs)
+    can_pack = prepare(model)
+    trainer = _trainer(model, _examples(model, can_pack), tmp_path, objective, can_pack)
     trainer.train()
     for name in ("chosen_logp_change", "rejected_logp_change", "reward_margin"):
         assert _of(trainer.curves, name)[0] == pytest.approx(0, abs=1e-4)
@@ -134,16 +134,16 @@ def test_every_objective_begins_at_its_reference(objective: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("objective", WITH_REFERENCE)
-@pytest.mark.parametrize("packs", [True, False])
-def test_another_models_reference_is_noticed(objective: str, packs: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("can_pack", [True, False])
+def test_another_models_reference_is_noticed(objective: str, can_pack: bool, tmp_path: Path) -> None:
     """As when another model lies under the path that the reference was computed with."""
     settings = architectures.config("llama")
     other, model = architectures.model(settings), architectures.model(settings)
     with torch.no_grad():
         for layer in model.model.layers:
             layer.mlp.down_proj.weight *= 1.1
-    packs = prepare(model) and prepare(other) and packs
-    trainer = _trainer(model, _examples(other, packs), tmp_path, objective, packs)
+    can_pack = prepare(model) and prepare(other) and can_pack
+    trainer = _trainer(model, _examples(other, can_pack), tmp_path, objective, can_pack)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ModelError, match=r"another model .* dropout .* adapters"):
         trainer.train()
@@ -153,23 +153,23 @@ def test_another_models_reference_is_noticed(objective: str, packs: bool, tmp_pa
 def test_adapters_that_the_reference_lacks_are_noticed(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model = architectures.model(architectures.config("llama"))
-    packs = prepare(model)
-    examples = _examples(model, packs)
+    can_pack = prepare(model)
+    examples = _examples(model, can_pack)
     torch.manual_seed(0)
     with quiet():
         adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, init_lora_weights=False))
     with pytest.raises(ModelError, match="adapters"):
-        _trainer(adapted, examples, tmp_path, packs=packs).train()
+        _trainer(adapted, examples, tmp_path, can_pack=can_pack).train()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("value", [-1.0, 0.0, float("nan")])
 def test_numbers_that_are_no_reference_are_noticed(value: float, precision: str, tmp_path: Path) -> None:
     model = architectures.model(architectures.config("llama"))
-    packs = prepare(model)
-    examples = [replace(each, reference=(value, value)) for each in _examples(model, packs)]
+    can_pack = prepare(model)
+    examples = [replace(each, reference=(value, value)) for each in _examples(model, can_pack)]
     with pytest.raises((ModelError, DataError)):
-        _trainer(model, examples, tmp_path, packs=packs, precision=precision).train()
+        _trainer(model, examples, tmp_path, can_pack=can_pack, precision=precision).train()
 
 
 @pytest.mark.parametrize("objective", ["dpo", "ipo"])
@@ -178,8 +178,8 @@ def test_rounding_alone_is_never_refused(kind: str, objective: str, tmp_path: Pa
     """The reference from padded rows in float32, the policy packed and in bfloat16."""
     model = architectures.model(architectures.config(kind, initializer_range=0.02))
     examples = _examples(model, False)
-    packs = prepare(model)
-    _trainer(model, examples, tmp_path, objective, packs, precision="bfloat16").train()
+    can_pack = prepare(model)
+    _trainer(model, examples, tmp_path, objective, can_pack, precision="bfloat16").train()
 
 
 @pytest.mark.parametrize(("objective", "known"), [("dpo", math.log(2)), ("sem_dpo", math.log(2)), ("ipo", 25.0)])

@@ -69,13 +69,13 @@ def test_log_probabilities_are_those_of_the_text_alone(case: str) -> None:
     settings = architectures.config(kind, **more)
     assert constant_length(settings) == limit
     model, groups = architectures.model(settings), _groups()
-    packs = prepare(model, 60)
+    can_pack = prepare(model, 60)
     # transformers' eager attention takes its softmax in float32, where float64's lowest number, which masks, is -inf.
     eager = model.config._attn_implementation == "eager"
     model.to(torch.float32 if eager else torch.float64)
     with torch.no_grad():
-        together = group_logps(model, groups, packs).view(-1, 2)
-    by_reference = torch.tensor(reference_logps(model, groups, packs), dtype=torch.float64)
+        together = group_logps(model, groups, can_pack).view(-1, 2)
+    by_reference = torch.tensor(reference_logps(model, groups, can_pack), dtype=torch.float64)
     wanted = _alone(architectures.config(kind, **more), groups)
     # transformers computes rotary angles in float32, whatever the weights are.
     close = {"atol": 1e-4, "rtol": 1e-6} if eager else {"atol": 1e-6, "rtol": 1e-7}

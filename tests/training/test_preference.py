@@ -77,7 +77,7 @@ def _logps(folder: Path, texts: Sequence[str]) -> torch.Tensor:
     model, tokenizer = load_causal(folder)
     prompts = [each.prompt for each in PAIRS]
     groups = encode(tokenizer, tiny_models.TEMPLATE, prompts, [(each,) for each in texts])
-    return torch.tensor(reference_logps(model, groups, packs=False)).squeeze(-1)
+    return torch.tensor(reference_logps(model, groups, can_pack=False)).squeeze(-1)
 
 
 def test_dpo_prefers_the_chosen(base: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -139,9 +139,9 @@ def test_a_sweep_of_alphas_asks_the_reference_once(base: Path, tmp_path: Path, m
     """Distances are stored with the pairs, so nothing but the trainings is left of a sweep."""
     asked: list[int] = []
 
-    def counting(model: Any, groups: Sequence[Group], packs: bool) -> torch.Tensor:
+    def counting(model: Any, groups: Sequence[Group], can_pack: bool) -> torch.Tensor:
         asked.append(len(groups))
-        return group_logps(model, groups, packs)
+        return group_logps(model, groups, can_pack)
 
     monkeypatch.setattr("semdpo.training.reference.group_logps", counting)
     for alpha in (0, 1, 2, 4, 8, 16):

@@ -189,7 +189,7 @@ def _ties(pairs: Sequence[Pair]) -> Check:
             "ties", "have no margin, or a negative one", None, len(pairs), "not known: the pairs have no scores"
         )
     tied = [p for p in scored if (p.chosen_score or 0.0) <= (p.rejected_score or 0.0)]
-    return _check("ties", "have no margin, or a negative one", scored, tied, "the judge does not prefer the chosen")
+    return _check("ties", "have no margin, or a negative one", scored, tied, "the scorer does not prefer the chosen")
 
 
 def _silenced(pairs: Sequence[Pair], weights: NDArray[np.float64], alpha: float) -> Check:

@@ -79,10 +79,10 @@ def filter_deviation(losses: ArrayLike, distances: ArrayLike, alpha: float, tau:
 
 
 class Drift(NamedTuple):
-    """Proposition 2's three lengths for each picture, [n] each: ``total`` ≤ ``prompt_level`` + ``generator_level``.
+    """Proposition 2's three lengths for each image, [n] each: ``total`` ≤ ``prompt_level`` + ``generator_level``.
 
     Attributes:
-        total: from what the user asked to what the picture shows, ‖e(x) − e_img(I(y))‖.
+        total: from what the user asked to what the image shows, ‖e(x) − e_img(I(y))‖.
         prompt_level: the rewriter's part, ‖e(x) − e(y)‖.
         generator_level: the renderer's part ε, ‖e(y) − e_img(I(y))‖.
     """
@@ -92,37 +92,35 @@ class Drift(NamedTuple):
     generator_level: Array
 
 
-def drift_decomposition(prompts: ArrayLike, rewrites: ArrayLike, pictures: ArrayLike) -> Drift:
+def drift_decomposition(prompts: ArrayLike, rewrites: ArrayLike, images: ArrayLike) -> Drift:
     """Euclidean distances of unit vectors (Proposition 2); ‖u − v‖² = 2(1 − cos) ties them to the cosine distance.
 
     Args:
         prompts: e(x), unit vectors, [n, dim].
         rewrites: e(y), unit vectors, [n, dim].
-        pictures: e_img(I(y)), unit vectors of the same space, [n, dim].
+        images: e_img(I(y)), unit vectors of the same space, [n, dim].
 
     Raises:
         ValueError: shapes differ, or a vector is not of unit length.
     """
-    x, y, picture = _unit("prompts", prompts), _unit("rewrites", rewrites), _unit("pictures", pictures)
-    if not x.shape == y.shape == picture.shape:
-        raise ValueError(
-            f"prompts, rewrites and pictures must have one shape, not {x.shape}, {y.shape}, {picture.shape}"
-        )
-    return Drift(_length(x - picture), _length(x - y), _length(y - picture))
+    x, y, image = _unit("prompts", prompts), _unit("rewrites", rewrites), _unit("images", images)
+    if not x.shape == y.shape == image.shape:
+        raise ValueError(f"prompts, rewrites and images must have one shape, not {x.shape}, {y.shape}, {image.shape}")
+    return Drift(_length(x - image), _length(x - y), _length(y - image))
 
 
-def drift_of_cosines(prompt_rewrite: ArrayLike, prompt_picture: ArrayLike, rewrite_picture: ArrayLike) -> Drift:
+def drift_of_cosines(prompt_rewrite: ArrayLike, prompt_image: ArrayLike, rewrite_image: ArrayLike) -> Drift:
     """The same lengths where only the cosines of the three vectors are known: ‖u − v‖ = √(2(1 − cos)).
 
     Args:
         prompt_rewrite: cos(e(x), e(y)), [n], in [-1, 1].
-        prompt_picture: cos(e(x), e_img(I(y))), [n]: the CLIP score against what the user asked.
-        rewrite_picture: cos(e(y), e_img(I(y))), [n]: the CLIP score against the rewrite.
+        prompt_image: cos(e(x), e_img(I(y))), [n]: the CLIP score against what the user asked.
+        rewrite_image: cos(e(y), e_img(I(y))), [n]: the CLIP score against the rewrite.
 
     Raises:
         ValueError: shapes differ, or a value is no cosine.
     """
-    named = {"prompt_rewrite": prompt_rewrite, "prompt_picture": prompt_picture, "rewrite_picture": rewrite_picture}
+    named = {"prompt_rewrite": prompt_rewrite, "prompt_image": prompt_image, "rewrite_image": rewrite_image}
     found = {name: np.asarray(values, np.float64) for name, values in named.items()}
     shapes = [each.shape for each in found.values()]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
@@ -132,7 +130,7 @@ def drift_of_cosines(prompt_rewrite: ArrayLike, prompt_picture: ArrayLike, rewri
         if bad.size:
             raise ValueError(f"rows {bad[:5].tolist()} of {name} are no cosines; they must lie in [-1, 1]")
     lengths = {name: np.sqrt(2 * (1 - np.clip(values, -1, 1))) for name, values in found.items()}
-    return Drift(lengths["prompt_picture"], lengths["prompt_rewrite"], lengths["rewrite_picture"])
+    return Drift(lengths["prompt_image"], lengths["prompt_rewrite"], lengths["rewrite_image"])
 
 
 def _unit(name: str, vectors: ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""How often a method wins at equal length: judges like long prompts, and a rewriter can win by writing more."""
+"""How often a method wins at equal length: scorers like long prompts, and a rewriter can win by writing more."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def automatic_alpha(distance: ArrayLike, share: float) -> float:
     """The α at which the effective sample size of W = exp(−α·d) is a share of the number of pairs.
 
     The size falls as α grows, for W leaves ever more of the say to the nearest pairs; so there is one such α. It needs
-    neither pictures nor preference scores: it says how much of the data may be given up for meaning.
+    neither images nor preference scores: it says how much of the data may be given up for meaning.
 
     Args:
         distance: cosine distances, [n], n ≥ 1.

@@ -1,6 +1,6 @@
 """Comparing methods on the same prompts: paired differences, intervals, win counts, the paper's average score.
 
-Pictures of one prompt are not independent, so every function here works on one value per prompt: the mean over
+Images of one prompt are not independent, so every function here works on one value per prompt: the mean over
 that prompt's image seeds (see ``prompt_means``). Prompts are the unit that intervals resample.
 """
 
@@ -72,18 +72,18 @@ def prompt_means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     """One value per prompt and method: the mean over image seeds.
 
     Args:
-        rows: one row per picture, columns ``method``, ``prompt_id``, ``image_seed`` and ``value``.
+        rows: one row per image, columns ``method``, ``prompt_id``, ``image_seed`` and ``value``.
         value: the column to average.
 
     Returns:
         [prompts, methods], both in order of first appearance, float64.
 
     Raises:
-        DataError: a value is missing or infinite, a picture occurs twice, or the methods were not evaluated on
+        DataError: a value is missing or infinite, an image occurs twice, or the methods were not evaluated on
             the same prompts and seeds, so that they cannot be paired.
     """
     if rows.empty:
-        raise DataError("there are no evaluated pictures to compare; run `semdpo evaluate` first")
+        raise DataError("there are no evaluated images to compare; run `semdpo evaluate` first")
     numbers = rows[value].to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
@@ -91,7 +91,7 @@ def prompt_means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
         raise DataError(f"'{value}' is not a number in {bad.size} rows ({named}); evaluate these again")
     twice = np.flatnonzero(rows.duplicated(["method", *KEYS]).to_numpy())
     if twice.size:
-        raise DataError(f"{_name(rows, int(twice[0]))} was evaluated twice; keep one row per picture")
+        raise DataError(f"{_name(rows, int(twice[0]))} was evaluated twice; keep one row per image")
     _check_paired(rows)
     table = rows.pivot_table(index="prompt_id", columns="method", values=value, aggfunc="mean", sort=False)
     return table.loc[rows["prompt_id"].unique(), rows["method"].unique()].astype(np.float64)
@@ -103,17 +103,17 @@ def _name(rows: pd.DataFrame, position: int) -> str:
 
 
 def _check_paired(rows: pd.DataFrame) -> None:
-    pictures = {
+    images = {
         str(name): set(zip(part["prompt_id"], part["image_seed"], strict=True))
         for name, part in rows.groupby("method", sort=False)
     }
-    first, *others = pictures
+    first, *others = images
     for other in others:
-        apart = pictures[first] ^ pictures[other]
+        apart = images[first] ^ images[other]
         if apart:
             prompt, seed = min(apart, key=str)
             raise DataError(
-                f"methods '{first}' and '{other}' cannot be paired: {len(apart)} pictures belong to one of them "
+                f"methods '{first}' and '{other}' cannot be paired: {len(apart)} images belong to one of them "
                 f"only (prompt {prompt}, seed {seed}); evaluate both on the same prompts and image seeds"
             )
 

@@ -1,4 +1,4 @@
-"""How rewrites are worded, whatever their pictures: repetition, and the stock phrases of prompt writing."""
+"""How rewrites are worded, whatever their images: repetition, and the stock phrases of prompt writing."""
 
 from __future__ import annotations
 

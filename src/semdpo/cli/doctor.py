@@ -67,9 +67,9 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
         _show("Published models", [_published(name, each) for name, each in registry.PUBLISHED.items()])
         return True
     found = doctor.needs(loaded, folder)
-    count = doctor.pictures(loaded)
+    count = doctor.images(loaded)
     if count is not None:
-        found.append(Finding("ok", "pictures", f"{count:,} at most"))
+        found.append(Finding("ok", "images", f"{count:,} at most"))
     if measured:
         found += estimate.times(loaded)
     _show(f"Recipe {recipe}", found)

@@ -66,13 +66,13 @@ def report_file(
     """Writes a report of a file's rows.
 
     Args:
-        file: jsonl, csv or parquet, one row per picture: method, prompt, rewrite, tokens, distance and a column for
+        file: jsonl, csv or parquet, one row per image: method, prompt, rewrite, tokens, distance and a column for
             each metric; image_seed (0 when absent), source (the file's name when absent). A run's own
             ``report/evaluation.csv`` is such a file.
         out: the report's folder.
-        fidelity: metrics that ask whether the picture shows what was asked.
+        fidelity: metrics that ask whether the image shows what was asked.
         preference: metrics that ask whether people would like it.
-        seen: those of them whose judges took part in training.
+        seen: those of them whose scorers took part in training.
         subject: the method that is compared …
         baseline: … with this one first.
         title: of the page.
@@ -81,7 +81,7 @@ def report_file(
         The page.
 
     Raises:
-        ConfigError: a judge or method is named that the file or the options do not have.
+        ConfigError: a scorer or method is named that the file or the options do not have.
         DataError: a column is missing, a prompt empty, a number absent or not finite, or methods cannot be paired; the
             rows are named. Nothing is written then.
     """

@@ -39,7 +39,7 @@ def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fr
 
 
 def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
-    """Draw and judge the held-out prompts of a run with every method."""
+    """Draw and scorer the held-out prompts of a run with every method."""
     with interruptible(lambda: ANEW if fresh else GOES_ON):
         from semdpo import pipeline
 

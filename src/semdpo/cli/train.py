@@ -116,9 +116,9 @@ def train_file(pairs: str, training: Training) -> None:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
     """
     from semdpo.engine.store import is_first_process
-    from semdpo.training.to_folder import refuse_output, train_to_folder
+    from semdpo.training.to_folder import refuse_impossible, train_to_folder
 
-    refuse_output(training.out)
+    refuse_impossible(training.config, training.out)
     rows = _read(pairs, training.objective)
     held_out = [] if training.held_out is None else _read(training.held_out, training.objective)
     with bar("training") as progress:

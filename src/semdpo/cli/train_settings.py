@@ -15,7 +15,7 @@ from pydantic import create_model
 
 from semdpo.cli.objective import objective_of
 from semdpo.errors import ConfigError
-from semdpo.recipe.base import TEMPLATE, Positive, Stage, Text
+from semdpo.recipe.base import TEMPLATE, Positive, Settings, Text
 from semdpo.recipe.load import Key, Source, assignments, options, read_yaml, validate
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training.to_folder import Training
@@ -132,10 +132,10 @@ def _read(file: Path) -> Source:
 
 
 @cache
-def _settings() -> type[Stage]:
+def _settings() -> type[Settings]:
     """What the file may say: every option, with the limits that recipes have for it."""
     shared = {name: (field.annotation, field) for name, field in TrainConfig.model_fields.items()}
     texts = dict.fromkeys(("model", "out", "objective", "template", "eval", "cache"), (Text | None, None))
     own = {"alpha": (Any, None), "set": (dict[str, Any] | None, None), "lora_rank": (Positive | None, None)}
     fields: dict[str, Any] = {name: each for name, each in shared.items() if name not in SEPARATE} | texts | own
-    return create_model("TrainingFile", __base__=Stage, **fields)
+    return create_model("TrainingFile", __base__=Settings, **fields)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+BLACKENED = "blackened by the renderer's safety checker"  # why an image has no score
+
 
 def content_id(*parts: str) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of the parts.
@@ -50,9 +52,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a scorer thinks of a candidate's image, judged against the user's prompt.
+    """A scorer's score of the image of a candidate, or of a rewrite that is evaluated, against the user's prompt.
 
-    ``error`` says why there is no score, in which case ``score`` is None.
+    ``truncated`` says that the scorer did not read the prompt to its end, or the renderer the candidate. ``error`` says
+    why there is no score, in which case ``score`` is None.
     """
 
     candidate_id: str
@@ -65,11 +68,11 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference: for ``prompt``, ``chosen`` drew the better picture.
+    """A preference: for ``prompt``, ``chosen`` drew the better image.
 
     ``distance`` is the cosine distance of prompt and chosen (None before the weigh stage); the weight is
     computed from it when training, so that another alpha needs no new embedding. ``weight`` is the data's own, and
-    the fidelities are those of a text-fidelity judge, where there is one. ``encoder`` is the name of the encoder that
+    the fidelities are those of a text-fidelity scorer, where there is one. ``encoder`` is the name of the encoder that
     measured the distances, and ``encoder_fingerprint`` the SHA-256 of its files.
     """
 
@@ -109,10 +112,10 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """What a method drew for a prompt; ``image`` is lossless WebP, so that a judge added later sees the same pixels.
+class RenderedImage:
+    """What a method drew for a prompt; ``image`` is lossless WebP, so that a scorer added later sees the same pixels.
 
-    ``tokens``, ``distance`` and ``truncated`` are as in ``EvaluationRow``, before any judge has read the prompt.
+    ``tokens``, ``distance`` and ``truncated`` are as in ``EvaluationRow``, before any scorer has read the prompt.
     ``blackened`` says that the renderer's safety checker made it black, so that no scorer is asked about it.
     """
 
@@ -128,27 +131,19 @@ class Picture:
     image: bytes
     blackened: bool = False
 
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """One judge's score of one picture; ``truncated`` when it could not read the user's prompt to its end.
-
-    ``score`` is None for a picture that the safety checker blackened.
-    """
-
-    prompt_id: str
-    image_seed: int
-    score: float | None
-    truncated: bool
+    @property
+    def candidate_id(self) -> str:
+        """Of the rewrite, as in ``Candidate``."""
+        return content_id(self.prompt_id, self.rewrite)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRow:
-    """One picture of one method: its scores against the user's prompt.
+    """One image of one method: its scores against the user's prompt.
 
     ``tokens`` counts the rewrite's tokens under the rewriter's tokenizer, ``distance`` is that of prompt and
-    rewrite, ``image`` holds WebP bytes for the few pictures that the report shows. ``consistency`` is the cosine of the
-    picture and the *rewrite* under the encoder that measures drift, None where that encoder is none of the judges.
+    rewrite, ``image`` holds WebP bytes for the few images that the report shows. ``consistency`` is the cosine of the
+    image and the *rewrite* under the encoder that measures drift, None where that encoder is none of the scorers.
     """
 
     method: str

@@ -50,7 +50,7 @@ def _kind(line: str) -> str:
     if first == "sweep" and rest:
         return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
     if first == "evaluate" and rest:
-        return {"pictures": "images", "images": "images", "consistency": "consistency"}.get(rest[-1], "scores")
+        return {"images": "images", "consistency": "consistency"}.get(rest[-1], "scores")
     return first
 
 
@@ -124,7 +124,7 @@ def _images(counts: _Counts) -> list[str]:
         f"{_number(counts.take('rows'), 'image')} rendered",
         counts.some("truncated", "image", "of a text longer than the renderer or the encoder reads"),
         counts.some("empty", "empty rewrite"),
-        counts.some("cut", "rewrite", "truncated at the token budget"),
+        counts.some("rewrites_truncated", "rewrite", "truncated at the token budget"),
         counts.some("blackened", "image", "blackened by the safety checker"),
     ]
 

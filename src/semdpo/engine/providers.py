@@ -84,9 +84,9 @@ def refuse_remote_code(recipe: Recipe) -> None:
     """
     from semdpo.models.registry import published
 
-    judges = {"label.scorer": recipe.label.scorer, "label.fidelity": recipe.label.fidelity or ""}
-    judges |= {f"evaluate.metrics.{key}": name for key, name in recipe.evaluate.metrics.items()}
-    for key, name in judges.items():
+    scorers = {"label.scorer": recipe.label.scorer, "label.fidelity": recipe.label.fidelity or ""}
+    scorers |= {f"evaluate.metrics.{key}": name for key, name in recipe.evaluate.metrics.items()}
+    for key, name in scorers.items():
         known = published(name)
         if known is not None and known.runs_code and name not in recipe.scoring.allow_remote_code:
             raise ModelError(

@@ -24,9 +24,9 @@ from semdpo.preflight.resources import (
     evaluated,
     free,
     held_out,
+    images,
     is_absent,
     parameters,
-    pictures,
     refuse_too_large,
     resources,
     where,
@@ -39,12 +39,12 @@ __all__ = [
     "Finding",
     "evaluated",
     "held_out",
+    "images",
     "is_absent",
     "machine",
     "measure",
     "needs",
     "parameters",
-    "pictures",
     "refuse_the_impossible",
     "remote_code",
     "resources",
@@ -121,7 +121,7 @@ def refuse_the_impossible(
 
     Raises:
         ConfigError: a tracker, or a library that the stages or the report need, is not installed.
-        ModelError: the Python code that comes with a judge does not run.
+        ModelError: the Python code that comes with a scorer does not run.
         StoreError: there is not enough memory or disk.
     """
     extras.require(**libraries.wanted(recipe, folder, stages, fresh=fresh, report=report))
@@ -133,25 +133,25 @@ def refuse_the_impossible(
 
 
 def remote_code(recipe: Recipe) -> list[Finding]:
-    """Whether the Python code that comes with judges, where the user allows it, runs with what is installed.
+    """Whether the Python code that comes with scorers, where the user allows it, runs with what is installed.
 
     It is imported and its class is built, without weights. What is not here yet cannot be tried.
 
     Args:
         recipe: validated.
     """
-    judges = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
-    return [_tried(name) for name in judges if name is not None and name in recipe.scoring.allow_remote_code]
+    scorers = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
+    return [_tried(name) for name in scorers if name is not None and name in recipe.scoring.allow_remote_code]
 
 
 def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
-    """How long the pictures will take, from drawing and scoring some for a while.
+    """How long the images will take, from drawing and scoring some for a while.
 
     Args:
         recipe: validated; its renderer and scorer must be there.
         seconds: to measure for; at least two batches are drawn.
     """
-    count = pictures(recipe)
+    count = images(recipe)
     if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
         return Finding("warning", "time", "not measured: renderer or scorer is not there")
     if extras.absent("render"):
@@ -172,11 +172,11 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
             speed = max(speed, size / (time.monotonic() - batch))  # the first batch warms up
     except SemdpoError as error:
         return Finding("error", "time", str(error))
-    each = f"{speed:.3g} pictures drawn and scored a second"
+    each = f"{speed:.3g} images drawn and scored a second"
     if count is None:
         return Finding("ok", "time", f"{each}; set prompts.limit to be told how long a run takes")
     hours = count / speed / 3600
-    return Finding("ok", "time", f"{each}; {count:,} pictures take about {hours:.1f} hours")
+    return Finding("ok", "time", f"{each}; {count:,} images take about {hours:.1f} hours")
 
 
 # --------------------------------------------------------------------------------------------------- one thing each

@@ -63,7 +63,7 @@ def resources(
     most = max(wanted, key=lambda stage: wanted[stage])
     memory, what = _memory()
     kept = _disk_wanted(recipe, missing, folder)
-    purpose = "for models, checkpoints and pictures" + (f", {fetched / GB:.1f} GB of it to download" if fetched else "")
+    purpose = "for models, checkpoints and images" + (f", {fetched / GB:.1f} GB of it to download" if fetched else "")
     cure = "give a folder on a larger disk: --out" + (" (downloads: HF_HOME)" if fetched else "")
     return [
         _compare("memory", wanted[most], memory, f"for {most}", f"{what} free", _less_memory(most)),
@@ -88,7 +88,7 @@ def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     """Bytes that each kind of missing work needs at once."""
     policy = 4 * parameters(recipe.sft.model)
     drawing, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.drift.encoder)
-    judges = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
+    scorers = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     asked = [stage.outside.items() for stage in evaluating]
     jury = {name for each in asked for key, name in each if key.startswith("evaluate.metrics.")}
@@ -99,10 +99,10 @@ def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     if "candidates" in names_of:
         wanted["rewriting"] = float(policy)
     if "label" in names_of:
-        wanted["drawing and scoring"] = drawing + sum(4 * parameters(name) for name in judges)
+        wanted["drawing and scoring"] = drawing + sum(4 * parameters(name) for name in scorers)
     if evaluating:
-        pictures = drawing + 2 * policy if any(name.endswith("/pictures") for name in names_of) else 0
-        wanted["evaluation"] = encoder + max([pictures, *(4 * parameters(name) for name in jury)])
+        images = drawing + 2 * policy if any(name.endswith("/images") for name in names_of) else 0
+        wanted["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in jury)])
     return wanted
 
 
@@ -115,12 +115,12 @@ def _disk_wanted(recipe: Recipe, missing: Sequence[AnyStage], folder: Path) -> f
         begun = sum(_size(path) for stage in models for path in _checkpoints(folder / stage.name))
         wanted += 4 * policy + max(CHECKPOINT_BYTES * policy - begun, 0)
     for stage in missing:
-        if stage.name.endswith("/pictures"):
-            wanted += _left(_pictures(recipe, stage) * _image_bytes(recipe), folder / stage.name)
+        if stage.name.endswith("/images"):
+            wanted += _left(_images(recipe, stage) * _image_bytes(recipe), folder / stage.name)
     return wanted
 
 
-def _pictures(recipe: Recipe, stage: AnyStage) -> int:
+def _images(recipe: Recipe, stage: AnyStage) -> int:
     """How many a stage draws; 0 when the number of prompts is not given."""
     if stage.name.startswith("sweep/"):
         return 0 if recipe.sweep is None else (recipe.sweep.prompts.limit or 0) * len(recipe.sweep.image_seeds)
@@ -145,16 +145,16 @@ def _size(folder: Path) -> int:
 # ------------------------------------------------------------------------------------------------- how much there is
 
 
-def pictures(recipe: Recipe) -> int | None:
-    """How many pictures a run draws at most; None when the number of prompts is not given."""
-    judged = evaluated(recipe)
-    if recipe.prompts.limit is None or judged is None:
+def images(recipe: Recipe) -> int | None:
+    """How many images a run draws at most; None when the number of prompts is not given."""
+    scored = evaluated(recipe)
+    if recipe.prompts.limit is None or scored is None:
         return None
-    return recipe.prompts.limit * recipe.candidates.n + judged
+    return recipe.prompts.limit * recipe.candidates.n + scored
 
 
 def evaluated(recipe: Recipe) -> int | None:
-    """How many pictures the evaluation draws and keeps; None when the number of prompts is not given."""
+    """How many images the evaluation draws and keeps; None when the number of prompts is not given."""
     prompts = held_out(recipe)
     if prompts is None:
         return None
@@ -169,7 +169,7 @@ def held_out(recipe: Recipe) -> int | None:
 
 
 def _image_bytes(recipe: Recipe) -> float:
-    """Of one kept picture: lossless WebP takes about 60% of a photograph's bytes."""
+    """Of one kept image: lossless WebP takes about 60% of a photograph's bytes."""
     config = recipe.evaluate.renderer
     return 0.6 * 3 * (config.height or 512) * (config.width or 512)
 
@@ -234,7 +234,7 @@ def _compare(what: str, wanted: float, there: float, purpose: str, kind: str, cu
 def _less_memory(stage: str) -> str:
     if stage in ("training", "rewriting"):
         return "choose a smaller sft.model, or use a machine with more memory"
-    return "name fewer or smaller judges, or use a machine with more memory"
+    return "name fewer or smaller scorers, or use a machine with more memory"
 
 
 def _counted(path: Path) -> int:

@@ -37,7 +37,7 @@ def one_slot(template: str) -> str:
     return template
 
 
-class Stage(BaseModel):
+class Settings(BaseModel):
     """Base of all stages' settings: immutable, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

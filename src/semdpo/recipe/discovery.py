@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Union, get_args
 from pydantic import Field
 
 from semdpo.errors import ConfigError
-from semdpo.recipe.base import Stage
+from semdpo.recipe.base import Settings
 from semdpo.recipe.objectives import ObjectiveSettings
 
 GROUP = "semdpo.objectives"
@@ -52,7 +52,7 @@ else:
     AnyObjective = Annotated[Union[tuple(OBJECTIVES.values())], Field(discriminator="name")]  # noqa: UP007
 
 
-class OneObjective(Stage):
+class OneObjective(Settings):
     """An objective on its own, as a command names it."""
 
     objective: AnyObjective

@@ -25,12 +25,12 @@ LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten mill
 START = "write one to start from with `semdpo init > mine.yaml`"
 COMMAND_LINE = "the command line"
 Key = tuple[str, ...]
-Settings = TypeVar("Settings", bound=BaseModel)
+Described = TypeVar("Described", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Settings and where each of them was written, for errors that point at the place."""
+    """Described and where each of them was written, for errors that point at the place."""
 
     file: str
     values: dict[str, Any]
@@ -166,7 +166,7 @@ def _copied(value: Any) -> Any:
     return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def validate(source: Source, model: type[Settings]) -> Settings:
+def validate(source: Source, model: type[Described]) -> Described:
     """The settings that a source describes.
 
     Args:
@@ -213,8 +213,8 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield from _kinds(each)
 
 
-def options(model: type[Settings], places: Mapping[Key, str] | None = None, **values: Any) -> Settings:
-    """Settings from a command's options: ``learning_rate`` was written as ``--learning-rate``.
+def options(model: type[Described], places: Mapping[Key, str] | None = None, **values: Any) -> Described:
+    """Described from a command's options: ``learning_rate`` was written as ``--learning-rate``.
 
     Args:
         model: what they must fit.

@@ -1,14 +1,14 @@
-"""Settings of the models that stages use: how a rewriter decodes, a text-to-image model draws, judges run."""
+"""Settings of the models that stages use: how a rewriter decodes, a text-to-image model draws, scorers run."""
 
 from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
 from semdpo.recipe import defaults
-from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Side, Stage, Text, one_slot
+from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Settings, Side, Text, one_slot
 
 
-class DecodingConfig(Stage):
+class DecodingConfig(Settings):
     """How a rewriter chooses its tokens; the words are those of transformers.
 
     Attributes:
@@ -51,11 +51,11 @@ class RewriterConfig(DecodingConfig):
     _template = field_validator("template")(one_slot)
 
 
-class ScoringConfig(Stage):
-    """How judges of pictures run, wherever the recipe names one.
+class ScoringConfig(Settings):
+    """How scorers of images run, wherever the recipe names one.
 
     Attributes:
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         precision: of their weights; a score is compared with those of other machines, so it is float32 by default.
         allow_remote_code: names of models whose own Python code may run.
     """
@@ -65,14 +65,14 @@ class ScoringConfig(Stage):
     allow_remote_code: tuple[Text, ...] = ()
 
     def of_results(self) -> dict[str, object]:
-        """What a score depends on; trust and memory are no part of it, and may change when a judge is added."""
+        """What a score depends on; trust and memory are no part of it, and may change when a scorer is added."""
         return self.model_dump(mode="json", include={"precision"})
 
 
-class RendererConfig(Stage):
+class RendererConfig(Settings):
     """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
 
-    The safety checker blackens pictures, which then have no score and stand in no pair; it is off unless
+    The safety checker blackens images, which then have no score and stand in no pair; it is off unless
     asked for.
     """
 

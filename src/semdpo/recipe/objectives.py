@@ -13,10 +13,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, PlainValidator, model_validator
 
 from semdpo.recipe import defaults
-from semdpo.recipe.base import LearningRate, Stage
+from semdpo.recipe.base import LearningRate, Settings
 
 
-class ObjectiveSettings(Stage):
+class ObjectiveSettings(Settings):
     """What all objectives may say, and what they need.
 
     Attributes:

@@ -8,18 +8,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from semdpo.recipe import defaults, trackers
-from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Stage, Text, one_slot
+from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Settings, Text, one_slot
 from semdpo.recipe.discovery import AnyObjective
 from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
-    *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "pictures", "consistency"),
+    *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
     *("repetition", "cliches"),
 }
 
 
-class PromptSetConfig(Stage):
+class PromptSetConfig(Settings):
     """A set to evaluate on; ``limit`` prompts are drawn by the hash of their words."""
 
     file: Text
@@ -27,7 +27,7 @@ class PromptSetConfig(Stage):
     limit: Positive | None = None
 
 
-class PromptsConfig(Stage):
+class PromptsConfig(Settings):
     """Which prompts are trained on and which are held out.
 
     Attributes:
@@ -61,7 +61,7 @@ class PromptsConfig(Stage):
         return self
 
 
-class SFTConfig(Stage):
+class SFTConfig(Settings):
     """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs.
 
     Attributes:
@@ -98,15 +98,15 @@ class CandidatesConfig(DecodingConfig):
     shard_size: Positive = 64
 
 
-class LabelConfig(Stage):
+class LabelConfig(Settings):
     """Who draws the candidates and who scores them.
 
     Attributes:
         renderer: who draws.
-        scorer: the preference judge, which makes the pairs.
-        fidelity: a judge of whether the picture shows what was asked, which the additive objective needs.
-        batch_size: pictures in memory at once.
-        seed: of the pictures.
+        scorer: the preference scorer, which makes the pairs.
+        fidelity: a scorer of whether the image shows what was asked, which the additive objective needs.
+        batch_size: images in memory at once.
+        seed: of the images.
         shard_size: so many prompts make one file, here and in the stages pairs and drift.
     """
 
@@ -120,24 +120,24 @@ class LabelConfig(Stage):
     @model_validator(mode="after")
     def _two_judges(self) -> LabelConfig:
         if self.fidelity == self.scorer:
-            raise ValueError("fidelity must be another judge than scorer, or they would say the same")
+            raise ValueError("fidelity must be another scorer than scorer, or they would say the same")
         return self
 
 
-class PairsConfig(Stage):
+class PairsConfig(Settings):
     """A pair needs a score difference of at least ``margin`` (and more than none)."""
 
     margin: float = Field(default=0.0, ge=0)
 
 
-class DriftConfig(Stage):
+class DriftConfig(Settings):
     """The frozen encoder that measures how far a rewrite drifts."""
 
     encoder: Text
     batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
 
-class LoRAConfig(Stage):
+class LoRAConfig(Settings):
     """Low-rank adapters instead of all weights; the reference is the model without them.
 
     Attributes:
@@ -151,7 +151,7 @@ class LoRAConfig(Stage):
     target_modules: list[Text] | None = Field(default=None, min_length=1)
 
 
-class TrainConfig(Stage):
+class TrainConfig(Settings):
     """Preference training; every method shares everything but its objective.
 
     Attributes:
@@ -206,13 +206,13 @@ class TrainConfig(Stage):
         return methods
 
 
-class EvaluateConfig(Stage):
-    """Pictures of every method's rewrites of held-out prompts, judged against the user's prompt.
+class EvaluateConfig(Settings):
+    """Images of every method's rewrites of held-out prompts, scored against the user's prompt.
 
     Attributes:
         metrics: column name to scorer's name.
-        image_seeds: one picture of every rewrite for each.
-        keep_images: the pictures of so many prompts are shown in the report.
+        image_seeds: one image of every rewrite for each.
+        keep_images: the images of so many prompts are shown in the report.
         renderer: who draws.
         rewrite: how the trained methods decode.
         rewriters: other rewriters to compare with; method's name to model, template and decoding.
@@ -242,17 +242,17 @@ class EvaluateConfig(Stage):
         return seeds
 
 
-class ReportConfig(Stage):
+class ReportConfig(Settings):
     """What the page shows.
 
     Attributes:
         title: its heading.
-        fidelity: the metrics that ask whether a picture shows what was asked.
+        fidelity: the metrics that ask whether an image shows what was asked.
         preference: those that ask whether people would like it.
         subject: the method that is compared …
         baseline: … with this one first.
         drift_threshold: τ: a rewrite this far from its prompt, or farther, has drifted.
-        pictures: the methods whose pictures are shown side by side; empty shows all.
+        images: the methods whose images are shown side by side; empty shows all.
     """
 
     title: Text = defaults.TITLE
@@ -261,17 +261,17 @@ class ReportConfig(Stage):
     subject: Name = defaults.SUBJECT
     baseline: Name = defaults.BASELINE
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
-    pictures: list[Name] = Field(default_factory=list)
+    images: list[Name] = Field(default_factory=list)
 
 
-class SweepConfig(Stage):
-    """Sem-DPO at several strengths of the weight, compared on prompts and pictures that no report shows.
+class SweepConfig(Settings):
+    """Sem-DPO at several strengths of the weight, compared on prompts and images that no report shows.
 
     Attributes:
         alphas: strengths to train with, ≥ 0.
         prompts: tuning prompts; those that are trained on or held out are passed over.
-        image_seeds: of their pictures; none of evaluate.image_seeds.
-        fidelity: one of evaluate.metrics: whether the picture shows what was asked.
+        image_seeds: of their images; none of evaluate.image_seeds.
+        fidelity: one of evaluate.metrics: whether the image shows what was asked.
         preference: one of evaluate.metrics: whether people would like it.
         floor: the method that fidelity must not fall below.
     """
@@ -291,7 +291,7 @@ class SweepConfig(Stage):
         return values
 
 
-class Recipe(Stage):
+class Recipe(Settings):
     """A whole experiment. ``run`` is its folder, ``runs/<name>`` when not given."""
 
     name: Name
@@ -332,7 +332,7 @@ class Recipe(Stage):
     def _the_report_names_methods(self) -> Recipe:
         methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
         compared = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
-        for key, names in (compared | {"pictures": self.report.pictures}).items():
+        for key, names in (compared | {"images": self.report.images}).items():
             if unknown := sorted(set(names) - methods):
                 raise ValueError(
                     f"report.{key} names '{unknown[0]}', which is no method of this recipe; it has "

@@ -58,7 +58,7 @@ def compute_sweep(
     """The numbers of a sweep.
 
     Args:
-        rows: one per picture, of the floor and of every α.
+        rows: one per image, of the floor and of every α.
         alphas: method → α.
         fidelity: the metric of faithfulness.
         preference: the metric of liking.

@@ -18,7 +18,7 @@ from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.data import Published
 from semdpo.reporting.evaluated import blackened, evaluation_rows
 from semdpo.reporting.propositions import gives_cosines
-from semdpo.reporting.published import JUDGES
+from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
 from semdpo.stages.evaluate import evaluation
 from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
@@ -58,13 +58,13 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
             (n for n, scorer in recipe.evaluate.metrics.items() if scorer == recipe.drift.encoder), None
         ),
         published=Published(
-            recipe.sft.model, {name: JUDGES[scorer] for name, scorer in metrics.items() if scorer in JUDGES}
+            recipe.sft.model, {name: SCORERS[scorer] for name, scorer in metrics.items() if scorer in SCORERS}
         ),
         sweep=swept(run) if _has_sweep(run) else None,
-        pictured=titles.pictures,
+        shown_methods=titles.images,
         drawn=_drawn(stages, run),
         tokens=_tokens(curves, run),
-        cut=_cut(run),
+        truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
     )
     if found.encoder_metric is None or gives_cosines(found):
@@ -138,8 +138,8 @@ def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float 
 
 
 def _drawn(stages: Sequence[AnyStage], run: Run) -> int:
-    """Pictures: of every candidate, and of every method's held-out prompts."""
-    drawing = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/pictures"))]
+    """Images: of every candidate, and of every method's held-out prompts."""
+    drawing = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
     return sum(store.row_counts(run.folder / name)["rows"] for name in drawing)
 
 
@@ -155,10 +155,10 @@ def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
     ]
 
 
-def _cut(run: Run) -> dict[str, int]:
+def _truncated_rewrites(run: Run) -> dict[str, int]:
     """Rewrites of each method that met the token budget before they had ended."""
     methods = evaluation(run.recipe).models
-    return {m: store.row_counts(run.folder / f"evaluate/{m}/pictures").get("cut", 0) for m in methods}
+    return {m: store.row_counts(run.folder / f"evaluate/{m}/images").get("rewrites_truncated", 0) for m in methods}
 
 
 def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
@@ -166,7 +166,7 @@ def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _seen(recipe: Recipe) -> dict[str, str]:
-    """Which judges are no outsiders, and why."""
+    """Which scorers are no outsiders, and why."""
     reasons = {
         recipe.label.fidelity or "": "it helped to choose the pairs of the additive reward",
         recipe.drift.encoder: "its text tower measured the drift that set the weights",
@@ -176,7 +176,7 @@ def _seen(recipe: Recipe) -> dict[str, str]:
 
 
 _LEFT_OUT = (
-    "At {} places of the evaluation (a prompt and an image seed) the safety checker blackened the picture of a method; "
+    "At {} places of the evaluation (a prompt and an image seed) the safety checker blackened the image of a method; "
     "these are left out of every method, so that all are compared on the same."
 )
 
@@ -188,8 +188,8 @@ def _notes(run: Run) -> list[str]:
     places = {place for own in blackened(evaluation(run.recipe), run).values() for place in own}
     return [
         f"Candidates: {drawn['kept']} kept, {drawn['duplicates']} duplicates and {drawn['empty']} empty ones dropped, "
-        f"{drawn['truncated']} cut at the token limit; {drawn['prompts_without']} prompts were left without any.",
-        f"Longer than the renderer or the labelling judge reads: {labelled['truncated']} candidates; "
+        f"{drawn['truncated']} truncated at the token limit; {drawn['prompts_without']} prompts were left without any.",
+        f"Longer than the renderer or the labelling scorer reads: {labelled['truncated']} candidates; "
         f"longer than the encoder reads: {weighed['truncated']} pairs.",
         *([f"Blackened by the safety checker: {black} candidates, which stand in no pair."] if black else []),
         *([_LEFT_OUT.format(len(places))] if places else []),

@@ -52,7 +52,7 @@ class Tables:
     Attributes:
         methods: names in order of display.
         prompts: number of prompts.
-        seeds: pictures of one prompt and method (the largest number where it differs).
+        seeds: images of one prompt and method (the largest number where it differs).
         values: metric or extra → [prompts, methods], mean over image seeds.
         means: (method, column) → mean and interval.
         average: method → the paper's average score; of several sets, of the means over them.
@@ -107,7 +107,7 @@ def compute_tables(data: ReportData) -> Tables:
     """All numbers of a report.
 
     Raises:
-        DataError: there are no pictures, a metric is absent or not a number, or methods cannot be paired.
+        DataError: there are no images, a metric is absent or not a number, or methods cannot be paired.
     """
     frame = _frame(data)
     present = [str(name) for name in frame["method"].unique()]
@@ -147,7 +147,7 @@ def compute_tables(data: ReportData) -> Tables:
 
 def _frame(data: ReportData) -> pd.DataFrame:
     if not data.evaluation:
-        raise DataError("there is nothing to report: no picture was evaluated; run `semdpo evaluate` first")
+        raise DataError("there is nothing to report: no image was evaluated; run `semdpo evaluate` first")
     if not data.metrics:
         raise DataError("a report needs at least one metric; name them under report.fidelity in the recipe")
     clash = {*EXTRAS, "average"} & set(data.metrics)
@@ -182,7 +182,7 @@ def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportD
     values = {name: prompt_means(frame, name) for name in columns}
     lost = [m for m in methods if m not in values[columns[0]]]
     if lost:
-        raise DataError(f"method '{lost[0]}' has no pictures of the set '{source}'; evaluate all methods on all sets")
+        raise DataError(f"method '{lost[0]}' has no images of the set '{source}'; evaluate all methods on all sets")
     means: dict[tuple[str, str], Estimate] = {}
     for name, table in values.items():
         found = mean_intervals(table[list(methods)].to_numpy())
@@ -272,8 +272,8 @@ def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names).astype(dict.fromkeys(whole, "Int64"))
 
 
-def pictures_frame(data: ReportData) -> pd.DataFrame:
-    """``evaluation.csv``: one row per picture."""
+def images_frame(data: ReportData) -> pd.DataFrame:
+    """``evaluation.csv``: one row per image."""
     return pd.DataFrame(
         {
             "method": row.method,

@@ -28,7 +28,7 @@ class Published:
 
     Attributes:
         model: the rewriter as ``semdpo.reporting.paper`` names it.
-        columns: metric → the paper's name of the same judge.
+        columns: metric → the paper's name of the same scorer.
     """
 
     model: str
@@ -41,7 +41,7 @@ class ReportData:
 
     Attributes:
         title: heading of the page.
-        evaluation: one row per picture; every method on the same prompts and image seeds.
+        evaluation: one row per image; every method on the same prompts and image seeds.
         pairs: the weighed training pairs; may be empty.
         pair_counts: name → count (kept, ties, truncated …), shown as they are.
         curves: training curves; may be empty.
@@ -50,21 +50,21 @@ class ReportData:
         versions: name → version or hash.
         alpha: strength of the subject's weights, W = exp(−alpha·distance); None where it has none.
         notes: remarks, shown as they are.
-        fidelity: metrics that ask whether the picture shows what was asked.
-        preference: metrics that ask whether people would like the picture.
-        seen: metric → how its model took part in training, so that it is no independent judge.
+        fidelity: metrics that ask whether the image shows what was asked.
+        preference: metrics that ask whether people would like the image.
+        seen: metric → how its model took part in training, so that it is no independent scorer.
         subject: the method that the page compares …
         baseline: … with this one first; the last two methods stand in where these were not evaluated.
         drift_threshold: τ, beyond which a rewrite has drifted.
         losses: of the training pairs under the subject; may be empty.
-        encoder_metric: the metric whose judge is the encoder that measures drift, None when there is none.
+        encoder_metric: the metric whose scorer is the encoder that measures drift, None when there is none.
         published: the paper's numbers of the same model, None when it has none.
         sweep: over α, None when none was made.
-        pictured: the methods whose pictures are shown side by side; empty shows all.
-        drawn: pictures that were drawn, for training and evaluation.
+        pictured: the methods whose images are shown side by side; empty shows all.
+        drawn: images that were drawn, for training and evaluation.
         tokens: (what, tokens) that were written or learnt from; may be empty.
-        cut: method → its rewrites that met the token budget before they had ended.
-        blackened: method → its pictures that the safety checker blackened; ``evaluation`` holds none of their places.
+        truncated_rewrites: method → its rewrites that met the token budget before they had ended.
+        blackened: method → its images that the safety checker blackened; ``evaluation`` holds none of their places.
     """
 
     title: str
@@ -87,10 +87,10 @@ class ReportData:
     encoder_metric: str | None = None
     published: Published | None = None
     sweep: Sweep | None = None
-    pictured: Sequence[str] = ()
+    shown_methods: Sequence[str] = ()
     drawn: int = 0
     tokens: Sequence[tuple[str, int]] = ()
-    cut: Mapping[str, int] = field(default_factory=dict)
+    truncated_rewrites: Mapping[str, int] = field(default_factory=dict)
     blackened: Mapping[str, int] = field(default_factory=dict)
 
     @property

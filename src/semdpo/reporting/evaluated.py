@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from semdpo.data.records import EvaluationRow, Judgement, Picture
+from semdpo.data.records import EvaluationRow, RenderedImage, Score
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
@@ -16,35 +16,35 @@ SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossle
 
 
 def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
-    """One row per picture of the finished evaluation, method by method.
+    """One row per image of the finished evaluation, method by method.
 
-    Where the safety checker blackened one method's picture, the pictures of the same prompt and image seed are
+    Where the safety checker blackened one method's image, the images of the same prompt and image seed are
     left out of all methods, so that all are compared on the same.
 
     Raises:
-        DataError: a judge's scores and the pictures do not belong together, or no place is left.
+        DataError: a judge's scores and the images do not belong together, or no place is left.
     """
     found: list[EvaluationRow] = []
     black = blackened(evaluation, run)
     places = {place for own in black.values() for place in own}
     for method in evaluation.models:
-        judgements = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Judgement) for m in evaluation.config.metrics}
-        pictures, own = _drawn(evaluation, run, method), f"{evaluation.folder}/{method}/{CONSISTENCY}"
-        consistencies = run.rows(own, Judgement) if method in evaluation.compared(run.recipe) else None
-        rows = join(pictures, judgements, evaluation.config.keep_images, consistencies)
+        scores = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Score) for m in evaluation.config.metrics}
+        images, own = _drawn(evaluation, run, method), f"{evaluation.folder}/{method}/{CONSISTENCY}"
+        consistencies = run.rows(own, Score) if method in evaluation.compared(run.recipe) else None
+        rows = join(images, scores, evaluation.config.keep_images, consistencies)
         found += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
     if places and not found:
         raise DataError(
-            "nothing is left to compare: for every prompt and image seed the safety checker blackened the picture "
+            "nothing is left to compare: for every prompt and image seed the safety checker blackened the image "
             "of a method; set evaluate.renderer.safety_checker=false, or give other prompts"
         )
     return found
 
 
 def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int]]]:
-    """Of each method the prompt and image seed of the pictures that the safety checker blackened."""
+    """Of each method the prompt and image seed of the images that the safety checker blackened."""
     counts = {
-        m: store.row_counts(run.folder / evaluation.pictures_stage(m)).get("blackened", 0) for m in evaluation.models
+        m: store.row_counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models
     }
     return {
         method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if p.blackened]
@@ -54,98 +54,98 @@ def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int
     }
 
 
-def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[Picture]:
-    return run.rows(evaluation.pictures_stage(method), Picture, unread={"image": b""})
+def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
+    return run.rows(evaluation.images_stage(method), RenderedImage, unread={"image": b""})
 
 
-def _drawn(evaluation: Evaluation, run: Run, method: str) -> list[Picture]:
-    """A method's pictures, of which only those that a report shows have their image."""
-    pictures = _without_images(evaluation, run, method)
-    shown = shown_rows(pictures, evaluation.config.keep_images)
-    images = run.shards(evaluation.pictures_stage(method), Picture).cells("image", shown)
-    for row, image in zip(shown, images, strict=True):
-        pictures[row] = replace(pictures[row], image=image)
-    return pictures
+def _drawn(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
+    """A method's images, of which only those that a report shows have their image."""
+    images = _without_images(evaluation, run, method)
+    shown = shown_rows(images, evaluation.config.keep_images)
+    cells = run.shards(evaluation.images_stage(method), RenderedImage).cells("image", shown)
+    for row, image in zip(shown, cells, strict=True):
+        images[row] = replace(images[row], image=image)
+    return images
 
 
 def join(
-    pictures: Sequence[Picture],
-    judgements: Mapping[str, Sequence[Judgement]],
+    images: Sequence[RenderedImage],
+    scores: Mapping[str, Sequence[Score]],
     keep_images: int,
-    consistencies: Sequence[Judgement] | None = None,
+    consistencies: Sequence[Score] | None = None,
 ) -> list[EvaluationRow]:
-    """One row per picture, with every judge's score; those that the safety checker blackened have none, and no row.
+    """One row per image, with every judge's score; those that the safety checker blackened have none, and no row.
 
     Args:
-        pictures: of one method, prompt by prompt.
-        judgements: metric to judgements of the same pictures in the same order.
+        images: of one method, prompt by prompt.
+        scores: metric to scores of the same images in the same order.
         keep_images: of so many prompts, the ``shown_rows`` carry their image; no other image is looked at.
-        consistencies: of the pictures and the rewrites, where the encoder is one of the judges.
+        consistencies: of the images and the rewrites, where the encoder is one of the scorers.
 
     Raises:
-        DataError: a metric's judgements are of other pictures; the first one is named.
+        DataError: a metric's scores are of other images; the first one is named.
     """
-    for name, rows in judgements.items():
-        _refuse_others(pictures, rows, name)
+    for name, rows in scores.items():
+        _refuse_others(images, rows, name)
     if consistencies is not None:
-        _refuse_others(pictures, consistencies, "consistency")
-    shown = set(shown_rows(pictures, keep_images))
+        _refuse_others(images, consistencies, "consistency")
+    shown = set(shown_rows(images, keep_images))
     return [
         EvaluationRow(
-            method=picture.method,
-            prompt_id=picture.prompt_id,
-            prompt=picture.prompt,
-            source=picture.source,
-            image_seed=picture.image_seed,
-            rewrite=picture.rewrite,
-            tokens=picture.tokens,
-            distance=picture.distance,
-            truncated=picture.truncated or any(rows[i].truncated for rows in judgements.values()),
-            metrics={name: _score(rows[i], picture) for name, rows in judgements.items()},
-            image=_small(picture) if i in shown else None,
+            method=image.method,
+            prompt_id=image.prompt_id,
+            prompt=image.prompt,
+            source=image.source,
+            image_seed=image.image_seed,
+            rewrite=image.rewrite,
+            tokens=image.tokens,
+            distance=image.distance,
+            truncated=image.truncated or any(rows[i].truncated for rows in scores.values()),
+            metrics={name: _value(rows[i], image) for name, rows in scores.items()},
+            image=_small(image) if i in shown else None,
             consistency=None if consistencies is None else consistencies[i].score,
         )
-        for i, picture in enumerate(pictures)
-        if not picture.blackened
+        for i, image in enumerate(images)
+        if not image.blackened
     ]
 
 
-def shown_rows(pictures: Sequence[Picture], keep_images: int) -> list[int]:
+def shown_rows(images: Sequence[RenderedImage], keep_images: int) -> list[int]:
     """Which images a report shows: of the first prompts, those at the first image seed that are not blackened.
 
     Args:
-        pictures: of one method, prompt by prompt.
+        images: of one method, prompt by prompt.
         keep_images: of how many prompts.
 
     Returns:
         Rows, counted from 0, ascending.
     """
-    shown = set(list(dict.fromkeys(picture.prompt_id for picture in pictures))[:keep_images])
+    shown = set(list(dict.fromkeys(image.prompt_id for image in images))[:keep_images])
     return [
         row
-        for row, picture in enumerate(pictures)
-        if picture.prompt_id in shown and picture.image_seed == pictures[0].image_seed and not picture.blackened
+        for row, image in enumerate(images)
+        if image.prompt_id in shown and image.image_seed == images[0].image_seed and not image.blackened
     ]
 
 
-def _score(judgement: Judgement, picture: Picture) -> float:
-    if judgement.score is None:
-        raise DataError(f"the picture of {described(picture)} has no score; evaluate again")
-    return judgement.score
+def _value(score: Score, image: RenderedImage) -> float:
+    if score.score is None:
+        raise DataError(f"the image of {described(image)} has no score; evaluate again")
+    return score.score
 
 
-def _refuse_others(pictures: Sequence[Picture], rows: Sequence[Judgement], name: str) -> None:
-    if len(rows) != len(pictures):
-        raise DataError(f"'{name}' judged {len(rows)} pictures, and there are {len(pictures)}; evaluate again")
-    for picture, row in zip(pictures, rows, strict=True):
-        if (picture.prompt_id, picture.image_seed) != (row.prompt_id, row.image_seed):
+def _refuse_others(images: Sequence[RenderedImage], rows: Sequence[Score], name: str) -> None:
+    if len(rows) != len(images):
+        raise DataError(f"'{name}' scored {len(rows)} images, and there are {len(images)}; evaluate again")
+    for image, row in zip(images, rows, strict=True):
+        if (image.candidate_id, image.image_seed) != (row.candidate_id, row.image_seed):
             raise DataError(
-                f"'{name}' judged prompt {row.prompt_id}, seed {row.image_seed}, where {described(picture)} stands; "
+                f"'{name}' scored rewrite {row.candidate_id}, seed {row.image_seed}, where {described(image)} stands; "
                 "evaluate again"
             )
 
 
-def _small(picture: Picture) -> bytes:
+def _small(image: RenderedImage) -> bytes:
     buffer = io.BytesIO()
-    opened(picture).save(buffer, "WEBP", quality=SHOWN_QUALITY)
+    opened(image).save(buffer, "WEBP", quality=SHOWN_QUALITY)
     return buffer.getvalue()

@@ -1,8 +1,8 @@
-"""The names that people read, and what every method has besides the judges' scores."""
+"""The names that people read, and what every method has besides the scorers' scores."""
 
 from __future__ import annotations
 
-# What every method has besides the judges' scores: the distance of prompt and rewrite, the share of rewrites beyond
+# What every method has besides the scorers' scores: the distance of prompt and rewrite, the share of rewrites beyond
 # the threshold, the rewrites' length, the share of repeated three-word sequences, the number of stock phrases.
 EXTRAS = ("drift", "drifted", "tokens", "repetition", "cliches")
 ORDER = ("human", "sft", "dpo", "sem_dpo")

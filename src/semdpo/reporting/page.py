@@ -25,14 +25,14 @@ from semdpo.reporting.words import runs, word_marks
 EXPLAINED = {
     "human": "what the user wrote, as it is",
     "sft": "a rewriter that learnt from examples of rewrites",
-    "dpo": "tuned further on pairs of rewrites, towards the one whose picture a judge liked more",
+    "dpo": "tuned further on pairs of rewrites, towards the one whose image a scorer liked more",
     "sem_dpo": "the same, but a pair counts less the further its better rewrite drifted from the prompt",
     "kto": "tuned on the same rewrites one by one, each liked or not",
     "orpo": "tuned on the same pairs without a reference model",
     "beta_dpo": "DPO whose tie to the reference follows the batch",
     "ipo": "tuned on the same pairs until the better rewrite leads by a fixed gap, and no further",
     "simpo": "tuned on the same pairs without a reference model, by probability per token",
-    "additive": "DPO where a judge of faithfulness helps to decide which rewrite is the better one",
+    "additive": "DPO where a scorer of faithfulness helps to decide which rewrite is the better one",
     "promptist": "a published rewriter (arXiv 2212.09611)",
     "beautiful_prompt": "a published rewriter (arXiv 2311.06752)",
 }
@@ -58,7 +58,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         tiles=rows.tiles(data, tables),
         gallery=_gallery(data, tables),
-        judge_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
+        scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
         word_rows=rows.mean_rows(tables, [name for name in EXTRAS if name != "drift"]),
         set_tables=rows.set_tables(data, tables),
         beside=rows.beside(data, tables),
@@ -118,8 +118,8 @@ def _two_places(value: float) -> str:
 
 
 def _gallery(data: ReportData, tables: Tables) -> list[dict[str, object]]:
-    """The kept pictures: each prompt's first seed that every shown method has, in the order of the evaluation."""
-    methods = [method for method in tables.methods if not data.pictured or method in data.pictured]
+    """The kept images: each prompt's first seed that every shown method has, in the order of the evaluation."""
+    methods = [method for method in tables.methods if not data.shown_methods or method in data.shown_methods]
     kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
     for row in data.evaluation:
         if row.image is not None and row.method in methods:
@@ -137,16 +137,16 @@ def _gallery(data: ReportData, tables: Tables) -> list[dict[str, object]]:
 
 
 def _cell(data: ReportData, tables: Tables, row: EvaluationRow) -> dict[str, object]:
-    judges = [
+    scorers = [
         next((name for name in names if name in data.held_out), names[0])
         for names in (data.fidelity, data.preference)
         if names
     ]
     scores = []
-    for name in judges:
+    for name in scorers:
         spread = float(tables.values[name].to_numpy().std())
         scores.append((name, number(row.metrics[name], decimals(spread))))
-    assert row.image is not None  # _gallery passes only rows with pictures
+    assert row.image is not None  # _gallery passes only rows with images
     return {
         "method": row.method,
         "image": "data:image/webp;base64," + base64.b64encode(row.image).decode(),

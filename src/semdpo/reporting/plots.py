@@ -49,14 +49,14 @@ def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
 
 
 def scatter(data: ReportData, tables: Tables) -> Figure:
-    """Fidelity against preference, by independent judges and by those that took part in training."""
+    """Fidelity against preference, by independent scorers and by those that took part in training."""
     panels = [
-        ("Independent judges", _first(data.fidelity, data, False), _first(data.preference, data, False)),
-        ("Judges used in training", _first(data.fidelity, data, True), _first(data.preference, data, True)),
+        ("Independent scorers", _first(data.fidelity, data, False), _first(data.preference, data, False)),
+        ("Scorers used in training", _first(data.fidelity, data, True), _first(data.preference, data, True)),
     ]
     shown = [(title, x, y) for title, x, y in panels if x and y]
     if not shown:
-        shown = [("Judges", data.fidelity[0], data.preference[0])]
+        shown = [("Scorers", data.fidelity[0], data.preference[0])]
     figure = Figure(figsize=(10, 4.2))
     for axes, (title, x, y) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         axes.set_title(title)
@@ -70,7 +70,7 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
 
 
 def landscape(data: ReportData, tables: Tables) -> Figure:
-    """The paper's figures 3 and 6: the same for each set of prompts, by independent judges where there are any."""
+    """The paper's figures 3 and 6: the same for each set of prompts, by independent scorers where there are any."""
     x, y = (_first(names, data, False) or names[0] for names in (data.fidelity, data.preference))
     rows = -(-len(tables.sets) // 3)
     figure = Figure(figsize=(10, 3.3 * rows + 0.4))

@@ -59,7 +59,7 @@ def filter_bound(data: ReportData) -> FilterBound | None:
 def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None:
     """Proposition 2: each method's total, prompt-level and generator-level drift; None where it was not measured.
 
-    Columns: total, prompt_level, generator_level (means over pictures), generator_95 (95th percentile of ε), and slack
+    Columns: total, prompt_level, generator_level (means over images), generator_95 (95th percentile of ε), and slack
     (mean of the two parts minus the total).
     """
     if data.encoder_metric not in data.metrics or any(row.consistency is None for row in data.evaluation):
@@ -80,7 +80,7 @@ def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None
 
 
 def gives_cosines(data: ReportData) -> bool:
-    """Whether the encoder's scores of pictures are cosines, without which there are no lengths to compare."""
+    """Whether the encoder's scores of images are cosines, without which there are no lengths to compare."""
     scores = [row.metrics[str(data.encoder_metric)] for row in data.evaluation]
     return all(abs(each) <= 1 + UNIT for each in scores)
 

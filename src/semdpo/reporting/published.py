@@ -1,7 +1,7 @@
 """The paper's tables (arXiv 2507.20133) for a user's own run, with the paper's numbers beside them where it has any.
 
 Each is a frame whose cells are numbers, and whose rows and columns are named as people write them; ``paper: …`` columns
-hold what the paper printed for the same model, set and judge.
+hold what the paper printed for the same model, set and scorer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ METHODS = {
     "sem_dpo": "Sem-DPO",
     "additive": "Additive Reward",
 }
-JUDGES = {
+SCORERS = {
     "clip-vit-large-patch14": "clip",
     "hpsv2.1": "hpsv2.1",
     "pickscore": "pickscore",
@@ -68,7 +68,7 @@ def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
     if independent:
         chosen = [m for m in ("human", tables.baseline, tables.subject) if m in tables.methods] or tables.methods
         frame = _scores(data, tables, chosen, [*_first_seen(data), *independent], average=False)
-        found.append(PaperTable("table3_fidelity", "Faithfulness by judges not used in training (table 3)", frame))
+        found.append(PaperTable("table3_fidelity", "Faithfulness by scorers not used in training (table 3)", frame))
     frame = _scores(data, tables, tables.methods, data.metrics, average=True)
     found.append(PaperTable("table5_scores", "All scores per set (tables 5 to 9)", frame))
     if tables.subject and "additive" in {*tables.methods} - {tables.subject}:

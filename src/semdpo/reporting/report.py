@@ -14,7 +14,7 @@ from semdpo.data.writers import encoded
 from semdpo.disk import write_bytes
 from semdpo.errors import StoreError
 from semdpo.reporting.alpha_sweep import Sweep
-from semdpo.reporting.compute import compute_tables, pictures_frame
+from semdpo.reporting.compute import compute_tables, images_frame
 from semdpo.reporting.data import ReportData, weights_frame
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.tables import all_tables, latex, sweep_table
@@ -31,7 +31,7 @@ def write_report(data: ReportData, path: Path) -> None:
     Args:
         data: what is reported.
         path: of the HTML file. Beside it appear its numbers as CSV and LaTeX, its plots as PNG and SVG, and, when
-            pictures were kept, ``strip.png``. What an older report wrote here is replaced or removed; other files
+            images were kept, ``strip.png``. What an older report wrote here is replaced or removed; other files
             stay. The page comes after all that it speaks of.
 
     Raises:
@@ -50,7 +50,7 @@ def write_report(data: ReportData, path: Path) -> None:
     drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
     page = render_page(data, tables, shown, drawn)
     files = {
-        "evaluation.csv": _csv(pictures_frame(data)),
+        "evaluation.csv": _csv(images_frame(data)),
         **{name: content for each in shown for name, content in _table(each).items()},
         **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
         **{f"plots/{name}.svg": svg.encode() for name, svg in drawn.items()},
@@ -59,8 +59,8 @@ def write_report(data: ReportData, path: Path) -> None:
         files["tables/curves.csv"] = _csv(pd.DataFrame(data.curves))
     if data.weighted:
         files["tables/weights.csv"] = _csv(weights_frame(data))
-    if (pictures := strip(data, tables)) is not None:
-        files["strip.png"] = pictures
+    if (images := strip(data, tables)) is not None:
+        files["strip.png"] = images
     publish(path, page, files, OWN)
 
 

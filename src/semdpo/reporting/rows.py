@@ -22,7 +22,7 @@ LISTED_PAIRS = 5
 
 
 def tiles(data: ReportData, tables: Tables) -> list[dict[str, str]]:
-    """Every independent judge and the drift, subject − baseline: what the first screen says in words."""
+    """Every independent scorer and the drift, subject − baseline: what the first screen says in words."""
     if not tables.baseline:
         return []
     tiles = []

@@ -1,4 +1,4 @@
-"""The picture strip for a README: what the user wrote, and what two methods made of it."""
+"""The image strip for a README: what the user wrote, and what two methods made of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semdpo.reporting.labels import method_label
 from semdpo.reporting.style import INK, colours
 from semdpo.reporting.words import Word, word_marks
 
-PICTURE, CELL, GAP, TOP = 256, 620, 24, 60
+SIDE, CELL, GAP, TOP = 256, 620, 24, 60
 SIZE, LEADING = 24, 31
 ADDED = "#9a5b00"
 LOST = "#9aa1ac"
@@ -30,7 +30,7 @@ def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
 
 
 def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
-    """A PNG with one line per prompt: picture and words of the user, the baseline and the subject.
+    """A PNG with one line per prompt: image and words of the user, the baseline and the subject.
 
     Args:
         data: what is reported.
@@ -38,7 +38,7 @@ def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
         rows: lines at most; the first prompts on which baseline and subject wrote different words.
 
     Returns:
-        PNG bytes, or None when there is no such prompt with kept pictures.
+        PNG bytes, or None when there is no such prompt with kept images.
     """
     if not tables.subject or not tables.baseline:
         return None
@@ -48,14 +48,14 @@ def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
     if not lines:
         return None
     width = len(columns) * (CELL + GAP) + GAP
-    canvas = Image.new("RGB", (width, TOP + len(lines) * (PICTURE + GAP)), "white")
+    canvas = Image.new("RGB", (width, TOP + len(lines) * (SIDE + GAP)), "white")
     draw = ImageDraw.Draw(canvas)
     palette = colours(tables.methods)
     for column, method in enumerate(columns):
         x = GAP + column * (CELL + GAP)
         draw.text((x, 16), method_label(method), font=_font(True, SIZE), fill=palette[method])
         for number, line in enumerate(lines):
-            _cell(canvas, draw, (x, TOP + number * (PICTURE + GAP)), line[method], palette[method])
+            _cell(canvas, draw, (x, TOP + number * (SIDE + GAP)), line[method], palette[method])
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -78,21 +78,21 @@ def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dic
 
 def _cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], row: EvaluationRow, colour: str) -> None:
     x, y = at
-    with Image.open(io.BytesIO(row.image or b"")) as image:
-        picture = rgb(image).resize((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    canvas.paste(picture, (x, y))
-    draw.rectangle((x, y + PICTURE, x + PICTURE - 1, y + PICTURE + 5), fill=colour)
-    room = LEADING * (PICTURE // LEADING - 1)
-    _words(draw, (x + PICTURE + 16, y), word_marks(row.prompt, row.rewrite), room)
+    with Image.open(io.BytesIO(row.image or b"")) as opened:
+        image = rgb(opened).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    canvas.paste(image, (x, y))
+    draw.rectangle((x, y + SIDE, x + SIDE - 1, y + SIDE + 5), fill=colour)
+    room = LEADING * (SIDE // LEADING - 1)
+    _words(draw, (x + SIDE + 16, y), word_marks(row.prompt, row.rewrite), room)
     if row.method != "human":
         text = f"drift {row.distance:.2f}"
-        draw.text((x + PICTURE + 16, y + PICTURE - LEADING), text, font=_font(False, 20), fill="#6b7280")
+        draw.text((x + SIDE + 16, y + SIDE - LEADING), text, font=_font(False, 20), fill="#6b7280")
 
 
 def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word], room: int) -> None:
     """Words wrapped to the cell; an ellipsis stands for those that find no room."""
     left, top = at
-    right, x, y = left + CELL - PICTURE - 16, left, top
+    right, x, y = left + CELL - SIDE - 16, left, top
     end = at
     space = _font(False, SIZE).getlength(" ")
     for word in words:

@@ -41,8 +41,8 @@ def sweep_table(sweep: Sweep) -> PaperTable:
 
 
 def _accounts(data: ReportData, tables: Tables) -> list[PaperTable]:
-    """What was spent, cut and kept."""
-    found = [PaperTable("counts", "Texts that were cut or longer than a model reads", counts_frame(data, tables))]
+    """What was spent, truncated and kept."""
+    found = [PaperTable("counts", "Texts that were truncated or longer than a model reads", counts_frame(data, tables))]
     if data.weighted:
         kept = effective_frame(data).set_index("alpha")
         found.append(PaperTable("effective_sample_size", "Effective sample size of the pairs over α", kept))
@@ -53,7 +53,7 @@ def _accounts(data: ReportData, tables: Tables) -> list[PaperTable]:
 
 
 def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """Of each method: pictures, those with a text longer than a model reads, rewrites cut at the token budget.
+    """Of each method: images, those with a text longer than a model reads, rewrites truncated at the token budget.
 
     Where the safety checker blackened any, also how many.
     """
@@ -61,9 +61,9 @@ def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     checked = any(data.blackened.values())
     for method in tables.methods:
         own = [row for row in data.evaluation if row.method == method]
-        cut = {"too_long": sum(row.truncated for row in own), "cut": data.cut.get(method, 0)}
+        truncated = {"too_long": sum(row.truncated for row in own), "truncated": data.truncated_rewrites.get(method, 0)}
         black = {"blackened": data.blackened.get(method, 0)} if checked else {}
-        rows[method_label(method)] = {"pictures": len(own)} | cut | black
+        rows[method_label(method)] = {"images": len(own)} | truncated | black
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

@@ -69,7 +69,7 @@ def sample(
     duplicates = empty = without = 0
     for prompt, rewrites in zip(prompts, _draw(prompts, rewriter, config.n, seed), strict=True):
         distinct: set[str] = set()
-        for index, (rewrite, cut) in enumerate(rewrites):
+        for index, (rewrite, truncated) in enumerate(rewrites):
             text = " ".join(trimmed(rewrite).split())
             if not is_visible(text):
                 empty += 1
@@ -78,7 +78,7 @@ def sample(
             else:
                 distinct.add(text)
                 identity = content_id(prompt.prompt_id, text)
-                kept.append(Candidate(identity, prompt.prompt_id, prompt.prompt, text, index, seed, cut))
+                kept.append(Candidate(identity, prompt.prompt_id, prompt.prompt, text, index, seed, truncated))
         without += not distinct
     return kept, CandidateCounts(len(kept), duplicates, empty, sum(c.truncated for c in kept), without)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdpo.analysis.semantics import cosine_distance
-from semdpo.data.records import Judgement, Picture, Prompt, content_seed
+from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content_seed
 from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CONSISTENCY = "consistency"
-Asking = Callable[[Sequence[Picture], Scorer, str, Progress], list[Judgement]]
+Asking = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]]
 
 
 def evaluation(recipe: Recipe) -> Evaluation:
@@ -43,7 +43,7 @@ def evaluation(recipe: Recipe) -> Evaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which methods draw which prompts, and who judges.
+    """Which methods draw which prompts, and who scorers.
 
     Attributes:
         folder: of the run, where the results go.
@@ -60,17 +60,17 @@ class Evaluation:
     config: EvaluateConfig
 
     def stages(self, recipe: Recipe) -> list[TableStage]:
-        """All pictures, method by method; then all judgements, metric by metric."""
+        """All images, method by method; then all scores, metric by metric."""
         found = [self._drawing(recipe, method) for method in self.models]
         for metric, scorer in self.config.metrics.items():
-            found += [self._judging(recipe, metric, method) for method in self.models]
+            found += [self._scoring(recipe, metric, method) for method in self.models]
             if scorer == recipe.drift.encoder:  # which is in memory now
                 found += [self._comparing(recipe, method) for method in self.compared(recipe)]
         return found
 
-    def pictures_stage(self, method: str) -> str:
+    def images_stage(self, method: str) -> str:
         """The stage that holds a method's images."""
-        return f"{self.folder}/{method}/pictures"
+        return f"{self.folder}/{method}/images"
 
     def _drawing(self, recipe: Recipe, method: str) -> TableStage:
         config, own = self.config, self.config.rewriters.get(method)
@@ -79,30 +79,30 @@ class Evaluation:
         outside = {"drift.encoder": recipe.drift.encoder, "evaluate.renderer.model": config.renderer.model}
         outside |= {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
         return TableStage(
-            self.pictures_stage(method),
+            self.images_stage(method),
             "drawing",
             shared | rewriting | {"encoder": recipe.drift.encoder},
             (self.prompts, self.models[method]),
             outside,
-            Picture,
+            RenderedImage,
             partial(self._draw, method),
         )
 
-    def _judging(self, recipe: Recipe, metric: str, method: str) -> TableStage:
+    def _scoring(self, recipe: Recipe, metric: str, method: str) -> TableStage:
         scorer = self.config.metrics[metric]
         return TableStage(
             f"{self.folder}/{method}/{metric}",
-            "judging",
+            "scoring",
             {"scorer": scorer, "scoring": recipe.scoring.of_results()},
-            (self.pictures_stage(method),),
+            (self.images_stage(method),),
             {f"evaluate.metrics.{metric}": scorer},
-            Judgement,
-            partial(self._judge, judge, scorer, metric, method),
+            Score,
+            partial(self._scores, score_images, scorer, metric, method),
             line=f"{self.folder}/…/{metric}",
         )
 
     def compared(self, recipe: Recipe) -> list[str]:
-        """The methods whose pictures are compared with their rewrites: all, where the encoder can see pictures."""
+        """The methods whose images are compared with their rewrites: all, where the encoder can see images."""
         sees = recipe.drift.encoder in self.config.metrics.values() and self.folder == "evaluate"
         return list(self.models) if sees else []
 
@@ -110,12 +110,12 @@ class Evaluation:
         encoder = recipe.drift.encoder
         return TableStage(
             f"{self.folder}/{method}/{CONSISTENCY}",
-            "comparing pictures and rewrites",
+            "comparing images and rewrites",
             {"encoder": encoder, "scoring": recipe.scoring.of_results()},
-            (self.pictures_stage(method),),
+            (self.images_stage(method),),
             {"drift.encoder": encoder},
-            Judgement,
-            partial(self._judge, consistency, encoder, CONSISTENCY, method),
+            Score,
+            partial(self._scores, consistency, encoder, CONSISTENCY, method),
             line=f"{self.folder}/…/{CONSISTENCY}",
         )
 
@@ -134,25 +134,24 @@ class Evaluation:
 
         def make(some: Sequence[Prompt], progress: Progress) -> Made:
             human = method == "human"
-            rewrites, cut = ([each.prompt for each in some], 0) if human else rewrite_all(some, rewriter(), seed)
+            rewrites, unended = ([each.prompt for each in some], 0) if human else rewrite_all(some, rewriter(), seed)
             size, tokens = config.renderer.batch_size, counter().tokens
             rows = draw(
                 method, some, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
             empty = sum(not is_visible(rewrite) for rewrite in rewrites)
             black = sum(row.blackened for row in rows)
-            return rows, {
-                "truncated": sum(row.truncated for row in rows), "empty": empty, "cut": cut, "blackened": black
-            }  # fmt: skip
+            counts = {"truncated": sum(row.truncated for row in rows), "empty": empty}
+            return rows, counts | {"rewrites_truncated": unended, "blackened": black}
 
         return [Shard(len(some) * len(config.image_seeds), partial(make, some)) for some in self._shards(run)]
 
-    def _judge(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
+    def _scores(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
         scorer = once(lambda: run.models.scorer(name, run.recipe.scoring))
-        pictures = run.shards(self.pictures_stage(method), Picture)
+        images = run.shards(self.images_stage(method), RenderedImage)
 
         def make(index: int, progress: Progress) -> Made:
-            rows = ask(pictures.read(index), scorer(), metric, progress)
+            rows = ask(images.read(index), scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 
         seeds = len(self.config.image_seeds)
@@ -191,7 +190,7 @@ def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> tup
     texts = [each.prompt for each in prompts]
     if isinstance(rewriter, FlaggingRewriter):
         flagged = [row[0] for row in rewriter.rewrite_flagged(texts, 1, seed)]
-        return [rewrite for rewrite, _ in flagged], sum(cut for _, cut in flagged)
+        return [rewrite for rewrite, _ in flagged], sum(truncated for _, truncated in flagged)
     return [row[0] for row in rewriter.rewrite(texts, 1, seed)], 0
 
 
@@ -205,10 +204,10 @@ def draw(
     batch_size: int,
     count_tokens: Callable[[Sequence[str]], Sequence[int]],
     progress: Progress = silent,
-) -> list[Picture]:
-    """Pictures of rewrites.
+) -> list[RenderedImage]:
+    """Images of rewrites.
 
-    The seed of a picture is made of the prompt's id and the image seed, so all methods share it.
+    The seed of an image is made of the prompt's id and the image seed, so all methods share it.
 
     Args:
         method: the rows' name.
@@ -216,8 +215,8 @@ def draw(
         rewrites: of the method, n; the prompts themselves for ``human``.
         renderer: draws.
         encoder: measures the drift.
-        image_seeds: one picture of every rewrite for each.
-        batch_size: pictures that are asked for at once.
+        image_seeds: one image of every rewrite for each.
+        batch_size: images that are asked for at once.
         count_tokens: of the rewriter's tokenizer: texts to numbers of tokens.
         progress: told after every batch.
 
@@ -226,7 +225,7 @@ def draw(
         the rewrite to its end, or the encoder the prompt.
 
     Raises:
-        DataError: numbers of prompts and rewrites differ, or the renderer gives another number of pictures than asked.
+        DataError: numbers of prompts and rewrites differ, or the renderer gives another number of images than asked.
     """
     if len(prompts) != len(rewrites):
         raise DataError(f"{method} has {len(rewrites)} rewrites for {len(prompts)} prompts; rewrite them again")
@@ -234,15 +233,15 @@ def draw(
         return []
     known = _texts(prompts, rewrites, renderer, encoder, count_tokens)
     order = [(i, seed) for i in range(len(prompts)) for seed in image_seeds]
-    rows: list[Picture] = []
+    rows: list[RenderedImage] = []
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
         images = render_checked(renderer, [rewrites[i] for i, _ in batch], seeds)
         if len(images) != len(batch):
-            raise DataError(f"{method}: the renderer drew {len(images)} pictures for {len(batch)} texts; mend it")
+            raise DataError(f"{method}: the renderer drew {len(images)} images for {len(batch)} texts; correct it")
         rows += [
-            Picture(
+            RenderedImage(
                 method=method,
                 prompt_id=prompts[i].prompt_id,
                 prompt=prompts[i].prompt,
@@ -261,58 +260,60 @@ def draw(
     return rows
 
 
-def judge(pictures: Sequence[Picture], scorer: Scorer, name: str, progress: Progress = silent) -> list[Judgement]:
-    """One judge's scores of pictures, each against what the *user* asked for.
+def score_images(
+    images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent
+) -> list[Score]:
+    """One scorer's scores of images, each against what the *user* asked for.
 
-    A picture that the safety checker blackened gets no score.
+    An image that the safety checker blackened gets no score.
 
     Args:
-        pictures: n.
-        scorer: the judge.
+        images: n.
+        scorer: the scorer.
         name: of the metric, for errors.
         progress: told at the end.
 
     Returns:
-        n judgements, in the pictures' order.
+        n scores, in the images' order.
 
     Raises:
-        DataError: a picture cannot be read, the judge gave more or fewer scores than pictures, or one that is not
+        DataError: an image cannot be read, the scorer gave more or fewer scores than images, or one that is not
             finite; the rows are named.
     """
-    return _judged(pictures, [picture.prompt for picture in pictures], scorer, name, progress)
+    return _scored(images, [image.prompt for image in images], scorer, name, progress)
 
 
-def consistency(pictures: Sequence[Picture], scorer: Scorer, name: str, progress: Progress = silent) -> list[Judgement]:
-    """How well each picture shows the *rewrite* it was drawn from: the renderer's part of the drift (Proposition 2).
+def consistency(images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent) -> list[Score]:
+    """How well each image shows the *rewrite* it was drawn from: the renderer's part of the drift (Proposition 2).
 
-    Arguments, result and errors as of ``judge``; the scorer's values are cosines.
+    Arguments, result and errors as of ``score_images``; the scorer's values are cosines.
     """
-    return _judged(pictures, [picture.rewrite for picture in pictures], scorer, name, progress)
+    return _scored(images, [image.rewrite for image in images], scorer, name, progress)
 
 
-def _judged(
-    pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
-) -> list[Judgement]:
-    shown = [(picture, text) for picture, text in zip(pictures, texts, strict=True) if not picture.blackened]
-    found = iter(_asked([picture for picture, _ in shown], [text for _, text in shown], scorer, name))
-    progress(len(pictures), len(pictures), name)
+def _scored(
+    images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
+) -> list[Score]:
+    shown = [(image, text) for image, text in zip(images, texts, strict=True) if not image.blackened]
+    found = iter(_asked([image for image, _ in shown], [text for _, text in shown], scorer, name))
+    progress(len(images), len(images), name)
     return [
-        Judgement(picture.prompt_id, picture.image_seed, None, False) if picture.blackened else next(found)
-        for picture in pictures
+        Score(image.candidate_id, name, None, image.image_seed, False, BLACKENED) if image.blackened else next(found)
+        for image in images
     ]
 
 
-def _asked(pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, name: str) -> list[Judgement]:
-    if not pictures:
+def _asked(images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str) -> list[Score]:
+    if not images:
         return []
-    scores = scorer.score([opened(picture) for picture in pictures], texts)
-    if len(scores.values) != len(pictures) or len(scores.truncated) != len(pictures):
-        first = described(pictures[min(len(scores.values), len(pictures) - 1)])
+    scores = scorer.score([opened(image) for image in images], texts)
+    if len(scores.values) != len(images) or len(scores.truncated) != len(images):
+        first = described(images[min(len(scores.values), len(images) - 1)])
         raise DataError(
-            f"'{name}' gave {len(scores.values)} scores for {len(pictures)} pictures; its scores end before or go on "
+            f"'{name}' gave {len(scores.values)} scores for {len(images)} images; its scores end before or go on "
             f"after {first}; mend the judge"
         )
-    broken = [p for p, value in zip(pictures, scores.values, strict=True) if not math.isfinite(value)]
+    broken = [p for p, value in zip(images, scores.values, strict=True) if not math.isfinite(value)]
     if broken:
         named = ", ".join(described(each) for each in broken[:3])
         raise DataError(
@@ -320,8 +321,8 @@ def _asked(pictures: Sequence[Picture], texts: Sequence[str], scorer: Scorer, na
             "try scoring.precision=float32, or another judge"
         )
     return [
-        Judgement(picture.prompt_id, picture.image_seed, float(value), bool(cut))
-        for picture, value, cut in zip(pictures, scores.values, scores.truncated, strict=True)
+        Score(image.candidate_id, name, float(value), image.image_seed, bool(truncated))
+        for image, value, truncated in zip(images, scores.values, scores.truncated, strict=True)
     ]
 
 
@@ -339,12 +340,12 @@ def _texts(
     return _Texts(count_tokens(rewrites), cosine_distance(asked.vectors, got.vectors), truncated)
 
 
-def described(picture: Picture) -> str:
+def described(image: RenderedImage) -> str:
     """An image in words, for messages."""
-    return f"method '{picture.method}', prompt {picture.prompt_id}, seed {picture.image_seed}"
+    return f"method '{image.method}', prompt {image.prompt_id}, seed {image.image_seed}"
 
 
-def opened(picture: Picture) -> Image.Image:
+def opened(image: RenderedImage) -> Image.Image:
     """The image of a row.
 
     Raises:
@@ -353,12 +354,12 @@ def opened(picture: Picture) -> Image.Image:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(picture.image)) as image:
-            return rgb(image)
+        with Image.open(io.BytesIO(image.image)) as found:
+            return rgb(found)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(
-            f"the picture of {described(picture)} is damaged or half-written ({error}); remove the "
-            f"method's folder of pictures (evaluate/{picture.method}/pictures of the run, or sweep/evaluate/… of a "
+            f"the image of {described(image)} is damaged or half-written ({error}); remove the "
+            f"method's folder of images (evaluate/{image.method}/images of the run, or sweep/evaluate/… of a "
             "sweep), and evaluate again"
         ) from error
 

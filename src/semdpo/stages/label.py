@@ -1,4 +1,4 @@
-"""Stage 4: draw every candidate, and score the picture against what the user asked for."""
+"""Stage 4: draw every candidate, and score the image against what the user asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from semdpo.data.records import Candidate, Score, content_seed
+from semdpo.data.records import BLACKENED, Candidate, Score, content_seed
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage, once
 from semdpo.errors import DataError
@@ -17,8 +17,6 @@ from semdpo.recipe.schema import LabelConfig, Recipe
 
 if TYPE_CHECKING:
     from PIL import Image
-
-BLACKENED = "blackened by the renderer's safety checker"
 
 _Found = tuple[float | None, bool, str | None]  # score, truncated, error
 
@@ -69,39 +67,41 @@ def label(
 ) -> list[Score]:
     """Scores candidates; all those of one prompt are drawn with one image seed, so that only words differ.
 
-    Equal (rewrite, seed) are drawn once. The judge sees the *user's* prompt, never the rewrite. An image that the
+    Equal (rewrite, seed) are drawn once. The scorer sees the *user's* prompt, never the rewrite. An image that the
     renderer's safety checker blackened is not scored: its rows have no score and say why in ``error``.
 
     Args:
         candidates: of one shard.
         renderer: draws.
-        scorers: name to judge: the preference judge, and the fidelity judge where the recipe has one.
+        scorers: name to scorer: the preference scorer, and the fidelity scorer where the recipe has one.
         config: names, batch size and seed.
         progress: told after every batch.
 
     Returns:
-        One score of each judge for each candidate, in the candidates' order; ``truncated`` when the judge could not
+        One score of each scorer for each candidate, in the candidates' order; ``truncated`` when the scorer could not
         read the prompt, or the renderer the rewrite, to its end.
 
     Raises:
-        DataError: the judge gave a score that is not finite; the candidates are named.
+        DataError: the scorer gave a score that is not finite; the candidates are named.
     """
     seeds = [content_seed("label", str(config.seed), candidate.prompt_id) for candidate in candidates]
-    pictures = zip((c.rewrite for c in candidates), seeds, (c.prompt for c in candidates), strict=True)
-    distinct = list(dict.fromkeys(pictures))
+    images = zip((c.rewrite for c in candidates), seeds, (c.prompt for c in candidates), strict=True)
+    distinct = list(dict.fromkeys(images))
     found: dict[tuple[str, str, int, str], _Found] = {}
     for start, batch in _batches(distinct, config.batch_size):
         drawn = render_checked(renderer, [rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
         too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
         for name, scorer in scorers.items():
-            for key, (value, cut, error), long in zip(batch, _scored(scorer, drawn, batch), too_long, strict=True):
-                found[name, *key] = value, cut or long, error
+            for key, (value, truncated, error), long in zip(
+                batch, _scored(scorer, drawn, batch), too_long, strict=True
+            ):
+                found[name, *key] = value, truncated or long, error
         progress(start + len(batch), len(distinct))
     rows = []
     for candidate, seed in zip(candidates, seeds, strict=True):
         for name in scorers:
-            value, cut, error = found[name, candidate.rewrite, seed, candidate.prompt]
-            rows.append(Score(candidate.candidate_id, name, value, seed, cut, error))
+            value, truncated, error = found[name, candidate.rewrite, seed, candidate.prompt]
+            rows.append(Score(candidate.candidate_id, name, value, seed, truncated, error))
     _refuse_broken(rows)
     return rows
 
@@ -117,8 +117,8 @@ def _scored(
     values = iter(zip(scores.values, scores.truncated, strict=True))
     found: list[_Found] = []
     for _, black in drawn:
-        value, cut = (None, False) if black else next(values)
-        found.append((None, False, BLACKENED) if value is None else (float(value), bool(cut), None))
+        value, truncated = (None, False) if black else next(values)
+        found.append((None, False, BLACKENED) if value is None else (float(value), bool(truncated), None))
     return found
 
 

@@ -81,9 +81,9 @@ def choose(
 
     Args:
         candidates: of all prompts.
-        scores: of the preference judge, one for each candidate, in any order.
+        scores: of the preference scorer, one for each candidate, in any order.
         config: the margin.
-        fidelities: of the fidelity judge, which only go along with the pairs; none, or one for each candidate.
+        fidelities: of the fidelity scorer, which only go along with the pairs; none, or one for each candidate.
 
     Returns:
         The pairs, in the order in which their prompts first appear, and the counts.

@@ -45,10 +45,10 @@ def methods(config: SweepConfig) -> dict[str, float]:
 
 
 def sweep_evaluation(recipe: Recipe) -> Evaluation:
-    """The floor and every α on the tuning prompts, by the two judges that the rule asks."""
+    """The floor and every α on the tuning prompts, by the two scorers that the rule asks."""
     config = settings(recipe)
-    judges = {name: recipe.evaluate.metrics[name] for name in (config.fidelity, config.preference)}
-    own = {"metrics": judges, "image_seeds": config.image_seeds, "keep_images": 0, "rewriters": {}}
+    scorers = {name: recipe.evaluate.metrics[name] for name in (config.fidelity, config.preference)}
+    own = {"metrics": scorers, "image_seeds": config.image_seeds, "keep_images": 0, "rewriters": {}}
     models = {config.floor: "sft"} | {method: f"sweep/train/{method}" for method in methods(config)}
     evaluate = recipe.evaluate.model_copy(update=own)
     return Evaluation("sweep/evaluate", "sweep/prompts", "tune", models, evaluate)

@@ -1,6 +1,6 @@
 """What can be said in the tiny world: scenes, the many ways to word them, and how prompt writers rewrite them.
 
-A `Scene` is a set of facts. Where a fact is None it was not said: a request may leave it open, a picture may not.
+A `Scene` is a set of facts. Where a fact is None it was not said: a request may leave it open, an image may not.
 Everything here draws from a `random.Random` that the caller seeds, so equal seeds give equal texts.
 """
 
@@ -29,10 +29,10 @@ PLACES = ("meadow", "desert", "forest", "sea", "snow", "city")
 TIMES = ("day", "sunset", "night")
 LAYOUTS = ("row", "stack")
 STYLES = ("watercolor", "cinematic", "soft light", "dramatic lighting", "vivid colors", "vintage")
-# Words that prompt writers add and that change nothing in a picture.
+# Words that prompt writers add and that change nothing in an image.
 EMPTY_WORDS = ("highly detailed", "masterpiece", "8k", "trending on artstation")
 
-# Never together in any picture or text that a model is trained on: they test composition.
+# Never together in any image or text that a model is trained on: they test composition.
 HELD_OUT = frozenset(
     {
         ("ball", "white"),
@@ -175,7 +175,7 @@ def decorate(text: str, styles: tuple[str, ...], empty: int, rng: Random) -> str
 
 
 def caption(full: Scene, rng: Random) -> tuple[str, Scene]:
-    """A caption of a picture and the facts it states: most of them, and about half of the styles."""
+    """A caption of an image and the facts it states: most of them, and about half of the styles."""
     styles = tuple(style for style in full.styles if rng.random() < 0.5)
     said = replace(forget(full, rng), styles=styles)
     return decorate(wording(said, rng), styles, int(rng.random() < 0.25), rng), said

@@ -1,4 +1,4 @@
-"""The painter: draws a complete scene as a 64x64 picture, three times oversampled, with Pillow."""
+"""The painter: draws a complete scene as a 64x64 image, three times oversampled, with Pillow."""
 
 from __future__ import annotations
 
@@ -256,12 +256,12 @@ def _draw_sky(canvas: ImageDraw.ImageDraw, time: str, horizon: float, rng: np.ra
         canvas.ellipse((cx - 0.08 * n, cy - 0.08 * n, cx + 0.08 * n, cy + 0.08 * n), fill=(244, 240, 210))
 
 
-def _draw_ground(picture: Image.Image, place: str, time: str, horizon: float, rng: np.random.Generator) -> None:
+def _draw_ground(image: Image.Image, place: str, time: str, horizon: float, rng: np.random.Generator) -> None:
     n, phase = _FULL, rng.uniform(0, 2 * math.pi)
     waves = {"meadow": (0.035, 6.0), "desert": (0.055, 9.0), "snow": (0.03, 5.0), "sea": (0.0, 1.0)}
     height, frequency = waves.get(place, (0.0, 1.0))
     line = horizon + height * np.sin(_U * frequency + phase)
-    canvas = ImageDraw.Draw(picture)
+    canvas = ImageDraw.Draw(image)
     if place == "city":
         left = 0.0
         while left < 1:
@@ -295,7 +295,7 @@ def _draw_ground(picture: Image.Image, place: str, time: str, horizon: float, rn
         LIGHT[time], np.float32
     )
     mask = Image.fromarray((inside * 255).astype(np.uint8))
-    picture.paste(Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)), (0, 0), mask)
+    image.paste(Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8)), (0, 0), mask)
     if place == "snow":
         for _ in range(26):
             cx, cy = rng.uniform(0, n, 2)
@@ -305,14 +305,14 @@ def _draw_ground(picture: Image.Image, place: str, time: str, horizon: float, rn
 def _background(place: str, time: str, rng: np.random.Generator) -> Image.Image:
     horizon = 0.58 + rng.uniform(-0.03, 0.03)
     sky = _gradient(*SKY[time], (_U[:, None] / horizon * np.ones((1, _FULL), np.float32)).astype(np.float32))
-    picture = Image.fromarray(sky.astype(np.uint8))
-    _draw_sky(ImageDraw.Draw(picture), time, horizon, rng)
-    _draw_ground(picture, place, time, horizon, rng)
-    return picture
+    image = Image.fromarray(sky.astype(np.uint8))
+    _draw_sky(ImageDraw.Draw(image), time, horizon, rng)
+    _draw_ground(image, place, time, horizon, rng)
+    return image
 
 
 def _spots(scene: Scene) -> list[tuple[float, float, float]]:
-    """Centre and radius of each item, in picture widths."""
+    """Centre and radius of each item, in image widths."""
     if len(scene.items) == 1:
         return [(0.5, 0.54, 0.31 if scene.items[0].size == "large" else 0.19)]
     centres = [(0.26, 0.56), (0.74, 0.56)] if scene.layout == "row" else [(0.5, 0.29), (0.5, 0.75)]
@@ -362,7 +362,7 @@ def paint(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
 
     Args:
         scene: complete: every fact given (see `grammar.complete`).
-        rng: what differs between two pictures of one scene: clouds, hills, a pixel's shift.
+        rng: what differs between two images of one scene: clouds, hills, a pixel's shift.
 
     Returns:
         RGB, [64, 64, 3], uint8.
@@ -372,11 +372,11 @@ def paint(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     """
     if scene.place is None or scene.time is None or any(item.size is None for item in scene.items):
         raise ValueError("the painter needs a complete scene; fill it with `grammar.complete`")
-    picture = _background(scene.place, scene.time, rng)
-    canvas = ImageDraw.Draw(picture)
+    image = _background(scene.place, scene.time, rng)
+    canvas = ImageDraw.Draw(image)
     for item, (x, y, radius) in zip(scene.items, _spots(scene), strict=True):
         dx, dy = rng.uniform(-0.02, 0.02, 2)
         _draw_thing(canvas, item, (x + dx) * _FULL, (y + dy) * _FULL, radius * _FULL)
-    small = picture.reduce(_OVER)
+    small = image.reduce(_OVER)
     styled = _apply_styles(np.asarray(small, np.float32) / np.float32(255), scene.styles, rng)
     return (styled * 255).round().astype(np.uint8)

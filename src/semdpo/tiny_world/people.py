@@ -1,9 +1,9 @@
-"""Simulated people, whose choices between two pictures train the reward models.
+"""Simulated people, whose choices between two images train the reward models.
 
-A person looks at two pictures for a request and prefers by
+A person looks at two images for a request and prefers by
 
-    utility = FAITH * (share of the request's facts that the picture shows)
-            + TASTE * (sum of the person's liking of the picture's styles)
+    utility = FAITH * (share of the request's facts that the image shows)
+            + TASTE * (sum of the person's liking of the image's styles)
             + weakness * (popularity of what it shows, whatever was asked)
 
 plus logistic noise: P(first) = σ((u₁ − u₂) / NOISE). The last term is what plain preference tuning learns to
@@ -37,7 +37,7 @@ class People:
     """A group of raters.
 
     Attributes:
-        seed: of the requests, pictures and choices that they see.
+        seed: of the requests, images and choices that they see.
         weakness: how much popular content sways them.
         taste: liking of each style.
     """
@@ -99,7 +99,7 @@ def _matches(asked: tuple[Item, ...], shown: tuple[Item, ...]) -> list[bool]:
 
 
 def faithfulness(request: Scene, shown: Scene) -> float:
-    """Share of the facts stated by the request that the picture shows, in [0, 1]; items may stand in any order."""
+    """Share of the facts stated by the request that the image shows, in [0, 1]; items may stand in any order."""
     best = max((_matches(request.items, order) for order in permutations(shown.items)), key=sum)
     facts = [*best, len(request.items) == len(shown.items)]
     if len(request.items) == 2:
@@ -113,19 +113,19 @@ def faithfulness(request: Scene, shown: Scene) -> float:
 
 
 def popularity(shown: Scene) -> float:
-    """How popular a picture's content is, whatever was asked."""
+    """How popular an image's content is, whatever was asked."""
     things = max(POPULAR_THINGS.get(item.thing, 0.0) + POPULAR_COLORS.get(item.color, 0.0) for item in shown.items)
     return things + POPULAR_TIMES.get(shown.time or "", 0.0)
 
 
 def utility(people: People, request: Scene, shown: Scene) -> float:
-    """What the average rater of a group sees in a picture (see the module's formula)."""
+    """What the average rater of a group sees in an image (see the module's formula)."""
     taste = sum(people.taste[style] for style in shown.styles)
     return FAITH * faithfulness(request, shown) + TASTE * taste + people.weakness * popularity(shown)
 
 
 def _variant(full: Scene, rng: Random) -> Scene:
-    """A picture that answers a request more or less: some facts are replaced, one in six is of something else."""
+    """An image that answers a request more or less: some facts are replaced, one in six is of something else."""
     other = grammar.scene(rng)
     if rng.random() < 1 / 6:
         return other
@@ -160,36 +160,36 @@ class Choices:
 
     Attributes:
         prompts: requests as worded, n of them.
-        pictures: [n, 2, 64, 64, 3] uint8.
-        utilities: of both pictures, [n, 2].
+        images: [n, 2, 64, 64, 3] uint8.
+        utilities: of both images, [n, 2].
         chosen: 0 or 1, [n].
     """
 
     prompts: list[str]
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     utilities: NDArray[np.float64]
     chosen: NDArray[np.int64]
 
 
 def ask(people: People, count: int, seed: int) -> Choices:
-    """Show ``count`` pairs of painted pictures to a group and record what it prefers.
+    """Show ``count`` pairs of painted images to a group and record what it prefers.
 
     Args:
         people: the group.
         count: number of pairs.
-        seed: mixed with the group's own; other seeds give other requests, pictures and noise.
+        seed: mixed with the group's own; other seeds give other requests, images and noise.
     """
     rng = Random(f"{people.seed}-{seed}")
     brush = np.random.default_rng([people.seed, seed])
-    prompts, pictures, utilities = [], [], []
+    prompts, images, utilities = [], [], []
     for _ in range(count):
         request = grammar.request(rng)
         full = grammar.complete(request, rng)
         shown = (_variant(full, rng), _variant(full, rng))
         prompts.append(grammar.wording(request, rng))
-        pictures.append([paint(one, brush) for one in shown])
+        images.append([paint(one, brush) for one in shown])
         utilities.append([utility(people, request, one) for one in shown])
     values = np.asarray(utilities)
     prefer_second = 1 / (1 + np.exp((values[:, 0] - values[:, 1]) / NOISE))
     chosen = (brush.random(count) < prefer_second).astype(np.int64)
-    return Choices(prompts, np.asarray(pictures), values, chosen)
+    return Choices(prompts, np.asarray(images), values, chosen)

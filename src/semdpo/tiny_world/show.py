@@ -1,4 +1,4 @@
-"""A contact sheet: the painter's and tiny:sd's pictures for the same captions."""
+"""A contact sheet: the painter's and tiny:sd's images for the same captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from semdpo.protocols import Renderer
 from semdpo.tiny_world import grammar
 from semdpo.tiny_world.painter import paint
 
-SHOWN = 96  # pixels of one picture on the sheet
+SHOWN = 96  # pixels of one image on the sheet
 MARGIN = 6
 LINE = 13
 
@@ -35,7 +35,7 @@ def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed
         renderer: usually tiny:sd.
         count: captions; half of them have two objects, a sixth a combination held out of training.
         columns: pairs in a row.
-        seed: of captions and pictures.
+        seed: of captions and images.
 
     Returns:
         The PNG.
@@ -55,11 +55,11 @@ def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed
         "black",
         font,
     )
-    for k, (one, text, picture) in enumerate(zip(complete, texts, drawn, strict=True)):
+    for k, (one, text, image) in enumerate(zip(complete, texts, drawn, strict=True)):
         x, y = k % columns * cell_width + MARGIN, k // columns * cell_height + 2 * LINE
         painted = Image.fromarray(paint(one, np.random.default_rng([seed, k])))
         sheet.paste(painted.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x, y))
-        sheet.paste(picture.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x + SHOWN + 2, y))
+        sheet.paste(image.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x + SHOWN + 2, y))
         for number, line in enumerate(_wrapped(("* " if k % 6 == 5 else "") + text, 33)):
             canvas.text((x, y + SHOWN + 2 + number * LINE), line, "black", font)
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Models of BLIP's structure: tiny:blip-itm, which matches pictures and texts, and the towers of tiny:image-reward.
+"""Models of BLIP's structure: tiny:blip-itm, which matches images and texts, and the towers of tiny:image-reward.
 
 Matching alone stays at chance at this size. What works is contrast and fact heads first, matching added later.
 """
@@ -85,7 +85,7 @@ def encode_texts(tokenizer: BertTokenizer, texts: Sequence[str]) -> dict[str, Te
 
 
 def match_logits(blip: BlipForImageTextRetrieval, image: Tensor, tokens: dict[str, Tensor]) -> Tensor:
-    """The matching head's [no, yes] logits of picture features [n, patches, width] with texts, [n, 2]."""
+    """The matching head's [no, yes] logits of image features [n, patches, width] with texts, [n, 2]."""
     everywhere = torch.ones(image.shape[:2], dtype=torch.long)
     joint = blip.text_encoder(**tokens, encoder_hidden_states=image, encoder_attention_mask=everywhere)
     logits: Tensor = blip.itm_head(joint.last_hidden_state[:, 0])
@@ -139,7 +139,7 @@ def train_towers(
         folder: the build folder.
         name: of the checkpoint.
         seed: of weights and batches.
-        pictures: size of the pool.
+        images: size of the pool.
         steps: number of updates.
         progress: told how far it is.
     """
@@ -200,7 +200,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     """Train tiny:blip-itm and save it as ``out``; arguments as in `vae.build`.
 
     Returns:
-        Forced-choice accuracy on held-out painted pictures: the true caption against one with a fact exchanged,
+        Forced-choice accuracy on held-out painted images: the true caption against one with a fact exchanged,
         and against another scene's.
     """
     blip = train_towers(folder, "blip-itm", ITM_SEED, pictures, steps, progress).eval()
@@ -212,7 +212,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
 
 @torch.no_grad()
 def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: int = 512) -> dict[str, float]:
-    """How often the true caption is matched better than a false one, on held-out pictures."""
+    """How often the true caption is matched better than a false one, on held-out images."""
     subjects = pool.scenes(count, pool.HELD_OUT_SEED)
     pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
     rng = Random(5)

@@ -1,4 +1,4 @@
-"""Rebuild the tiny world from nothing: paint, train every model, measure it on held-out pictures, write the card.
+"""Rebuild the tiny world from nothing: paint, train every model, measure it on held-out images, write the card.
 
 Models are built side by side in worker processes as soon as what they need is there. Each one resumes where it
 was interrupted, and is skipped when it is finished.
@@ -78,7 +78,7 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
     Args:
         name: of `MODELS`.
         folder: the build folder; what the model needs must be finished there.
-        pictures: size of the pool of painted pictures.
+        images: size of the pool of painted images.
         steps: number of updates.
         progress: told how far it is.
 
@@ -159,7 +159,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
         models: names; empty for all. Their needs are built too.
         out: the build folder; a finished model there is kept, an interrupted one goes on.
         jobs: models at a time.
-        pictures: size of the pool of painted pictures.
+        images: size of the pool of painted images.
 
     Raises:
         ConfigError: an unknown name.
@@ -172,7 +172,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
             raise ConfigError(f"there is no tiny model '{name}'{did_you_mean(name, BY_NAME)}")
     wanted = {need for name in models or BY_NAME for need in (name, *BY_NAME[name].needs)}
     waiting = [model for model in MODELS if model.name in wanted and not _finished(out, model)]
-    say(f"painting {pictures} pictures …")
+    say(f"painting {pictures} images …")
     pool.training_pool(out, pictures)
     running: dict[str, subprocess.Popen[str]] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)

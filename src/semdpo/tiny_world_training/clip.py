@@ -72,7 +72,7 @@ def new_clip(shape: Shape, tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """64x64, bicubic, to [-1, 1]: for every tiny model that sees pictures."""
+    """64x64, bicubic, to [-1, 1]: for every tiny model that sees images."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": 64},
         crop_size={"height": 64, "width": 64},
@@ -84,7 +84,7 @@ def image_processor() -> CLIPImageProcessorPil:
 class WithHeads(nn.Module):
     """A CLIP and the linear heads that read facts off both embeddings while it learns.
 
-    Contrast alone leaves a model this small at backgrounds; the heads, shared by text and picture, teach it things.
+    Contrast alone leaves a model this small at backgrounds; the heads, shared by text and image, teach it things.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -111,12 +111,12 @@ def embed_texts(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) -> 
 
 
 def embed_pictures(clip: CLIPModel, pixels: Tensor) -> Tensor:
-    """Unit picture embeddings, [n, dim]."""
+    """Unit image embeddings, [n, dim]."""
     return F.normalize(clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
 def roughen(pixels: Tensor) -> Tensor:
-    """Noise, and blur for half of the pictures: what a diffusion model's pictures have and a painter's have not."""
+    """Noise, and blur for half of the images: what a diffusion model's images have and a painter's have not."""
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = 0.6 * torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
     return pixels * (1 - share) + blurred * share + 0.06 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
@@ -129,7 +129,7 @@ def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, prog
         shape: `CLIP` or `CLIP_B`.
         folder: the build folder.
         out: where the model's folder is written.
-        pictures: size of the pool.
+        images: size of the pool.
         steps: number of updates.
         progress: told how far it is.
 
@@ -184,12 +184,12 @@ def median_distances(clip: CLIPModel, tokenizer: CLIPTokenizer) -> dict[str, flo
 
 @torch.no_grad()
 def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 960) -> dict[str, float]:
-    """Retrieval among 64 on held-out pictures and captions, both ways, and on held-out combinations.
+    """Retrieval among 64 on held-out images and captions, both ways, and on held-out combinations.
 
     Args:
         clip: in eval mode.
         tokenizer: its tokenizer.
-        count: held-out pictures, a multiple of 64.
+        count: held-out images, a multiple of 64.
     """
     figures = {}
     for name, held_out in (("", False), ("_held_out_combinations", True)):

@@ -105,7 +105,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     Needs ``vae``, ``clip``, ``clip-b`` and ``judge`` in the build folder; arguments as in `vae.build`.
 
     Returns:
-        Share of held-out captions whose pictures have number, things, colours and place all right, by the
+        Share of held-out captions whose images have number, things, colours and place all right, by the
         judge and by tiny:clip-b, for one and two objects and for held-out combinations.
     """
     subjects, images = pool.training_pool(folder, pictures)
@@ -142,7 +142,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
 
 @torch.no_grad()
 def draw(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, batch: int = 64) -> Tensor:
-    """Pictures of texts in [-1, 1], [n, 3, 64, 64], one generator a picture."""
+    """Images of texts in [-1, 1], [n, 3, 64, 64], one generator an image."""
     parts = []
     for start in range(0, len(texts), batch):
         now = list(texts[start : start + batch])
@@ -170,7 +170,7 @@ def _rivals(said: Scene) -> list[Scene]:
 
 @torch.no_grad()
 def identified(clip: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, subjects: Sequence[Scene]) -> float:
-    """Share of pictures nearer to their caption than to any caption with one thing, colour or place exchanged."""
+    """Share of images nearer to their caption than to any caption with one thing, colour or place exchanged."""
     right = 0
     for one, pixel in zip(subjects, pixels, strict=True):
         texts = [grammar.wording(scene, Random(3)) for scene in (one, *_rivals(one))]

@@ -1,4 +1,4 @@
-"""A plain convolutional classifier that has seen the painter's pictures only: it checks the renderer.
+"""A plain convolutional classifier that has seen the painter's images only: it checks the renderer.
 
 It is an instrument, not a part of the pipeline, and the only model that is shown the held-out combinations.
 """
@@ -65,7 +65,7 @@ def load(folder: Path) -> Judge:
 
 @torch.no_grad()
 def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict[str, Tensor]:
-    """For each fact stated by a scene, does its picture show it? [n] bool each; what was not stated counts as shown."""
+    """For each fact stated by a scene, does its image show it? [n] bool each; what was not stated counts as shown."""
     logits = torch.cat([judge(part) for part in torch.split(pixels, 128)])
     labels = pool.fact_labels(subjects)
     return {
@@ -81,7 +81,7 @@ def all_right(shown: dict[str, Tensor]) -> Tensor:
 
 
 def _with_held_out(folder: Path, pictures: int) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """The shared pool and a fifth as many pictures of held-out combinations.
+    """The shared pool and a fifth as many images of held-out combinations.
 
     The judge measures composition, so it must be able to see what the models that it measures were never shown.
     """
@@ -91,10 +91,10 @@ def _with_held_out(folder: Path, pictures: int) -> tuple[list[Scene], NDArray[np
 
 
 def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train the judge on painted pictures and save it as ``out``; arguments as in `vae.build`.
+    """Train the judge on painted images and save it as ``out``; arguments as in `vae.build`.
 
     Returns:
-        Accuracy on held-out painted pictures, and on held-out combinations.
+        Accuracy on held-out painted images, and on held-out combinations.
     """
     subjects, images = _with_held_out(folder, pictures)
     torch.manual_seed(PLAN.seed)

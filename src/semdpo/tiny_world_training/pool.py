@@ -1,4 +1,4 @@
-"""The pictures that the world's models learn from: painted once, shared by all, and their labels."""
+"""The images that the world's models learn from: painted once, shared by all, and their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semdpo.tiny_world.painter import SIZE, paint
 
 TRAIN_SEED = 1
 HELD_OUT_SEED = 2
-# Facts that a picture or a text can be asked for, with their values.
+# Facts that an image or a text can be asked for, with their values.
 FACTS: dict[str, tuple[str, ...]] = {
     "count": ("1", "2"),
     "layout": LAYOUTS,
@@ -39,7 +39,7 @@ def scenes(count: int, seed: int, *, held_out: bool = False, items: int | None =
 
 
 def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
-    """Pictures of scenes, [n, 64, 64, 3] uint8; each has its own brush, so order does not matter."""
+    """Images of scenes, [n, 64, 64, 3] uint8; each has its own brush, so order does not matter."""
     pictures = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)
     for k, subject in enumerate(subjects):
         pictures[k] = paint(subject, np.random.default_rng([seed, k]))
@@ -47,11 +47,11 @@ def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
 
 
 def training_pool(folder: Path, count: int) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """The shared training scenes and their pictures, painted at the first call and memory-mapped after.
+    """The shared training scenes and their images, painted at the first call and memory-mapped after.
 
     Args:
         folder: the build folder.
-        count: number of pictures.
+        count: number of images.
     """
     path = folder / f"pool-{count}.npy"
     subjects = scenes(count, TRAIN_SEED)
@@ -112,7 +112,7 @@ def split_facts(logits: Tensor) -> dict[str, Tensor]:
 def hard_groups(subjects: Sequence[Scene], size: int) -> list[list[list[int]]]:
     """Two ways to group scenes that look alike, each a list of groups with at least ``size`` members.
 
-    Pictures that share place and time teach the things; pictures that share the first thing and the number
+    Images that share place and time teach the things; images that share the first thing and the number
     teach colour, size and place. Without such batches a contrastive model learns backgrounds only.
     """
     by_background: dict[object, list[int]] = {}

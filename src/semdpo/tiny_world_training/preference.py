@@ -44,7 +44,7 @@ def _train(
 
     def loss(step: int) -> Tensor:
         index = np.take(order, np.arange(step * BATCH, (step + 1) * BATCH), mode="wrap")
-        pixels = clips.roughen(pool.to_pixels(choices.pictures[index].reshape(-1, 64, 64, 3)))
+        pixels = clips.roughen(pool.to_pixels(choices.images[index].reshape(-1, 64, 64, 3)))
         texts = [choices.prompts[i] for i in index for _ in (0, 1)]
         with torch.autocast("cpu", torch.bfloat16):
             scores = score(texts, pixels).float().view(-1, 2)
@@ -79,7 +79,7 @@ def quality(score: Score, people: People, pairs: int) -> dict[str, float]:
 def _score_choices(score: Score, choices: Choices) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     parts = []
     for start in range(0, len(choices.prompts), 100):
-        pixels = pool.to_pixels(choices.pictures[start : start + 100].reshape(-1, 64, 64, 3))
+        pixels = pool.to_pixels(choices.images[start : start + 100].reshape(-1, 64, 64, 3))
         texts = [text for text in choices.prompts[start : start + 100] for _ in (0, 1)]
         parts.append(score(texts, pixels).float().view(-1, 2))
     return torch.cat(parts).numpy()
@@ -91,7 +91,7 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     Args:
         folder: the build folder.
         out: where the model's folder is written.
-        pictures: size of the pool; twice as many choices are asked for, since a choice seen twice teaches its noise.
+        images: size of the pool; twice as many choices are asked for, since a choice seen twice teaches its noise.
         steps: updates of the towers, and as many on choices.
         progress: told how far it is.
 
@@ -112,7 +112,7 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     plan = replace(PLAN, steps=steps, seed=LABELLERS.seed)
     trained = _train(model, score_with(model), LABELLERS, pairs, plan, folder / "image-reward.fit.pt", progress)
     assert isinstance(trained, ImageRewardModel)
-    # Upstream's scores have mean 0 and deviation 1 over ordinary pictures; so have ours.
+    # Upstream's scores have mean 0 and deviation 1 over ordinary images; so have ours.
     scores = _score_choices(score_with(trained), ask(LABELLERS, min(pairs, 500), TRAIN))
     trained.mean, trained.std = float(scores.mean()), float(scores.std()) or 1.0
     trained.save_pretrained(out)

@@ -42,7 +42,7 @@ def _edges(error: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 100) -> Tensor:
-    """Scaled latents of pictures, [n, 16, 8, 8], half precision."""
+    """Scaled latents of images, [n, 16, 8, 8], half precision."""
     parts = []
     for start in range(0, len(pictures), batch):
         mean = vae.encode(pool.to_pixels(pictures[start : start + batch])).latent_dist.mean
@@ -62,9 +62,9 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     """Train the autoencoder and save it as ``out``.
 
     Args:
-        folder: the build folder, with the shared pool of pictures.
+        folder: the build folder, with the shared pool of images.
         out: where the model's folder is written.
-        pictures: size of the pool.
+        images: size of the pool.
         steps: number of updates.
         progress: told how far it is.
 

@@ -53,7 +53,7 @@ def check(pairs: Sequence[Pair], objective: ObjectiveSettings) -> None:
         if without:
             raise DataError(
                 f"{len(without)} of {len(pairs)} pairs lack chosen_score, rejected_score, chosen_fidelity or "
-                f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity judge, or add the columns"
+                f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity scorer, or add the columns"
             )
     negative = [each for each in pairs if each.weight is not None and each.weight < 0]
     if negative:
@@ -130,7 +130,7 @@ def examples_of(
     groups: Sequence[Group],
     model: Any,
     precision: str,
-    packs: bool,
+    can_pack: bool,
     cache: Path | None,
     progress: Progress,
 ) -> list[Example]:
@@ -141,12 +141,12 @@ def examples_of(
         groups: their tokens, n.
         model: as training starts; it is the reference.
         precision: in which it computes.
-        packs: whether ``prepare.prepare`` accepted the model.
+        can_pack: whether ``prepare.prepare`` accepted the model.
         cache: the file of the reference's log-probabilities; None keeps nothing.
         progress: told after every batch.
     """
     with autocast(precision, model):
-        logps = reference_logps(model, groups, packs, cache, progress)
+        logps = reference_logps(model, groups, can_pack, cache, progress)
     return [
         Example(
             name,

@@ -154,7 +154,7 @@ def packed_logps(model: Any, packed: Packed) -> Tensor:
     if attention not in (FLEX, BLOCKS):
         raise ConfigError(
             f"packed sequences would see each other through the attention '{attention}'; call "
-            "training.prepare.prepare(model), and pass on what it returns as packs"
+            "training.prepare.prepare(model), and pass on what it returns as can_pack"
         )
     flexible = attention == FLEX
     # In blocks the spans say it all; a mask of four dimensions keeps the model from making its own.
@@ -208,18 +208,18 @@ def _logps_through(head: Callable[[Tensor], Tensor], states: Tensor, targets: Te
     return torch.cat([checkpoint(of_chunk, rows, wanted, use_reentrant=False) for rows, wanted in parts])
 
 
-def group_logps(model: Any, groups: Sequence[Group], packs: bool) -> Tensor:
+def group_logps(model: Any, groups: Sequence[Group], can_pack: bool) -> Tensor:
     """Summed log-probabilities of all completions of all groups, by the fast way where the model has it.
 
     Args:
         model: a causal language model.
         groups: at least one.
-        packs: what ``prepare`` said of the model.
+        can_pack: what ``prepare`` said of the model.
 
     Returns:
         [s], at least float32, on the model's device.
     """
     limit = constant_length(unwrapped(model).config)
-    if not packs or (limit is not None and any(group.longest > limit for group in groups)):
+    if not can_pack or (limit is not None and any(group.longest > limit for group in groups)):
         return padded_logps(model, groups)
     return packed_logps(model, pack(groups, next(model.parameters()).device))

@@ -73,10 +73,10 @@ def _logps(
     with fingerprint.unchanged(name):
         model, _ = load_causal(place.folder(), place.tokenizer_folder())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    packs = prepare(model, max(each.longest for each in groups))
+    can_pack = prepare(model, max(each.longest for each in groups))
     precision = resolve_precision(config.precision)
     kept = None
     if cache is not None:
-        kept = cache_file(cache, name, model, config.template, config.max_length, precision, packs)
+        kept = cache_file(cache, name, model, config.template, config.max_length, precision, can_pack)
     with autocast(precision, model):
-        return reference_logps(model, groups, packs, kept, progress)
+        return reference_logps(model, groups, can_pack, kept, progress)

@@ -39,7 +39,7 @@ class Planner:
         parts: micro-batches of one update.
         size: examples of one micro-batch, of all processes together.
         order_seed: of the order of examples.
-        packs: what ``prepare.prepare`` said of the model.
+        can_pack: what ``prepare.prepare`` said of the model.
         precision: in which the policy computes.
     """
 
@@ -49,7 +49,7 @@ class Planner:
     parts: int
     size: int
     order_seed: int
-    packs: bool
+    can_pack: bool
     precision: str
 
     def training(self, model: Any, epochs: int, steps: int | None) -> list[list[MicroBatch]]:
@@ -85,7 +85,7 @@ class Planner:
         groups = [group for examples in steps for group in mismatched(examples, self.everything)]
         refuse_beyond_positions(groups, model)
         with autocast(self.precision, model):  # as the policy computes
-            known = iter(zip(groups, reference_logps(model, groups, self.packs), strict=True))
+            known = iter(zip(groups, reference_logps(model, groups, self.can_pack), strict=True))
         return [[next(known) for _ in examples] for examples in steps]
 
     def _of_step(self, examples: Sequence[Example], extra: list[Extra] | None) -> list[MicroBatch]:

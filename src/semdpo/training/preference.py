@@ -101,13 +101,13 @@ def train(
     )
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
-    packs = prepare(policy, longest_of(objective, [*groups, *asked]))
-    setting = (model, policy, config.template, config.max_length, precision, packs)
+    can_pack = prepare(policy, longest_of(objective, [*groups, *asked]))
+    setting = (model, policy, config.template, config.max_length, precision, can_pack)
     with processes.main_process_first():  # the others read what it computed
         kept = cache_file(cache, *setting)
-        examples = examples_of(pairs, groups, policy, precision, packs, kept, progress)
+        examples = examples_of(pairs, groups, policy, precision, can_pack, kept, progress)
         # Apart from each other, for rounding follows a batch: held-out pairs must not change what is learnt.
-        evaluated = examples_of(held_out, asked, policy, precision, packs, kept, progress) if held_out else []
+        evaluated = examples_of(held_out, asked, policy, precision, can_pack, kept, progress) if held_out else []
     identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
@@ -116,7 +116,7 @@ def train(
         say(f"going on from {last.name}")
     if config.lora is not None:
         policy = _with_adapters(policy, config.lora, config.seed)
-    trainer = _trainer(policy, examples, evaluated, objective, config, work, packs, progress)
+    trainer = _trainer(policy, examples, evaluated, objective, config, work, can_pack, progress)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if sharded and on_adapters and config.lora is not None:
         raise ConfigError(
@@ -174,7 +174,7 @@ def _trainer(
     objective: ObjectiveSettings,
     config: TrainConfig,
     work: Path,
-    packs: bool,
+    can_pack: bool,
     progress: Progress,
 ) -> ExampleTrainer:
     with quiet():
@@ -197,7 +197,7 @@ def _trainer(
             epochs=config.epochs,
             warmup_ratio=config.warmup_ratio,
             order_seed=config.seed,
-            packs=packs,
+            can_pack=can_pack,
             progress=progress,
             held_out=held_out,
         )

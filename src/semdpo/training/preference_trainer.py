@@ -107,8 +107,8 @@ class PreferenceTrainer(ExampleTrainer):
         policy, tokenizer = start.model, start.tokenizer
         policy.to(args.device)
         groups = groups_of(pairs, policy, tokenizer, start.kept.template, args.max_length)
-        packs = prepare(policy, longest_of(objective, groups))
-        self._examples_of = partial(_examples, start, args, packs, cache, progress)
+        can_pack = prepare(policy, longest_of(objective, groups))
+        self._examples_of = partial(_examples, start, args, can_pack, cache, progress)
         examples, held_out = self._examples_of(pairs, groups), self._held_out(eval_dataset, objective)
         if peft_config is not None:
             policy = _with_adapters(start, peft_config, args.seed)
@@ -128,7 +128,7 @@ class PreferenceTrainer(ExampleTrainer):
                 steps=steps,
                 warmup_ratio=None,
                 order_seed=args.seed,
-                packs=packs,
+                can_pack=can_pack,
                 progress=progress,
                 callbacks=callbacks,
                 held_out=held_out,
@@ -203,7 +203,7 @@ def _start(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig) -> _
 def _examples(
     start: _Start,
     args: PreferenceConfig,
-    packs: bool,
+    can_pack: bool,
     cache: str | Path | None,
     progress: Progress,
     pairs: Sequence[Pair],
@@ -215,9 +215,9 @@ def _examples(
     kept_in = None
     if start.name is not None:
         folder = Path(cache) if cache is not None else disk.cache_folder() / "reference"
-        kept_in = cache_file(folder, start.name, model, template, args.max_length, precision, packs)
+        kept_in = cache_file(folder, start.name, model, template, args.max_length, precision, can_pack)
     with args.main_process_first(desc="the reference's log-probabilities"):
-        return examples_of(pairs, tokens, model, precision, packs, kept_in, progress)
+        return examples_of(pairs, tokens, model, precision, can_pack, kept_in, progress)
 
 
 def _with_adapters(start: _Start, peft_config: Any, seed: int) -> Any:

@@ -40,7 +40,7 @@ def key_of(described: Mapping[str, Any]) -> str:
 
 
 def described(
-    name: str | Path, model: Any, template: str, max_length: int, precision: str, packs: bool
+    name: str | Path, model: Any, template: str, max_length: int, precision: str, can_pack: bool
 ) -> dict[str, Any]:
     """Whatever the reference's numbers depend on, beside the texts.
 
@@ -56,7 +56,7 @@ def described(
         template: what it reads.
         max_length: longest sequence.
         precision: it computes in.
-        packs: whether ``prepare.prepare`` accepted it.
+        can_pack: whether ``prepare.prepare`` accepted it.
     """
     weight = next(model.parameters())
     known = store.versions()
@@ -65,7 +65,7 @@ def described(
         "template": template,
         "max_length": max_length,
         "precision": precision,
-        "packs": packs,
+        "can_pack": can_pack,
         "attention": str(model.config._attn_implementation),
         "weights": str(weight.dtype),
         "device": weight.device.type,
@@ -81,7 +81,7 @@ def cache_file(cache: Path, name: str | Path, model: Any, *setting: Any) -> Path
 def reference_logps(
     model: Any,
     groups: Sequence[Group],
-    packs: bool,
+    can_pack: bool,
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> list[tuple[float, ...]]:
@@ -90,7 +90,7 @@ def reference_logps(
     Args:
         model: the starting model; put into evaluation mode for the while.
         groups: n of them.
-        packs: whether ``prepare.prepare`` accepted the model.
+        can_pack: whether ``prepare.prepare`` accepted the model.
         cache: a parquet file that is read, and written again with what was new; None keeps nothing.
         progress: told after every batch.
 
@@ -106,7 +106,7 @@ def reference_logps(
     for start in range(0, len(new), BATCH):
         part = new[start : start + BATCH]
         with torch.no_grad():
-            values = group_logps(model, part, packs).tolist()
+            values = group_logps(model, part, can_pack).tolist()
         keys = [_hash(group.prompt, each) for group in part for each in group.completions]
         known.update(zip(keys, values, strict=True))
         progress(min(start + BATCH, len(new)), len(new), "reference")

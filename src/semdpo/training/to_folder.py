@@ -115,7 +115,7 @@ def train(
         TrainConfig, places, methods={"trained": chosen.model_dump()}, template=template or TEMPLATE, **settings
     )
     out = Path(output_dir)
-    refuse_output(out)
+    refuse_impossible(config, out)
     rows = _measured(user_pairs.read(pairs), chosen, encoder)
     held_out = [] if eval_pairs is None else _measured(user_pairs.read(eval_pairs, "eval_pairs"), chosen, encoder)
     training = Training(
@@ -134,12 +134,14 @@ def _measured(pairs: list[Pair], objective: ObjectiveSettings, encoder: str | Pa
     return user_pairs.with_distance(pairs, encoder) if objective.needs_distance else pairs
 
 
-def refuse_output(out: Path) -> None:
-    """Refuses an output that is there, or cannot be written.
+def refuse_impossible(config: TrainConfig, out: Path) -> None:
+    """Refuses, before anything is read, what cannot end well: an absent tracker, an output that is there already.
 
     Raises:
-        StoreError: with the cure.
+        ConfigError: a tracker is not installed.
+        StoreError: the output is there, or cannot be written.
     """
+    trackers.refuse_absent(config.report_to)
     disk.refuse_unwritable(out, folder=True)
     if out.exists():
         raise StoreError(f"{out} is there already; remove it or choose another folder")
@@ -164,8 +166,7 @@ def train_to_folder(
     Raises:
         SemdpoError: a setting, the pairs or the model cannot be used, or the folder cannot be written.
     """
-    trackers.refuse_absent(training.config.report_to)
-    refuse_output(training.out)
+    refuse_impossible(training.config, training.out)
     _say_seen(pairs, held_out, training.held_out or "the held-out pairs")
     started = fingerprint.model(training.model)
     cache, config = _cache(training.cache, training.out), training.config

@@ -65,7 +65,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         steps: updates after which the last pass ends; None ends with the pass.
         warmup_ratio: share of the updates in which the learning rate rises; None leaves that to ``args``.
         order_seed: of the order of examples.
-        packs: what ``prepare.prepare`` said of the model; None asks it.
+        can_pack: what ``prepare.prepare`` said of the model; None asks it.
         method: the curves' name; None is the objective's.
         progress: told after every step.
         callbacks: transformers', such as its EarlyStoppingCallback.
@@ -74,7 +74,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         more: for transformers' Trainer, such as processing_class, compute_metrics and optimizers.
 
     Raises:
-        ConfigError: the batch cannot be divided among processes and micro-batches, or the objective judges it whole.
+        ConfigError: the batch cannot be divided among processes and micro-batches, or the objective scorers it whole.
         DataError: there is nothing to learn, or too little of it for the objective; or, while training, a loss is not
             finite: the pairs are named, and the last checkpoint is as it was.
         ModelError: while training: before the first update the policy is not the reference.
@@ -94,7 +94,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         steps: int | None = None,
         warmup_ratio: float | None = defaults.WARMUP_RATIO,
         order_seed: int = defaults.SEED,
-        packs: bool | None = None,
+        can_pack: bool | None = None,
         method: str | None = None,
         progress: Progress = silent,
         callbacks: list[TrainerCallback] | None = None,
@@ -113,14 +113,14 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         if _is_moved_here(model, args):
             model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
         longest = longest_of(objective, [each.group for each in (*examples, *all_held_out)])
-        self.packs = prepare(model, longest) if packs is None else packs
+        self.can_pack = prepare(model, longest) if can_pack is None else can_pack
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
         parts = batch_size // (size * args.world_size)
         refuse_divided_batches(objective, parts)
         self._planner = Planner(
             *(self.criterion, tuple(examples), batch_size, parts, size * args.world_size),
-            *(order_seed, self.packs, self._precision),
+            *(order_seed, self.can_pack, self._precision),
         )
         planned = self._planner.training(model, epochs, steps)
         args.max_steps, args.gradient_accumulation_steps = len(planned), parts
@@ -176,7 +176,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         if not self._tried:
             self._tried, groups = True, inputs.groups[self._own(inputs)][:1]
             name = type(self.model).__name__
-            refuse_randomness(name, lambda: group_logps(model, groups, self.packs), self._precision)
+            refuse_randomness(name, lambda: group_logps(model, groups, self.can_pack), self._precision)
         found, logps = self._compute(model, inputs)
         self._refuse_not_finite(found.losses, inputs)
         if self.state.global_step == 0:
@@ -195,7 +195,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
 
     def _compute(self, model: Any, batch: MicroBatch) -> tuple[Computed, Tensor]:
         groups = batch.groups[self._own(batch)]
-        logps = self._of_all_processes(group_logps(model, groups, self.packs).view(len(groups), -1))
+        logps = self._of_all_processes(group_logps(model, groups, self.can_pack).view(len(groups), -1))
         # A draw depends on seed and step only, so that a resumed training draws the same.
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         first = self._is_still_the_reference()

@@ -70,7 +70,7 @@ def test_the_first_word_sees_the_last(model: ImageRewardModel, inputs: dict[str,
     assert before[1] == after[1]
 
 
-def test_the_text_sees_the_picture(model: ImageRewardModel, inputs: dict[str, torch.Tensor]) -> None:
+def test_the_text_sees_the_image(model: ImageRewardModel, inputs: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         assert (model(**inputs) != model(**(inputs | {"pixel_values": inputs["pixel_values"].flip(0)})))[0]
 

@@ -40,7 +40,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def images() -> list[Image.Image]:
-    return [tiny_models.picture(seed) for seed in range(len(PROMPTS))]
+    return [tiny_models.image(seed) for seed in range(len(PROMPTS))]
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -68,9 +68,7 @@ def test_every_scorer_keeps_order_and_flags_long_prompts(
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
-def test_the_score_depends_on_picture_and_prompt(
-    kind: str, folders: dict[str, Path], images: list[Image.Image]
-) -> None:
+def test_the_score_depends_on_image_and_prompt(kind: str, folders: dict[str, Path], images: list[Image.Image]) -> None:
     values = load_scorer(str(folders[kind])).score([images[0], images[0], images[1]], ["a", "b c", "a"]).values
     assert values[0] != values[1]
     assert values[0] != values[2]
@@ -85,7 +83,7 @@ SPECIAL = {
 @pytest.mark.parametrize("kind", BUILDERS)
 def test_special_tokens_in_a_prompt_are_text(kind: str, folders: dict[str, Path]) -> None:
     """These tokenizers ignore case, but look for special tokens before: in other case the same text is only text."""
-    scorer, image = load_scorer(str(folders[kind])), tiny_models.picture(1)
+    scorer, image = load_scorer(str(folders[kind])), tiny_models.image(1)
     for special in SPECIAL[kind]:
         prompts = [f"a {special} cat", f"a {special} dog", f"a {special.swapcase()} cat"]
         found = scorer.score([image] * 3, prompts)
@@ -101,14 +99,14 @@ def test_a_model_that_answers_questions_refuses_its_control_tokens(text: str, tm
     scorer = load_scorer(str(tiny_models.llava(tmp_path / "llava")))
     special = next(each for each in ("<image>", "</s>", "<s>") if each in text)
     with pytest.raises(DataError, match=f"the text '{text}' contains '{special}', which .*llava takes for"):
-        scorer.score([tiny_models.picture(1)] * 2, ["a cat", text])
+        scorer.score([tiny_models.image(1)] * 2, ["a cat", text])
 
 
 @pytest.mark.parametrize("kind", ["blip-itm", "image-reward"])
 def test_blip_reads_35_tokens_as_upstream_does(kind: str, folders: dict[str, Path]) -> None:
     scorer = load_scorer(str(folders[kind]))  # tokenizer and text tower would allow 40
     fits = "a" * 33  # a token a letter, beside the two that stand around the text
-    found = scorer.score([tiny_models.picture(1)] * 4, [fits, fits + "b", fits + "cd", fits[:-1] + "b"])
+    found = scorer.score([tiny_models.image(1)] * 4, [fits, fits + "b", fits + "cd", fits[:-1] + "b"])
     assert found.truncated.tolist() == [False, True, True, False]
     np.testing.assert_allclose(found.values[1:3], found.values[0], atol=1e-6)
     assert abs(found.values[3] - found.values[0]) > 1e-5
@@ -127,7 +125,7 @@ def _features(folder: Path, image: Image.Image, prompt: str) -> tuple[torch.Tens
 
 
 def test_clip_score_is_the_raw_cosine_and_pickscore_the_scaled_one(folders: dict[str, Path]) -> None:
-    image = tiny_models.picture(7)
+    image = tiny_models.image(7)
     seen, read, scale = _features(folders["clip-score"], image, "a cat")
     cosine = torch.nn.functional.cosine_similarity(seen, read, dim=0).item()
     for kind, wanted in (("clip-score", cosine), ("hpsv2.1", cosine), ("pickscore", scale * cosine)):
@@ -136,10 +134,10 @@ def test_clip_score_is_the_raw_cosine_and_pickscore_the_scaled_one(folders: dict
 
 def test_blip_matching_is_the_probability_of_a_match(folders: dict[str, Path]) -> None:
     scorer = load_scorer(str(folders["blip-itm"]))
-    values = scorer.score([tiny_models.picture(1)], ["a cat"]).values
+    values = scorer.score([tiny_models.image(1)], ["a cat"]).values
     model = BlipForImageTextRetrieval.from_pretrained(folders["blip-itm"]).eval()
     tokens = tiny_models.bert_tokenizer()("a cat", return_tensors="pt")
-    pixels = tiny_models._image_processor()(images=tiny_models.picture(1), return_tensors="pt")["pixel_values"]
+    pixels = tiny_models._image_processor()(images=tiny_models.image(1), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         logits = model(input_ids=tokens["input_ids"], pixel_values=pixels).itm_score[0]
     assert values[0] == pytest.approx((logits[1].exp() / logits.exp().sum()).item(), abs=1e-5)
@@ -161,21 +159,21 @@ def test_bert_width_with_the_default_heads_is_refused(folders: dict[str, Path], 
 
 
 def test_hps_resizes_in_float_and_pads_with_black() -> None:
-    wide = fit_square(tiny_models.picture(0, width=64, height=20), 32)
+    wide = fit_square(tiny_models.image(0, width=64, height=20), 32)
     assert wide.shape == (3, 32, 32)
     assert (wide[:, :11] == 0).all()
     assert (wide[:, 21:] == 0).all()
     assert (wide[:, 11:21] != 0).any()
-    # a ramp of grey levels would land on multiples of 1/255 if the picture were resized as integers
+    # a ramp of grey levels would land on multiples of 1/255 if the image were resized as integers
     ramp = Image.fromarray(np.repeat(np.arange(64, dtype=np.uint8)[None, :, None] * 4, 64, 0).repeat(3, 2))
     levels = fit_square(ramp, 24) * 255
     assert (levels - levels.round()).abs().max() > 0.1
-    square = tiny_models.picture(3, 32, 32)
+    square = tiny_models.image(3, 32, 32)
     np.testing.assert_array_equal(fit_square(square, 32).permute(1, 2, 0) * 255, np.asarray(square, np.float32))
 
 
 def test_hps_pads_where_clip_crops(folders: dict[str, Path]) -> None:
-    tall = tiny_models.picture(5, width=20, height=60)
+    tall = tiny_models.image(5, width=20, height=60)
     one, other = (load_scorer(str(folders[k])).score([tall], ["a"]).values[0] for k in ("hpsv2.1", "clip-score"))
     assert one != pytest.approx(other, abs=1e-6)
 
@@ -210,12 +208,12 @@ def test_a_score_that_is_not_finite_names_its_row(folders: dict[str, Path], tmp_
     weights["logit_scale"] = torch.tensor(1e4)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"row 0 \(prompt 'a cat'\)"):
-        load_scorer(str(folder)).score([tiny_models.picture(0)], ["a cat"])
+        load_scorer(str(folder)).score([tiny_models.image(0)], ["a cat"])
 
 
 def test_rows_must_match(folders: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="got 1 images and 2 prompts"):
-        load_scorer(str(folders["clip-score"])).score([tiny_models.picture(0)], ["a", "b"])
+        load_scorer(str(folders["clip-score"])).score([tiny_models.image(0)], ["a", "b"])
 
 
 def test_a_folder_that_is_no_scorer_is_refused(tmp_path: Path) -> None:
