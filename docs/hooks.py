@@ -1,5 +1,5 @@
-"""What mkdocs does beside its own: formulas become MathML, so that pages need no script and no network to show them;
-the commands' page is filled by the commands themselves.
+"""What mkdocs does in addition: formulas become MathML, so that pages show them without a script or a network,
+and the commands' page is filled with the commands' own help.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 from latex2mathml.converter import convert
 
 COMMANDS = "<!-- commands -->"
-# What pymdownx.arithmatex leaves of $…$ and $$…$$.
+# What pymdownx.arithmatex makes of $…$ and $$…$$.
 INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 BLOCK = re.compile(r'<div class="arithmatex">\\\[(.*?)\\\]</div>', re.DOTALL)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by mkdocs with every page's source."""
+    """mkdocs calls this with every page's source."""
     if COMMANDS not in markdown:
         return markdown
-    asked = [sys.executable, "-m", "typer", "semdpo.cli.app", "utils", "docs", "--name", "semdpo"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    return markdown.replace(COMMANDS, told[told.index("\n## ") :])  # without its own heading and list
+    command = [sys.executable, "-m", "typer", "semdpo.cli.app", "utils", "docs", "--name", "semdpo"]
+    pages = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return markdown.replace(COMMANDS, pages[pages.index("\n## ") :])  # without typer's own heading and list
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Called by mkdocs with every page's HTML."""
-    content = BLOCK.sub(lambda found: _mathml(found[1], "block"), content)
-    return INLINE.sub(lambda found: _mathml(found[1], "inline"), content)
+    """mkdocs calls this with every page's HTML."""
+    content = BLOCK.sub(lambda match: _mathml(match[1], "block"), content)
+    return INLINE.sub(lambda match: _mathml(match[1], "inline"), content)
 
 
 def _mathml(formula: str, display: str) -> str:
