@@ -106,7 +106,7 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
                 [LABELS[other], head(column), crossed(d, sign=True), relative, f"{agree} of {d.shape[1]}",
                  p_value(corrected.get(column, tests[column].p_t)), number(seen, decimals(seen))]
             )  # fmt: skip
-    table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "could be seen"], rows)
+    table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "detectable"], rows)
 
 
 def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:

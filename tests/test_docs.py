@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -31,7 +32,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = {
     "make demo": "`.ci/run` runs the same pipeline at a smaller size",
     "make test": "it runs this test",
-    "semdpo world build": "43 minutes; tests/world/test_build.py runs it for two models, and builds all in miniature",
+    "semdpo world build": "43 minutes; tests/tiny_world_training/test_build.py builds two models, and all in miniature",
     "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs it in miniature",
 }
 SMALL = [
@@ -41,6 +42,9 @@ SMALL = [
 ]
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"`([\w.-]+\.(?:jsonl|yaml))`[^`]*\Z")
+CODE = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"(?:src|tests|benchmarks|recipes|docs)/[\w./-]*|[\w./-]+\.py\b")
+MODULE = re.compile(r"\bsemdpo\.(?!json\b)[\w.]*\w")
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,28 @@ def test_nothing_is_left_out_without_need() -> None:
         command for page in PAGES for each in snippets(page) if each.language == "sh" for command in commands(each)
     }
     assert NOT_RUN.keys() <= shown
+
+
+def _codes(page: Path) -> list[str]:
+    """What a page has between single backticks."""
+    return CODE.findall(re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    """Files are named from the project's folder, or, as the pages do where it is clear, from src/semdpo."""
+    for code in _codes(page):
+        for name in FILE.findall(code):
+            assert any((start / name).exists() for start in (ROOT, ROOT / "src/semdpo")), f"there is no {name}"
+        for name in MODULE.findall(code):
+            pkgutil.resolve_name(name)
+
+
+def test_the_check_of_names_sees_what_is_on_the_pages() -> None:
+    codes = [code for page in PAGES for code in _codes(page)]
+    files = {name for code in codes for name in FILE.findall(code)}
+    assert {"stages/drift.py", "tests/training/test_trl.py", "benchmarks/study.py"} <= files
+    assert "semdpo.objectives.kto" in {name for code in codes for name in MODULE.findall(code)}
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 def _shown() -> dict[str, Any]:
     """What the page's script imports and defines, without what it trains."""
-    (script,) = [each.text for each in snippets(PAGE) if each.language == "python"]
+    (script,) = [snippet.text for snippet in snippets(PAGE) if "class WeightedDPOTrainer" in snippet.text]
     tree = ast.parse(script)
     tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
     names: dict[str, Any] = {"__name__": "from_trl"}

@@ -38,7 +38,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
         per_device_train_batch_size: pairs that one process computes at once.
         warmup_steps: updates, or a share of them below 1.
         logging_steps: updates between log entries, which hold the mean over the updates since the last one.
-        optim: fused AdamW without weight decay.
+        weight_decay: 0; the optimizer is fused AdamW.
         bf16: compute in bfloat16, with weights in float32; None does so where the machine computes in it natively.
 
     Raises:
