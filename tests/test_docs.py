@@ -42,7 +42,7 @@ SMALL = [
 ]
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"`([\w.-]+\.(?:jsonl|yaml))`[^`]*\Z")
-CODE = re.compile(r"`([^`\n]+)`")
+CODE = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"(?:src|tests|benchmarks|recipes|docs)/[\w./-]*|[\w./-]+\.py\b")
 MODULE = re.compile(r"\bsemdpo\.(?!json\b)[\w.]*\w")
 
