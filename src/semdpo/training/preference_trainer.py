@@ -155,7 +155,8 @@ class PreferenceTrainer(ExampleTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Adds what a rewriter needs to be used as it was trained; see ``PromptOptimizer``."""
         super()._save(output_dir, state_dict)
-        write_settings(Path(output_dir or self.args.output_dir), self._kept)
+        if self.args.should_save:  # the first of several processes
+            write_settings(Path(output_dir or self.args.output_dir), self._kept)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Writes the model card of a rewriter; ``push_to_hub`` calls it."""
