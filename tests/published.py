@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 
 REWRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "paper/gpt2": ("gpt2", tiny_models.gpt2),
@@ -23,8 +23,8 @@ OTHERS: dict[str, Callable[[Path], Path]] = {
     "pickscore": lambda folder: tiny_models.clip(folder, seed=2),
     "clip-vit-large-patch14": tiny_models.clip,
     "blip-itm-base-coco": tiny_models.blip_itm,
-    "jina-embeddings-v4": tiny_models.jina,
-    "qwen2.5-vl-3b": tiny_models.llava,
+    "jina-embeddings-v4": tiny_multimodal.jina,
+    "qwen2.5-vl-3b": tiny_multimodal.llava,
     "stable-diffusion-v1-4": tiny_models.stable_diffusion,
     "promptist": lambda folder: tiny_models.gpt2(folder, seed=5),
     "beautiful-prompt": lambda folder: tiny_models.causal(folder, "bloom"),

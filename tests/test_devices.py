@@ -34,7 +34,7 @@ from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.preference import train
 from semdpo.training.reference import reference_logps
 from semdpo.training.trainer import ExampleTrainer
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
 
@@ -346,9 +346,9 @@ SCORERS: dict[str, Callable[[Path], Path]] = {
     "pickscore": lambda folder: tiny_models.clip(folder, "pickscore"),
     "image-reward": tiny_models.image_reward,
     "blip-itm": tiny_models.blip_itm,
-    "jina-clip": tiny_models.jina,
-    "jina-v4": tiny_models.jina_v4,
-    "vqa-score": tiny_models.llava,
+    "jina-clip": tiny_multimodal.jina,
+    "jina-v4": tiny_multimodal.jina_v4,
+    "vqa-score": tiny_multimodal.llava,
 }
 
 

@@ -40,6 +40,10 @@ SMALL = [
     *("label.renderer.steps=2", "train.epochs=1", "evaluate.renderer.steps=2", "evaluate.image_seeds=[0]"),
     *("sweep.alphas=[0,4,8]", "sweep.prompts.limit=6"),
 ]
+MINE = [
+    *("prompts.limit=12", "prompts.test_limit=4", "sft.steps=3", "candidates.n=2", "candidates.max_new_tokens=6"),
+    *("label.renderer.steps=1", "evaluate.renderer.steps=1", "evaluate.image_seeds=[0]"),
+]
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"`([\w.-]+\.(?:jsonl|yaml))`[^`]*\Z")
 CODE = re.compile(r"`([^`]+)`")
@@ -108,7 +112,7 @@ case "$1 $2" in
   "demo "*|"run tiny"|"sweep tiny") set -- "$@" {" ".join(f"--set '{each}'" for each in SMALL)} ;;
   "doctor "*) set -- "$@" --no-measure ;;
   "run paper/"*) set -- "$@" {" ".join(f"--set '{each}'" for each in published.SMALL)} ;;
-  "run mine.yaml") set -- "$@" --set sft.steps=3 --set candidates.max_new_tokens=6 --set label.renderer.steps=1 ;;
+  "run mine.yaml") set -- "$@" {" ".join(f"--set '{each}'" for each in MINE)} ;;
 esac
 exec {python} -m semdpo "$@"
 """

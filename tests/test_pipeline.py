@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, Prompt, RenderedImage, Score
+from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, RenderedImage, Score
 from semdpo.engine import parquet, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
@@ -27,10 +26,8 @@ from semdpo.models.rewriter_settings import RewriterSettings, read_settings, wri
 from semdpo.progress import Progress
 from semdpo.protocols import Embeddings
 from semdpo.recipe.schema import Recipe
-from semdpo.reporting.collect import _has_sweep, report_data
 from semdpo.reporting.evaluated import evaluation_rows
 from semdpo.stages.evaluate import evaluation
-from semdpo.stages.flow import flow
 from tests.stand_ins import (
     Encoder,
     Renderer,
@@ -303,53 +300,6 @@ def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path:
     assert [(r.prompt_id, r.image_seed) for r in rows["kto"]] == [(r.prompt_id, r.image_seed) for r in rows["human"]]
 
 
-def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (tmp_path / "tune.txt").write_text("\n".join(["another 1", "a thing 3", *(f"tune {i}" for i in range(12))]))
-    section = (
-        f"sweep.prompts={{file: {tmp_path}/tune.txt, limit: 8}}", "sweep.alphas=[0, 2, 8]", "sweep.image_seeds=[7]",
-    )  # fmt: skip
-    recipe = recipe_of(finished, *section)
-    run_without_report(recipe, run, models(), last="drift")
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("part-*.parquet")}
-    page = pipeline.sweep(recipe, run, models=models())
-    assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
-    tuning = store.read_rows(run / "sweep/prompts", Prompt)
-    assert len(tuning) == 8
-    assert {each.split for each in tuning} == {"tune"}
-    used = {each.prompt_id for each in store.read_rows(run / "prompts", Prompt)}
-    assert used.isdisjoint(each.prompt_id for each in tuning)
-    assert store.row_counts(run / "sweep/prompts")["used_elsewhere"] == 2
-    table = pd.read_csv(page.parent / "tables/figure5_sweep.csv")
-    assert {each.suffix for each in page.parent.rglob("*sweep.*")} == {".html", ".csv", ".tex", ".png", ".svg"}
-    assert table["alpha"].tolist() == [0, 2, 8]
-    assert table["chosen"].sum() == 1
-    assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
-    assert "Take α" in page.read_text()
-    assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
-    assert _has_sweep(Run(run, recipe, models()))
-    assert not _has_sweep(Run(run, recipe_of(finished, *section, "sweep.image_seeds=[8]"), models())), "another sweep"
-    other = recipe_of(finished, *section, "pairs.margin=0.01")
-    pipeline.run(other, run, only="pairs", fresh=True, models=models())
-    pipeline.run(other, run, only="drift", models=models())
-    assert not _has_sweep(Run(run, other, models())), "its pairs are no more"
-    with pytest.raises(ConfigError, match="has no section 'sweep'"):
-        pipeline.sweep(recipe_of(finished, "sweep=null"), run, models=models())
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("sweep.image_seeds=[0, 7]", r"image_seeds has \[0\], which the report shows"),
-        ("sweep.fidelity=jina", "names 'jina', which is none of evaluate.metrics"),
-        ("sweep.alphas=[1, 1]", "only once"),
-    ],
-)
-def test_a_sweep_keeps_tuning_and_reporting_apart(finished: Path, override: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        recipe_of(finished, override)
-
-
 def test_only_one_stage(finished: Path, tmp_path: Path) -> None:
     run, recipe = tmp_path / "run", recipe_of(finished)
     with pytest.raises(StoreError, match=r"stage candidates needs prompts, which is not finished"):
@@ -408,61 +358,6 @@ def test_a_disk_that_fills_while_training_is_told_and_leaves_no_model(
     assert not (tmp_path / "run" / "sft").exists()
     pipeline.run(recipe_of(tmp_path), tmp_path / "run", only="sft", models=models())
     assert store.is_complete(tmp_path / "run" / "sft")
-
-
-def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -> None:
-    run = finished / "run"
-    page = pipeline.report_path(run).read_bytes()
-    pipeline.report_path(run).unlink()
-    pipeline.run(pipeline.recipe_of(run), run, only="report", models=models())
-    assert pipeline.report_path(run).read_bytes() == page
-    with pytest.raises(StoreError, match="is no run's folder"):
-        pipeline.recipe_of(finished)
-
-
-def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
-    additive = ("train.methods={additive: {name: additive}, sem_dpo: {name: sem_dpo}}", "report.baseline=additive")
-    recipe = recipe_of(tmp_path, *additive, "label.fidelity=tiny:blip-itm")
-    run = Run(tmp_path / "run", recipe, models())
-    run_without_report(recipe, run.folder, models())
-    for stage, version in (("drift", "9.9"), ("label", "1.1")):  # as if other versions had made them
-        manifest = run.folder / stage / "manifest.json"
-        installed = f'"torch": "{store.versions()["torch"]}"'
-        manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
-    data = report_data(flow(recipe), run)
-    candidates = store.read_rows(run.folder / "candidates", Candidate)
-    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
-    assert dict(data.tokens)["candidates, written"] > 0
-    assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
-    assert "blip_itm" not in data.held_out
-    assert data.truncated_rewrites == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
-    assert "9.9 (drift)" in data.versions["torch"]
-    assert "1.1 (label)" in data.versions["torch"]
-
-
-def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, recipe = [], recipe_of(finished)
-    file, cells = parquet.read_file, parquet.read_cells
-
-    def watched_file(path: Path, kind: type[Any], *given: Any, **named: Any) -> list[Any]:
-        rows = file(path, kind, *given, **named)
-        read.extend(row.image for row in rows if kind is RenderedImage and row.image)
-        return rows
-
-    def watched_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:
-        found = cells(path, name, rows)
-        read.extend(found if name == "image" else ())
-        return found
-
-    monkeypatch.setattr(store, "read_file", watched_file)
-    monkeypatch.setattr(parquet, "read_file", watched_file)
-    monkeypatch.setattr(parquet, "read_cells", watched_cells)
-    data = report_data(flow(recipe), Run(finished / "run", recipe, models()))
-    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4
-    read.clear()
-    none = recipe_of(finished, "evaluate.keep_images=0")
-    assert all(row.image is None for row in report_data(flow(none), Run(finished / "run", none, models())).evaluation)
-    assert not read
 
 
 def test_time_before_a_kill_is_counted(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.models.scorers.registry import load_scorer
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 
 BUILDERS = {
     "clip-score": tiny_models.clip,
@@ -21,8 +21,8 @@ BUILDERS = {
     "pickscore": lambda folder: tiny_models.clip(folder, "pickscore"),
     "image-reward": tiny_models.image_reward,
     "blip-itm": tiny_models.blip_itm,
-    "vqa-score": tiny_models.llava,
-    "jina": tiny_models.jina,
+    "vqa-score": tiny_multimodal.llava,
+    "jina": tiny_multimodal.jina,
 }
 
 

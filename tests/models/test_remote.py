@@ -17,13 +17,13 @@ from semdpo.models.remote import has_remote_code, try_remote
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.preflight import doctor
 from semdpo.recipe.load import load_recipe
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("peft")
-    return tiny_models.jina_v4(tmp_path_factory.mktemp("jina") / "jina-embeddings-v4")
+    return tiny_multimodal.jina_v4(tmp_path_factory.mktemp("jina") / "jina-embeddings-v4")
 
 
 def _expected(folder: Path, prompt: str, colours: torch.Tensor) -> float:
@@ -56,7 +56,7 @@ def test_it_does_not_run_unless_it_was_named(folder: Path) -> None:
 
 def test_weights_that_are_not_there_are_noticed_behind_its_own_from_pretrained(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    broken = tiny_models.jina_v4(tmp_path / "model", without="words.weight")
+    broken = tiny_multimodal.jina_v4(tmp_path / "model", without="words.weight")
     with pytest.raises(ModelError, match=r"lacks 1 of its model's weights, such as words\.weight"):
         load_scorer(str(broken), allow_remote_code=[str(broken)])
 
@@ -65,7 +65,7 @@ def test_adapters_that_are_not_there_are_noticed(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     from safetensors.torch import save_file
 
-    broken = tiny_models.jina_v4(tmp_path / "model")
+    broken = tiny_multimodal.jina_v4(tmp_path / "model")
     adapters = broken / "adapters/adapter_model.safetensors"
     kept = {name: value for name, value in load_file(adapters).items() if "lora_B" not in name}
     save_file(kept, adapters, {"format": "pt"})
@@ -75,7 +75,7 @@ def test_adapters_that_are_not_there_are_noticed(tmp_path: Path) -> None:
 
 def _with_code(folder: Path, before: str, after: str) -> Path:
     """Another copy of the stand-in, its code changed."""
-    path = tiny_models.jina_v4(folder) / "modeling_stand_in.py"
+    path = tiny_multimodal.jina_v4(folder) / "modeling_stand_in.py"
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after))
     return folder
@@ -141,7 +141,7 @@ def test_code_that_cannot_run_is_found_before_anything_is_drawn(
 
 
 def test_jina_clip_is_not_offered_in_its_own_place(tmp_path: Path) -> None:
-    code = (tiny_models.jina(tmp_path / "jina-clip-v2")) / "modeling_toy.py"
+    code = (tiny_multimodal.jina(tmp_path / "jina-clip-v2")) / "modeling_toy.py"
     code.write_text("import a_package_of_theirs\n" + code.read_text())
     with pytest.raises(ModelError, match="a_package_of_theirs") as raised:
         try_remote(code.parent)

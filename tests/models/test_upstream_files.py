@@ -15,7 +15,7 @@ import torch
 from semdpo.errors import ModelError
 from semdpo.models.scorers import hps, image_reward
 from semdpo.models.scorers.registry import load_scorer
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
 
@@ -233,7 +233,7 @@ def test_what_the_hub_says_becomes_one_sentence(
 
 
 def test_remote_code_runs_only_when_the_model_is_named(tmp_path: Path) -> None:
-    folder = tiny_models.jina(tmp_path / "jina")
+    folder = tiny_multimodal.jina(tmp_path / "jina")
     with pytest.raises(ModelError, match=r"runs Python code that comes with it.*allow_remote_code"):
         load_scorer(str(folder))
     with pytest.raises(ModelError, match="runs Python code"):
@@ -244,14 +244,14 @@ def test_remote_code_runs_only_when_the_model_is_named(tmp_path: Path) -> None:
 
 
 def test_vqa_score_is_the_probability_of_yes(tmp_path: Path) -> None:
-    folder = tiny_models.llava(tmp_path / "llava")
+    folder = tiny_multimodal.llava(tmp_path / "llava")
     scorer = load_scorer(str(folder), batch_size=2)
     values = _score(scorer)
     assert ((values > 0) & (values < 1)).all()
     image = tiny_models.image(1, 40, 33)
     alone = scorer.score([image], ["two cats"]).values
     np.testing.assert_allclose(values[1], alone[0], rtol=1e-4)
-    np.testing.assert_allclose(alone[0], tiny_models.llava_yes(folder, image, "two cats"), rtol=1e-4)
+    np.testing.assert_allclose(alone[0], tiny_multimodal.llava_yes(folder, image, "two cats"), rtol=1e-4)
 
 
 def test_a_half_downloaded_folder_is_refused(tmp_path: Path) -> None:

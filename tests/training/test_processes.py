@@ -117,3 +117,40 @@ def test_a_sharded_model_learns_the_same(tmp_path: Path) -> None:
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
+
+
+PUBLIC = """
+import os, sys
+import torch.distributed as dist
+from semdpo import PreferenceConfig, PreferenceTrainer
+processes = int(sys.argv[3])
+rows = [
+    {"prompt": f"a {w} cat", "chosen": f"a {w} cat, oil", "rejected": "a dog", "distance": 0.1 * k}
+    for k, w in enumerate(("red", "blue", "green", "white", "black", "pink", "gold", "grey"))
+]
+quiet = {"report_to": "none", "disable_tqdm": True, "bf16": False, "learning_rate": 1e-3, "num_train_epochs": 2}
+every = {"save_strategy": "epoch", "eval_strategy": "epoch", "per_device_train_batch_size": 4 // processes}
+args = PreferenceConfig(output_dir=sys.argv[2], **quiet, **every)
+trainer = PreferenceTrainer(sys.argv[1], args=args, train_dataset=rows, eval_dataset=rows[:3])
+trainer.train()
+trainer.save_model(sys.argv[2] + "/final")
+if processes > 1:
+    dist.barrier()
+    os._exit(0)  # gloo's threads may abort a Python that closes in the usual way
+"""
+
+
+@pytest.mark.slow
+def test_the_public_trainer_learns_the_same_in_two_processes(tmp_path: Path) -> None:
+    model = str(tiny_models.gpt2(tmp_path / "model"))
+    (tmp_path / "public.py").write_text(PUBLIC)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMDPO_CACHE": str(tmp_path / "cache")}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for launch, out, count in (([], "one", "1"), (torchrun, "two", "2")):
+        command = [sys.executable, *launch, str(tmp_path / "public.py"), model, str(tmp_path / out), count]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / name / "final/model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
+    assert (tmp_path / "two/checkpoint-4/semdpo.json").is_file()

@@ -91,6 +91,18 @@ def save(
         model.save_pretrained(folder, state_dict=weights, **more)
         tokenizer.save_pretrained(folder)
     write_settings(folder, kept)
+    write_card(folder, kept, method, settings)
+
+
+def write_card(folder: Path, kept: RewriterSettings, method: str, settings: Mapping[str, Any]) -> None:
+    """Writes the model card, ``README.md``.
+
+    Args:
+        folder: exists.
+        kept: what the rewriter needs to be used.
+        method: for the title.
+        settings: for the table.
+    """
     rows = "\n".join(f"| {name} | {value} |" for name, value in {**settings, **kept.card_rows()}.items())
     data = ModelCardData(
         library_name="transformers",

@@ -29,7 +29,7 @@ from semdpo.training import user_pairs
 from semdpo.training.batches import Example, draw_batches
 from semdpo.training.config import PreferenceConfig
 from semdpo.training.examples import check, examples_of, groups_of, kept_after
-from semdpo.training.folder import budget
+from semdpo.training.folder import budget, write_card
 from semdpo.training.packing import Group
 from semdpo.training.plan import Plan, longest_of
 from semdpo.training.prepare import prepare
@@ -155,7 +155,16 @@ class PreferenceTrainer(ExampleTrainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Adds what a rewriter needs to be used as it was trained; see ``PromptOptimizer``."""
         super()._save(output_dir, state_dict)
-        write_settings(Path(output_dir or self.args.output_dir), self._kept)
+        if self.args.should_save:  # the first of several processes
+            write_settings(Path(output_dir or self.args.output_dir), self._kept)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Writes the model card of a rewriter; ``push_to_hub`` calls it."""
+        if self.is_world_process_zero():
+            shown = ("beta", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "bf16")
+            objective = ", ".join(f"{name} {value}" for name, value in self.objective.model_dump().items())
+            settings = {"objective": objective} | {name: getattr(self.args, name) for name in shown}
+            write_card(Path(self.args.output_dir), self._kept, self.method, settings)
 
     def _read(self, source: user_pairs.Source, name: str, objective: ObjectiveSettings) -> list[Pair]:
         pairs = user_pairs.read(source, name)

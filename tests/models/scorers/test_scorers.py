@@ -19,7 +19,7 @@ from semdpo.models.registry import resolve
 from semdpo.models.scorers.hps import fit_square
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.protocols import Scorer
-from tests import tiny_models
+from tests import tiny_models, tiny_multimodal
 
 PROMPTS = ["a red ball", "two cats", "", "a house on a hill", "blue"]
 LONG = "a very long prompt " * 8
@@ -96,7 +96,7 @@ def test_special_tokens_in_a_prompt_are_text(kind: str, folders: dict[str, Path]
 
 @pytest.mark.parametrize("text", ["a <image> cat", "a </s> cat", "<s>"])
 def test_a_model_that_answers_questions_refuses_its_control_tokens(text: str, tmp_path: Path) -> None:
-    scorer = load_scorer(str(tiny_models.llava(tmp_path / "llava")))
+    scorer = load_scorer(str(tiny_multimodal.llava(tmp_path / "llava")))
     special = next(each for each in ("<image>", "</s>", "<s>") if each in text)
     with pytest.raises(DataError, match=f"the text '{text}' contains '{special}', which .*llava takes for"):
         scorer.score([tiny_models.image(1)] * 2, ["a cat", text])

@@ -1,0 +1,93 @@
+"""What a report shows of a run, collected from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semdpo import pipeline
+from semdpo.data.records import Candidate, RenderedImage
+from semdpo.engine import parquet, store
+from semdpo.engine.stage import Run
+from semdpo.errors import StoreError
+from semdpo.reporting.collect import report_data
+from semdpo.stages.flow import flow
+from tests.stand_ins import (
+    models,
+    recipe_of,
+    run_without_report,
+    stand_in_trainings,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trainings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in_trainings(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an undisturbed run in ``run``; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    pipeline.run(recipe_of(folder), folder / "run", models=models())
+    return folder
+
+
+def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -> None:
+    run = finished / "run"
+    page = pipeline.report_path(run).read_bytes()
+    pipeline.report_path(run).unlink()
+    pipeline.run(pipeline.recipe_of(run), run, only="report", models=models())
+    assert pipeline.report_path(run).read_bytes() == page
+    with pytest.raises(StoreError, match="is no run's folder"):
+        pipeline.recipe_of(finished)
+
+
+def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
+    additive = ("train.methods={additive: {name: additive}, sem_dpo: {name: sem_dpo}}", "report.baseline=additive")
+    recipe = recipe_of(tmp_path, *additive, "label.fidelity=tiny:blip-itm")
+    run = Run(tmp_path / "run", recipe, models())
+    run_without_report(recipe, run.folder, models())
+    for stage, version in (("drift", "9.9"), ("label", "1.1")):  # as if other versions had made them
+        manifest = run.folder / stage / "manifest.json"
+        installed = f'"torch": "{store.versions()["torch"]}"'
+        manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
+    data = report_data(flow(recipe), run)
+    candidates = store.read_rows(run.folder / "candidates", Candidate)
+    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
+    assert dict(data.tokens)["candidates, written"] > 0
+    assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
+    assert "blip_itm" not in data.held_out
+    assert data.truncated_rewrites == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
+    assert "9.9 (drift)" in data.versions["torch"]
+    assert "1.1 (label)" in data.versions["torch"]
+
+
+def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, recipe = [], recipe_of(finished)
+    file, cells = parquet.read_file, parquet.read_cells
+
+    def watched_file(path: Path, kind: type[Any], *given: Any, **named: Any) -> list[Any]:
+        rows = file(path, kind, *given, **named)
+        read.extend(row.image for row in rows if kind is RenderedImage and row.image)
+        return rows
+
+    def watched_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:
+        found = cells(path, name, rows)
+        read.extend(found if name == "image" else ())
+        return found
+
+    monkeypatch.setattr(store, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_file", watched_file)
+    monkeypatch.setattr(parquet, "read_cells", watched_cells)
+    data = report_data(flow(recipe), Run(finished / "run", recipe, models()))
+    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4
+    read.clear()
+    none = recipe_of(finished, "evaluate.keep_images=0")
+    assert all(row.image is None for row in report_data(flow(none), Run(finished / "run", none, models())).evaluation)
+    assert not read
