@@ -13,7 +13,7 @@ import pytest
 from semdpo.cli import app as cli
 from semdpo.data.pairs import read_pairs, write_pairs
 from semdpo.data.records import Pair, content_id
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders, store
 from semdpo.errors import DataError, ModelError, StoreError
 from semdpo.models.registry import lasting
 from semdpo.models.rewriter_settings import RewriterSettings, name_encoder, read_settings, write_settings
@@ -285,7 +285,7 @@ def test_a_damaged_rewriter_is_not_used(name: str, models: Path, tmp_path: Path)
     folder = Path(shutil.copytree(models / "gpt2", tmp_path / "m.partial"))
     plan = store.Plan({}, {})
     (folder / "started.json").write_bytes(store.canonical({"config": {}, "inputs": {}, "versions": {}}))
-    store.finish_model(tmp_path / "m", plan, {"rows": 0})
+    model_folders.finish(tmp_path / "m", plan, {"rows": 0})
     PromptOptimizer.from_pretrained(tmp_path / "m", encoder=str(models / "clip"))
     (tmp_path / "m/README.md").write_text("my own words")  # is no part of what it does
     path = tmp_path / "m" / name

@@ -149,7 +149,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
         store.read_rows(run.folder / "candidates", Candidate),
     )
     black = {c.rewrite for c in candidates if c.rewrite[-1] in "35"}
-    assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
+    assert 0 < store.counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
     for pair in store.read_rows(run.folder / "drift", Pair):
         assert not {pair.chosen, pair.rejected} & black
     images = {m: store.read_rows(run.folder / f"evaluate/{m}/images", RenderedImage) for m in evaluation(recipe).models}

@@ -13,7 +13,7 @@ from typing import Literal
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from semdpo.engine import store
+from semdpo.engine import model_folders, store
 from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
@@ -128,8 +128,7 @@ def _images(recipe: Recipe, stage: AnyStage) -> int:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    work = store.partial(folder)
-    return [work.with_name(f"{work.name}.checkpoints")]
+    return [model_folders.checkpoints(folder)]
 
 
 def _left(wanted: float, folder: Path) -> float:

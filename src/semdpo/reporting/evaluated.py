@@ -43,9 +43,7 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
 
 def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int]]]:
     """Of each method the prompt and image seed of the images that the safety checker blackened."""
-    counts = {
-        m: store.row_counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models
-    }
+    counts = {m: store.counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models}
     return {
         method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if p.blackened]
         if count

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 
 from semdpo.data.records import Candidate, Prompt, content_id, content_seed
-from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage, batched
 from semdpo.progress import Progress
 from semdpo.protocols import FlaggingRewriter, Rewriter
 from semdpo.recipe.schema import CandidatesConfig, Recipe
@@ -24,7 +24,7 @@ def stage(recipe: Recipe) -> TableStage:
 
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.candidates
-    rewriter = once(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
+    rewriter = cache(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
 
     def make(prompts: Sequence[Prompt], _: Progress) -> Made:
         rows, counts = sample(prompts, rewriter(), config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 from semdpo.analysis.drift import measure, refuse_none, refuse_unknown_words, unknown_beforehand, with_drift
 from semdpo.data.records import Pair
-from semdpo.engine.stage import Made, Run, Shard, TableStage, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.models.registry import lasting
 from semdpo.progress import Progress
 from semdpo.protocols import KnowsWords, TextEncoder
@@ -25,7 +25,7 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config, pairs = run.recipe.drift, run.shards("pairs", Pair)
     refuse_none(sum(pairs.sizes))
-    known = once(lambda: run.models.fingerprint(config.encoder))
+    known = cache(lambda: run.models.fingerprint(config.encoder))
 
     def load() -> TextEncoder:
         encoder = run.models.encoder(config.encoder)
@@ -33,7 +33,7 @@ def _work(run: Run) -> list[Shard]:
         refuse_unknown_words(unknown_beforehand(rows, encoder), config.encoder)
         return encoder
 
-    encoder = once(load)
+    encoder = cache(load)
 
     def make(index: int, progress: Progress) -> Made:
         some = pairs.read(index)

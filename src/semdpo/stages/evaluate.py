@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content_seed
-from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage, batched
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
@@ -98,7 +98,7 @@ class Evaluation:
             {f"evaluate.metrics.{metric}": scorer},
             Score,
             partial(self._scores, score_images, scorer, metric, method),
-            line=f"{self.folder}/…/{metric}",
+            shown_as=f"{self.folder}/…/{metric}",
         )
 
     def compared(self, recipe: Recipe) -> list[str]:
@@ -116,7 +116,7 @@ class Evaluation:
             {"drift.encoder": encoder},
             Score,
             partial(self._scores, consistency, encoder, CONSISTENCY, method),
-            line=f"{self.folder}/…/{CONSISTENCY}",
+            shown_as=f"{self.folder}/…/{CONSISTENCY}",
         )
 
     def _shards(self, run: Run) -> list[Sequence[Prompt]]:
@@ -126,11 +126,11 @@ class Evaluation:
     def _draw(self, method: str, run: Run) -> list[Shard]:
         config, own = self.config, self.config.rewriters.get(method)
         model = str(run.folder / self.models[method])
-        counter = once(lambda: run.models.rewriter(model, None, config.rewrite))
-        rewriter = counter if own is None else once(lambda: run.models.rewriter(own.model, own.template, own))
+        counter = cache(lambda: run.models.rewriter(model, None, config.rewrite))
+        rewriter = counter if own is None else cache(lambda: run.models.rewriter(own.model, own.template, own))
         seed = config.rewrite.seed if own is None else own.seed
-        encoder = once(lambda: run.models.encoder(run.recipe.drift.encoder))
-        renderer = once(lambda: run.models.renderer(config.renderer))
+        encoder = cache(lambda: run.models.encoder(run.recipe.drift.encoder))
+        renderer = cache(lambda: run.models.renderer(config.renderer))
 
         def make(some: Sequence[Prompt], progress: Progress) -> Made:
             human = method == "human"
@@ -147,7 +147,7 @@ class Evaluation:
         return [Shard(len(some) * len(config.image_seeds), partial(make, some)) for some in self._shards(run)]
 
     def _scores(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
-        scorer = once(lambda: run.models.scorer(name, run.recipe.scoring))
+        scorer = cache(lambda: run.models.scorer(name, run.recipe.scoring))
         images = run.shards(self.images_stage(method), RenderedImage)
 
         def make(index: int, progress: Progress) -> Made:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from semdpo.data.records import BLACKENED, Candidate, Score, content_seed
 from semdpo.engine.shards import by_prompt
-from semdpo.engine.stage import Made, Run, Shard, TableStage, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
@@ -35,8 +35,8 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.label
     names = [name for name in (config.scorer, config.fidelity) if name is not None]
-    renderer = once(lambda: run.models.renderer(config.renderer))
-    scorers = once(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
+    renderer = cache(lambda: run.models.renderer(config.renderer))
+    scorers = cache(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
     candidates = run.shards("candidates", Candidate)
 
     def make(start: int, stop: int, progress: Progress) -> Made:
