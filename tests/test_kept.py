@@ -102,7 +102,7 @@ def test_the_columns_leave_the_users_own_alone(
     assert read_pairs(tmp_path / "p.jsonl")[0].encoder is None
     clip = str(models / "clip")
     assert _main(monkeypatch, "weigh", str(tmp_path / "p.jsonl"), "-o", str(tmp_path / "o.csv"), "--encoder", clip) == 2
-    assert "has a column 'encoder' of its own, where weigh notes its encoder; rename it" in capsys.readouterr().err
+    assert "has a column 'encoder', but weigh writes its own column of that name; rename it" in capsys.readouterr().err
     assert not (tmp_path / "o.csv").exists()
 
 

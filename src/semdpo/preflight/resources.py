@@ -99,7 +99,7 @@ def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     if "candidates" in names_of:
         wanted["rewriting"] = float(policy)
     if "label" in names_of:
-        wanted["drawing and scoring"] = drawing + sum(4 * parameters(name) for name in scorers)
+        wanted["rendering and scoring"] = drawing + sum(4 * parameters(name) for name in scorers)
     if evaluating:
         images = drawing + 2 * policy if any(name.endswith("/images") for name in names_of) else 0
         wanted["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in jury)])

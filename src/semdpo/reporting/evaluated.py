@@ -10,7 +10,7 @@ from semdpo.data.records import EvaluationRow, RenderedImage, Score
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
-from semdpo.stages.evaluate import CONSISTENCY, Evaluation, described, opened
+from semdpo.stages.evaluate import CONSISTENCY, Evaluation, decoded, described
 
 SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossless ones
 
@@ -145,5 +145,5 @@ def _refuse_others(images: Sequence[RenderedImage], rows: Sequence[Score], name:
 
 def _small(image: RenderedImage) -> bytes:
     buffer = io.BytesIO()
-    opened(image).save(buffer, "WEBP", quality=SHOWN_QUALITY)
+    decoded(image).save(buffer, "WEBP", quality=SHOWN_QUALITY)
     return buffer.getvalue()
