@@ -23,9 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from semdpo.progress import quiet_libraries, say, share_the_processor, silent
+from semdpo.progress import quiet_libraries, say, share_the_cpu, silent
 
-share_the_processor()  # before torch is imported
+share_the_cpu()  # before torch is imported
 
 import numpy as np
 import pandas as pd

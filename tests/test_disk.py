@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from semdpo import disk
-from semdpo.engine import store
+from semdpo.engine import model_folders, store
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4}, {"file": "a" * 64})
@@ -76,9 +76,9 @@ def test_a_users_folder_is_never_removed(name: str, tmp_path: Path) -> None:
     (folder / name).write_text('{"name": "my page"}')
     for action in (
         lambda: disk.remove(folder),
-        lambda: store.remove(folder),
+        lambda: model_folders.remove_stage(folder),
         lambda: store.start(folder, PLAN),
-        lambda: store.start_model(folder, PLAN),
+        lambda: model_folders.start(folder, PLAN),
         lambda: disk.mark(folder),
     ):
         with pytest.raises(StoreError, match="was not made by semdpo"):
@@ -92,7 +92,7 @@ def test_a_users_folder_beside_a_stage_is_never_removed(beside: str, tmp_path: P
     (tmp_path / beside / "mine").write_text("")
     store.start(tmp_path / "sft", PLAN)
     with pytest.raises(StoreError, match="was not made by semdpo"):
-        store.remove(tmp_path / "sft")
+        model_folders.remove_stage(tmp_path / "sft")
     assert (tmp_path / beside / "mine").is_file()
     assert (tmp_path / "sft/started.json").is_file(), "nothing is removed where one of them is not ours"
 
@@ -103,7 +103,7 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     store.finish(real, PLAN, 0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/prompts").symlink_to(real)
-    for action in (store.remove, disk.remove):
+    for action in (model_folders.remove_stage, disk.remove):
         with pytest.raises(StoreError, match="is a link"):
             action(tmp_path / "run/prompts")
     assert (real / "manifest.json").is_file()
@@ -127,8 +127,8 @@ def test_names_are_no_patterns(pattern: str, tmp_path: Path) -> None:
         store.start(tmp_path / f"{name}.partial", PLAN)
         store.start(tmp_path / f".{name}.partial-xyz", PLAN)
     before = sorted(path.name for path in tmp_path.iterdir())
-    work = store.start_model(tmp_path / pattern, PLAN)
-    store.remove(tmp_path / pattern)
+    work = model_folders.start(tmp_path / pattern, PLAN)
+    model_folders.remove_stage(tmp_path / pattern)
     assert work.name == f"{pattern}.partial"
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -171,7 +171,7 @@ def test_a_folder_that_is_being_removed_stays_ours(tmp_path: Path, monkeypatch: 
             try:
                 disk.remove(folder)
             except KeyboardInterrupt:
-                assert disk.is_ours(folder)
+                assert disk.was_made_by_semdpo(folder)
                 assert not (folder / "manifest.json").exists() or left == 0
         disk.remove(folder)
         assert not folder.exists()
@@ -186,24 +186,24 @@ def test_a_finished_folder_takes_no_other_ones_place(tmp_path: Path) -> None:
         disk.rename(tmp_path / "new", tmp_path / "taken")
     (tmp_path / "empty").mkdir()
     disk.rename(tmp_path / "new", tmp_path / "empty")
-    assert disk.is_ours(tmp_path / "empty")
+    assert disk.was_made_by_semdpo(tmp_path / "empty")
 
 
 def test_one_process_holds_a_lock(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from semdpo import disk\n"
-        "with disk.held(Path(sys.argv[1]), 'held by {}'): print('held', flush=True); time.sleep(60)"
+        "with disk.hold_lock(Path(sys.argv[1]), 'held by {}'): print('held', flush=True); time.sleep(60)"
     )
     lock = tmp_path / "lock"
     with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True) as other:
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            with pytest.raises(StoreError, match=f"held by {other.pid}"), disk.held(lock, "held by {}"):
+            with pytest.raises(StoreError, match=f"held by {other.pid}"), disk.hold_lock(lock, "held by {}"):
                 pass
         finally:
             other.kill()
-    with disk.held(lock, "held by {}"):
+    with disk.hold_lock(lock, "held by {}"):
         pass
 
 
@@ -221,7 +221,7 @@ def test_one_process_holds_a_lock(tmp_path: Path) -> None:
     ],
 )
 def test_a_full_disk_is_told_in_one_sentence(error: Exception, full: bool, tmp_path: Path) -> None:
-    with pytest.raises(StoreError if full else type(error)) as caught, disk.full_disk_told(tmp_path / "m"):
+    with pytest.raises(StoreError if full else type(error)) as caught, disk.explain_full_disk(tmp_path / "m"):
         raise error
     assert ("no space left" in str(caught.value).lower() and str(tmp_path / "m") in str(caught.value)) is full
 
@@ -229,8 +229,8 @@ def test_a_full_disk_is_told_in_one_sentence(error: Exception, full: bool, tmp_p
 def test_marks_are_objects_of_ours(tmp_path: Path) -> None:
     for content in ("", "[]", '"made by"', "[" * 100_000, json.dumps({"by": "somebody"})):
         (tmp_path / disk.MARK).write_text(content)
-        assert not disk.is_ours(tmp_path)
+        assert not disk.was_made_by_semdpo(tmp_path)
     (tmp_path / disk.MARK).unlink()
     (tmp_path / "mark").write_text('{"made by": "semdpo"}')
     (tmp_path / disk.MARK).symlink_to(tmp_path / "mark")
-    assert not disk.is_ours(tmp_path)
+    assert not disk.was_made_by_semdpo(tmp_path)

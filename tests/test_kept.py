@@ -13,7 +13,7 @@ import pytest
 from semdpo.cli import app as cli
 from semdpo.data.pairs import read_pairs, write_pairs
 from semdpo.data.records import Pair, content_id
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders, store
 from semdpo.errors import DataError, ModelError, StoreError
 from semdpo.models.registry import lasting
 from semdpo.models.rewriter_settings import RewriterSettings, name_encoder, read_settings, write_settings
@@ -102,7 +102,7 @@ def test_the_columns_leave_the_users_own_alone(
     assert read_pairs(tmp_path / "p.jsonl")[0].encoder is None
     clip = str(models / "clip")
     assert _main(monkeypatch, "weigh", str(tmp_path / "p.jsonl"), "-o", str(tmp_path / "o.csv"), "--encoder", clip) == 2
-    assert "has a column 'encoder' of its own, where weigh notes its encoder; rename it" in capsys.readouterr().err
+    assert "has a column 'encoder', but weigh writes its own column of that name; rename it" in capsys.readouterr().err
     assert not (tmp_path / "o.csv").exists()
 
 
@@ -285,7 +285,7 @@ def test_a_damaged_rewriter_is_not_used(name: str, models: Path, tmp_path: Path)
     folder = Path(shutil.copytree(models / "gpt2", tmp_path / "m.partial"))
     plan = store.Plan({}, {})
     (folder / "started.json").write_bytes(store.canonical({"config": {}, "inputs": {}, "versions": {}}))
-    store.finish_model(tmp_path / "m", plan, {"rows": 0})
+    model_folders.finish(tmp_path / "m", plan, {"rows": 0})
     PromptOptimizer.from_pretrained(tmp_path / "m", encoder=str(models / "clip"))
     (tmp_path / "m/README.md").write_text("my own words")  # is no part of what it does
     path = tmp_path / "m" / name

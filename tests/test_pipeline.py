@@ -73,11 +73,11 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     scores = store.read_rows(run / "label", Score)
     assert [c.candidate_id for c in candidates] == [s.candidate_id for s in scores]
     assert len(list((run / "label").glob("part-*.parquet"))) == 5
-    counts = store.row_counts(run / "candidates")
+    counts = store.counts(run / "candidates")
     assert counts["kept"] + counts["duplicates"] + counts["empty"] == 20 * 4
     assert counts["duplicates"] > 0
     pairs = store.read_rows(run / "drift", Pair)
-    counted = store.row_counts(run / "pairs")
+    counted = store.counts(run / "pairs")
     assert counted["kept"] == counted["rows"] == len(pairs)
     assert sum(counted[name] for name in ("kept", "tied", "below_margin", "single")) == 20
     assert all(pair.distance is not None for pair in pairs)
@@ -216,10 +216,10 @@ def test_a_changed_recipe_is_refused_before_any_work(finished: Path, override: s
 def test_a_changed_input_file_or_model_is_refused(tmp_path: Path) -> None:
     run_without_report(recipe_of(tmp_path), tmp_path / "run", models(), last="label")
     changed = replace(models(), fingerprint=lambda name: name.replace("sd", "sd, trained again"))
-    with pytest.raises(StoreError, match=r"label was made from another label\.renderer\.model"):
+    with pytest.raises(StoreError, match=r"label was made from a different version of label\.renderer\.model"):
         pipeline.run(recipe_of(tmp_path), tmp_path / "run", models=changed)
     (tmp_path / "ask.txt").write_text("other\nprompts\n")
-    with pytest.raises(StoreError, match=r"prompts was made from another prompts\.file"):
+    with pytest.raises(StoreError, match=r"prompts was made from a different version of prompts\.file"):
         pipeline.run(recipe_of(tmp_path), tmp_path / "run", models=models())
 
 

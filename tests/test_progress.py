@@ -55,7 +55,7 @@ def test_a_terminal_gets_a_bar() -> None:
 
 def test_a_part_counts_within_the_whole() -> None:
     told: list[tuple[int, int, str]] = []
-    part = progress.part_of(lambda done, total, note="": told.append((done, total, note)), 30, 100)
+    part = progress.progress_of_part(lambda done, total, note="": told.append((done, total, note)), 30, 100)
     part(5, 10, "a")
     assert told == [(35, 100, "a")]
 
@@ -76,8 +76,8 @@ print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled(
 def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")
-    progress.share_the_processor()
+    progress.share_the_cpu()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    progress.share_the_processor()
+    progress.share_the_cpu()
     assert os.environ["GOMP_SPINCOUNT"] == "7"

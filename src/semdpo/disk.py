@@ -1,7 +1,7 @@
-"""Writing and removing: a file is whole or not there, and nothing is removed but what this package wrote.
+"""Writing and removing: a file is written whole or not at all, and only files that semdpo wrote are removed.
 
 A folder that may be removed holds a mark: ``.semdpo.json``, a rewriter's ``semdpo.json``, or a stage's ``started.json``
-or ``manifest.json``. Links are never followed when something is removed or replaced.
+or ``manifest.json``. Symbolic links are never followed when files are removed or replaced.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from pathlib import Path
 
 from semdpo.errors import StoreError
 
-MARK = ".semdpo.json"  # in folders that hold no stage, such as a training's
+MARK = ".semdpo.json"  # the mark of a folder that holds no stage, such as a training's
 MADE = b'{"made by": "semdpo"}\n'
-REWRITER = "semdpo.json"  # in a trained rewriter's folder
+REWRITER = "semdpo.json"  # the mark of a trained rewriter's folder
 _STAGE = ("started.json", "manifest.json")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
-CACHE = "SEMDPO_CACHE"  # environment variable: the folder of what can be computed again
-NO_SPACE = "there is no space left to write {}; free some, then run the same command again"
-# What torch says when a file could not be written whole; it keeps the system's reason to itself.
-_SHORT = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
+CACHE = "SEMDPO_CACHE"  # environment variable: the folder of files that can be computed again
+NO_SPACE = "there is no space left to write {}; free some space, then run the same command again"
+# What torch reports when a file could not be written whole; it does not pass on the system's reason.
+_TORCH_FAILED = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file to a temporary name and renames it: under its own name it is whole or not there.
+    """Writes a file under a temporary name and renames it, so that a file of that name is always whole.
 
-    The temporary name is one that nobody can know beforehand, and is made for this file alone. Where several processes
-    write one file at once, the last one stays.
+    The temporary name is random and used once. Where several processes write one file at the same time, the file
+    of the last one stays.
+
+    Args:
+        path: the file; missing folders above it are made.
+        data: its content.
 
     Raises:
         StoreError: no space is left, or the folder cannot be written.
@@ -56,15 +60,15 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise unwritable(path, error) from error
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed processes left half-written in one of our folders."""
+def remove_half_written(folder: Path) -> None:
+    """Removes the half-written files of killed processes from a folder that semdpo made."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
-    """Makes sure that a folder's files are on the disk before the folder gets its final name.
+    """Waits until a folder's files are on the disk, before the folder gets its final name.
 
     Raises:
         OSError: no space is left.
@@ -86,10 +90,14 @@ def _sync_names(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Gives a finished folder its final name, where nothing lies but an empty folder.
+    """Gives a finished folder its final name.
+
+    Args:
+        source: the finished folder.
+        target: its final name; there may be an empty folder of that name.
 
     Raises:
-        StoreError: something lies there, or the folder around cannot be written.
+        StoreError: files that semdpo did not make are in the way, or the folder above cannot be written.
     """
     refuse_foreign(target)
     try:
@@ -99,22 +107,22 @@ def rename(source: Path, target: Path) -> None:
     _sync_names(target.parent)
 
 
-# ------------------------------------------------------------------------------------------------- what is ours
+# ------------------------------------------------------------------------------------------------- own folders
 
 
 def mark(folder: Path) -> None:
-    """Makes a folder one of ours, which ``remove`` may remove; the folder is made when it is not there.
+    """Marks a folder as made by semdpo, so that ``remove`` may remove it; a missing folder is made.
 
     Raises:
-        StoreError: something else lies there, or it cannot be written.
+        StoreError: the folder holds files that semdpo did not make, or cannot be written.
     """
-    if not is_ours(folder):
+    if not was_made_by_semdpo(folder):
         refuse_foreign(folder)
         write_bytes(folder / MARK, MADE)
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether a folder is no link, and one of our marks is in it."""
+def was_made_by_semdpo(folder: Path) -> bool:
+    """Whether a folder holds one of semdpo's marks; a symbolic link to a folder never counts."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     if _is_file(folder / REWRITER) or (_is_file(folder / MARK) and "made by" in _object(folder / MARK)):
@@ -125,28 +133,28 @@ def is_ours(folder: Path) -> bool:
 
 
 def refuse_foreign(path: Path) -> None:
-    """Refuses a place where something lies that is not ours; an empty folder is nothing.
+    """Refuses a path where there is a file or folder that semdpo did not make; an empty folder passes.
 
     Raises:
-        StoreError: with the cure.
+        StoreError: there is one; the message names the cure.
     """
     if path.is_symlink():
-        raise StoreError(f"{path} is a link, and nothing is removed or replaced behind links; remove it yourself")
-    if path.exists() and not is_ours(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise StoreError(f"{path} is a link, and semdpo removes or replaces nothing behind a link; remove it yourself")
+    if path.exists() and not was_made_by_semdpo(path) and not (path.is_dir() and not any(path.iterdir())):
         raise StoreError(f"{path} was not made by semdpo and would be lost; move it, or choose another folder")
 
 
 def remove(path: Path) -> None:
-    """Removes one of our folders; links inside of it go, and not what they lead to.
+    """Removes a folder that semdpo made; symbolic links in it are removed, and their targets are not.
 
-    The marks go last, so that what a kill leaves is still ours; a manifest goes first, so that no half is taken for a
-    whole.
+    The manifest is removed first, so that half a folder is never taken for a whole one. The marks are removed last,
+    so that the rest of a folder can still be removed after a kill.
 
     Args:
-        path: may be absent or empty.
+        path: the folder, which may be missing or empty.
 
     Raises:
-        StoreError: it is a link, was not made by this package, or cannot be removed.
+        StoreError: it is a link, was not made by semdpo, or cannot be removed.
     """
     refuse_foreign(path)
     if not path.exists():
@@ -155,22 +163,22 @@ def remove(path: Path) -> None:
         if any(_is_file(path / name) for name in ("started.json", MARK, REWRITER)):
             (path / "manifest.json").unlink(missing_ok=True)
         marks = {MARK, REWRITER, *_STAGE}
-        for each in sorted(path.iterdir(), key=lambda each: each.name in marks):
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each)
+        for entry in sorted(path.iterdir(), key=lambda entry: entry.name in marks):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
             else:
-                each.unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
         path.rmdir()
     except OSError as error:
         raise unwritable(path, error) from error
 
 
 def remove_file(folder: Path, name: str) -> None:
-    """Removes a file of a folder by its relative name, unless that name leads out of the folder.
+    """Removes a file by its name in a folder, unless the name leads out of the folder.
 
     Args:
-        folder: of ours.
-        name: relative, with ``/`` between its parts; from a list that somebody may have edited.
+        folder: a folder that semdpo made.
+        name: the file's path in the folder, with ``/``; it comes from a list that somebody may have edited.
     """
     path = folder / name
     parts = Path(name).parts
@@ -181,26 +189,26 @@ def remove_file(folder: Path, name: str) -> None:
 
 
 @contextmanager
-def held(lock: Path, refusal: str) -> Iterator[None]:
+def hold_lock(lock: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file for this process.
 
     Args:
-        lock: its path; the file stays.
-        refusal: what to say when another process holds it; ``{}`` is that process's number.
+        lock: the lock file, which is not removed at the end.
+        refusal: the message when another process holds the lock; ``{}`` in it becomes that process's id.
 
     Raises:
-        StoreError: another process holds it, or it cannot be written.
+        StoreError: another process holds the lock, or the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
     holder = lock.with_name(f"{lock.name}.pid")
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        own = FileLock(lock, timeout=0)
-        own.acquire()
+        file_lock = FileLock(lock, timeout=0)
+        file_lock.acquire()
     except Timeout as error:
-        known = holder.read_text().strip() if _is_file(holder) else ""
-        raise StoreError(refusal.format(known if known.isdecimal() else "unknown")) from error
+        process = holder.read_text().strip() if _is_file(holder) else ""
+        raise StoreError(refusal.format(process if process.isdecimal() else "unknown")) from error
     except OSError as error:
         raise unwritable(lock.parent, error) from error
     try:
@@ -209,7 +217,7 @@ def held(lock: Path, refusal: str) -> Iterator[None]:
     finally:
         with suppress(OSError):
             holder.unlink(missing_ok=True)
-        own.release()
+        file_lock.release()
 
 
 def _is_file(path: Path) -> bool:
@@ -217,12 +225,12 @@ def _is_file(path: Path) -> bool:
 
 
 def _object(path: Path) -> dict[str, object]:
-    """A JSON object; empty where the file holds none."""
+    """The JSON object in a file; empty where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 # ------------------------------------------------------------------------------------------------- failures
@@ -237,16 +245,22 @@ def unwritable(path: Path, error: Exception) -> StoreError:
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Whether the disk, a quota or a size limit is exhausted (safetensors and torch say so in words only)."""
-    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-    said = any(f"code: {number}," in str(error) or f"os error {number}" in str(error) for number in full)
-    short = isinstance(error, RuntimeError) and any(each in str(error) for each in _SHORT)
-    return getattr(error, "errno", None) in full or said or short or "No space left" in str(error)
+    """Whether a write failed because of a full disk, a quota or a size limit.
+
+    The errors of safetensors and torch have no error number, so that their messages are searched.
+    """
+    full, message = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}, str(error)
+    has_number = any(f"code: {number}," in message or f"os error {number}" in message for number in full)
+    of_torch = isinstance(error, RuntimeError) and any(words in message for words in _TORCH_FAILED)
+    return getattr(error, "errno", None) in full or has_number or of_torch or "No space left" in message
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
-    """Turns what libraries raise when a disk is full into the one sentence that helps.
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turns the errors that libraries raise on a full disk into one sentence that names the cure.
+
+    Args:
+        path: the file or folder that is being written, for the message.
 
     Raises:
         StoreError: no space is left.
@@ -259,11 +273,11 @@ def full_disk_told(path: Path) -> Iterator[None]:
         raise
 
 
-# ------------------------------------------------------------------------------------------------- places
+# ------------------------------------------------------------------------------------------------- paths
 
 
 def is_dir(path: str | Path) -> bool:
-    """Whether it is a folder; False where the system refuses to look."""
+    """Whether a path is a folder; False where the system refuses access."""
     try:
         return Path(path).is_dir()
     except (OSError, ValueError):
@@ -271,7 +285,7 @@ def is_dir(path: str | Path) -> bool:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether it is a file; False where the system refuses to look."""
+    """Whether a path is a file; False where the system refuses access."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):
@@ -279,31 +293,31 @@ def is_file(path: str | Path) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where this user keeps what can be computed again: ``$SEMDPO_CACHE``, or the system's usual place."""
+    """The folder of files that can be computed again: ``$SEMDPO_CACHE``, or the system's usual cache folder."""
     from platformdirs import user_cache_path
 
-    named = os.environ.get(CACHE)
-    return Path(named) if named else user_cache_path("semdpo", appauthor=False)
+    given = os.environ.get(CACHE)
+    return Path(given) if given else user_cache_path("semdpo", appauthor=False)
 
 
 def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
-    """Refuses a place that cannot be written, before anything is loaded; nothing is made.
+    """Refuses a path that cannot be written, before anything is loaded; no file or folder is made.
 
     Args:
-        path: of the file or folder that will be written; the folders above it need not be there.
+        path: the file or folder that will be written; the folders above it need not exist.
         folder: whether it will be a folder.
 
     Raises:
-        StoreError: something else lies there or above it, its name is too long, or permission is missing.
+        StoreError: a file is in the way, the name is too long, or permission is missing.
     """
     try:
         if path.is_dir() and not folder:
             raise StoreError(f"{path} is a folder; name a file in it")
         whole = path.absolute()
-        above = next(each for each in (whole, *whole.parents) if (folder or each != whole) and each.exists())
+        above = next(place for place in (whole, *whole.parents) if (folder or place != whole) and place.exists())
     except (OSError, ValueError) as error:
         raise unwritable(path, error) from error
     if not above.is_dir():
-        raise StoreError(f"{path} cannot be written, for {above} is a file; choose another folder")
+        raise StoreError(f"{path} cannot be written because {above} is a file; choose another folder")
     if not os.access(above, os.W_OK | os.X_OK):
         raise StoreError(f"{path} cannot be written (no permission in {above}); choose another folder")

@@ -1,4 +1,4 @@
-"""Errors that a user can cure: each message is one sentence that says what is wrong and what to do."""
+"""Errors that a user can correct: each message is one sentence that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class SemdpoError(Exception):
-    """Base of all errors that name their cure; the command line prints them and exits with code 2."""
+    """Base of all errors whose message names the cure; the command line prints them and exits with code 2."""
 
 
 class ConfigError(SemdpoError):
@@ -15,26 +15,26 @@ class ConfigError(SemdpoError):
 
 
 class DataError(SemdpoError):
-    """A file of prompts, pairs or records is missing, unreadable or of the wrong form."""
+    """A file of prompts, pairs or records is missing, unreadable or in the wrong format."""
 
 
 class ModelError(SemdpoError):
-    """A model is unknown, absent or of another kind than asked for."""
+    """A model is unknown, missing or of the wrong kind."""
 
 
 class StoreError(SemdpoError):
-    """A run folder is in use, was made by another configuration, or cannot be written."""
+    """A run folder is in use, was made with other settings, or cannot be written."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A closing hint for an unknown name.
+    """A hint for the end of a message about an unknown name.
 
     Args:
         name: what the user wrote.
         known: the names that exist.
 
     Returns:
-        ``"; did you mean 'x'?"`` when one is near, else ``"; known: a, b, c"``.
+        ``"; did you mean 'x'?"`` when one is similar, else ``"; known: a, b, c"``.
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)

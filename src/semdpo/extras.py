@@ -1,4 +1,4 @@
-"""The optional parts of this package: which libraries each needs, and the one sentence where they are absent."""
+"""The optional parts of this package: which libraries each needs, and the message where they are not installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 
 from semdpo.errors import ConfigError
 
-# How an extra is installed. Every message has its command from here.
+# The command that installs an extra; every message takes it from here.
 INSTALL = "pip install 'semdpo[{}]'"
 
 # Extra → what it installs, as in pyproject.toml: name on the index → name to import.
@@ -26,10 +26,10 @@ EXTRAS = {
 
 
 def absent(extra: str) -> list[str]:
-    """The libraries of an extra that are not installed; nothing is imported.
+    """The libraries of an extra that are not installed, without importing any.
 
     Args:
-        extra: one of ``EXTRAS``.
+        extra: a name in ``EXTRAS``.
     """
     return [name for name, module in EXTRAS[extra].items() if importlib.util.find_spec(module) is None]
 
@@ -38,19 +38,19 @@ def command(*extras: str) -> str:
     """The command that installs extras.
 
     Args:
-        extras: some of ``EXTRAS``.
+        extras: names in ``EXTRAS``.
     """
     return INSTALL.format(",".join(extras))
 
 
 def require(**uses: str) -> None:
-    """Refuses to go on where optional libraries are not installed. It is called before the work that needs them.
+    """Refuses to continue where optional libraries are not installed; call it before the work that needs them.
 
     Args:
         uses: extra → what needs it, as the subject of a sentence: ``require(render="rendering")``.
 
     Raises:
-        ConfigError: in one sentence for all of them, with the command that installs them.
+        ConfigError: libraries are missing; one sentence names all of them and the command that installs them.
     """
     missing = {extra: names for extra in uses if (names := absent(extra))}
     if missing:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from semdpo import disk, extras
 from semdpo.data.records import Curve
-from semdpo.engine import fingerprint, parquet, store, timing
+from semdpo.engine import fingerprint, model_folders, parquet, store, timing
 from semdpo.engine.counts import described
 from semdpo.engine.providers import Models, own_models, refuse_remote_code
-from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, line_of
+from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, shown_name
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
-from semdpo.progress import Progress, bar, part_of, say, share_of
+from semdpo.progress import Progress, bar, progress_of_part, progress_of_step, say
 from semdpo.recipe.load import read_yaml, validate
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow, is_file
@@ -175,7 +175,7 @@ def _complete(plan: store.Plan, stage: AnyStage, run: Run) -> store.Plan:
 
 
 def _refuse_changes(stage: AnyStage, plan: store.Plan, run: Run) -> None:
-    if reason := store.disagreement(run.folder / stage.name, plan):
+    if reason := store.mismatch(run.folder / stage.name, plan):
         raise StoreError(
             f"{run.folder / stage.name} {reason}; add --fresh to make it and what follows from it anew, "
             "or keep it and choose another folder with --out"
@@ -183,7 +183,7 @@ def _refuse_changes(stage: AnyStage, plan: store.Plan, run: Run) -> None:
 
 
 def _changed(stage: AnyStage, outside: store.Plan, run: Run) -> bool:
-    return store.disagreement(run.folder / stage.name, _complete(outside, stage, run)) is not None
+    return store.mismatch(run.folder / stage.name, _complete(outside, stage, run)) is not None
 
 
 def _remove_stale(
@@ -198,24 +198,24 @@ def _remove_stale(
         stale = {stage.name for stage in stages}
     for stage in reversed(stages):  # what is made from a stage goes before it
         if stage.name in stale:
-            store.remove(run.folder / stage.name)
+            model_folders.remove_stage(run.folder / stage.name)
 
 
 def _lines(stages: Sequence[AnyStage]) -> list[list[AnyStage]]:
     """Stages that people are told of as one."""
-    return [list(group) for _, group in itertools.groupby(stages, key=line_of)]
+    return [list(group) for _, group in itertools.groupby(stages, key=shown_name)]
 
 
 def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, number: str) -> None:
     """Runs stages of one line, which have equally many units of work."""
-    title, done = f"{number} {line_of(stages[0])}", True
+    title, done = f"{number} {shown_name(stages[0])}", True
     with bar(f"{title}: {stages[0].title}") as progress:
         for index, stage in enumerate(stages):
-            done = _run_stage(stage, plans[stage.name], run, share_of(progress, index, len(stages))) and done
+            done = _run_stage(stage, plans[stage.name], run, progress_of_step(progress, index, len(stages))) and done
     folders = [run.folder / stage.name for stage in stages]
-    counts = sum((Counter(store.row_counts(folder)) for folder in folders), Counter[str]())
+    counts = sum((Counter(store.counts(folder)) for folder in folders), Counter[str]())
     spent = sum(timing.seconds(folder) for folder in folders)
-    say(f"{title}: {described(line_of(stages[0]), counts)}; {'was there' if done else f'{spent:.1f} s'}")
+    say(f"{title}: {described(shown_name(stages[0]), counts)}; {'was there' if done else f'{spent:.1f} s'}")
 
 
 def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progress) -> bool:
@@ -243,7 +243,7 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
         progress(before, total)
         if not store.has_shard(folder, index):
             begun = time.monotonic()
-            rows, counts = shard.make(part_of(progress, before, total))
+            rows, counts = shard.make(progress_of_part(progress, before, total))
             store.write_shard(folder, index, parquet.encode(stage.kind, rows, counts))
             timing.add_seconds(folder, time.monotonic() - begun)
         before += shard.size
@@ -253,17 +253,17 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
 
 def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progress) -> None:
     folder = run.folder / stage.name
-    clock, work = timing.Clock(folder), store.start_model(folder, plan)
+    clock, work = timing.Clock(folder), model_folders.start(folder, plan)
 
     def told(done: int, total: int, note: str = "") -> None:
         clock.tick()
         progress(done, total, note)
 
-    with disk.full_disk_told(work):
+    with disk.explain_full_disk(work):
         curves = stage.train(run, work, told)
-    disk.write_bytes(work / store.CURVES, parquet.encode(Curve, curves, {}))
+    disk.write_bytes(work / model_folders.CURVES, parquet.encode(Curve, curves, {}))
     timing.add_seconds(work, clock.seconds)
-    store.finish_model(folder, plan, {"rows": len(curves)})
+    model_folders.finish(folder, plan, {"rows": len(curves)})
     clock.stop()
 
 

@@ -1,4 +1,4 @@
-"""Progress for people: a bar with the time left on a terminal, a plain line now and then elsewhere."""
+"""Progress of long steps: a bar with the time left on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ PLAIN_EVERY = 5.0  # seconds between plain lines
 
 
 class Progress(Protocol):
-    """Told how far a long step is."""
+    """A function that a long step calls to report how far it is."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` are finished; ``note`` is a short remark such as the current loss."""
+        """Reports that ``done`` of ``total`` units are finished; ``note`` is a short remark such as the loss."""
         ...
 
 
 def silent(done: int, total: int, note: str = "") -> None:
-    """A ``Progress`` that says nothing."""
+    """A ``Progress`` that shows nothing."""
 
 
-def part_of(progress: Progress, start: int, whole: int) -> Progress:
+def progress_of_part(progress: Progress, start: int, whole: int) -> Progress:
     """A ``Progress`` for one part of a longer step.
 
     Args:
-        progress: of the whole step.
-        start: how much of the whole was finished before this part.
-        whole: the total of the whole step.
+        progress: the whole step's progress.
+        start: the units of the whole step that are finished before this part.
+        whole: the units of the whole step.
+
+    Returns:
+        A function that reports the part's progress as progress of the whole step.
     """
 
     def advance(done: int, total: int, note: str = "") -> None:
@@ -42,8 +45,17 @@ def part_of(progress: Progress, start: int, whole: int) -> Progress:
     return advance
 
 
-def share_of(progress: Progress, index: int, count: int) -> Progress:
-    """A ``Progress`` for one of ``count`` steps of equal size, the one at ``index``."""
+def progress_of_step(progress: Progress, index: int, count: int) -> Progress:
+    """A ``Progress`` for one of several steps of equal size.
+
+    Args:
+        progress: the progress of all steps together.
+        index: the step's place, counted from 0.
+        count: the number of steps.
+
+    Returns:
+        A function that reports the step's progress as progress of all steps.
+    """
 
     def advance(done: int, total: int, note: str = "") -> None:
         progress(index * total + done, count * total, note)
@@ -51,27 +63,31 @@ def share_of(progress: Progress, index: int, count: int) -> Progress:
     return advance
 
 
-def say(line: str) -> None:
-    """A line for people, on stderr; of several processes only the first speaks.
+def is_first_process() -> bool:
+    """Whether this is the first of several processes (of accelerate or torchrun), which writes files and messages."""
+    return os.environ.get("RANK", "0") == "0"
 
-    What users' files and names bring into it steers no terminal; see ``texts.printable``.
+
+def say(line: str) -> None:
+    """Prints a line on stderr; only the first of several processes does.
+
+    Control characters from users' files and names are escaped; see ``texts.printable``.
     """
-    if os.environ.get("RANK", "0") != "0":
-        return
-    print(printable(line, lines=True), file=sys.stderr, flush=True)
+    if is_first_process():
+        print(printable(line, lines=True), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """A command's answer, on stdout; it steers no terminal either."""
+    """Prints a command's result on stdout, with control characters escaped."""
     print(printable(text, lines=True), flush=True)
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """Shows on stderr what is being done, how far it is and how long it will take.
+    """Shows on stderr what is being done, how much of it is finished and how long the rest will take.
 
     Args:
-        title: what is being done, e.g. ``label: drawing and scoring``.
+        title: what is being done, such as ``label: rendering and scoring``.
     """
     if sys.stderr.isatty():
         with _rich_bar(title) as progress:
@@ -94,7 +110,7 @@ def _rich_bar(title: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     ]
-    # transient: the stage's closing line says the same in less room
+    # transient: the stage's last line says the same in less space
     with Bars(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bars:
         task = bars.add_task(title, total=None, note="")
 
@@ -105,12 +121,13 @@ def _rich_bar(title: str) -> Iterator[Progress]:
 
 
 class _PlainLines:
-    """A line every few seconds; a step that is shorter gets none."""
+    """Prints a line every few seconds; a shorter step gets none."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.last = time.monotonic()
-        # Where and when counting began: neither resumed work nor the loading of models may bend the time left.
+        # The count and time of the first report. The time left is computed from there, so that work done before a
+        # resume and the loading of models do not distort it.
         self.first: tuple[int, float] | None = None
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
@@ -131,8 +148,8 @@ def _left(elapsed: float, done: int, remaining: int) -> str:
 def quiet_libraries() -> None:
     """Silences the bars, advice and notices of transformers, diffusers and huggingface_hub.
 
-    Call it before or after importing them, and again after importing another: it sets what they read when
-    they are imported, and speaks to those that already are.
+    Call it before or after importing them, and again after importing another one: it sets the environment variables
+    that they read on import, and changes the loggers of those that are already imported.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -141,10 +158,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for library in ("transformers", "diffusers"):
-        voice: Any = sys.modules.get(f"{library}.utils.logging")
-        if voice is not None:
-            voice.set_verbosity_error()
-            voice.disable_progress_bar()
+        logger: Any = sys.modules.get(f"{library}.utils.logging")
+        if logger is not None:
+            logger.set_verbosity_error()
+            logger.disable_progress_bar()
     hub: Any = sys.modules.get("huggingface_hub.utils")
     if hub is not None:
         hub.disable_progress_bars()
@@ -152,12 +169,12 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def share_the_processor() -> None:
-    """Lets waiting threads sleep soon, so that other programs on the machine do not bring the work to a halt.
+def share_the_cpu() -> None:
+    """Lets waiting threads sleep soon, so that other programs on the machine hardly slow the work down.
 
-    torch's threads (OpenMP's) wait for each other by spinning, and a thread that another program has displaced makes
-    all others spin for a whole turn: two trainings of the tiny rewriter side by side take more than twenty times as
-    long as one after the other. With this they take twice as long, and one alone is no slower. Call it before torch
-    is imported; what the user has set stays.
+    torch's (OpenMP's) threads wait for each other by spinning. When another program displaces one of them, all others
+    spin for a whole time slice: two trainings of the tiny rewriter at the same time take more than twenty times as
+    long as one after the other. With this setting they take twice as long, and a single one is no slower. Call it
+    before torch is imported; a value that the user has set is not changed.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

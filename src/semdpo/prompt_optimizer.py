@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance
-from semdpo.engine import store
+from semdpo.engine import model_folders
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.recipe import defaults
 from semdpo.texts import is_visible, trimmed
@@ -124,7 +124,7 @@ class PromptOptimizer:
         from semdpo.models.text_encoder import load_text_encoder
 
         folder = resolve(str(path)).folder()
-        store.refuse_damaged(folder)
+        model_folders.refuse_damaged(folder)
         kept = read_settings(folder)
         name = _same_encoder(kept, str(path)) if encoder is None else encoder
         budget = max_new_tokens or kept.max_new_tokens or Decoding().max_new_tokens

@@ -1,4 +1,4 @@
-"""What a part must do to take part: one batch method each, order kept."""
+"""What rewriters, renderers, scorers and encoders must offer: a method that takes a batch and keeps its order."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Embeddings:
 
     Attributes:
         vectors: unit vectors, [n, dim].
-        truncated: texts longer than the encoder reads, [n].
-        unknown: share of each text's words that the encoder has never seen, [n]; None when it cannot tell.
+        truncated: whether each text is longer than the encoder reads, [n].
+        unknown: the share of each text's words that the encoder has never seen, [n]; None when it does not know.
     """
 
     vectors: Float
@@ -33,7 +33,12 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class ScoreBatch:
-    """Scores of images against prompts, [n], and which prompts were longer than the scorer reads, [n]."""
+    """Scores of images against prompts.
+
+    Attributes:
+        values: the scores, [n]; higher is better.
+        truncated: whether each prompt is longer than the scorer reads, [n].
+    """
 
     values: Float
     truncated: Bool
@@ -43,21 +48,21 @@ class ScoreBatch:
 class Rewriter(Protocol):
     """A policy that rewrites prompts.
 
-    A rewrite depends on its prompt, its index and the seed only, not on the other prompts or their number: stages call
-    it with prompts in parts of any size, and with the same seed for every part.
+    A rewrite depends on its prompt, its index and the seed only, not on the other prompts or their number: stages pass
+    prompts in groups of any size, with the same seed for every group.
     """
 
     def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
-        """``n`` rewrites for each prompt; the first m of them are those of a call with n = m."""
+        """Gives ``n`` rewrites for each prompt; the first m of them are those of a call with n = m."""
         ...
 
 
 @runtime_checkable
 class FlaggingRewriter(Protocol):
-    """A rewriter that tells which rewrites met its token budget before they had ended."""
+    """A rewriter that reports which rewrites were truncated at its token budget."""
 
     def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
-        """``n`` rewrites for each prompt, each with its flag."""
+        """Gives ``n`` rewrites for each prompt, each with whether it was truncated."""
         ...
 
 
@@ -66,21 +71,30 @@ class Renderer(Protocol):
     """A text-to-image model."""
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        """One image a prompt; equal (prompt, seed) give equal images, whatever else is in the batch."""
+        """Renders one image per prompt; an equal (prompt, seed) gives an equal image, whatever else is in the batch."""
         ...
 
 
 @runtime_checkable
 class CheckingRenderer(Protocol):
-    """A renderer that tells which images its safety checker blackened; such an image shows nothing of the prompt."""
+    """A renderer that reports which images its safety checker blackened; such an image shows nothing."""
 
     def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
-        """One image a prompt, each with its flag."""
+        """Renders one image per prompt, each with whether it was blackened."""
         ...
 
 
 def render_checked(renderer: Renderer, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
-    """Images with their flags, of any renderer; one without a checker blackens none."""
+    """Renders images with any renderer; one without a safety checker blackens none.
+
+    Args:
+        renderer: the text-to-image model.
+        prompts: the texts to render, [n].
+        seeds: the images' seeds, [n].
+
+    Returns:
+        n images, each with whether it was blackened.
+    """
     if isinstance(renderer, CheckingRenderer):
         return renderer.render_checked(prompts, seeds)
     return [(image, False) for image in renderer.render(prompts, seeds)]
@@ -91,23 +105,23 @@ class Scorer(Protocol):
     """A scorer of images."""
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
-        """One score an image, higher is better."""
+        """Scores each image against its prompt; higher is better."""
         ...
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """The frozen encoder e of the semantic distance."""
+    """The frozen encoder e that measures drift."""
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors."""
+        """Embeds texts as unit vectors."""
         ...
 
 
 @runtime_checkable
 class KnowsWords(Protocol):
-    """An encoder that tells which words it has never seen without embedding a text."""
+    """An encoder that knows which words it has never seen, without embedding a text."""
 
     def unknown_words(self, texts: Sequence[str]) -> Float | None:
-        """Share of each text's words, [n]; None when it cannot tell, whatever the texts."""
+        """Gives the share of unknown words in each text, [n]; None when it does not know for any text."""
         ...

@@ -12,7 +12,7 @@ from semdpo.cli import main
 from semdpo.cli.closing import training_summary
 from semdpo.data.pairs import read_pairs
 from semdpo.data.records import Curve
-from semdpo.engine import parquet, store
+from semdpo.engine import model_folders, parquet
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training.losses import pair_losses
@@ -67,7 +67,7 @@ def test_it_shows_how_the_training_went_and_what_held_out_pairs_say(
     assert table[1].split()[1] == "0.6931", "ln 2"
     assert float(table[1].split()[2]) < 0.69
     assert table[2].split()[-2:] == ["0.00", "1.00"]
-    curves = parquet.read_file(Path("m") / store.CURVES, Curve)
+    curves = parquet.read_file(Path("m") / model_folders.CURVES, Curve)
     found = {curve.name: (curve.step, curve.value) for curve in curves if curve.name.startswith("eval_")}
     assert found.keys() == {"eval_loss", "eval_reward_accuracy"}
     # The loss as another path through the code has it, from the two models' folders.
@@ -108,7 +108,7 @@ def test_settings_come_from_a_file_and_options_win(
     said = capsys.readouterr()
     assert "held.json (8 pairs, not learnt)" in said.out
     assert "wrote m;" in said.err
-    curves = parquet.read_file(Path("m") / store.CURVES, Curve)
+    curves = parquet.read_file(Path("m") / model_folders.CURVES, Curve)
     assert {curve.step for curve in curves if curve.name == "loss"} == {0, 1}, "two updates in one pass"
     assert {curve.method for curve in curves} == {"dpo"}
 

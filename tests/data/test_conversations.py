@@ -98,13 +98,13 @@ SYSTEM = {"role": "system", "content": "be brief"}
         ),
         (
             {side: f"\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant: {side}" for side in HH},
-            "chosen has 3 messages before its answer, .* keep the rows of one turn",
+            "chosen has 3 messages before its answer, .* keep only rows with one turn",
         ),
         ({"chosen": [ASKED], "rejected": [BAD]}, "chosen must be one message of the assistant"),
         ({"prompt": "a cat", "chosen": [], "rejected": [BAD]}, "chosen must be one message of the assistant"),
         (
             {"prompt": "a cat", "chosen": [{"role": "assistant"}], "rejected": [BAD]},
-            "chosen must be made of messages",
+            "chosen must be a list of messages",
         ),
         (
             {"prompt": "a", "chosen": "[{'role': 'assistant', 'content': 'a'}]", "rejected": "b"},

@@ -52,7 +52,7 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path, caplog: pytest.LogCa
     path.write_text("b\na\nb\nA\nb\n")
     with caplog.at_level(logging.WARNING):
         assert read_prompts(path) == ["b", "a", "A"]
-    assert "dropped 2 exact duplicates" in caplog.text
+    assert "left out 2 exact duplicates" in caplog.text
 
 
 def test_another_column_is_read_only_when_named(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_another_column_is_read_only_when_named(tmp_path: Path) -> None:
         ("p.jsonl", b'{"prompt": NaN}\n', "line 1: this is not JSON"),
         ("p.csv", b"prompt,x\na,b,c\n", "line 2: 3 values for 2 columns"),
         ("p.csv", b"text,x\na,b\n", "no column 'prompt', only 'text', 'x'; name one of them with prompts.column"),
-        ("p.csv", b"prompt,prompt\na,b\n", "two columns of one name"),
+        ("p.csv", b"prompt,prompt\na,b\n", "two columns with the same name"),
         ("p.xlsx", b"x", "unknown suffix; prompts come as .txt, .jsonl, .csv, .tsv, .parquet, .json, or COCO"),
     ],
 )

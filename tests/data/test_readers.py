@@ -116,7 +116,7 @@ def test_booleans_and_whole_numbers() -> None:
     table = Table("t", {"x": [True, "False", "true", 0.5], "y": [2**62 + 1, "7", 3.0, Decimal(4)]}, ["row"] * 4)
     assert table.numbers("x", booleans=True) == [1.0, 0.0, 1.0, 0.5]
     assert table.whole_numbers("y", 2**63 - 1) == [2**62 + 1, 7, 3, 4]
-    with pytest.raises(DataError, match="must be a whole number, 0 or more, 9 at most"):
+    with pytest.raises(DataError, match="must be a whole number ≥ 0 and ≤ 9"):
         table.whole_numbers("y", 9)
 
 
@@ -125,14 +125,14 @@ def test_booleans_and_whole_numbers() -> None:
     [
         (
             "\u200b\u2060",
-            r"shows nothing, for it is made of invisible characters \(U\+200B, U\+2060\); fill it",
+            r"shows nothing, because all its characters are invisible \(U\+200B, U\+2060\); fill it",
         ),
         ("\u3164\u2800", r"shows nothing.*U\+3164, U\+2800"),
         ("\ufe0f", "shows nothing"),
         ("\x00\x1b", "shows nothing"),
         (" \n", "is empty; fill it or remove the row"),
-        ("a cat \ud83d", r"holds half of a character \(\\ud83d\).*replace it or remove the row"),
-        ("\ud83d", "holds half of a character"),
+        ("a cat \ud83d", r"holds half a character \(\\ud83d\).*replace it or remove the row"),
+        ("\ud83d", "holds half a character"),
     ],
 )
 def test_texts_that_no_one_can_use(text: str, said: str, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_scores_under_other_names(names: tuple[str, str], taken: bool, tmp_path:
     ("more", "said"),
     [
         ({"score_chosen": 7}, "the other side has no such score"),
-        ({"score_chosen": "good", "score_rejected": "bad"}, "they are no numbers"),
+        ({"score_chosen": "good", "score_rejected": "bad"}, "they hold values that are not numbers"),
     ],
 )
 def test_scores_that_are_none_are_mentioned(more: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_own_scores_come_before_others(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("[" * 20_000, "nested more than 64 levels deep; make it flat"),
-        ('{"prompt": "a", "prompt": "b"}', "'prompt' is there twice"),
-        ('{"prompt": 1' + "0" * 5000 + "}", "a number of 5001 digits cannot be used"),
+        ('{"prompt": "a", "prompt": "b"}', "the key 'prompt' appears twice"),
+        ('{"prompt": 1' + "0" * 5000 + "}", "a number has 5001 digits, which is too many"),
         ('{"prompt": 1e400}', "1e400 is too large a number"),
-        ("[]", r"a list of all rows belongs into a file named \.json"),
+        ("[]", r"a list of all rows must be in a \.json file"),
     ],
 )
 def test_json_that_means_nothing(line: str, said: str, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_parquet_names_the_row_of_what_is_no_text(tmp_path: Path) -> None:
 
 def test_columns_of_one_name(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 2, names=["prompt", "prompt"]), tmp_path / "p.parquet")
-    with pytest.raises(DataError, match=r"two columns of one name \('prompt'\)"):
+    with pytest.raises(DataError, match=r"two columns with the same name \('prompt'\)"):
         read_table(tmp_path / "p.parquet")
 
 

@@ -100,7 +100,7 @@ def test_values_of_other_kinds_in_jsonl(value: Any, written: Any) -> None:
         (".jsonl", b"\xff", "column 'own' holds values of the type bytes, which jsonl cannot hold"),
         (".jsonl", float("inf"), "column 'own' holds infinite numbers"),
         (".csv", b"\xff", "column 'own' holds values of the type bytes, which csv cannot hold"),
-        (".csv", "\ud83d", r"column 'own' holds half of a character \(\\ud83d\)"),
+        (".csv", "\ud83d", r"column 'own' holds half a character \(\\ud83d\)"),
         (".parquet", "\ud83d", "column 'own' .*cannot hold"),
         (".parquet", {}, "column 'own' has values that parquet cannot hold"),
         (".parquet", 2**70, "column 'own' .*cannot hold"),
@@ -190,7 +190,7 @@ def test_weigh_keeps_a_pair_id_and_refuses_a_truncated_of_the_users(
     source.write_text(json.dumps(PAIR | {"truncated": "no"}))
     code, said = _weigh(monkeypatch, capsys, str(source), "-o", str(tmp_path / "new.csv"))
     assert code == 2
-    assert "has a column 'truncated' of its own" in said
+    assert "has a column 'truncated', but weigh writes its own" in said
     assert not (tmp_path / "new.csv").exists()
 
 

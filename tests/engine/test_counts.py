@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from semdpo.engine.counts import described
-from semdpo.engine.stage import line_of
+from semdpo.engine.stage import shown_name
 from semdpo.recipe.load import load_recipe
 from semdpo.stages.candidates import CandidateCounts
 from semdpo.stages.flow import flow
@@ -20,8 +20,8 @@ from semdpo.stages.sweep import sweep_flow
         (
             "prompts",
             {"rows": 2, "test": 1, "train": 1, "also_held_out": 3, "in_two_sets": 1},
-            "1 prompt to train on and 1 held out, 3 prompts left out of training because of the held-out ones, "
-            "1 held-out prompt left out because an earlier set has the same",
+            "1 prompt to train on and 1 held out, 3 prompts left out of training (also held out), "
+            "1 held-out prompt left out (also in an earlier set)",
         ),
         ("sft", {"rows": 1200}, "a trained rewriter, and 1,200 points of its curves"),
         ("train/sem_dpo", {"rows": 1}, "a trained rewriter, and 1 point of its curves"),
@@ -47,8 +47,9 @@ from semdpo.stages.sweep import sweep_flow
         (
             "pairs",
             {"rows": 395, "kept": 395, "tied": 2, "below_margin": 1, "single": 2, "blackened": 0},
-            "395 pairs of 400 prompts, 2 prompts left out with equal scores, 1 prompt left out below the margin, "
-            "2 prompts left out with one candidate only",
+            "395 pairs of 400 prompts, 2 prompts left out (equal scores), "
+            "1 prompt left out (scores within the margin), "
+            "2 prompts left out (only one candidate)",
         ),
         ("drift", {"rows": 395, "truncated": 0}, "the drift of 395 pairs"),
         ("drift", {"rows": 1, "truncated": 1}, "the drift of 1 pair, 1 pair with a text longer than the encoder reads"),
@@ -66,7 +67,7 @@ from semdpo.stages.sweep import sweep_flow
         (
             "sweep/prompts",
             {"rows": 200, "used_elsewhere": 5},
-            "200 tuning prompts, 5 prompts passed over because of training and held-out prompts",
+            "200 tuning prompts, 5 prompts left out (trained on or held out)",
         ),
         ("export", {"rows": 3, "left_out": 0}, "3 rows, 0 left out"),  # a stage that is not known here
         ("drift", {"rows": 3, "truncated": 0, "new_count": 7}, "the drift of 3 pairs, 7 new count"),
@@ -79,7 +80,7 @@ def test_counts_in_words(line: str, counts: dict[str, int], said: str) -> None:
 def test_every_stage_of_a_run_and_a_sweep_has_words_of_its_own() -> None:
     recipe = load_recipe("tiny")
     for stage in [*flow(recipe), *sweep_flow(recipe)]:
-        assert "row" not in described(line_of(stage), {"rows": 2}), stage.name
+        assert "row" not in described(shown_name(stage), {"rows": 2}), stage.name
 
 
 @pytest.mark.parametrize(("line", "kind"), [("candidates", CandidateCounts), ("pairs", PairCounts)])

@@ -100,7 +100,7 @@ def test_the_next_process_reads_a_large_file_only_when_it_changed(
     (tmp_path / "small").write_bytes(b"a")
 
     def anew() -> str:
-        monkeypatch.setattr(fingerprint, "_KNOWN", {})
+        monkeypatch.setattr(fingerprint, "_CACHE", {})
         fingerprint.file(tmp_path / "small")
         return fingerprint.file(path)
 
@@ -196,7 +196,7 @@ def test_adapters_of_a_published_model_change_with_it(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ("{tmp}/gone", "holds adapters of '{tmp}/gone', which cannot be had"),
+        ("{tmp}/gone", "holds adapters of '{tmp}/gone', which cannot be read"),
         (None, "does not name the model they belong to; put the base's folder into base_model_name_or_path"),
         ("{tmp}/adapters", "holds adapters of itself"),
     ],

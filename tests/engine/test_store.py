@@ -13,7 +13,7 @@ import pytest
 
 from semdpo import disk
 from semdpo.data.records import EvaluationRow, Pair, Prompt
-from semdpo.engine import parquet, store, timing
+from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4, "renderer": {"steps": 20}}, {"prompts": "abc"})
@@ -33,7 +33,7 @@ def _stage(folder: Path) -> None:
 def test_rows_come_back_in_order_with_their_counts(tmp_path: Path) -> None:
     _stage(tmp_path / "a")
     assert store.read_rows(tmp_path / "a", Prompt) == PROMPTS
-    assert store.row_counts(tmp_path / "a") == {"rows": 5, "seen": 3}
+    assert store.counts(tmp_path / "a") == {"rows": 5, "seen": 3}
 
 
 def test_equal_rows_give_equal_files_and_hashes(tmp_path: Path) -> None:
@@ -57,26 +57,28 @@ def test_optional_and_spread_columns_keep_their_types(tmp_path: Path) -> None:
 
 def test_a_plan_agrees_with_what_it_made(tmp_path: Path) -> None:
     _stage(tmp_path)
-    assert store.disagreement(tmp_path, PLAN) is None
-    assert store.disagreement(tmp_path / "absent", PLAN) is None
+    assert store.mismatch(tmp_path, PLAN) is None
+    assert store.mismatch(tmp_path / "absent", PLAN) is None
     changed = store.Plan({"n": 4, "renderer": {"steps": 30}}, PLAN.inputs)
-    assert store.disagreement(tmp_path, changed) == "was made with renderer.steps = 20, which is now 30"
-    assert store.disagreement(tmp_path, store.Plan({"n": 4}, PLAN.inputs)) == (
+    assert store.mismatch(tmp_path, changed) == "was made with renderer.steps = 20, which is now 30"
+    assert store.mismatch(tmp_path, store.Plan({"n": 4}, PLAN.inputs)) == (
         'was made with renderer.steps = 20, which is now "…"'
     )
-    assert store.disagreement(tmp_path, store.Plan(PLAN.config, {"prompts": "x"})) == "was made from another prompts"
-    assert store.disagreement(tmp_path, store.Plan(PLAN.config, {})) is None, "an unknown input is not compared"
+    assert store.mismatch(tmp_path, store.Plan(PLAN.config, {"prompts": "x"})) == (
+        "was made from a different version of prompts"
+    )
+    assert store.mismatch(tmp_path, store.Plan(PLAN.config, {})) is None, "an unknown input is not compared"
 
 
 def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path) -> None:
     store.start(tmp_path, PLAN)
     assert not store.is_complete(tmp_path)
-    assert store.disagreement(tmp_path, PLAN) is None
-    assert "was made with n = 4" in str(store.disagreement(tmp_path, store.Plan({**PLAN.config, "n": 5}, {})))
+    assert store.mismatch(tmp_path, PLAN) is None
+    assert "was made with n = 4" in str(store.mismatch(tmp_path, store.Plan({**PLAN.config, "n": 5}, {})))
     started = store.read_json(tmp_path / "started.json")
     started["versions"]["torch"] = "0.1"
     (tmp_path / "started.json").write_bytes(store.canonical(started))
-    assert "was begun with torch 0.1" in str(store.disagreement(tmp_path, PLAN))
+    assert "was started with torch 0.1" in str(store.mismatch(tmp_path, PLAN))
 
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
@@ -107,12 +109,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damaged_rows_are_never_used(how: str, tmp_path: Path) -> None:
     folder = _finished(tmp_path / "prompts")
-    assert store.disagreement(folder, PLAN) is None
+    assert store.mismatch(folder, PLAN) is None
     DAMAGE[how](folder / "part-00001.parquet")
     with pytest.raises(StoreError, match=r"part-00001\.parquet.* --fresh"):
         store.read_rows(folder, Prompt)
-    assert "part-00001.parquet" in str(store.disagreement(folder, PLAN))
-    store.remove(folder)
+    assert "part-00001.parquet" in str(store.mismatch(folder, PLAN))
+    model_folders.remove_stage(folder)
     assert not folder.exists()
 
 
@@ -121,9 +123,9 @@ def test_a_damaged_manifest_is_told_and_can_be_made_anew(content: str, tmp_path:
     folder = _finished(tmp_path / "prompts")
     (folder / "manifest.json").write_text(content)
     with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
-        store.row_counts(folder)
-    assert "manifest.json is damaged" in str(store.disagreement(folder, PLAN))
-    store.remove(folder)
+        store.counts(folder)
+    assert "manifest.json is damaged" in str(store.mismatch(folder, PLAN))
+    model_folders.remove_stage(folder)
     assert not folder.exists()
 
 
@@ -138,23 +140,23 @@ def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(how: str, tmp_path
 
 def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "dpo"
-    work = store.start_model(folder, PLAN)
+    work = model_folders.start(folder, PLAN)
     (work / "half").write_text("half-trained")
     disk.mark(tmp_path / "train" / ".dpo.partial-abc")
-    again = store.start_model(folder, PLAN)
+    again = model_folders.start(folder, PLAN)
     assert again == work
     assert [p.name for p in again.iterdir()] == ["started.json"]
     assert [p.name for p in (tmp_path / "train").iterdir()] == ["dpo.partial"]
     (again / "model.bin").write_text("weights")
-    store.finish_model(folder, PLAN, {"rows": 1})
+    model_folders.finish(folder, PLAN, {"rows": 1})
     assert not work.exists()
     assert store.read_json(folder / "manifest.json")["files"].keys() == {"model.bin"}
 
 
 def test_a_finished_folders_hash_follows_what_is_in_it_now(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "dpo"
-    (store.start_model(folder, PLAN) / "model.bin").write_bytes(b"a" * 3 * 2**20)
-    store.finish_model(folder, PLAN, {"rows": 1})
+    (model_folders.start(folder, PLAN) / "model.bin").write_bytes(b"a" * 3 * 2**20)
+    model_folders.finish(folder, PLAN, {"rows": 1})
     whole = store.manifest_hash(folder)
     assert whole == store.digest((folder / "manifest.json").read_bytes())
     (folder / "timing.json").write_text("{}")

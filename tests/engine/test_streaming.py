@@ -44,7 +44,7 @@ def test_the_shards_are_those_of_label_and_change_no_row(weighed: Path, tmp_path
         store.read_rows(run / "candidates", Candidate), store.read_rows(run / "label", Score), recipe.pairs
     )
     assert store.read_rows(run / "pairs", Pair) == whole[0]
-    assert store.row_counts(run / "pairs") == {"rows": len(whole[0])} | dict(
+    assert store.counts(run / "pairs") == {"rows": len(whole[0])} | dict(
         zip(pairs.PairCounts.__slots__, astuple(whole[1]), strict=True)
     )
     for size, count in ((100, 1), (7, 3)):
@@ -54,7 +54,7 @@ def test_the_shards_are_those_of_label_and_change_no_row(weighed: Path, tmp_path
         assert [_shards(other, stage) for stage in ("candidates", "label", "pairs", "drift")] == [7, *[count] * 3]
         for stage in ("pairs", "drift"):
             assert store.read_rows(other / stage, Pair) == store.read_rows(run / stage, Pair)
-            assert store.row_counts(other / stage) == store.row_counts(run / stage)
+            assert store.counts(other / stage) == store.counts(run / stage)
 
 
 def test_two_judges_scores_of_a_prompt_lie_in_one_shard(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_choosing_goes_on_at_the_first_missing_shard(
 def test_a_shard_without_a_pair_is_weighed_too(black: range, tmp_path: Path) -> None:
     recipe, run = recipe_of(tmp_path), tmp_path / "run"
     run_without_report(recipe, run, _strict(*(f"a thing {i}," for i in black)), "drift")
-    counts = store.row_counts(run / "pairs")
+    counts = store.counts(run / "pairs")
     assert counts["blackened"] == 4
     rows = store.read_rows(run / "drift", Pair)
     assert len(rows) == counts["kept"] > 8

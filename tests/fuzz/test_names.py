@@ -81,10 +81,10 @@ def test_notes_of_another_content(content: bytes, tmp_path: Path) -> None:
     for name in ("manifest.json", "started.json", "timing.json"):
         (tmp_path / name).write_bytes(content)
     assert timing.seconds(tmp_path) == 0
-    for read in (store.row_counts, store.made_with, lambda folder: store.disagreement(folder, store.Plan({}, {}))):
+    for read in (store.counts, store.library_versions, lambda folder: store.mismatch(folder, store.Plan({}, {}))):
         with contextlib.suppress(SemdpoError):
             read(tmp_path)
-    assert "is damaged" in str(store.disagreement(tmp_path, store.Plan({}, {})))
+    assert "is damaged" in str(store.mismatch(tmp_path, store.Plan({}, {})))
 
 
 def test_the_corpus_is_large() -> None:

@@ -21,7 +21,7 @@ from semdpo.recipe.models import RendererConfig
 from semdpo.recipe.schema import LabelConfig, PairsConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import draw, evaluation, score_images
+from semdpo.stages.evaluate import evaluation, render, score_images
 from semdpo.stages.flow import flow
 from semdpo.stages.label import label
 from semdpo.stages.pairs import PairCounts, choose
@@ -126,7 +126,7 @@ def test_a_missing_score_is_still_a_fault() -> None:
 def test_evaluation_keeps_the_image_and_gives_no_score() -> None:
     prompts = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog")]
     rewrites = ["a cat", "bad dog"]
-    images = draw("m", prompts, rewrites, Strict("bad"), Encoder(), [0, 1], 3, lambda texts: [1] * len(texts))
+    images = render("m", prompts, rewrites, Strict("bad"), Encoder(), [0, 1], 3, lambda texts: [1] * len(texts))
     assert [image.blackened for image in images] == [False, False, True, True]
     scored = score_images(images, Scorer(), "clip")
     assert [row.score is None for row in scored] == [False, False, True, True]
@@ -149,7 +149,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
         store.read_rows(run.folder / "candidates", Candidate),
     )
     black = {c.rewrite for c in candidates if c.rewrite[-1] in "35"}
-    assert 0 < store.row_counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
+    assert 0 < store.counts(run.folder / "label")["blackened"] == sum(s.score is None for s in scores) == len(black)
     for pair in store.read_rows(run.folder / "drift", Pair):
         assert not {pair.chosen, pair.rejected} & black
     images = {m: store.read_rows(run.folder / f"evaluate/{m}/images", RenderedImage) for m in evaluation(recipe).models}
@@ -171,7 +171,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
 
 def test_where_all_are_black_a_run_stops_and_names_the_switch(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
-    with pytest.raises(DataError, match=r"no pair is left: of 20 prompts .* set label\.renderer\.safety_checker=false"):
+    with pytest.raises(DataError, match=r"no pair is left, .* 20 prompts .* set label\.renderer\.safety_checker=false"):
         run_without_report(recipe, tmp_path / "run", _strict("style"), "pairs")
 
 

@@ -12,7 +12,7 @@ from semdpo.data.records import EvaluationRow, Prompt, RenderedImage, content_se
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import draw, rewrite_all, score_images
+from semdpo.stages.evaluate import render, rewrite_all, score_images
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 
@@ -64,7 +64,7 @@ def _words(texts: Sequence[str]) -> list[int]:
 def _drawn(
     rewrites: Sequence[str], prompts: Sequence[Prompt] = PROMPTS, painter: Painter | None = None
 ) -> list[RenderedImage]:
-    return draw("dpo", prompts, rewrites, painter or Painter(), Encoder(), [0, 5], 4, _words)
+    return render("dpo", prompts, rewrites, painter or Painter(), Encoder(), [0, 5], 4, _words)
 
 
 def _rows(rewrites: Sequence[str], keep: int = 2, **scorers: Judge) -> list[EvaluationRow]:
@@ -88,7 +88,7 @@ def test_rows_come_prompt_by_prompt_with_all_that_is_known() -> None:
 
 def test_progress_is_told_by_images() -> None:
     told: list[tuple[int, int]] = []
-    draw(
+    render(
         "m", PROMPTS, ["x", "y", "z"], Painter(), Encoder(), [0, 5], 4, _words,
         lambda done, total, note="": told.append((done, total)),
     )  # fmt: skip
@@ -152,14 +152,14 @@ def test_a_renderer_that_draws_too_few_is_refused() -> None:
         def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
             return super().render(prompts, seeds)[:-1]
 
-    with pytest.raises(DataError, match="dpo: the renderer drew 3 images for 4 texts"):
+    with pytest.raises(DataError, match="dpo: the renderer gave 3 images for 4 texts"):
         _drawn(["x", "y", "z"], painter=Lazy())
 
 
 def test_a_half_written_image_is_named() -> None:
     images = _drawn(["x", "y", "z"])
     broken = replace(images[2], image=images[2].image[: len(images[2].image) // 2])
-    named = f"method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 0 is damaged or half-written"
+    named = f"method 'dpo', prompt {PROMPTS[1].prompt_id}, seed 0 is damaged or incomplete"
     with pytest.raises(DataError, match=named):
         score_images([*images[:2], broken, *images[3:]], Judge(), "clip")
 

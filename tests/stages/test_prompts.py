@@ -48,7 +48,7 @@ def test_leaks_are_refused_even_when_case_and_spaces_differ(tmp_path: Path) -> N
     config = PromptsConfig(
         file=_file(tmp_path / "a.txt", ["one", "A  red Ball"]), test_file=_file(tmp_path / "b.txt", ["a red ball"])
     )
-    with pytest.raises(DataError, match="1 of the held-out prompts are also trained on, the first is 'a red ball'"):
+    with pytest.raises(DataError, match="1 held-out prompts are also trained on, the first is 'a red ball'"):
         collect(config)
 
 
@@ -104,7 +104,9 @@ def test_near_duplicates_are_left_out_of_training(tmp_path: Path) -> None:
 def test_a_set_that_is_too_small_is_refused(tmp_path: Path) -> None:
     small = _file(tmp_path / "s.txt", ["one", "One!", "two"])
     config = {"file": small, "test_sets": {"s": {"file": small, "limit": 3}}}
-    with pytest.raises(DataError, match=r"2 distinct prompts, and prompts\.test_sets\.s wants 3"):
+    with pytest.raises(
+        DataError, match=r"2 distinct prompts that no earlier set has, but prompts\.test_sets\.s asks for 3"
+    ):
         collect(PromptsConfig.model_validate(config))
     with pytest.raises(ValueError, match="exclude each other"):
         PromptsConfig.model_validate(config | {"test_file": small})

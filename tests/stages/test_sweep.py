@@ -64,7 +64,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert {each.split for each in tuning} == {"tune"}
     used = {each.prompt_id for each in store.read_rows(run / "prompts", Prompt)}
     assert used.isdisjoint(each.prompt_id for each in tuning)
-    assert store.row_counts(run / "sweep/prompts")["used_elsewhere"] == 2
+    assert store.counts(run / "sweep/prompts")["used_elsewhere"] == 2
     table = pd.read_csv(page.parent / "tables/figure5_sweep.csv")
     assert {each.suffix for each in page.parent.rglob("*sweep.*")} == {".html", ".csv", ".tex", ".png", ".svg"}
     assert table["alpha"].tolist() == [0, 2, 8]

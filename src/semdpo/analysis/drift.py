@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance
 from semdpo.data.records import Pair
 from semdpo.errors import DataError
-from semdpo.progress import Progress, part_of, silent
+from semdpo.progress import Progress, progress_of_part, silent
 from semdpo.protocols import Float, KnowsWords, TextEncoder
 from semdpo.recipe import defaults
 
@@ -57,7 +57,7 @@ def measure(
     measuring = _Measuring(encoder, batch_size)
     for start in range(0, len(pairs), max(CHUNK, batch_size)):
         chunk = pairs[start : start + max(CHUNK, batch_size)]
-        measuring.add(chunk, start, part_of(progress, start, len(pairs)))
+        measuring.add(chunk, start, progress_of_part(progress, start, len(pairs)))
     return measuring.drift()
 
 

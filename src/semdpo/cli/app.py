@@ -9,7 +9,7 @@ import typer
 from semdpo import __version__
 from semdpo.cli import audit, compare, doctor, init, optimize, report, run, train, weigh, world
 from semdpo.cli.ending import finish
-from semdpo.progress import quiet_libraries, share_the_processor, show
+from semdpo.progress import quiet_libraries, share_the_cpu, show
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -60,5 +60,5 @@ def _options(
 def main() -> None:
     """Runs the command that was given; see ``ending``."""
     quiet_libraries()
-    share_the_processor()
+    share_the_cpu()
     finish(app)

@@ -13,7 +13,7 @@ from semdpo.cli.closing import training_summary
 from semdpo.cli.ending import interruptible
 from semdpo.cli.options import NOBODY, PairsFile, named_as_options, typed_by_user
 from semdpo.errors import DataError
-from semdpo.progress import bar, say, show
+from semdpo.progress import bar, is_first_process, say, show
 from semdpo.recipe import defaults
 
 if TYPE_CHECKING:
@@ -115,7 +115,6 @@ def train_file(pairs: str, training: Training) -> None:
     Raises:
         SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
     """
-    from semdpo.engine.store import is_first_process
     from semdpo.training.to_folder import refuse_impossible, train_to_folder
 
     refuse_impossible(training.config, training.out)

@@ -45,7 +45,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     """
     from semdpo.analysis.drift import measure, refuse_unknown_words, with_drift
     from semdpo.data import tables, writers
-    from semdpo.data.pairs import kept, other_scores, pairs_of, refuse_own_columns, write_pairs
+    from semdpo.data.pairs import other_scores, pairs_of, refuse_own_columns, user_columns, write_pairs
     from semdpo.engine import fingerprint
     from semdpo.engine.providers import own_models
     from semdpo.models.registry import lasting
@@ -56,7 +56,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float, batch_size: in
     table = tables.read_table(pairs)
     rows = pairs_of(table)
     refuse_own_columns(table)
-    writers.encoded(out.suffix.lower(), kept(table.columns), source=table.columns)  # before hours are spent
+    writers.encoded(out.suffix.lower(), user_columns(table.columns), source=table.columns)  # before hours are spent
     known = fingerprint.model(encoder)  # an unknown name is told before torch is imported
     model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:

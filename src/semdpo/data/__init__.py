@@ -1,1 +1,1 @@
-"""Rows, and the files that hold them: one way to read what a user brings, one way to write."""
+"""Rows and the files that hold them: one way to read users' files, one way to write files."""

@@ -1,4 +1,4 @@
-"""Columns of Arrow tables, read when they are asked for: parquet files, data sets that were saved, and the hub's."""
+"""Columns of Arrow tables, each read when it is first used: parquet files, saved data sets, and the hub's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from semdpo.errors import DataError
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file holds.
+    """A file's columns and rows.
 
     Attributes:
-        columns: by name, all of one length.
-        rows: what to call each row in a message: ``line 3``, ``row 3``.
+        columns: name → values, [n].
+        rows: each row's name in messages, [n]: ``line 3``, ``row 3``.
     """
 
     columns: Mapping[str, Sequence[Any]]
@@ -24,11 +24,11 @@ class Columns:
 
 
 class ArrowColumns(Mapping[str, Sequence[Any]]):
-    """The columns of an Arrow table; each becomes Python values when it is first asked for.
+    """The columns of an Arrow table; a column becomes Python values when it is first used.
 
     Args:
-        table: of Arrow.
-        file: its name, for messages.
+        table: the Arrow table.
+        file: the file's name, for messages.
     """
 
     def __init__(self, table: Any, file: str) -> None:
@@ -36,30 +36,30 @@ class ArrowColumns(Mapping[str, Sequence[Any]]):
         self._read: dict[str, list[Any]] = {}
 
     def __getitem__(self, name: str) -> list[Any]:
-        """The values of a column.
+        """The values of a column, [n].
 
         Raises:
-            KeyError: there is none of that name.
-            DataError: a value cannot be read; its row is named.
+            KeyError: there is no column of that name.
+            DataError: a value cannot be read; the message names its row.
         """
         if name not in self._read:
             self._read[name] = self._values(name)
         return self._read[name]
 
     def __contains__(self, name: object) -> bool:
-        """Without reading the column."""
+        """Whether there is a column of that name; the column is not read."""
         return name in self._table.column_names
 
     def __iter__(self) -> Iterator[str]:
-        """The names."""
+        """The columns' names."""
         return iter(self._table.column_names)
 
     def __len__(self) -> int:
-        """How many columns."""
+        """The number of columns."""
         return int(self._table.num_columns)
 
     def stored(self, name: str) -> Any:
-        """A column as Arrow has it, with its own type."""
+        """A column as an Arrow array, with its Arrow type."""
         return self._table.column(name)
 
     def _values(self, name: str) -> list[Any]:
@@ -68,43 +68,46 @@ class ArrowColumns(Mapping[str, Sequence[Any]]):
         column = self.stored(name)
         try:
             return list(column.to_pylist())
-        except Exception:  # whatever Arrow finds wrong, the row is looked for and named
-            return [self._value(name, k, each) for k, each in enumerate(column, start=1)]
+        except Exception:  # of any kind; the values are read one by one, to name the row
+            return [self._value(name, row, cell) for row, cell in enumerate(column, start=1)]
 
     def _value(self, name: str, row: int, cell: Any) -> Any:
         try:
             return cell.as_py()
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{self._file}, row {row}: '{name}' is not UTF-8 (byte {error.start}); write the file again from texts"
+                f"{self._file}, row {row}: '{name}' is not UTF-8 (byte {error.start}); write the file again as UTF-8"
             ) from error
         except Exception as error:
             raise DataError(
-                f"{self._file}, row {row}: '{name}' is a value that Python cannot hold ({_first_line(error)}); "
+                f"{self._file}, row {row}: '{name}' has a value that Python cannot represent ({_first_line(error)}); "
                 "leave the column out or write it as text"
             ) from error
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file or folder that the system does not let us read."""
-    return DataError(f"{_named(path)} cannot be read ({error.strerror or error}); check its name and its permissions")
+    """The error for a file or folder that cannot be read."""
+    return DataError(
+        f"{_short_name(path)} cannot be read ({error.strerror or error}); check its name and its permissions"
+    )
 
 
-def _named(path: Path) -> str:
+def _short_name(path: Path) -> str:
     name = str(path)
     return name if len(name) <= 200 else f"{name[:100]}…"
 
 
 def read_parquet(path: Path, only: Sequence[str] | None = None, either: Sequence[str] = ()) -> Columns:
-    """A parquet file.
+    """Reads a parquet file.
 
     Args:
-        path: of the file.
-        only: read only these columns, if it has them; None reads all …
-        either: … or, if it has one of them, the first of these.
+        path: the file.
+        only: the columns to read, as far as they exist. Where it is None, the first existing column of ``either``
+            is read; if none exists, all columns are.
+        either: see ``only``.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file is not a parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,18 +117,18 @@ def read_parquet(path: Path, only: Sequence[str] | None = None, either: Sequence
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            wanted = list(dict.fromkeys(each for each in (only or either) if each in names))[: None if only else 1]
-            table = file.read(columns=wanted or None)
+            existing = list(dict.fromkeys(name for name in (only or either) if name in names))
+            table = file.read(columns=existing[: None if only else 1] or None)
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise DataError(f"{path} is not a parquet file; write it again or name it by what it is") from error
+        raise DataError(f"{path} is not a parquet file; write it again, or give it the suffix of its format") from error
     return from_arrow(table, str(path))
 
 
 def _first_byte(path: Path) -> bytes:
-    """The first byte of a file; nothing where it is empty.
+    """The first byte of a file; empty where the file is empty.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -135,10 +138,10 @@ def _first_byte(path: Path) -> bytes:
 
 
 def read_arrow(path: Path) -> Columns:
-    """A stream of Arrow, as ``datasets`` saves it.
+    """Reads an Arrow stream, the format in which ``datasets`` saves a data set.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file is not an Arrow stream.
     """
     import pyarrow as pa
 
@@ -146,7 +149,7 @@ def read_arrow(path: Path) -> Columns:
         with pa.memory_map(str(path)) as source:
             table = pa.ipc.open_stream(source).read_all()
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is not an arrow stream; save the data set again") from error
+        raise DataError(f"{path} is not an Arrow stream; save the data set again") from error
     return from_arrow(table, str(path))
 
 
@@ -154,12 +157,12 @@ def from_arrow(table: Any, file: str) -> Columns:
     """The columns of an Arrow table.
 
     Raises:
-        DataError: two have one name.
+        DataError: two columns have the same name.
     """
     names = table.column_names
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{file} has two columns of one name ({twice!r}); rename one")
+        raise DataError(f"{file} has two columns with the same name ({twice!r}); rename one")
     return Columns(ArrowColumns(table, file), [f"row {i}" for i in range(1, table.num_rows + 1)])
 
 

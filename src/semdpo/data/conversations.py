@@ -1,8 +1,8 @@
-"""Pairs that are written as conversations, brought to one prompt and two answers.
+"""Turns pairs that are written as conversations into one prompt and two answers.
 
-Read are TRL's conversational columns, with the prompt apart or as the beginning of both sides; UltraFeedback's (the
-prompt is a text, both sides are whole conversations); Anthropic's HH (both sides are texts of "Human:" and
-"Assistant:" turns); and conversations that a CSV file holds as JSON.
+These forms are read: TRL's conversational columns, with the prompt in a column or at the beginning of both sides;
+UltraFeedback's (the prompt is a text, and both sides are whole conversations); Anthropic's HH (both sides are texts of
+"Human:" and "Assistant:" turns); and conversations as JSON in a CSV file.
 """
 
 from __future__ import annotations
@@ -23,41 +23,47 @@ _HH = re.compile(r"\A\s*Human:.*\n\nAssistant:", re.DOTALL)
 
 
 class Message(NamedTuple):
-    """One turn: who speaks, and what."""
+    """One turn of a conversation: the speaker's role and the text."""
 
     role: str
     text: str
 
 
 def as_texts(table: Table) -> Table:
-    """The table with ``prompt``, ``chosen`` and ``rejected`` as texts; one without conversations as it is.
+    """The table with ``prompt``, ``chosen`` and ``rejected`` as texts; a table without conversations is unchanged.
+
+    Args:
+        table: the user's table.
 
     Raises:
-        DataError: a row has more than one turn, another form, or two sides that answer different prompts; it is named.
+        DataError: a row has more than one turn or an unknown form, or its two sides answer different prompts; the
+            message names the row.
     """
     given = {name: table.columns[name] for name in ("prompt", *SIDES) if name in table.columns}
-    if not all(side in given for side in SIDES) or not any(_talks(v) for column in given.values() for v in column):
+    if not all(side in given for side in SIDES) or not any(
+        _is_conversation(v) for column in given.values() for v in column
+    ):
         return table
     prompts = given.get("prompt", [None] * len(table.rows))
     rows = zip(table.rows, prompts, given["chosen"], given["rejected"], strict=True)
-    found = [_row(f"{table.file}, {row}", *values) for row, *values in rows]
+    texts = [_row(f"{table.file}, {row}", *values) for row, *values in rows]
     names = ("prompt", *SIDES)
-    columns = dict(zip(names, map(list, zip(*found, strict=True)), strict=True))
+    columns = dict(zip(names, map(list, zip(*texts, strict=True)), strict=True))
     return Table(table.file, layered(columns, table.columns), table.rows)
 
 
-def _talks(value: Any) -> bool:
-    return isinstance(value, list) or (isinstance(value, str) and (_written(value) or bool(_HH.match(value))))
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and (_is_notation(value) or bool(_HH.match(value))))
 
 
-def _written(text: str) -> bool:
-    """Whether a text is a conversation in JSON's or Python's notation, as a CSV file holds it."""
+def _is_notation(text: str) -> bool:
+    """Whether a text is a conversation in the notation of JSON or Python, as in a CSV file."""
     begin = text.lstrip()[:2000]
     return begin.startswith(("[{", "[ {")) and "role" in begin and "content" in begin
 
 
 def _row(place: str, prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
-    asked = _turns(prompt, f"{place}: prompt")
+    own_prompt = _turns(prompt, f"{place}: prompt")
     sides = {name: _turns(value, f"{place}: {name}") for name, value in zip(SIDES, (chosen, rejected), strict=True)}
     before: list[Any] = []
     answers: list[Any] = []
@@ -68,54 +74,54 @@ def _row(place: str, prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any,
         if not turns or turns[-1].role not in ASSISTANTS:
             raise DataError(
                 f"{place}: {name} must be one message of the assistant, or a conversation that ends with one; "
-                f"{ONE_TURN} remove the row or what follows the answer"
+                f"{ONE_TURN} remove the row or the messages after the answer"
             )
         answers.append(turns[-1].text)
         before += [_prompt(turns[:-1], f"{place}: {name}")] if turns[:-1] else []
-    if isinstance(asked, list):
-        asked = _prompt(asked, f"{place}: prompt", whole=True)
-    if asked is not None:
-        before.insert(0, asked)
-    if differing := [each for each in before[1:] if _same(each) != _same(before[0])]:
+    if isinstance(own_prompt, list):
+        own_prompt = _prompt(own_prompt, f"{place}: prompt", whole=True)
+    if own_prompt is not None:
+        before.insert(0, own_prompt)
+    if differing := [text for text in before[1:] if _comparable(text) != _comparable(before[0])]:
         raise DataError(
             f"{place}: the two sides answer different prompts, {shown(before[0])} and {shown(differing[0])}; "
             "a pair is two answers to one prompt, so correct or remove the row"
         )
-    return before[0] if before else asked, answers[0], answers[1]
+    return before[0] if before else own_prompt, answers[0], answers[1]
 
 
-def _same(text: Any) -> Any:
+def _comparable(text: Any) -> Any:
     return trimmed(text) if isinstance(text, str) else text
 
 
 def _prompt(turns: list[Message], place: str, *, whole: bool = False) -> str:
-    """What the user asks: of a conversation, everything before the answer."""
+    """The user's prompt: the one message before the answer."""
     if len(turns) == 1 and turns[0].role in USERS:
         return turns[0].text
-    put = "put anything else into --template"
+    template = "put other text into --template"
     if whole:
-        raise DataError(f"{place} must be one message of the user; {ONE_TURN} {put}, or remove the row")
+        raise DataError(f"{place} must be one message of the user; {ONE_TURN} {template}, or remove the row")
     raise DataError(
-        f"{place} has {len(turns)} messages before its answer, and it must be one message of the user; {ONE_TURN} keep "
-        f"the rows of one turn and {put}"
+        f"{place} has {len(turns)} messages before its answer, but must have one, of the user; {ONE_TURN} keep "
+        f"only rows with one turn, and {template}"
     )
 
 
 def _turns(value: Any, place: str) -> Any:
-    """A conversation's messages; a plain text, and what is none, as it is."""
+    """A conversation's messages; any other value is unchanged."""
     if isinstance(value, str):
         if _HH.match(value):
             return _of_hh(value)
-        if not _written(value):
+        if not _is_notation(value):
             return value
         value = _parsed(value, place)
     if not isinstance(value, list):
         return value
-    return [_message(each, place) for each in value]
+    return [_message(message, place) for message in value]
 
 
 def _of_hh(text: str) -> list[Message]:
-    """HH's turns; a last one of the assistant that is empty ends a prompt, and is left out."""
+    """The turns of a text in HH's form; an empty last turn of the assistant is left out."""
     _, *parts = _TURN.split(text)
     roles = {"Human": USERS[0], "Assistant": ASSISTANTS[0]}
     turns = [Message(roles[who], words.strip()) for who, words in zip(parts[::2], parts[1::2], strict=True)]
@@ -127,7 +133,7 @@ def _parsed(text: str, place: str) -> Any:
         return parse(text, place)
     except DataError as error:
         raise DataError(
-            f"{place} is a conversation in a notation that is not JSON; write the data set as .jsonl or .parquet"
+            f"{place} is a conversation that is not JSON; write the data set as .jsonl or .parquet"
         ) from error
 
 
@@ -135,7 +141,9 @@ def _message(value: Any, place: str) -> Message:
     if isinstance(value, dict):
         role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
         if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
-            content = content[0].get("text")  # as models that also see write it
+            content = content[0].get("text")  # the form for models that also read images
         if isinstance(role, str) and isinstance(content, str):
             return Message(role.lower(), content)
-    raise DataError(f'{place} must be made of messages such as {{"role": "user", "content": "a cat"}}; correct the row')
+    raise DataError(
+        f'{place} must be a list of messages such as {{"role": "user", "content": "a cat"}}; correct the row'
+    )

@@ -1,4 +1,4 @@
-"""Data sets of the hub, read by the library ``datasets``."""
+"""Reads data sets of the hub with the library ``datasets``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["hub_rows", "hub_table"]
 
 
 def hub_table(name: str) -> Columns:
-    """A data set's columns; only those that are asked for become Python values.
+    """A data set's columns; only columns that are used become Python values.
 
     Args:
         name: ``OWNER/NAME[:SPLIT]``.
@@ -26,7 +26,7 @@ def hub_table(name: str) -> Columns:
 
 
 def hub_rows(name: str) -> Iterator[dict[str, Any]]:
-    """Every row of a data set of the hub, with every column as it is stored.
+    """All rows of a data set of the hub, with all columns as they are stored.
 
     Args:
         name: ``OWNER/NAME[:SPLIT]``.
@@ -47,9 +47,9 @@ def _load(name: str) -> Any:
     disable_progress_bars()
     try:
         return load_dataset(repository, split=split or "train")
-    except Exception as error:  # the library raises what its readers and the network do
+    except Exception as error:  # the library passes on the errors of its readers and of the network
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"the data set {repository} could not be read from the hub ({lines[0][:200].rstrip(' .')}); check its "
-            "name, its split and the connection, or download it and give the file"
+            "name, its split and the network connection, or download it and give the file"
         ) from error

@@ -1,4 +1,4 @@
-"""Rewrites and preference pairs in a user's own files, and how any file is written: whole or not at all."""
+"""Reads rewrites and preference pairs from users' files, and writes pairs."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ NUMBERS = (
     *("chosen_score", "rejected_score", "distance", "rejected_distance"),
     *("weight", "chosen_fidelity", "rejected_fidelity"),
 )
-ENCODER = ("encoder", "encoder_fingerprint")  # that measured the distances
-SCORES = ("score", "rating", "reward")  # what others call a score
-WANTED = "; a file of pairs has columns prompt, chosen and rejected: add or rename it"
+ENCODER = ("encoder", "encoder_fingerprint")  # of the model that measured the distances
+SCORES = ("score", "rating", "reward")  # other programs' words for a score
+WANTED = "; a file of pairs has the columns prompt, chosen and rejected: add or rename it"
 UNPAIRED = (
-    "has one completion and a label in a row, and pairs are needed: write the good and the bad completion of a prompt "
+    "has one completion and a label per row, but pairs are needed: write the good and the bad completion of a prompt "
     "into one row, as chosen and rejected, or train on this file with TRL's KTOTrainer"
 )
 TYPES: Mapping[str, type] = {
     **dict.fromkeys(NUMBERS, float), **dict.fromkeys(ENCODER, str), "truncated": bool,
 }  # fmt: skip
-COSINE = (-1e-6, 2 + 1e-6)  # float32 may round a distance past its ends
+COSINE = (-1e-6, 2 + 1e-6)  # float32 rounding may put a distance slightly outside 0 and 2
 LIMITS = {"distance": COSINE, "rejected_distance": COSINE, "weight": (0.0, math.inf)}
 
 
 def read_rewrites(name: str | Path) -> list[tuple[str, str]]:
-    """Pairs (prompt, rewrite) to fine-tune on.
+    """Pairs (prompt, rewrite) to fine-tune on, from a file with the columns prompt and rewrite.
 
     Raises:
-        DataError: see ``read_table``; or a column is missing, or a row is empty or no text.
+        DataError: see ``read_table``; or a column is missing, or a row is empty or not text.
     """
     table = read_table(name)
     return list(zip(table.texts("prompt"), table.texts("rewrite"), strict=True))
 
 
 def read_pairs(name: str | Path) -> list[Pair]:
-    """Preference pairs: columns prompt, chosen, rejected; scores and distances are kept when there are any.
+    """Preference pairs, from a file with the columns prompt, chosen and rejected; scores and distances are optional.
 
     Raises:
-        DataError: see ``read_table``; or a column is missing, a text empty, a number not finite, or a pair
-            whose two sides are equal.
+        DataError: see ``read_table``; or a column is missing, a text is empty, a number is not finite, or the two
+            sides of a pair are equal.
     """
     return pairs_of(read_table(name))
 
 
 def pairs_of(table: Table) -> list[Pair]:
-    """The pairs of a table that was read; see ``read_pairs``. Texts are without their outer blanks."""
+    """The pairs of a table; see ``read_pairs``. Outer blanks of the texts are removed."""
     if {"completion", "label"} <= table.columns.keys() and "chosen" not in table.columns:
         raise DataError(f"{table.file} {UNPAIRED}")
     table = as_texts(table)
     if names := other_scores(table).names:
-        own = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))
-        table = Table(table.file, layered(own, table.columns), table.rows)
+        renamed = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))
+        table = Table(table.file, layered(renamed, table.columns), table.rows)
     texts = [table.texts(name, WANTED) for name in ("prompt", "chosen", "rejected")]
     numbers = [table.numbers(name) for name in NUMBERS]
     for name, (low, high) in LIMITS.items():
@@ -69,7 +69,7 @@ def pairs_of(table: Table) -> list[Pair]:
             if value is not None and not low <= value <= high:
                 raise DataError(f"{table.file}, {row}: '{name}' is {value:g}; {_allowed(name)}")
     encoders = _encoders(table)
-    truncated = [_flag(value) for value in table.columns.get("truncated", [None] * len(table.rows))]
+    truncated = [_true_or_false(value) for value in table.columns.get("truncated", [None] * len(table.rows))]
     pairs = []
     for row, (prompt, chosen, rejected), values, flag, encoder in zip(
         table.rows, zip(*texts, strict=True), zip(*numbers, strict=True), truncated, encoders, strict=True
@@ -89,11 +89,11 @@ def pairs_of(table: Table) -> list[Pair]:
 
 @dataclass(frozen=True)
 class OtherScores:
-    """Scores that a table has under other names than ours.
+    """Scores in columns that have other names than ``chosen_score`` and ``rejected_score``.
 
     Attributes:
-        names: of the columns of chosen and rejected; None where they are not used.
-        note: what a user should know about it; empty where there are none.
+        names: the names of the two columns, chosen first; None where no such columns are used.
+        note: a remark for the user about these columns; empty where there are none.
     """
 
     names: tuple[str, str] | None
@@ -101,20 +101,20 @@ class OtherScores:
 
 
 def other_scores(table: Table) -> OtherScores:
-    """Looks for names such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side."""
+    """Looks for columns such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side."""
     if any(name in table.columns for name in NUMBERS[:2]):
         return OtherScores(None)
-    meant = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in table.columns}
+    by_words = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in table.columns}
     note = ""
     for kind in SCORES:
-        chosen, rejected = (meant.get(frozenset({side, kind})) for side in ("chosen", "rejected"))
+        chosen, rejected = (by_words.get(frozenset({side, kind})) for side in ("chosen", "rejected"))
         if chosen is None or rejected is None:
-            if one := chosen or rejected:
-                note = note or f"{one!r} is not used, for the other side has no such score"
+            if single := chosen or rejected:
+                note = note or f"{single!r} is not used, because the other side has no such score"
         elif _all_numbers(table, (chosen, rejected)):
             return OtherScores((chosen, rejected), f"the scores are those of {chosen!r} and {rejected!r}")
         else:
-            note = note or f"{chosen!r} and {rejected!r} are not used, for they are no numbers"
+            note = note or f"{chosen!r} and {rejected!r} are not used, because they hold values that are not numbers"
     return OtherScores(None, note)
 
 
@@ -126,10 +126,10 @@ def _all_numbers(table: Table, names: Sequence[str]) -> bool:
 
 
 def _encoders(table: Table) -> list[tuple[str | None, str | None]]:
-    """Each row's encoder, where ``semdpo weigh`` wrote one; a user's own column of that name alone is none."""
-    names, prints = (table.columns.get(name, [None] * len(table.rows)) for name in ENCODER)
-    whole = [all(isinstance(each, str) and each for each in pair) for pair in zip(names, prints, strict=True)]
-    return [(n, f) if both else (None, None) for n, f, both in zip(names, prints, whole, strict=True)]
+    """Each row's encoder and its fingerprint, as ``semdpo weigh`` writes them; None where one of the two is missing."""
+    names, fingerprints = (table.columns.get(name, [None] * len(table.rows)) for name in ENCODER)
+    rows = list(zip(names, fingerprints, strict=True))
+    return [row if all(isinstance(cell, str) and cell for cell in row) else (None, None) for row in rows]
 
 
 def _allowed(name: str) -> str:
@@ -138,53 +138,53 @@ def _allowed(name: str) -> str:
     return "a cosine distance lies between 0 and 2; measure it again with `semdpo weigh`"
 
 
-def _flag(value: Any) -> bool | None:
-    named = {"true": True, "false": False}
-    return value if isinstance(value, bool) else named.get(str(value).lower())
+def _true_or_false(value: Any) -> bool | None:
+    """A truth value; None where a cell holds anything else."""
+    words = {"true": True, "false": False}
+    return value if isinstance(value, bool) else words.get(str(value).lower())
 
 
 # ------------------------------------------------------------------------------------------------- writing
 
 
 def refuse_own_columns(table: Table) -> None:
-    """A user's own column must not be taken for one that ``weigh`` writes, nor be lost to it.
+    """Refuses a user's column that has the name of one that ``weigh`` writes, since it would be lost.
 
     Raises:
-        DataError: it has the name of one.
+        DataError: there is such a column.
     """
     written = [name for name in ENCODER if name in table.columns]
     taken = written[0] if len(written) == 1 else None
-    notes = "its encoder"
     if not written and any(value is not None and value != "" for value in table.columns.get("truncated", [])):
-        taken, notes = "truncated", "whether the encoder read a text to its end"
+        taken = "truncated"
     if taken is not None:
-        raise DataError(f"{table.file} has a column '{taken}' of its own, where weigh notes {notes}; rename it")
+        raise DataError(f"{table.file} has a column '{taken}', but weigh writes its own column of that name; rename it")
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair], extra: Mapping[str, Sequence[Any]] | None = None) -> None:
-    """Writes pairs as csv, tsv, jsonl or parquet, by the suffix.
+    """Writes pairs as csv, tsv, jsonl or parquet; the suffix decides which.
 
     Args:
-        path: where to.
-        pairs: what.
-        extra: a user's other columns, to be kept beside ours; of the length of ``pairs``. A user's own ``pair_id``
-            stays, and ours is left out then.
+        path: the file.
+        pairs: the pairs, [n].
+        extra: name → values, [n], of the user's other columns, which are written too. The user's own ``pair_id``
+            replaces semdpo's.
 
     Raises:
-        DataError: unknown suffix, or an extra column that such a file cannot hold.
+        DataError: the suffix is unknown, or an extra column has values that such a file cannot hold.
         StoreError: no space is left, or the folder cannot be written.
     """
     check_suffix(path)
     names = [field.name for field in fields(Pair)]
     columns: dict[str, Sequence[Any]] = {name: [getattr(pair, name) for pair in pairs] for name in names}
-    columns |= kept(extra or {})
+    columns |= user_columns(extra or {})
     write_bytes(path, encoded(path.suffix.lower(), columns, TYPES, extra))
 
 
-def kept(extra: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """The user's columns that are written as they were: all but those that have a meaning for a pair."""
-    ours = {field.name for field in fields(Pair)} - {"pair_id"}
-    found = {name: extra[name] for name in extra if name not in ours}
-    if all(value is None for value in found.get("pair_id", [])):
-        found.pop("pair_id", None)
-    return found
+def user_columns(extra: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The user's columns that are written unchanged: all but those that semdpo computes or reads."""
+    of_pairs = {field.name for field in fields(Pair)} - {"pair_id"}
+    columns = {name: extra[name] for name in extra if name not in of_pairs}
+    if all(value is None for value in columns.get("pair_id", [])):
+        columns.pop("pair_id", None)
+    return columns

@@ -1,4 +1,4 @@
-"""Where prompts come from: a user's own files, the public sets in their own schemas, or the hub."""
+"""Reads prompts from users' files, from public sets as they are published, and from the hub."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ log = logging.getLogger("semdpo")
 def read_prompts(
     name: str | Path, column: str | None = None, skip_empty: bool = False, usual: bool = False
 ) -> list[str]:
-    """The prompts of a source; exact duplicates are dropped, the first kept, and their number logged.
+    """The prompts of a source. Of exact duplicates the first is kept; the number of the others is logged.
 
     Args:
-        name: txt (one a line), jsonl, csv, tsv, json, parquet, COCO's captions (``captions_*.json``), ``tiny:FILE``, or
-            ``hub:OWNER/NAME[:SPLIT]``.
-        column: where the prompts are; None takes the first of ``COLUMNS`` that is there. Lines, COCO's captions and
-            the tiny world's files have one place for them, whatever is named.
-        skip_empty: leave out rows without text, and log their number, instead of refusing them.
-        usual: take the first of ``COLUMNS`` also where the named column is not there.
+        name: a txt (one prompt per line), jsonl, csv, tsv, json or parquet file, COCO's captions
+            (``captions_*.json``), ``tiny:FILE``, or ``hub:OWNER/NAME[:SPLIT]``.
+        column: the column that holds the prompts; None takes the first existing one of ``COLUMNS``. It is ignored for
+            txt files, COCO's captions and the tiny world's files, where the prompts have a fixed place.
+        skip_empty: whether rows without text are left out, and their number logged; otherwise they are refused.
+        usual: whether one of ``COLUMNS`` is taken where ``column`` does not exist.
 
     Raises:
-        DataError: see ``read_table``; a prompt is empty or no text; the hub cannot be reached.
+        DataError: see ``read_table``; or a prompt is empty or not text, or the hub cannot be reached.
     """
     table = _table(str(name), column)
-    if column is None or (column not in table.columns and (_has_one_place(str(name)) or _usual(table, usual))):
+    if column is None or (column not in table.columns and (_has_one_place(str(name)) or (usual and _has_usual(table)))):
         column = _column(table)
     values = table.column(column, "; name one of them with prompts.column")
     if skip_empty:
@@ -47,26 +47,29 @@ def read_prompts(
         raise DataError(f"{table.file} has no prompts; give a file with at least one")
     distinct = list(dict.fromkeys(prompts))
     if len(distinct) < len(prompts):
-        log.warning("%s: dropped %d exact duplicates of prompts", table.file, len(prompts) - len(distinct))
+        log.warning("%s: left out %d exact duplicates of prompts", table.file, len(prompts) - len(distinct))
     return distinct
 
 
-def _usual(table: Table, wanted: bool) -> bool:
-    return wanted and any(name in table.columns for name in COLUMNS)
+def _has_usual(table: Table) -> bool:
+    return any(name in table.columns for name in COLUMNS)
 
 
 def normalised(text: str) -> str:
-    """What is left of a prompt when it is compared with another: letters, digits and marks in one case and form."""
-    kept = (each if unicodedata.category(each)[0] in "LNM" else " " for each in unicodedata.normalize("NFKC", text))
-    return " ".join("".join(kept).casefold().split()) or " ".join(text.split())
+    """The form in which prompts are compared: letters, digits and combining marks, in one case and Unicode form."""
+    letters = (char if unicodedata.category(char)[0] in "LNM" else " " for char in unicodedata.normalize("NFKC", text))
+    return " ".join("".join(letters).casefold().split()) or " ".join(text.split())
 
 
-def draw(prompts: Sequence[str], count: int | None) -> list[str]:
-    """So many prompts, in an order that depends on their words only; prompts that are alike count as one.
+def choose_by_hash(prompts: Sequence[str], count: int | None) -> list[str]:
+    """Chooses prompts by the hash of their words; prompts that are equal when normalised count as one.
 
     Args:
-        prompts: in any order.
-        count: None takes all.
+        prompts: the prompts, in any order.
+        count: how many to choose; None chooses all.
+
+    Returns:
+        The chosen prompts, in the order of their hashes.
     """
     distinct: dict[str, str] = {}
     for text in sorted(prompts):
@@ -91,10 +94,10 @@ def _table(name: str, column: str | None) -> Table:
 
 
 def _column(table: Table) -> str:
-    known = [name for name in COLUMNS if name in table.columns]
-    if not known:
+    usual = [name for name in COLUMNS if name in table.columns]
+    if not usual:
         table.column(COLUMNS[0], "; name one of them with prompts.column")
-    return known[0]
+    return usual[0]
 
 
 def _has_one_place(name: str) -> bool:
@@ -110,11 +113,11 @@ def _lines(path: Path) -> Table:
 
 def _json(path: Path) -> Table:
     """A list of objects, or COCO's ``captions_val2017.json``: {"annotations": [{"caption": …}]}."""
-    found = parse(read_text(path), str(path))
-    if isinstance(found, list):
+    content = parse(read_text(path), str(path))
+    if isinstance(content, list):
         return read_table(path)
     try:
-        captions = [each["caption"] for each in found["annotations"]]
+        captions = [annotation["caption"] for annotation in content["annotations"]]
     except (KeyError, TypeError) as error:
         raise DataError(
             f'{path} is not COCO\'s file of captions ({{"annotations": [{{"caption": …}}]}}); give that, or .jsonl'

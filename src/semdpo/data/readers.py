@@ -1,4 +1,4 @@
-"""One file's columns: csv, tsv, jsonl, json, parquet and arrow, read as strictly as they can be written."""
+"""Reads the columns of one csv, tsv, jsonl, json, parquet or arrow file; files that break their format are refused."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from semdpo.errors import DataError
 
 TABLES = (".csv", ".jsonl", ".parquet", ".tsv", ".json")
 LONGEST_CELL = 2**31 - 1
-DEEPEST = 64  # lists and objects within each other; a file of thousands would exhaust Python's stack
+DEEPEST = 64  # levels of nested lists and objects; thousands of them would exhaust Python's stack
 DIGITS = 300
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_ESCAPED = re.compile(r"'+[=+\-@\t\r]")  # see files.py: what a spreadsheet would take for a formula
+_ESCAPED = re.compile(r"'+[=+\-@\t\r]")  # see writers.py: text that a spreadsheet would take for a formula
 _ENDS = re.compile(r"\r\n|\n|\r")
 
 
 def read_bytes(path: Path) -> bytes:
-    """A user's file.
+    """The content of a user's file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return path.read_bytes()
@@ -37,10 +37,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A file as UTF-8.
+    """The text of a UTF-8 file.
 
     Raises:
-        DataError: it is not.
+        DataError: the file cannot be read, or is not UTF-8.
     """
     data = read_bytes(path)
     try:
@@ -51,7 +51,7 @@ def read_text(path: Path) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text that ends its lines as Unix, Windows or old Macs do; a last line end begins no line."""
+    """The lines of a text with the line ends of Unix, Windows or old Macs; a line end at the end begins no new line."""
     lines = _ENDS.split(text)
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -60,14 +60,14 @@ def lines_of(text: str) -> list[str]:
 
 
 def parse(text: str, place: str) -> Any:
-    """JSON as its standard has it: no NaN, no number that overflows, no key twice, not thousands of levels deep.
+    """Parses JSON strictly: NaN, numbers that overflow, repeated keys and very deep nesting are refused.
 
     Args:
-        text: of one value.
-        place: where it stands, for messages.
+        text: the JSON text of one value.
+        place: the file and line of the text, for messages.
 
     Raises:
-        DataError: it is something else.
+        DataError: the text is not such JSON.
     """
     try:
         value = _STRICT.decode(text)
@@ -80,12 +80,12 @@ def parse(text: str, place: str) -> Any:
 
 
 def _not_finite(name: str) -> float:
-    raise ValueError(f"{name} is not a number that can be used")
+    raise ValueError(f"{name} is not a finite number")
 
 
 def _whole(digits: str) -> int:
     if len(digits) > DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits cannot be used")
+        raise ValueError(f"a number has {len(digits)} digits, which is too many")
     return int(digits)
 
 
@@ -96,11 +96,11 @@ def _finite(text: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
-    return found
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return content
 
 
 _STRICT = json.JSONDecoder(parse_constant=_not_finite, parse_int=_whole, parse_float=_finite, object_pairs_hook=_object)
@@ -111,15 +111,15 @@ def _refuse_depth(value: Any, left: int) -> None:
         return
     if left == 0:
         raise RecursionError
-    for each in value.values() if isinstance(value, dict) else value:
-        _refuse_depth(each, left - 1)
+    for inner in value.values() if isinstance(value, dict) else value:
+        _refuse_depth(inner, left - 1)
 
 
 def read_jsonl(path: Path) -> Columns:
-    """One object a line; blank lines are passed over.
+    """Reads one JSON object per line; blank lines are skipped.
 
     Raises:
-        DataError: a line is no object; it is named.
+        DataError: a line is not an object; the message names it.
     """
     records, rows = [], []
     for number, line in enumerate(lines_of(read_text(path)), start=1):
@@ -130,10 +130,10 @@ def read_jsonl(path: Path) -> Columns:
 
 
 def read_json(path: Path) -> Columns:
-    """A list of objects.
+    """Reads a list of JSON objects.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file holds something else.
     """
     text = read_text(path)
     if not text.strip():
@@ -142,13 +142,13 @@ def read_json(path: Path) -> Columns:
     if not isinstance(values, list):
         raise DataError(f'{path} must be a list of objects such as [{{"prompt": "a cat"}}]; or write a .jsonl')
     rows = [f"entry {k}" for k in range(1, len(values) + 1)]
-    return _from_records([_record(each, f"{path}, {row}") for each, row in zip(values, rows, strict=True)], rows)
+    return _from_records([_record(value, f"{path}, {row}") for value, row in zip(values, rows, strict=True)], rows)
 
 
 def _record(value: Any, place: str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    hint = "; a list of all rows belongs into a file named .json" if isinstance(value, list) else ""
+    hint = "; a list of all rows must be in a .json file" if isinstance(value, list) else ""
     raise DataError(f'{place}: a line must be a JSON object such as {{"prompt": "a cat"}}{hint}')
 
 
@@ -161,59 +161,60 @@ def _from_records(records: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> 
 
 
 def read_csv(path: Path) -> Columns:
-    """Comma-separated values, quoted as RFC 4180 has it; semicolons or tabs where the header has no comma.
+    """Reads comma-separated values, quoted as in RFC 4180; semicolons or tabs where the header has no comma.
 
     Raises:
-        DataError: a row has another number of values than the header, or quotes do not close; the line is named.
+        DataError: a row has more or fewer values than the header, or a quote does not close; the message names the
+            line.
     """
     text = read_text(path)
     first = _ENDS.split(text, maxsplit=1)[0]
-    delimiter = next((each for each in ",;\t" if each in first), ",")
+    delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     return _columns(_parsed(path, text, delimiter, quoted=True), path)
 
 
 def read_tsv(path: Path) -> Columns:
-    """Tab-separated values: quoted where the whole file is, otherwise quotation marks are part of the text.
+    """Reads tab-separated values; quotation marks are part of the text unless the whole file is quoted correctly.
 
     Raises:
-        DataError: a row has another number of values than the header; the line is named.
+        DataError: a row has more or fewer values than the header; the message names the line.
     """
     text = read_text(path)
     try:
         quoted = _columns(_parsed(path, text, "\t", quoted=True), path)
     except DataError:
         return _columns(_parsed(path, text, "\t", quoted=False), path)
-    # A mark that was no quote may close lines later, and have swallowed the rows between.
+    # A quotation mark that belongs to the text may have opened a quote that closes lines later and contains whole rows.
     swallowed = any("\t" in cell and _ENDS.search(cell) for values in quoted.columns.values() for cell in values)
     return _columns(_parsed(path, text, "\t", quoted=False), path) if swallowed else quoted
 
 
 def _parsed(path: Path, text: str, delimiter: str, *, quoted: bool) -> list[tuple[int, list[str]]]:
-    """Every row, the header first, with the line that it begins in."""
+    """Every row with the number of its first line; the header comes first."""
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
-    found: list[tuple[int, list[str]]] = []
+    rows: list[tuple[int, list[str]]] = []
     line = 1
     with _large_cells():
         try:
             for record in reader:
                 if record:
-                    found.append((line, record))
+                    rows.append((line, record))
                 line = reader.line_num + 1
         except csv.Error as error:
             raise DataError(f"{path}, line {line}: this is not CSV ({error}); correct it") from error
-    width = len(found[0][1]) if found else 0
-    for number, record in found:
+    width = len(rows[0][1]) if rows else 0
+    for number, record in rows:
         if len(record) != width:
             more = quoted and len(record) > width
-            cure = f"quote values that contain {MARKS[delimiter]}" if more else "write as many as the header has"
+            cure = f"quote values that contain {MARKS[delimiter]}" if more else "write one value for each column"
             raise DataError(f"{path}, line {number}: {len(record)} values for {width} columns; {cure}")
-    return found
+    return rows
 
 
 @contextmanager
 def _large_cells() -> Iterator[None]:
-    """Python refuses cells of more than 131,072 characters, and its limit is one for the whole process."""
+    """Allows cells of more than 131,072 characters; Python's limit holds for the whole process, so it is restored."""
     before = csv.field_size_limit(LONGEST_CELL)
     try:
         yield
@@ -221,27 +222,27 @@ def _large_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _columns(found: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
-    found = _without_nameless(found)
-    header = [unescaped(name) for name in found[0][1]] if found else []
+def _columns(rows: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
+    rows = _without_nameless(rows)
+    header = [unescaped(name) for name in rows[0][1]] if rows else []
     if len(set(header)) != len(header):
         twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{path} has two columns of one name ({twice!r}); rename one")
-    cells = zip(*(record for _, record in found[1:]), strict=True)
+        raise DataError(f"{path} has two columns with the same name ({twice!r}); rename one")
+    cells = zip(*(record for _, record in rows[1:]), strict=True)
     columns = {name: [unescaped(cell) for cell in column] for name, column in zip(header, cells, strict=False)}
-    return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in found[1:]])
+    return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in rows[1:]])
 
 
-def _without_nameless(found: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
-    """Rows without the columns that have neither a name nor a value, as spreadsheets write them behind the others."""
-    if not found or all(found[0][1]):
-        return found
-    full = [k for k in range(len(found[0][1])) if any(record[k] for _, record in found)]
-    return [(line, [record[k] for k in full]) for line, record in found]
+def _without_nameless(rows: Sequence[tuple[int, list[str]]]) -> Sequence[tuple[int, list[str]]]:
+    """Rows without columns that have neither a name nor a value; spreadsheets add such columns at the end."""
+    if not rows or all(rows[0][1]):
+        return rows
+    full = [k for k in range(len(rows[0][1])) if any(record[k] for _, record in rows)]
+    return [(line, [record[k] for k in full]) for line, record in rows]
 
 
 def unescaped(cell: str) -> str:
-    """A cell without the apostrophe that keeps a spreadsheet from taking it for a formula."""
+    """A cell without the apostrophe that ``writers.escaped`` put before text that looks like a formula."""
     return cell[1:] if _ESCAPED.match(cell) else cell
 
 

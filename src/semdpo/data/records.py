@@ -1,4 +1,4 @@
-"""The rows that stages pass to each other. Ids are hashes of content, so equal rows have equal ids."""
+"""The rows that stages pass to each other. Ids are hashes of the content, so that equal rows have equal ids."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ BLACKENED = "blackened by the renderer's safety checker"  # why an image has no 
 
 
 def content_id(*parts: str) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of the parts.
+    """An id: the first sixteen hexadecimal digits of the SHA-256 of some texts.
 
     Args:
-        parts: texts, joined by the unit separator so that ("ab", "c") and ("a", "bc") differ.
+        parts: the texts, joined by the unit separator so that ("ab", "c") and ("a", "bc") differ.
     """
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
 def content_seed(*parts: str) -> int:
-    """A 63-bit seed that depends on content only, never on a row's position in a batch."""
+    """A 63-bit seed that depends on some texts only, never on a row's position in a batch."""
     return int.from_bytes(hashlib.sha256("\x1f".join(parts).encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a user asked for; ``split`` is ``train`` or ``test``."""
+    """A user's prompt; ``split`` is ``train``, ``test`` or, for tuning prompts, ``tune``."""
 
     prompt_id: str
     prompt: str
@@ -33,13 +33,13 @@ class Prompt:
 
     @classmethod
     def of(cls, prompt: str, source: str, split: str) -> Prompt:
-        """The record of a text, with its id."""
+        """A prompt's record, with the id of its text."""
         return cls(content_id(prompt), prompt, source, split)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One rewrite of a prompt, drawn from the SFT rewriter."""
+    """One rewrite of a prompt, sampled from the SFT rewriter."""
 
     candidate_id: str
     prompt_id: str
@@ -52,10 +52,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A scorer's score of the image of a candidate, or of a rewrite that is evaluated, against the user's prompt.
+    """A scorer's score of an image against the user's prompt; the image shows a candidate or an evaluated rewrite.
 
-    ``truncated`` says that the scorer did not read the prompt to its end, or the renderer the candidate. ``error`` says
-    why there is no score, in which case ``score`` is None.
+    ``truncated`` is true when the prompt is longer than the scorer reads, or the candidate longer than the renderer
+    reads. Where there is no score, ``score`` is None and ``error`` gives the reason.
     """
 
     candidate_id: str
@@ -68,12 +68,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference: for ``prompt``, ``chosen`` drew the better image.
+    """A preference: for ``prompt``, the image of ``chosen`` is better than that of ``rejected``.
 
-    ``distance`` is the cosine distance of prompt and chosen (None before the weigh stage); the weight is
-    computed from it when training, so that another alpha needs no new embedding. ``weight`` is the data's own, and
-    the fidelities are those of a text-fidelity scorer, where there is one. ``encoder`` is the name of the encoder that
-    measured the distances, and ``encoder_fingerprint`` the SHA-256 of its files.
+    ``distance`` is the cosine distance of prompt and chosen, ``rejected_distance`` that of prompt and rejected; both
+    are None before the stage ``drift``. Training computes Sem-DPO's weight from the distance, so that a new α needs no
+    new embedding. ``weight`` is a weight from the user's data. The fidelities are the scores of a text-fidelity
+    scorer, where there is one. ``encoder`` is the name of the encoder that measured the distances, and
+    ``encoder_fingerprint`` the SHA-256 of its files.
     """
 
     pair_id: str
@@ -94,7 +95,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairLoss:
-    """ℓ = −log σ(Δ) of a training pair under a trained rewriter, before any weight, and how far its chosen drifts."""
+    """A training pair's loss ℓ = −log σ(Δ) under a trained rewriter, without a weight, and the drift of its chosen."""
 
     pair_id: str
     distance: float
@@ -113,10 +114,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """What a method drew for a prompt; ``image`` is lossless WebP, so that a scorer added later sees the same pixels.
+    """The image of a method's rewrite of a prompt.
 
-    ``tokens``, ``distance`` and ``truncated`` are as in ``EvaluationRow``, before any scorer has read the prompt.
-    ``blackened`` says that the renderer's safety checker made it black, so that no scorer is asked about it.
+    ``image`` is lossless WebP, so that a scorer that is added later sees the same pixels. ``tokens``, ``distance`` and
+    ``truncated`` are those of ``EvaluationRow``, before any scorer has read the prompt. ``blackened`` is true when the
+    renderer's safety checker made the image black; such an image is not scored.
     """
 
     method: str
@@ -133,17 +135,18 @@ class RenderedImage:
 
     @property
     def candidate_id(self) -> str:
-        """Of the rewrite, as in ``Candidate``."""
+        """The rewrite's id, as in ``Candidate``."""
         return content_id(self.prompt_id, self.rewrite)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRow:
-    """One image of one method: its scores against the user's prompt.
+    """One image of one method, with its scores against the user's prompt.
 
-    ``tokens`` counts the rewrite's tokens under the rewriter's tokenizer, ``distance`` is that of prompt and
-    rewrite, ``image`` holds WebP bytes for the few images that the report shows. ``consistency`` is the cosine of the
-    image and the *rewrite* under the encoder that measures drift, None where that encoder is none of the scorers.
+    ``tokens`` is the number of the rewrite's tokens under the rewriter's tokenizer, and ``distance`` the cosine
+    distance of prompt and rewrite. ``image`` holds WebP bytes for the few images that the report shows.
+    ``consistency`` is the cosine of the image and the *rewrite* under the encoder that measures drift; it is None
+    where that encoder is not one of the scorers.
     """
 
     method: str

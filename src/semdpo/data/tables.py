@@ -1,4 +1,4 @@
-"""A user's tables as columns: every file and data set is read here, and every error names its row."""
+"""Users' tables as columns: all files and data sets are read here, and every error names its row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from semdpo.tiny_world import shipped
 
 DATA = shipped.DATA
 HUB = "hub:"
-LARGEST = 1e100  # squares and sums of larger numbers overflow
+LARGEST = 1e100  # the squares and sums of larger numbers may overflow
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NO_NUMBER = re.compile(r"[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
 _BOOLEANS = {"true": 1.0, "false": 0.0}
@@ -27,72 +27,82 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 @dataclass(frozen=True)
 class Table:
-    """A file's columns, all of one length, and what to call a row (``line 3``, ``row 3``) in an error."""
+    """A table of a user's.
+
+    Attributes:
+        file: the file's name, for messages.
+        columns: name → values, [n].
+        rows: each row's name in messages, [n]: ``line 3``, ``row 3``.
+    """
 
     file: str
     columns: Mapping[str, Sequence[Any]]
     rows: Sequence[str]
 
     def column(self, name: str, advice: str = "") -> Sequence[Any]:
-        """A column that must be there.
+        """A required column, [n].
+
+        Args:
+            name: the column's name.
+            advice: what to do when the column is missing, for the message.
 
         Raises:
-            DataError: it is not; the message lists those that are.
+            DataError: the column is missing; the message lists the table's columns.
         """
         if name in self.columns:
             return self.columns[name]
         hint = did_you_mean(name, self.columns)
         near = f"; did you mean {hint.split('did you mean ')[1]}" if "did you mean" in hint else ""
         cure = near or advice or "; rename one"
-        names = [shown(each) for each in self.columns]
+        names = [shown(column) for column in self.columns]
         if not names:
-            raise DataError(f"{self.file} has no columns at all; give a file with a column '{name}'")
+            raise DataError(f"{self.file} has no columns; give a file with a column '{name}'")
         listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise DataError(f"{self.file} has no column '{name}', only {listed}{cure}")
 
     def texts(self, name: str, advice: str = "", *, empty: bool = False) -> list[str]:
-        """A column of texts that a person can see, without their outer blanks.
+        """A column of visible texts, without their outer blanks, [n].
 
         Args:
-            name: of the column.
-            advice: what to do when there is none.
-            empty: take empty, invisible and missing texts too, as "".
+            name: the column's name.
+            advice: what to do when the column is missing, for the message.
+            empty: whether empty, invisible and missing texts are accepted, as "".
 
         Raises:
-            DataError: there is no such column; or a row is no text, shows nothing or cannot be written as UTF-8; the
-                row is named.
+            DataError: the column is missing; or a value is not text, shows nothing or cannot be written as UTF-8; the
+                message names the row.
         """
         rows = zip(self.rows, self.column(name, advice), strict=True)
-        return ["" if empty and is_empty(each) else _text(each, f"{self.file}, {row}: '{name}'") for row, each in rows]
+        return ["" if empty and is_empty(cell) else _text(cell, f"{self.file}, {row}: '{name}'") for row, cell in rows]
 
     def numbers(self, name: str, *, booleans: bool = False) -> list[float | None]:
-        """A column of finite numbers, None where a row has none; all None when there is no such column.
+        """A column of finite numbers, [n]; None where a row has none, and everywhere if there is no such column.
 
         Args:
-            name: of the column.
-            booleans: take true as 1 and false as 0, instead of refusing them.
+            name: the column's name.
+            booleans: whether true and false are read as 1 and 0; otherwise they are refused.
 
         Raises:
-            DataError: a value is no number, not finite or enormous; the row is named.
+            DataError: a value is not a number, not finite or too large; the message names the row.
         """
-        found: list[float | None] = []
+        numbers: list[float | None] = []
         for row, value in zip(self.rows, self.columns.get(name, [None] * len(self.rows)), strict=True):
             value = _BOOLEANS.get(str(value).strip().lower(), value) if booleans else value
-            found.append(_number(value, f"{self.file}, {row}: '{name}'"))
-        return found
+            numbers.append(_number(value, f"{self.file}, {row}: '{name}'"))
+        return numbers
 
     def whole_numbers(self, name: str, most: int) -> list[int]:
-        """A column of whole numbers from 0 to ``most``, exactly as they are written.
+        """A required column of whole numbers from 0 to ``most``, [n], read with all their digits.
 
         Raises:
-            DataError: a row has none, or another number; the row is named.
+            DataError: a value is missing or another number; the message names the row.
         """
         values = zip(self.rows, self.column(name), strict=True)
         return [_whole(value, f"{self.file}, {row}: '{name}'", most) for row, value in values]
 
 
 def layered(first: Mapping[str, Sequence[Any]], others: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
-    """Columns that hide others of the same name; those are not read for it."""
+    """Columns of which ``first`` hide those of the same name in ``others``, without reading them."""
     layers: list[Any] = [first, others]
     return ChainMap(*layers)
 
@@ -107,13 +117,13 @@ def _text(value: Any, place: str) -> str:
         raise DataError(f"{place} must be text, not {_kind(value)}; correct it")
     if half := half_character(value):
         raise DataError(
-            f"{place} holds half of a character ({half}), as a text that was truncated within an emoji does; replace "
-            "it or remove the row"
+            f"{place} holds half a character ({half}), probably because the text was truncated within an emoji; "
+            "replace it or remove the row"
         )
     if not is_visible(value):
         unseen = hidden(value)
-        what = f"shows nothing, for it is made of invisible characters ({unseen[:80]})" if unseen else "is empty"
-        raise DataError(f"{place} {what}; fill it or remove the row")
+        fault = f"shows nothing, because all its characters are invisible ({unseen[:80]})" if unseen else "is empty"
+        raise DataError(f"{place} {fault}; fill it or remove the row")
     return trimmed(value)
 
 
@@ -131,7 +141,7 @@ def _number(value: Any, place: str) -> float | None:
         raise DataError(f"{place} must be a number, not {shown(value)}; {cure}")
     try:
         number = float(value)
-    except (OverflowError, ValueError) as error:  # a whole number of hundreds of digits; a Decimal that signals
+    except (OverflowError, ValueError) as error:  # a whole number with hundreds of digits; a signaling Decimal
         raise DataError(f"{place} is {shown(value)}, which is too large to compute with; correct it") from error
     if not math.isfinite(number):
         raise DataError(f"{place} is {value}; remove the row or compute the value again")
@@ -145,26 +155,26 @@ def _whole(value: Any, place: str, most: int) -> int:
     if number is None:
         raise DataError(f"{place} is missing; fill it or remove the row")
     try:
-        exact = int(value)  # "5" too, and every digit of a seed of 63 bits
+        exact = int(value)  # also reads "5", and keeps all digits of a 63-bit seed
     except ValueError:
         exact = int(number)
     if not 0 <= number <= most or exact > most or (number != int(number)):
-        upper = f", {most} at most" if number > most else ""
-        raise DataError(f"{place} is {number:g}; it must be a whole number, 0 or more{upper}")
+        upper = f" and ≤ {most}" if number > most else ""
+        raise DataError(f"{place} is {number:g}; it must be a whole number ≥ 0{upper}")
     return exact
 
 
 def resolve(name: str) -> Path:
-    """The file of a name: ``tiny:FILE`` is the embedded world's, anything else a path.
+    """The path of a file that a user names: ``tiny:FILE`` is a file of the embedded world, anything else is a path.
 
     Raises:
         DataError: there is no such file, or it is a folder.
     """
     if name.startswith("tiny:"):
         path = DATA / name.removeprefix("tiny:")
-        known = [p.name for p in DATA.glob("*.jsonl")]
-        if path.name not in known or path.parent != DATA:
-            raise DataError(f"the embedded world has no file '{path.name}'{did_you_mean(path.name, known)}")
+        names = [file.name for file in DATA.glob("*.jsonl")]
+        if path.name not in names or path.parent != DATA:
+            raise DataError(f"the embedded world has no file '{path.name}'{did_you_mean(path.name, names)}")
         return path
     path = Path(name)
     try:
@@ -180,10 +190,10 @@ def resolve(name: str) -> Path:
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether a folder of that name is there.
+    """Whether there is a folder of that name.
 
     Raises:
-        DataError: the system does not let us look, or the name is too long for it.
+        DataError: the system refuses access, or the name is too long.
     """
     try:
         return Path(name).is_dir()
@@ -192,64 +202,67 @@ def is_folder(name: str | Path) -> bool:
 
 
 def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequence[str] = ()) -> Table:
-    """The columns of a user's file, of a data set's folder (of such files, or of ``save_to_disk``), or of the hub.
+    """Reads a table: a file, a folder of such files or of ``save_to_disk``, or a data set of the hub.
 
     Args:
-        name: of a csv, tsv, jsonl, json or parquet file, whatever the case of its suffix; ``tiny:FILE``; a folder; or
-            ``hub:OWNER/NAME[:SPLIT]``.
-        only: read only these of a parquet file, which may be large, if it has them; None reads all …
-        either: … or, if it has one of them, the first of these.
+        name: a csv, tsv, jsonl, json or parquet file (the case of its suffix does not matter), ``tiny:FILE``, a folder,
+            or ``hub:OWNER/NAME[:SPLIT]``.
+        only: the columns to read of a parquet file, which may be large, as far as they exist. Where it is None, the
+            first existing column of ``either`` is read; if none exists, all columns are.
+        either: see ``only``.
 
     Raises:
-        DataError: missing, empty, of another suffix, not UTF-8, or not of the form that its suffix says; or the
-            folder's files have different columns.
+        DataError: the table is missing, empty, not UTF-8, in a format other than its suffix says, or has an unknown
+            suffix; or the folder's files have different columns.
     """
     if str(name).startswith(HUB):
         from semdpo.data.hub import hub_table
 
-        found = hub_table(str(name).removeprefix(HUB))
-        return _full(Table(str(name), found.columns, found.rows))
+        content = hub_table(str(name).removeprefix(HUB))
+        return _not_empty(Table(str(name), content.columns, content.rows))
     if is_folder(name):
-        return _full(_folder(Path(name)))
+        return _not_empty(_folder(Path(name)))
     path = resolve(str(name))
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise DataError(f"{path} must be a table; convert it to one of {', '.join(TABLES)}")
-    found = read_parquet(path, only, either) if suffix == ".parquet" else READERS[suffix](path)
-    return _full(Table(str(path), found.columns, found.rows))
+    content = read_parquet(path, only, either) if suffix == ".parquet" else READERS[suffix](path)
+    return _not_empty(Table(str(path), content.columns, content.rows))
 
 
-def _full(table: Table) -> Table:
+def _not_empty(table: Table) -> Table:
     if not table.rows:
         raise DataError(f"{table.file} is empty; give a file with at least one row")
     return table
 
 
 def _folder(path: Path) -> Table:
-    """A data set's split: its files one after the other."""
+    """The rows of a folder of data files, file after file."""
     try:
         inside = sorted(path.iterdir())
     except OSError as error:
         raise unreadable(path, error) from error
-    for suffix in (".arrow", *(each for each in TABLES if each != ".json")):  # .json: notes that data sets come with
-        parts = [each for each in inside if each.suffix.lower() == suffix and not each.name.startswith(("cache-", "."))]
+    for suffix in (
+        ".arrow",
+        *(suffix for suffix in TABLES if suffix != ".json"),
+    ):  # .json files hold notes about a data set
+        parts = [file for file in inside if file.suffix.lower() == suffix and not file.name.startswith(("cache-", "."))]
         if parts:
             break
     else:
-        splits = [each.name for each in inside if each.is_dir()]
+        splits = [entry.name for entry in inside if entry.is_dir()]
         hint = f"; name one of its folders {', '.join(splits)}" if splits else ""
         raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl, .parquet or .tsv file{hint}")
-    found = [READERS[suffix](each) for each in parts]
-    full = [(each, columns) for each, columns in zip(parts, found, strict=True) if columns.rows]
-    return _joined(path, full)
+    contents = [(file, READERS[suffix](file)) for file in parts]
+    return _joined(path, [(file, content) for file, content in contents if content.rows])
 
 
 def _joined(path: Path, parts: Sequence[tuple[Path, Columns]]) -> Table:
     if len(parts) == 1:
         return Table(str(path), parts[0][1].columns, parts[0][1].rows)
     names = list(parts[0][1].columns) if parts else []
-    for each, found in parts:
-        if set(found.columns) != set(names):
-            raise DataError(f"{each} has other columns than {parts[0][0].name}; give files of one data set")
-    columns = {name: [value for _, found in parts for value in found.columns[name]] for name in names}
-    return Table(str(path), columns, [f"{each.name} {row}" for each, found in parts for row in found.rows])
+    for file, content in parts:
+        if set(content.columns) != set(names):
+            raise DataError(f"{file} has other columns than {parts[0][0].name}; give files of one data set")
+    columns = {name: [value for _, content in parts for value in content.columns[name]] for name in names}
+    return Table(str(path), columns, [f"{file.name} {row}" for file, content in parts for row in content.rows])

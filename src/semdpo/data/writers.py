@@ -1,4 +1,4 @@
-"""Columns as the bytes of one file: csv, tsv, jsonl or parquet; what ``readers`` reads back as it was."""
+"""Writes columns as csv, tsv, jsonl or parquet, so that ``readers`` reads the same values back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from semdpo.data.readers import TABLES
 from semdpo.errors import DataError
 from semdpo.texts import half_character
 
-WRITTEN = tuple(each for each in TABLES if each != ".json")
+WRITTEN = tuple(suffix for suffix in TABLES if suffix != ".json")
 TEXTS = ("prompt", "chosen", "rejected")
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # a spreadsheet runs what begins so; apostrophes before it are ours or look so
+_FORMULA = re.compile(
+    r"'*[=+\-@\t\r]"
+)  # a spreadsheet runs text that begins like this; ``escaped`` puts an apostrophe before it
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _QUOTED = re.compile(r"[\"\r\n\t,;]|\A\s|\s\Z")
 
@@ -26,7 +28,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def check_suffix(path: Path) -> None:
-    """Refuses an output file that is no table.
+    """Refuses an output file with the wrong suffix.
 
     Raises:
         DataError: the suffix is not one of csv, tsv, jsonl, parquet.
@@ -41,13 +43,13 @@ def encoded(
     """Columns as the bytes of a file.
 
     Args:
-        suffix: says how.
-        columns: by name, all of one length.
-        types: of columns that may be empty, for parquet.
-        source: where columns came from; those that Arrow has read keep their types in a parquet file.
+        suffix: the file's suffix, which decides the format.
+        columns: name → values, [n].
+        types: name → type of the columns that may be empty, for parquet.
+        source: the columns of the file that was read; those that Arrow has read keep their types in a parquet file.
 
     Raises:
-        DataError: a column that such a file cannot hold; it is named.
+        DataError: a column has values that such a file cannot hold; the message names the column.
     """
     if suffix == ".parquet":
         return _parquet(columns, types or {}, source)
@@ -60,10 +62,10 @@ def encoded(
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it.
+    """A value as one that JSON can hold.
 
     Raises:
-        TypeError: JSON has no such thing.
+        TypeError: JSON cannot hold such a value.
     """
     if isinstance(value, Decimal):
         number = float(value) if value.is_finite() else None
@@ -76,12 +78,12 @@ def _plain(value: Any) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """NaN is how some programs write a value that is missing; JSON has no other word for it than null."""
+    """A value with None for NaN, which some programs write for a missing value; JSON has null for it."""
     if isinstance(value, float):
         return None if math.isnan(value) else value
     if isinstance(value, dict):
-        return {name: _without_nan(each) for name, each in value.items()}
-    return [_without_nan(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    return [_without_nan(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _dumped(value: Any) -> str:
@@ -89,30 +91,30 @@ def _dumped(value: Any) -> str:
         text = json.dumps(_without_nan(value), ensure_ascii=False, default=_plain, allow_nan=False)
     except ValueError as error:
         raise TypeError("infinite numbers") from error
-    # JSON can spell half a character, and UTF-8 cannot.
+    # JSON can hold half a character as an escape; UTF-8 cannot hold it.
     return text if half_character(text) is None else json.dumps(_without_nan(value), default=_plain, allow_nan=False)
 
 
-def _each(columns: Columns, write: Callable[[str, Any], str], kind: str) -> list[list[str]]:
-    """Every column's cells.
+def _cells(columns: Columns, write: Callable[[str, Any], str], kind: str) -> list[list[str]]:
+    """The cells of each column.
 
     Raises:
-        DataError: one cannot be written; its column is named.
+        DataError: a value cannot be written; the message names its column.
     """
-    found = []
+    cells = []
     for name, values in columns.items():
         try:
-            found.append([write(name, value) for value in values])
+            cells.append([write(name, value) for value in values])
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
                 f"column {name!r} holds {error}, which {kind} cannot hold; write a .parquet, or leave the column out"
             ) from error
-    return found
+    return cells
 
 
 def _jsonl(columns: Columns) -> bytes:
     names = [json.dumps(name, ensure_ascii=half_character(name) is not None) for name in columns]
-    cells = _each(columns, lambda _, value: _dumped(value), "jsonl")
+    cells = _cells(columns, lambda _, value: _dumped(value), "jsonl")
     rows = zip(*cells, strict=True)
     lines = ("{" + ", ".join(f"{name}: {cell}" for name, cell in zip(names, row, strict=True)) + "}\n" for row in rows)
     return "".join(lines).encode()
@@ -122,17 +124,17 @@ def _jsonl(columns: Columns) -> bytes:
 
 
 def escaped(text: str) -> str:
-    """A cell that a spreadsheet shows as text: an apostrophe before what it would take for a formula.
+    """A cell that a spreadsheet shows as text: an apostrophe is put before text that it would take for a formula.
 
-    ``readers.unescaped`` takes it away again. Text that begins with apostrophes and such a sign gets one more, so that
-    nothing is lost.
+    ``readers.unescaped`` removes the apostrophe. Text that already begins with apostrophes and such a sign gets one
+    more, so that it is read back unchanged.
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def is_numeric(values: Sequence[Any]) -> bool:
-    """Whether every text of a column is a number, which no spreadsheet runs."""
-    return all(_PLAIN_NUMBER.fullmatch(each) for each in values if isinstance(each, str) and each)
+    """Whether every text of a column is a number; a spreadsheet does not run a number as a formula."""
+    return all(_PLAIN_NUMBER.fullmatch(text) for text in values if isinstance(text, str) and text)
 
 
 def _separated(columns: Columns, delimiter: str) -> bytes:
@@ -142,10 +144,10 @@ def _separated(columns: Columns, delimiter: str) -> bytes:
         text = _cell(value)
         return _quoted(text if name in numeric or not isinstance(value, str) else escaped(text))
 
-    cells = _each(columns, cell, "csv")
-    header = _each({"": list(columns)}, lambda _, name: _quoted(escaped(_cell(name))), "csv")[0]
-    if len(columns) == 1:  # an empty line would be no row
-        cells = [[each or '""' for each in column] for column in cells]
+    cells = _cells(columns, cell, "csv")
+    header = _cells({"": list(columns)}, lambda _, name: _quoted(escaped(_cell(name))), "csv")[0]
+    if len(columns) == 1:  # readers skip an empty line
+        cells = [[text or '""' for text in column] for column in cells]
     lines = [header, *zip(*cells, strict=True)]
     return "".join(delimiter.join(line) + "\n" for line in lines).encode()
 
@@ -153,7 +155,7 @@ def _separated(columns: Columns, delimiter: str) -> bytes:
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         if half := half_character(value):
-            raise ValueError(f"half of a character ({half})")
+            raise ValueError(f"half a character ({half})")
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -174,7 +176,7 @@ def _quoted(text: str) -> str:
 def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None) -> bytes:
     import pyarrow as pa
 
-    known = {float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+    arrow_types = {float: pa.float64(), bool: pa.bool_(), str: pa.string()}
     arrays = {}
     for name, values in columns.items():
         try:
@@ -182,11 +184,10 @@ def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None
             if isinstance(source, ArrowColumns) and name in source and values is source[name]:
                 arrays[name] = source.stored(name)
             else:
-                arrays[name] = _array(list(values), known[types[name]] if name in types else None)
+                arrays[name] = _array(list(values), arrow_types[types[name]] if name in types else None)
         except (pa.ArrowException, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DataError(
-                f"column {name!r} mixes types, which parquet cannot hold, or has a value that it cannot hold; write a "
-                ".jsonl"
+                f"column {name!r} mixes types or has a value that parquet cannot hold; write a .jsonl"
             ) from error
     try:
         return _table_bytes(arrays)

@@ -1,1 +1,1 @@
-"""What runs stages: their store, their fingerprints, and the models that they use."""
+"""What runs the stages: their files, their fingerprints, and the models that they use."""

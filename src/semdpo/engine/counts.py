@@ -1,52 +1,53 @@
-"""What a finished stage has counted, in words: ``1,599 candidates of 1,602 rewrites, 3 duplicates left out``."""
+"""What a finished stage counted, in words: ``1,599 candidates of 1,602 rewrites, 3 duplicates left out``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 
-def described(line: str, counts: Mapping[str, int]) -> str:
+def described(shown_name: str, counts: Mapping[str, int]) -> str:
     """One sentence about a stage's counts.
 
-    What was counted as 0 is left out, but for the result itself. A stage or a count that has no words of its own here
-    is shown by its name.
+    Counts of 0 are left out, except for the result itself. A stage or a count that has no words of its own here is
+    shown by its name.
 
     Args:
-        line: the stage's name, such as ``candidates`` or ``evaluate/…/clip``; see ``stage.line_of``.
-        counts: by their names, as the stage's manifest has them, ``rows`` among them.
+        shown_name: the stage's name, such as ``candidates`` or ``evaluate/…/clip``; see ``stage.shown_name``.
+        counts: name → count, as in the stage's manifest, ``rows`` included.
     """
     left = _Counts(counts)
-    known = _WORDS.get(_kind(line))
-    parts = [] if known is None else known(left)
-    return ", ".join([*(part for part in parts if part), *left.others(named=known is None)])
+    in_words = _WORDS.get(_kind(shown_name))
+    parts = [] if in_words is None else in_words(left)
+    return ", ".join([*(part for part in parts if part), *left.others(zeros=in_words is None)])
 
 
 class _Counts:
-    """Counts that are taken one by one, so that none is forgotten."""
+    """Counts that are taken one at a time; those that nothing took are shown by their names."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         self._left = dict(counts)
 
     def take(self, name: str) -> int:
+        """A count, 0 where there is none, which is not left afterwards."""
         return self._left.pop(name, 0)
 
     def some(self, name: str, noun: str, after: str = "") -> str:
-        """``3 duplicates left out``, or nothing where there are none."""
+        """``3 duplicates left out``; empty where there are none."""
         count = self.take(name)
         return f"{_number(count, noun)} {after}".rstrip() if count else ""
 
-    def others(self, *, named: bool) -> list[str]:
-        """What nothing was said about; of a stage without words, zeros too."""
-        return [f"{count:,} {name.replace('_', ' ')}" for name, count in self._left.items() if count or named]
+    def others(self, *, zeros: bool) -> list[str]:
+        """The counts that are left, by their names; counts of 0 only on demand."""
+        return [f"{count:,} {name.replace('_', ' ')}" for name, count in self._left.items() if count or zeros]
 
 
 def _number(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _kind(line: str) -> str:
-    """What kind of stage it is: its own name, or for evaluation what it makes."""
-    first, *rest = line.split("/")
+def _kind(shown_name: str) -> str:
+    """The kind of a stage: its own name, or for a stage of the evaluation what it makes."""
+    first, *rest = shown_name.split("/")
     if first == "sweep" and rest:
         return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
     if first == "evaluate" and rest:
@@ -58,14 +59,14 @@ def _prompts(counts: _Counts) -> list[str]:
     counts.take("rows")
     return [
         f"{_number(counts.take('train'), 'prompt')} to train on and {counts.take('test'):,} held out",
-        counts.some("also_held_out", "prompt", "left out of training because of the held-out ones"),
-        counts.some("in_two_sets", "held-out prompt", "left out because an earlier set has the same"),
+        counts.some("also_held_out", "prompt", "left out of training (also held out)"),
+        counts.some("in_two_sets", "held-out prompt", "left out (also in an earlier set)"),
     ]
 
 
 def _tuning(counts: _Counts) -> list[str]:
     prompts = _number(counts.take("rows"), "tuning prompt")
-    return [prompts, counts.some("used_elsewhere", "prompt", "passed over because of training and held-out prompts")]
+    return [prompts, counts.some("used_elsewhere", "prompt", "left out (trained on or held out)")]
 
 
 def _model(counts: _Counts) -> list[str]:
@@ -75,10 +76,10 @@ def _model(counts: _Counts) -> list[str]:
 def _candidates(counts: _Counts) -> list[str]:
     counts.take("rows")
     counts.take("tokens")
-    kept, duplicates, empty = (counts.take(name) for name in ("kept", "duplicates", "empty"))
+    candidates, duplicates, empty = (counts.take(name) for name in ("kept", "duplicates", "empty"))
     left = _Counts({"duplicates": duplicates, "empty": empty})
     return [
-        f"{_number(kept, 'candidate')} of {_number(kept + duplicates + empty, 'rewrite')}",
+        f"{_number(candidates, 'candidate')} of {_number(candidates + duplicates + empty, 'rewrite')}",
         left.some("duplicates", "duplicate", "left out"),
         left.some("empty", "empty rewrite", "left out"),
         counts.some("truncated", "candidate", "truncated at the token budget"),
@@ -101,10 +102,10 @@ def _pairs(counts: _Counts) -> list[str]:
     left = _Counts(taken)
     return [
         f"{_number(left.take('kept'), 'pair')} of {_number(sum(taken.values()), 'prompt')}",
-        left.some("tied", "prompt", "left out with equal scores"),
-        left.some("below_margin", "prompt", "left out below the margin"),
-        left.some("single", "prompt", "left out with one candidate only"),
-        left.some("blackened", "prompt", "left out with images that the safety checker blackened"),
+        left.some("tied", "prompt", "left out (equal scores)"),
+        left.some("below_margin", "prompt", "left out (scores within the margin)"),
+        left.some("single", "prompt", "left out (only one candidate)"),
+        left.some("blackened", "prompt", "left out (images blackened by the safety checker)"),
     ]
 
 

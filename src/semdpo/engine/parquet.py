@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from semdpo.errors import StoreError
 
 Row = TypeVar("Row")
-PAGE_ROWS = 8  # after which a page that has grown large ends, so that of many images a few can be read
+PAGE_ROWS = 8  # rows after which a large page ends, so that a few of many images can be read
 BUFFER = 2**16  # bytes
 COUNTS = b"semdpo.counts"
 SEAL = b"semdpo.sha256"
@@ -25,16 +25,16 @@ def encode(kind: type[Row], rows: Sequence[Row], counts: Mapping[str, int], seal
     """Records as the bytes of a parquet file; equal rows give equal bytes.
 
     Args:
-        kind: the record's class, which gives the columns and their types.
-        rows: its records; a field of type ``dict[str, float]`` becomes a column for each key.
-        counts: what was counted on the way, kept in the file's metadata.
-        sealed: keep the rows' own hash in the metadata too, for files that no manifest speaks of.
+        kind: the records' class, which gives the columns and their types.
+        rows: the records; a field of type ``dict[str, float]`` becomes one column per key.
+        counts: name → count, stored in the file's metadata.
+        sealed: whether the metadata also hold the rows' hash, for files that no manifest lists.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns, wide = _columns(kind)
-    arrays = {name: pa.array([getattr(row, name) for row in rows], type=each) for name, each in columns.items()}
+    arrays = {name: pa.array([getattr(row, name) for row in rows], type=column) for name, column in columns.items()}
     if wide:
         keys = list(getattr(rows[0], wide)) if rows else []
         arrays |= {key: pa.array([getattr(row, wide)[key] for row in rows], pa.float64()) for key in keys}
@@ -59,13 +59,13 @@ def read_file(path: Path, kind: type[Row], sealed: bool = False, unread: Mapping
     """The records of one file.
 
     Args:
-        path: of the file.
+        path: the file.
         kind: the records' class.
-        sealed: the file must have the hash of its rows, and the rows must be those.
-        unread: columns that stay on disk, and the value that every record gets in their place.
+        sealed: whether the metadata must hold the rows' hash.
+        unread: columns to leave on disk, and the value that every record gets in their place.
 
     Raises:
-        StoreError: the file is damaged.
+        StoreError: the file is damaged, or its hash is not that of its rows.
     """
     import pyarrow.parquet as pq
 
@@ -77,10 +77,10 @@ def read_file(path: Path, kind: type[Row], sealed: bool = False, unread: Mapping
         if wide:
             keys = [name for name in table.column_names if name not in columns]
             rows = [{**{n: row[n] for n in columns}, wide: {k: row[k] for k in keys}} for row in rows]
-        found = [kind(**row, **unread) for row in rows]
-    if sealed and (table.schema.metadata or {}).get(SEAL) != _hash(found):
+        records = [kind(**row, **unread) for row in rows]
+    if sealed and (table.schema.metadata or {}).get(SEAL) != _hash(records):
         raise _damaged(path)
-    return found
+    return records
 
 
 def read_column(path: Path, name: str) -> list[Any]:
@@ -96,31 +96,31 @@ def read_column(path: Path, name: str) -> list[Any]:
 
 
 def read_cells(path: Path, name: str, rows: Sequence[int]) -> list[Any]:
-    """Values of one column in some rows; what stands behind the last of them is not read.
+    """Values of one column in some rows; the file is not read past the last of them.
 
     Args:
-        path: of the file.
-        name: of the column.
-        rows: counted from 0.
+        path: the file.
+        name: the column's name.
+        rows: the numbers of the rows, counted from 0.
 
     Raises:
         StoreError: the file is damaged, or has fewer rows.
     """
     import pyarrow.parquet as pq
 
-    wanted, found, before = set(rows), dict[int, Any](), 0
+    numbers, cells, before = set(rows), dict[int, Any](), 0
     with _readable(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
         for batch in file.iter_batches(PAGE_ROWS, columns=[name]) if rows else ():
             values = batch.column(name)
-            found |= {row: values[row - before].as_py() for row in wanted & {*range(before, before + len(values))}}
+            cells |= {row: values[row - before].as_py() for row in numbers & {*range(before, before + len(values))}}
             before += len(values)
-            if len(found) == len(wanted):
+            if len(cells) == len(numbers):
                 break
-        return [found[row] for row in rows]
+        return [cells[row] for row in rows]
 
 
 def counts(path: Path) -> dict[str, int]:
-    """What was counted when a file was written; ``rows`` is always there.
+    """The counts in a file's metadata; ``rows`` is always among them.
 
     Raises:
         StoreError: the file is damaged.
@@ -134,7 +134,7 @@ def counts(path: Path) -> dict[str, int]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What pyarrow and our records say of a damaged file, in our words."""
+    """Turns the errors of pyarrow and of the records' classes into the message for a damaged file."""
     import pyarrow as pa
 
     try:
@@ -148,14 +148,14 @@ def _hash(rows: Sequence[Any]) -> bytes:
 
 
 def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is damaged; remove it and manifest.json beside it, and run again")
+    return StoreError(f"{path} is damaged; remove it and the manifest.json in its folder, and run again")
 
 
 def _columns(kind: type[Any]) -> tuple[dict[str, Any], str | None]:
-    """Column types of a record, and the name of its field that is spread over columns."""
+    """A record's columns with their types, and the name of the field that becomes several columns."""
     import pyarrow as pa
 
-    known = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
+    arrow_types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), bytes: pa.binary()}
     hints = typing.get_type_hints(kind)
     columns, wide = {}, None
     for name in (field.name for field in fields(kind)):
@@ -165,5 +165,5 @@ def _columns(kind: type[Any]) -> tuple[dict[str, Any], str | None]:
         if typing.get_origin(hint) is dict:
             wide = name
         else:
-            columns[name] = known[hint]
+            columns[name] = arrow_types[hint]
     return columns, wide

@@ -1,4 +1,4 @@
-"""The models that a run uses; each is loaded when it is first needed."""
+"""The models that a run uses; a model is loaded when it is first needed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ModelError
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
@@ -16,23 +16,23 @@ T = TypeVar("T")
 
 
 class CountingRewriter(Rewriter, Protocol):
-    """A rewriter that counts as its tokenizer does."""
+    """A rewriter that counts the tokens of texts."""
 
     def tokens(self, texts: Sequence[str]) -> Sequence[int]:
-        """How many tokens each text has."""
+        """Counts each text's tokens, [n], under the rewriter's tokenizer."""
         ...
 
 
 @dataclass(frozen=True)
 class Models:
-    """How a run gets its models; a test or another machine may bring its own.
+    """Functions that load a run's models; a test may bring its own.
 
     Attributes:
-        rewriter: from a name or folder, its template (None is the folder's own) and how it decodes.
-        renderer: from its settings.
-        scorer: from a name and how scorers run.
-        encoder: from a name.
-        fingerprint: of a named model, which changes when the model does; raises ``ModelError`` when there is none.
+        rewriter: loads a rewriter, from its name or folder, its template (None is the folder's own) and its decoding.
+        renderer: loads a text-to-image model, from its settings.
+        scorer: loads a scorer, from its name and how scorers run.
+        encoder: loads a text encoder, from its name.
+        fingerprint: gives a model's fingerprint, from its name; raises ``ModelError`` when there is no such model.
     """
 
     rewriter: Callable[[str, str | None, DecodingConfig], CountingRewriter]
@@ -45,9 +45,9 @@ class Models:
 def own_models() -> Models:
     """The models of this package.
 
-    Stages that follow each other share a renderer or scorer; the one that was used last is let go before another is
-    loaded, so that memory holds what one stage needs. The encoder stays. A model whose files have changed since is
-    loaded again.
+    Consecutive stages share a renderer or scorer. It is removed from memory before another one is loaded, so that
+    memory holds only the models of one stage. The encoder stays in memory. A model whose files have changed is loaded
+    again.
     """
     heavy, encoder = _OneAtATime(), _OneAtATime()
     return Models(
@@ -60,7 +60,7 @@ def own_models() -> Models:
 
 
 class _OneAtATime:
-    """Keeps the model that was loaded last."""
+    """Keeps the model that was loaded last, and no other."""
 
     def __init__(self) -> None:
         self.key: tuple[Any, ...] = ()
@@ -77,20 +77,23 @@ class _OneAtATime:
 
 
 def refuse_remote_code(recipe: Recipe) -> None:
-    """Models that would run Python code of their own must have been allowed to, before anything is begun.
+    """Refuses scorers that run their own Python code, unless the recipe allows it.
+
+    Args:
+        recipe: the validated recipe.
 
     Raises:
-        ModelError: one was not.
+        ModelError: the recipe does not allow one of its scorers.
     """
     from semdpo.models.registry import published
 
     scorers = {"label.scorer": recipe.label.scorer, "label.fidelity": recipe.label.fidelity or ""}
     scorers |= {f"evaluate.metrics.{key}": name for key, name in recipe.evaluate.metrics.items()}
     for key, name in scorers.items():
-        known = published(name)
-        if known is not None and known.runs_code and name not in recipe.scoring.allow_remote_code:
+        model = published(name)
+        if model is not None and model.runs_code and name not in recipe.scoring.allow_remote_code:
             raise ModelError(
-                f"{key}: '{name}' runs Python code that comes with it; if you trust its publisher, say so with "
+                f"{key}: '{name}' runs Python code that comes with it; if you trust its publisher, allow it with "
                 f"--set \"scoring.allow_remote_code=['{name}']\"; otherwise remove it from the recipe"
             )
 
@@ -99,7 +102,7 @@ def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> Cou
     from semdpo.models.registry import resolve
     from semdpo.models.rewriter import load_rewriter
 
-    store.refuse_damaged(resolve(model).folder())
+    model_folders.refuse_damaged(resolve(model).folder())
     settings = {name: getattr(decoding, name) for name in DecodingConfig.model_fields if name != "seed"}
     return load_rewriter(model, template, **settings)
 

@@ -1,4 +1,4 @@
-"""A finished stage's rows, read piece by piece, so that no more of a large table is in memory than is used."""
+"""A finished stage's rows, read one shard at a time, so that a large table is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ T = TypeVar("T")
 
 
 def by_prompt(prompt_ids: Iterable[str], size: int) -> list[tuple[int, int]]:
-    """Where the rows of each group of ``size`` prompts begin and end; those of one prompt stand together.
+    """Splits rows into groups of prompts; the rows of one prompt stay together.
 
     Args:
-        prompt_ids: of all rows, in order.
-        size: prompts of a group.
+        prompt_ids: the prompt ids of all rows, in order; equal ids follow each other.
+        size: the number of prompts in a group.
+
+    Returns:
+        Each group's first row, and the first row after it.
     """
     lengths = [len(list(rows)) for _, rows in groupby(prompt_ids)]
     ends = [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
@@ -26,14 +29,15 @@ def by_prompt(prompt_ids: Iterable[str], size: int) -> list[tuple[int, int]]:
 
 
 class Shards(Generic[T]):
-    """The files of a finished stage; each is held to the hash in the manifest whenever it is read.
+    """The files of a finished stage; whenever a file is read, its hash is compared with the manifest.
 
     Args:
-        folder: of the stage.
+        folder: the stage's folder.
         kind: the records' class.
 
     Raises:
-        StoreError: the stage is not finished, or its manifest is damaged. All methods: a file is not as it was written.
+        StoreError: the stage is not finished, or its manifest is damaged. All methods raise it when a file has changed
+            since it was written.
     """
 
     def __init__(self, folder: Path, kind: type[T]) -> None:
@@ -43,15 +47,15 @@ class Shards(Generic[T]):
 
     @cached_property
     def sizes(self) -> list[int]:
-        """How many rows each shard has."""
-        return [parquet.counts(self._checked(index))["rows"] for index in range(len(self._names))]
+        """The number of rows in each shard."""
+        return [parquet.counts(self._intact_path(index))["rows"] for index in range(len(self._names))]
 
     def read(self, index: int) -> list[T]:
         """The records of one shard."""
-        return parquet.read_file(self._checked(index), self._kind)
+        return parquet.read_file(self._intact_path(index), self._kind)
 
     def between(self, start: int, stop: int) -> list[T]:
-        """The records from row ``start`` up to, not including, row ``stop``, whichever shards they lie in."""
+        """The records from row ``start`` up to, not including, row ``stop``, counted over all shards."""
         return [
             row
             for index, (first, end) in enumerate(self._places())
@@ -62,22 +66,28 @@ class Shards(Generic[T]):
     def column(self, name: str) -> Iterator[Any]:
         """The values of one column."""
         for index in range(len(self._names)):
-            yield from parquet.read_column(self._checked(index), name)
+            yield from parquet.read_column(self._intact_path(index), name)
 
     def cells(self, name: str, rows: Sequence[int]) -> list[Any]:
-        """Values of one column, in ascending rows."""
-        found: list[Any] = []
+        """Values of one column in some rows.
+
+        Args:
+            name: the column's name.
+            rows: the numbers of the rows, counted over all shards from 0, in ascending order.
+        """
+        cells: list[Any] = []
         for index, (first, end) in enumerate(self._places()):
-            if own := [row - first for row in rows if first <= row < end]:
-                found += parquet.read_cells(self._checked(index), name, own)
-        return found
+            if in_shard := [row - first for row in rows if first <= row < end]:
+                cells += parquet.read_cells(self._intact_path(index), name, in_shard)
+        return cells
 
     def _places(self) -> Iterator[tuple[int, int]]:
-        """Of each shard its first row, and the first of the next."""
+        """Each shard's first row, and the first row after it."""
         return pairwise([0, *accumulate(self.sizes)])
 
-    def _checked(self, index: int) -> Path:
+    def _intact_path(self, index: int) -> Path:
+        """The file of a shard; refused where it has changed since it was written."""
         path: Path = self._folder / self._names[index]
         if not path.is_file() or fingerprint.file(path) != self._hashes[path.name]:
-            store.refuse_damage(self._folder)
+            store.refuse_damaged_stage(self._folder)
         return path

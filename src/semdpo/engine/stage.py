@@ -1,4 +1,4 @@
-"""What a stage is: its name, what determines its result, and the function that makes it."""
+"""What a stage is: its name, what its result depends on, and the function that makes the result."""
 
 from __future__ import annotations
 
@@ -31,13 +31,18 @@ class Run:
         return store.read_rows(self.folder / stage, kind, unread)
 
     def shards(self, stage: str, kind: type[T]) -> Shards[T]:
-        """The records of a finished stage, to be read piece by piece."""
+        """The records of a finished stage, to be read one shard at a time."""
         return Shards(self.folder / stage, kind)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a stage: how many units of work it holds, and the function that makes its rows and counts."""
+    """One file of a stage.
+
+    Attributes:
+        size: the number of its units of work, for the progress that is shown.
+        make: makes its rows and counts; it calls the ``Progress`` that it gets.
+    """
 
     size: int
     make: Callable[[Progress], Made]
@@ -48,14 +53,15 @@ class TableStage:
     """A stage whose result is rows, made shard by shard.
 
     Attributes:
-        name: its folder in the run.
-        title: what it does, for people.
-        config: everything of the recipe that its result depends on.
-        inputs: the stages that it reads.
-        outside: the files and models that it reads; name in the recipe to name of the thing.
+        name: the stage's folder in the run.
+        title: what the stage does, as the progress bar shows it.
+        config: all settings of the recipe that the result depends on.
+        inputs: the names of the stages that it reads.
+        outside: key in the recipe → the file or model that the stage reads.
         kind: the class of its rows.
-        shards: the work, in order; models are loaded by the first shard that is made.
-        line: stages that follow each other with one line are told to people as one.
+        shards: gives the work of a run, in order; the first shard that is made loads the models.
+        shown_as: the name that the run prints instead of ``name``; consecutive stages with one such name are shown as
+            one.
     """
 
     name: str
@@ -65,15 +71,15 @@ class TableStage:
     outside: Mapping[str, str]
     kind: type[Any]
     shards: Callable[[Run], list[Shard]]
-    line: str = ""
+    shown_as: str = ""
 
 
 @dataclass(frozen=True)
 class ModelStage:
-    """A stage whose result is a model's folder; attributes as in ``TableStage``.
+    """A stage whose result is a model's folder; the other attributes are those of ``TableStage``.
 
     Attributes:
-        train: writes the model into a folder and returns its curves.
+        train: writes the model into a folder, and returns the training curves.
     """
 
     name: str
@@ -82,30 +88,18 @@ class ModelStage:
     inputs: tuple[str, ...]
     outside: Mapping[str, str]
     train: Callable[[Run, Path, Progress], list[Curve]]
-    line: str = ""
+    shown_as: str = ""
 
 
 AnyStage = TableStage | ModelStage
 
 
-def line_of(stage: AnyStage) -> str:
-    """What people are told of a stage's name."""
-    return stage.line or stage.name
+def shown_name(stage: AnyStage) -> str:
+    """The name under which a run shows a stage."""
+    return stage.shown_as or stage.name
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in groups of ``size``, the last one smaller."""
+    """The items in groups of ``size``; the last group may be smaller."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def once(load: Callable[[], T]) -> Callable[[], T]:
-    """Loads at the first call, so that a stage without work loads nothing."""
-    loaded: list[T] = []
-
-    def get() -> T:
-        if not loaded:
-            loaded.append(load())
-        return loaded[0]
-
-    return get

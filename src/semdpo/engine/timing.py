@@ -1,4 +1,4 @@
-"""How long stages took. Times lie in files of their own, for no result depends on them."""
+"""How long stages took. Times are stored in files of their own, because no result depends on them."""
 
 from __future__ import annotations
 
@@ -6,57 +6,53 @@ import time
 from pathlib import Path
 
 from semdpo.disk import write_bytes
-from semdpo.engine import store
+from semdpo.engine import model_folders, store
 from semdpo.errors import StoreError
 
 FOREVER = 1e9  # seconds; thirty years
 
 
 def seconds(folder: Path) -> float:
-    """How long a stage worked, over all the times that it was resumed."""
+    """How long a stage took, in seconds, the times before it was resumed included."""
     return _noted(folder / "timing.json")
 
 
 def _noted(path: Path) -> float:
-    """The seconds in a file; 0 where it says nothing of use, for no result depends on them."""
+    """The seconds in a file; 0 where it is missing or damaged, because no result depends on them."""
     try:
-        found = store.read_json(path).get("seconds", 0.0)
+        spent = store.read_json(path).get("seconds", 0.0)
     except StoreError:
         return 0.0
-    return float(found) if isinstance(found, int | float) and 0 <= found < FOREVER else 0.0
+    return float(spent) if isinstance(spent, int | float) and 0 <= spent < FOREVER else 0.0
 
 
 def add_seconds(folder: Path, spent: float) -> None:
-    """Adds to a stage's time."""
+    """Adds seconds to a stage's time."""
     write_bytes(folder / "timing.json", store.canonical({"seconds": round(seconds(folder) + spent, 3)}))
 
 
 class Clock:
-    """How long a model's training took, over all the times that it was resumed, even after a kill.
+    """Measures how long a model's training takes, the times before it was resumed or killed included.
 
     Args:
-        folder: of the model's stage; what earlier tries took is noted beside it.
+        folder: the model's final folder; the time of earlier attempts is noted in a file next to it.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._note, self._begun, self._noted = _beside(folder), time.monotonic(), 0.0
+        self._note, self._begun, self._noted = model_folders.time_note(folder), time.monotonic(), 0.0
         self._before = _noted(self._note)
 
     @property
     def seconds(self) -> float:
-        """Spent until now."""
+        """The time spent so far."""
         return self._before + time.monotonic() - self._begun
 
     def tick(self, every: float = 2.0) -> None:
-        """Notes the time on disk, if ``every`` seconds have passed since it last did."""
+        """Notes the time on disk, if ``every`` seconds have passed since the last note."""
         if time.monotonic() - self._noted >= every:
             write_bytes(self._note, store.canonical({"seconds": round(self.seconds, 3)}))
             self._noted = time.monotonic()
 
     def stop(self) -> None:
-        """The training has ended: its folder has the time now."""
+        """Removes the note when the training has finished, since the model's folder holds the time."""
         self._note.unlink(missing_ok=True)
-
-
-def _beside(folder: Path) -> Path:
-    return store.partial(folder).with_name(f"{store.partial(folder).name}.seconds.json")

@@ -13,7 +13,7 @@ from typing import Literal
 import psutil
 from safetensors import SafetensorError, safe_open
 
-from semdpo.engine import store
+from semdpo.engine import model_folders, store
 from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
@@ -99,7 +99,7 @@ def _memory_wanted(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     if "candidates" in names_of:
         wanted["rewriting"] = float(policy)
     if "label" in names_of:
-        wanted["drawing and scoring"] = drawing + sum(4 * parameters(name) for name in scorers)
+        wanted["rendering and scoring"] = drawing + sum(4 * parameters(name) for name in scorers)
     if evaluating:
         images = drawing + 2 * policy if any(name.endswith("/images") for name in names_of) else 0
         wanted["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in jury)])
@@ -128,8 +128,7 @@ def _images(recipe: Recipe, stage: AnyStage) -> int:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    work = store.partial(folder)
-    return [work.with_name(f"{work.name}.checkpoints")]
+    return [model_folders.checkpoints(folder)]
 
 
 def _left(wanted: float, folder: Path) -> float:

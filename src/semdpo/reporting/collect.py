@@ -10,8 +10,8 @@ import yaml
 
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
 from semdpo.data.records import Curve, Pair, PairLoss
-from semdpo.engine import parquet, store, timing
-from semdpo.engine.stage import AnyStage, ModelStage, Run, line_of
+from semdpo.engine import model_folders, parquet, store, timing
+from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
@@ -28,7 +28,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     """Everything that the page of a finished run shows."""
     recipe, titles = run.recipe, run.recipe.report
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
-    curves = [row for s in models for row in parquet.read_file(run.folder / s.name / store.CURVES, Curve)]
+    curves = [row for s in models for row in parquet.read_file(run.folder / s.name / model_folders.CURVES, Curve)]
     weighed = run.rows("drift", Pair)
     versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
@@ -40,9 +40,9 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         title=titles.title,
         evaluation=evaluation_rows(evaluation(recipe), run),
         pairs=weighed,
-        pair_counts=_without_rows(store.row_counts(run.folder / "pairs")),
+        pair_counts=_without_rows(store.counts(run.folder / "pairs")),
         curves=curves,
-        stages=[_spent(list(group), run) for _, group in itertools.groupby(stages, key=line_of)],
+        stages=[_spent(list(group), run) for _, group in itertools.groupby(stages, key=shown_name)],
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         versions=versions,
         alpha=_alpha(recipe.train.methods.get(titles.subject), weighed),
@@ -77,7 +77,7 @@ def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:
     """The libraries that made the stages; where they were of several versions, which stages each made."""
     made: dict[str, dict[str, list[str]]] = {}
     for stage in stages:
-        for library, version in store.made_with(run.folder / stage.name).items():
+        for library, version in store.library_versions(run.folder / stage.name).items():
             made.setdefault(library, {}).setdefault(version, []).append(stage.name)
     return {
         library: next(iter(found)) if len(found) == 1 else "; ".join(f"{v} ({', '.join(s)})" for v, s in found.items())
@@ -103,7 +103,7 @@ def _is_of_now(stage: AnyStage, run: Run) -> bool:
     if not all(store.is_complete(each) for each in (folder, *needed)):
         return False
     inputs = {name: store.manifest_hash(each) for name, each in zip(stage.inputs, needed, strict=True)}
-    return store.disagreement(folder, store.Plan(stage.config, inputs)) is None
+    return store.mismatch(folder, store.Plan(stage.config, inputs)) is None
 
 
 def swept(run: Run) -> Sweep:
@@ -125,7 +125,7 @@ def swept(run: Run) -> Sweep:
 def _spent(stages: Sequence[AnyStage], run: Run) -> tuple[str, float, int]:
     folders = [run.folder / stage.name for stage in stages]
     seconds = sum(timing.seconds(folder) for folder in folders)
-    return line_of(stages[0]), seconds, sum(store.row_counts(folder)["rows"] for folder in folders)
+    return shown_name(stages[0]), seconds, sum(store.counts(folder)["rows"] for folder in folders)
 
 
 def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float | None:
@@ -140,7 +140,7 @@ def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float 
 def _drawn(stages: Sequence[AnyStage], run: Run) -> int:
     """Images: of every candidate, and of every method's held-out prompts."""
     drawing = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
-    return sum(store.row_counts(run.folder / name)["rows"] for name in drawing)
+    return sum(store.counts(run.folder / name)["rows"] for name in drawing)
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
@@ -148,7 +148,7 @@ def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
     for curve in curves:
         if curve.name == "tokens":
             learnt[curve.method] = learnt.get(curve.method, 0) + int(curve.value)
-    written = store.row_counts(run.folder / "candidates").get("tokens", 0)
+    written = store.counts(run.folder / "candidates").get("tokens", 0)
     return [
         ("candidates, written", written),
         *((f"{method}, learnt from", tokens) for method, tokens in learnt.items()),
@@ -158,7 +158,7 @@ def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
 def _truncated_rewrites(run: Run) -> dict[str, int]:
     """Rewrites of each method that met the token budget before they had ended."""
     methods = evaluation(run.recipe).models
-    return {m: store.row_counts(run.folder / f"evaluate/{m}/images").get("rewrites_truncated", 0) for m in methods}
+    return {m: store.counts(run.folder / f"evaluate/{m}/images").get("rewrites_truncated", 0) for m in methods}
 
 
 def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
@@ -182,8 +182,8 @@ _LEFT_OUT = (
 
 
 def _notes(run: Run) -> list[str]:
-    drawn, labelled = (store.row_counts(run.folder / name) for name in ("candidates", "label"))
-    weighed = store.row_counts(run.folder / "drift")
+    drawn, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
+    weighed = store.counts(run.folder / "drift")
     black = labelled.get("blackened", 0)
     places = {place for own in blackened(evaluation(run.recipe), run).values() for place in own}
     return [

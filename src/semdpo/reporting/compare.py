@@ -12,13 +12,13 @@ from semdpo.analysis.drift import refuse_unknown_words, unknown_share
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.analysis.statistics import Difference, Estimate, mean_interval, paired_difference
 from semdpo.analysis.wording import content_words
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.registry import resolve
 from semdpo.models.rewriter import CausalRewriter, Decoding, load_causal, load_rewriter, load_template
 from semdpo.models.rewriter_settings import read_settings
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.progress import Progress, share_of, silent
+from semdpo.progress import Progress, progress_of_step, silent
 from semdpo.protocols import Float, TextEncoder
 from semdpo.recipe import defaults
 from semdpo.training.batches import encode, refuse_too_long
@@ -128,12 +128,13 @@ def compare(
         raise DataError(f"there is {len(prompts)} prompt, and an interval needs at least two; give more")
     for name in (a, b, *([] if reference is None else [reference])):
         fingerprint.model(name)  # an unknown name is refused before hours are spent
-        store.refuse_damaged(resolve(name).folder())
+        model_folders.refuse_damaged(resolve(name).folder())
     used = encoder or _own_encoder(a, b)
     eyes = load_text_encoder(used)
     refuse_unknown_words(unknown_share(prompts, eyes), used)
     budget = max_new_tokens or max(_budget(a), _budget(b))
-    written = [_rewritten(name, prompts, budget, share_of(progress, place, 4)) for place, name in enumerate((a, b))]
+    steps = [progress_of_step(progress, place, 4) for place in range(2)]
+    written = [_rewritten(name, prompts, budget, step) for name, step in zip((a, b), steps, strict=True)]
     counter = load_rewriter(reference or a)
     vectors, _ = _embedded(prompts, eyes)
     first, second = (
@@ -206,7 +207,7 @@ def _add_likelihoods(sides: Sequence[Side], prompts: Sequence[str], reference: s
     vocabularies = []
     for place, side in enumerate(sides):
         reader = reference or sides[1 - place].name
-        told = share_of(progress, 2 + place, 4)
+        told = progress_of_step(progress, 2 + place, 4)
         side.values[LIKELIHOOD], vocabulary = _likelihoods(reader, prompts, side.rewrites, told)
         vocabularies.append(vocabulary)
     return bool(vocabularies[0] == vocabularies[1])

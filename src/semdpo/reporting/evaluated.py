@@ -10,7 +10,7 @@ from semdpo.data.records import EvaluationRow, RenderedImage, Score
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
-from semdpo.stages.evaluate import CONSISTENCY, Evaluation, described, opened
+from semdpo.stages.evaluate import CONSISTENCY, Evaluation, decoded, described
 
 SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossless ones
 
@@ -43,9 +43,7 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
 
 def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int]]]:
     """Of each method the prompt and image seed of the images that the safety checker blackened."""
-    counts = {
-        m: store.row_counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models
-    }
+    counts = {m: store.counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models}
     return {
         method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if p.blackened]
         if count
@@ -147,5 +145,5 @@ def _refuse_others(images: Sequence[RenderedImage], rows: Sequence[Score], name:
 
 def _small(image: RenderedImage) -> bytes:
     buffer = io.BytesIO()
-    opened(image).save(buffer, "WEBP", quality=SHOWN_QUALITY)
+    decoded(image).save(buffer, "WEBP", quality=SHOWN_QUALITY)
     return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""The steps of the method, in the order in which data flows; rows in, rows out, and none imports another."""
+"""The stages of the method; each one reads rows and writes rows, and no stage imports another."""

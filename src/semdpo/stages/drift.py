@@ -1,12 +1,12 @@
-"""Stage 6: how far every pair's rewrites drift from their prompt (Sem-DPO, section 3)."""
+"""Stage 6: how far the rewrites of every pair drift from their prompt (Sem-DPO, section 3)."""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 from semdpo.analysis.drift import measure, refuse_none, refuse_unknown_words, unknown_beforehand, with_drift
 from semdpo.data.records import Pair
-from semdpo.engine.stage import Made, Run, Shard, TableStage, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.models.registry import lasting
 from semdpo.progress import Progress
 from semdpo.protocols import KnowsWords, TextEncoder
@@ -16,7 +16,7 @@ NAME = "drift"
 
 
 def stage(recipe: Recipe) -> TableStage:
-    """The pairs, with the distances of chosen and rejected from the prompt."""
+    """The stage that adds to each pair the distances of chosen and rejected from the prompt."""
     config = recipe.drift
     outside = {"drift.encoder": config.encoder}
     return TableStage(NAME, "measuring drift", config.model_dump(mode="json"), ("pairs",), outside, Pair, _work)
@@ -25,7 +25,7 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config, pairs = run.recipe.drift, run.shards("pairs", Pair)
     refuse_none(sum(pairs.sizes))
-    known = once(lambda: run.models.fingerprint(config.encoder))
+    encoder_fingerprint = cache(lambda: run.models.fingerprint(config.encoder))
 
     def load() -> TextEncoder:
         encoder = run.models.encoder(config.encoder)
@@ -33,16 +33,16 @@ def _work(run: Run) -> list[Shard]:
         refuse_unknown_words(unknown_beforehand(rows, encoder), config.encoder)
         return encoder
 
-    encoder = once(load)
+    encoder = cache(load)
 
     def make(index: int, progress: Progress) -> Made:
-        some = pairs.read(index)
-        if not some:
+        shard = pairs.read(index)
+        if not shard:
             return [], {"truncated": 0}
-        drift = measure(some, encoder(), config.batch_size, progress)
-        if not isinstance(encoder(), KnowsWords):  # which was asked about all pairs at once
+        drift = measure(shard, encoder(), config.batch_size, progress)
+        if not isinstance(encoder(), KnowsWords):  # one that does was asked about all pairs in ``load``
             refuse_unknown_words(drift.unknown, config.encoder)
-        rows = with_drift(some, drift, lasting(config.encoder), known())
+        rows = with_drift(shard, drift, lasting(config.encoder), encoder_fingerprint())
         return rows, {"truncated": int(drift.truncated.sum())}
 
     return [Shard(size, partial(make, index)) for index, size in enumerate(pairs.sizes)]

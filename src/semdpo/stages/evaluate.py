@@ -1,8 +1,8 @@
 """Stage 9: render every method's rewrites of held-out prompts, then score each image against the user's prompt.
 
-Images are rendered once for all metrics and kept, each method's in a folder of its own, so that a new metric costs its
-own scoring only, and a new method its own images and their scoring. Scorers come one after the other over all methods,
-so that one is in memory at a time.
+Images are rendered once for all metrics and stored, each method's in its own folder. Therefore a new metric costs only
+its own scoring, and a new method only its own images and their scoring. Each scorer scores the images of all methods
+before the next scorer is loaded, so that only one is in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content_seed
-from semdpo.engine.stage import Made, Run, Shard, TableStage, batched, once
+from semdpo.engine.stage import Made, Run, Shard, TableStage, batched
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
@@ -31,26 +31,27 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CONSISTENCY = "consistency"
-Asking = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]]
+Scoring = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]]
 
 
 def evaluation(recipe: Recipe) -> Evaluation:
-    """Every method of a recipe on the held-out prompts."""
-    own = {method: f"train/{method}" for method in recipe.train.methods}
-    models = {"human": "sft", "sft": "sft", **own, **dict.fromkeys(recipe.evaluate.rewriters, "sft")}
+    """The evaluation of all methods of a recipe on the held-out prompts."""
+    trained = {method: f"train/{method}" for method in recipe.train.methods}
+    models = {"human": "sft", "sft": "sft", **trained, **dict.fromkeys(recipe.evaluate.rewriters, "sft")}
     return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which methods draw which prompts, and who scorers.
+    """Which methods are evaluated, on which prompts and by which scorers.
 
     Attributes:
-        folder: of the run, where the results go.
+        folder: the folder of the results, in the run's folder.
         prompts: the stage that holds the prompts.
-        split: which of its prompts.
-        models: method to the stage whose model rewrites for it; sft's counts the tokens of what no stage's model wrote.
-        config: renderer, image seeds, metrics, other rewriters.
+        split: the split of these prompts to use.
+        models: method → the stage whose model rewrites the prompts. Where no stage's model does (``human`` and other
+            rewriters), it is the stage whose tokenizer counts the tokens.
+        config: renderer, image seeds, metrics and other rewriters.
     """
 
     folder: str
@@ -60,35 +61,35 @@ class Evaluation:
     config: EvaluateConfig
 
     def stages(self, recipe: Recipe) -> list[TableStage]:
-        """All images, method by method; then all scores, metric by metric."""
-        found = [self._drawing(recipe, method) for method in self.models]
+        """The stages that render, method by method; then those that score, metric by metric."""
+        stages = [self._rendering_stage(recipe, method) for method in self.models]
         for metric, scorer in self.config.metrics.items():
-            found += [self._scoring(recipe, metric, method) for method in self.models]
-            if scorer == recipe.drift.encoder:  # which is in memory now
-                found += [self._comparing(recipe, method) for method in self.compared(recipe)]
-        return found
+            stages += [self._scoring_stage(recipe, metric, method) for method in self.models]
+            if scorer == recipe.drift.encoder:  # here, since that model is in memory now
+                stages += [self._consistency_stage(recipe, method) for method in self.compared(recipe)]
+        return stages
 
     def images_stage(self, method: str) -> str:
         """The stage that holds a method's images."""
         return f"{self.folder}/{method}/images"
 
-    def _drawing(self, recipe: Recipe, method: str) -> TableStage:
-        config, own = self.config, self.config.rewriters.get(method)
-        rewriting = {} if method == "human" else {"rewrite": (own or config.rewrite).model_dump(mode="json")}
+    def _rendering_stage(self, recipe: Recipe, method: str) -> TableStage:
+        config, other = self.config, self.config.rewriters.get(method)
+        rewriting = {} if method == "human" else {"rewrite": (other or config.rewrite).model_dump(mode="json")}
         shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
         outside = {"drift.encoder": recipe.drift.encoder, "evaluate.renderer.model": config.renderer.model}
-        outside |= {} if own is None else {f"evaluate.rewriters.{method}.model": own.model}
+        outside |= {} if other is None else {f"evaluate.rewriters.{method}.model": other.model}
         return TableStage(
             self.images_stage(method),
-            "drawing",
+            "rendering",
             shared | rewriting | {"encoder": recipe.drift.encoder},
             (self.prompts, self.models[method]),
             outside,
             RenderedImage,
-            partial(self._draw, method),
+            partial(self._rendering_work, method),
         )
 
-    def _scoring(self, recipe: Recipe, metric: str, method: str) -> TableStage:
+    def _scoring_stage(self, recipe: Recipe, metric: str, method: str) -> TableStage:
         scorer = self.config.metrics[metric]
         return TableStage(
             f"{self.folder}/{method}/{metric}",
@@ -97,16 +98,16 @@ class Evaluation:
             (self.images_stage(method),),
             {f"evaluate.metrics.{metric}": scorer},
             Score,
-            partial(self._scores, score_images, scorer, metric, method),
-            line=f"{self.folder}/…/{metric}",
+            partial(self._scoring_work, score_images, scorer, metric, method),
+            shown_as=f"{self.folder}/…/{metric}",
         )
 
     def compared(self, recipe: Recipe) -> list[str]:
-        """The methods whose images are compared with their rewrites: all, where the encoder can see images."""
+        """The methods whose images are compared with their rewrites: all, if the encoder is also a scorer of images."""
         sees = recipe.drift.encoder in self.config.metrics.values() and self.folder == "evaluate"
         return list(self.models) if sees else []
 
-    def _comparing(self, recipe: Recipe, method: str) -> TableStage:
+    def _consistency_stage(self, recipe: Recipe, method: str) -> TableStage:
         encoder = recipe.drift.encoder
         return TableStage(
             f"{self.folder}/{method}/{CONSISTENCY}",
@@ -115,61 +116,63 @@ class Evaluation:
             (self.images_stage(method),),
             {"drift.encoder": encoder},
             Score,
-            partial(self._scores, consistency, encoder, CONSISTENCY, method),
-            line=f"{self.folder}/…/{CONSISTENCY}",
+            partial(self._scoring_work, consistency, encoder, CONSISTENCY, method),
+            shown_as=f"{self.folder}/…/{CONSISTENCY}",
         )
 
-    def _shards(self, run: Run) -> list[Sequence[Prompt]]:
+    def _prompt_groups(self, run: Run) -> list[Sequence[Prompt]]:
         chosen = [prompt for prompt in run.rows(self.prompts, Prompt) if prompt.split == self.split]
         return list(batched(chosen, self.config.shard_size))
 
-    def _draw(self, method: str, run: Run) -> list[Shard]:
-        config, own = self.config, self.config.rewriters.get(method)
+    def _rendering_work(self, method: str, run: Run) -> list[Shard]:
+        config, other = self.config, self.config.rewriters.get(method)
         model = str(run.folder / self.models[method])
-        counter = once(lambda: run.models.rewriter(model, None, config.rewrite))
-        rewriter = counter if own is None else once(lambda: run.models.rewriter(own.model, own.template, own))
-        seed = config.rewrite.seed if own is None else own.seed
-        encoder = once(lambda: run.models.encoder(run.recipe.drift.encoder))
-        renderer = once(lambda: run.models.renderer(config.renderer))
+        counter = cache(lambda: run.models.rewriter(model, None, config.rewrite))
+        rewriter = counter if other is None else cache(lambda: run.models.rewriter(other.model, other.template, other))
+        seed = config.rewrite.seed if other is None else other.seed
+        encoder = cache(lambda: run.models.encoder(run.recipe.drift.encoder))
+        renderer = cache(lambda: run.models.renderer(config.renderer))
 
-        def make(some: Sequence[Prompt], progress: Progress) -> Made:
-            human = method == "human"
-            rewrites, unended = ([each.prompt for each in some], 0) if human else rewrite_all(some, rewriter(), seed)
+        def make(prompts: Sequence[Prompt], progress: Progress) -> Made:
+            if method == "human":
+                rewrites, truncations = [prompt.prompt for prompt in prompts], 0
+            else:
+                rewrites, truncations = rewrite_all(prompts, rewriter(), seed)
             size, tokens = config.renderer.batch_size, counter().tokens
-            rows = draw(
-                method, some, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
+            rows = render(
+                method, prompts, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
             empty = sum(not is_visible(rewrite) for rewrite in rewrites)
             black = sum(row.blackened for row in rows)
             counts = {"truncated": sum(row.truncated for row in rows), "empty": empty}
-            return rows, counts | {"rewrites_truncated": unended, "blackened": black}
+            return rows, counts | {"rewrites_truncated": truncations, "blackened": black}
 
-        return [Shard(len(some) * len(config.image_seeds), partial(make, some)) for some in self._shards(run)]
+        return [Shard(len(group) * len(config.image_seeds), partial(make, group)) for group in self._prompt_groups(run)]
 
-    def _scores(self, ask: Asking, name: str, metric: str, method: str, run: Run) -> list[Shard]:
-        scorer = once(lambda: run.models.scorer(name, run.recipe.scoring))
+    def _scoring_work(self, score: Scoring, name: str, metric: str, method: str, run: Run) -> list[Shard]:
+        scorer = cache(lambda: run.models.scorer(name, run.recipe.scoring))
         images = run.shards(self.images_stage(method), RenderedImage)
 
         def make(index: int, progress: Progress) -> Made:
-            rows = ask(images.read(index), scorer(), metric, progress)
+            rows = score(images.read(index), scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 
         seeds = len(self.config.image_seeds)
-        return [Shard(len(some) * seeds, partial(make, i)) for i, some in enumerate(self._shards(run))]
+        return [Shard(len(group) * seeds, partial(make, i)) for i, group in enumerate(self._prompt_groups(run))]
 
 
 @runtime_checkable
 class KnowsLimit(Protocol):
-    """A renderer that can tell which prompts it reads only in part."""
+    """A renderer that reports which prompts are longer than it reads."""
 
     def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which prompts are longer than it reads, [n]."""
+        """Reports for each prompt whether it is longer than the renderer reads, [n]."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """What is known of each prompt and rewrite before anything is drawn; all of length n."""
+    """What is known of each prompt and rewrite before an image is rendered; all of length n."""
 
     tokens: Sequence[int]
     distance: NDArray[np.float64]
@@ -177,24 +180,24 @@ class _Texts:
 
 
 def rewrite_all(prompts: Sequence[Prompt], rewriter: Rewriter, seed: int) -> tuple[list[str], int]:
-    """One rewrite for each prompt, in their order. An empty one stays empty: it is what the user would have got.
+    """Rewrites each prompt once. An empty rewrite stays empty, because that is what a user would get.
 
     Args:
-        prompts: n prompts.
-        rewriter: which knows how to decode.
-        seed: of its sampling.
+        prompts: the prompts, [n].
+        rewriter: the rewriter, with its decoding.
+        seed: the seed of its sampling.
 
     Returns:
-        The rewrites, and how many of them met the rewriter's token budget before they had ended, as far as it tells.
+        The rewrites, [n], and how many of them were truncated at the token budget, as far as the rewriter reports it.
     """
-    texts = [each.prompt for each in prompts]
+    texts = [prompt.prompt for prompt in prompts]
     if isinstance(rewriter, FlaggingRewriter):
         flagged = [row[0] for row in rewriter.rewrite_flagged(texts, 1, seed)]
         return [rewrite for rewrite, _ in flagged], sum(truncated for _, truncated in flagged)
     return [row[0] for row in rewriter.rewrite(texts, 1, seed)], 0
 
 
-def draw(
+def render(
     method: str,
     prompts: Sequence[Prompt],
     rewrites: Sequence[str],
@@ -205,33 +208,33 @@ def draw(
     count_tokens: Callable[[Sequence[str]], Sequence[int]],
     progress: Progress = silent,
 ) -> list[RenderedImage]:
-    """Images of rewrites.
+    """Renders rewrites.
 
-    The seed of an image is made of the prompt's id and the image seed, so all methods share it.
+    The seed of an image depends on the prompt's id and the image seed only, so that all methods share it.
 
     Args:
-        method: the rows' name.
-        prompts: n prompts.
-        rewrites: of the method, n; the prompts themselves for ``human``.
-        renderer: draws.
-        encoder: measures the drift.
-        image_seeds: one image of every rewrite for each.
-        batch_size: images that are asked for at once.
-        count_tokens: of the rewriter's tokenizer: texts to numbers of tokens.
-        progress: told after every batch.
+        method: the method's name, for the rows.
+        prompts: the users' prompts, [n].
+        rewrites: the method's rewrites, [n]; the prompts themselves for ``human``.
+        renderer: the text-to-image model.
+        encoder: the encoder that measures the drift.
+        image_seeds: the image seeds; every rewrite is rendered once per seed.
+        batch_size: the number of images that are rendered at once.
+        count_tokens: counts the tokens of texts, under the rewriter's tokenizer.
+        progress: called after every batch.
 
     Returns:
-        n · len(image_seeds) rows, prompt by prompt. ``truncated`` says that the renderer or the encoder did not read
-        the rewrite to its end, or the encoder the prompt.
+        n · len(image_seeds) rows, prompt by prompt. ``truncated`` is true when the rewrite is longer than the renderer
+        or the encoder reads, or the prompt longer than the encoder reads.
 
     Raises:
-        DataError: numbers of prompts and rewrites differ, or the renderer gives another number of images than asked.
+        DataError: the numbers of prompts and rewrites differ, or the renderer gives a wrong number of images.
     """
     if len(prompts) != len(rewrites):
         raise DataError(f"{method} has {len(rewrites)} rewrites for {len(prompts)} prompts; rewrite them again")
     if not prompts:
         return []
-    known = _texts(prompts, rewrites, renderer, encoder, count_tokens)
+    texts = _texts(prompts, rewrites, renderer, encoder, count_tokens)
     order = [(i, seed) for i in range(len(prompts)) for seed in image_seeds]
     rows: list[RenderedImage] = []
     for start in range(0, len(order), batch_size):
@@ -239,7 +242,7 @@ def draw(
         seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
         images = render_checked(renderer, [rewrites[i] for i, _ in batch], seeds)
         if len(images) != len(batch):
-            raise DataError(f"{method}: the renderer drew {len(images)} images for {len(batch)} texts; correct it")
+            raise DataError(f"{method}: the renderer gave {len(images)} images for {len(batch)} texts; correct it")
         rows += [
             RenderedImage(
                 method=method,
@@ -248,9 +251,9 @@ def draw(
                 source=prompts[i].source,
                 image_seed=seed,
                 rewrite=rewrites[i],
-                tokens=int(known.tokens[i]),
-                distance=float(known.distance[i]),
-                truncated=bool(known.truncated[i]),
+                tokens=int(texts.tokens[i]),
+                distance=float(texts.distance[i]),
+                truncated=bool(texts.truncated[i]),
                 image=_lossless(image),
                 blackened=black,
             )
@@ -263,30 +266,30 @@ def draw(
 def score_images(
     images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent
 ) -> list[Score]:
-    """One scorer's scores of images, each against what the *user* asked for.
+    """Scores each image against the *user's* prompt.
 
     An image that the safety checker blackened gets no score.
 
     Args:
-        images: n.
+        images: the rows of the images, [n].
         scorer: the scorer.
-        name: of the metric, for errors.
-        progress: told at the end.
+        name: the metric's name, for the rows and for errors.
+        progress: called at the end.
 
     Returns:
-        n scores, in the images' order.
+        The scores, [n], in the images' order.
 
     Raises:
-        DataError: an image cannot be read, the scorer gave more or fewer scores than images, or one that is not
-            finite; the rows are named.
+        DataError: an image cannot be read, or the scorer gave a wrong number of scores or scores that are not finite;
+            the message names the rows.
     """
     return _scored(images, [image.prompt for image in images], scorer, name, progress)
 
 
 def consistency(images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent) -> list[Score]:
-    """How well each image shows the *rewrite* it was drawn from: the renderer's part of the drift (Proposition 2).
+    """Scores each image against the *rewrite* that it was rendered from: the renderer's drift (Proposition 2).
 
-    Arguments, result and errors as of ``score_images``; the scorer's values are cosines.
+    Arguments, result and errors are those of ``score_images``; the scores are cosines.
     """
     return _scored(images, [image.rewrite for image in images], scorer, name, progress)
 
@@ -295,30 +298,30 @@ def _scored(
     images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
 ) -> list[Score]:
     shown = [(image, text) for image, text in zip(images, texts, strict=True) if not image.blackened]
-    found = iter(_asked([image for image, _ in shown], [text for _, text in shown], scorer, name))
+    scores = iter(_checked_scores([image for image, _ in shown], [text for _, text in shown], scorer, name))
     progress(len(images), len(images), name)
     return [
-        Score(image.candidate_id, name, None, image.image_seed, False, BLACKENED) if image.blackened else next(found)
+        Score(image.candidate_id, name, None, image.image_seed, False, BLACKENED) if image.blackened else next(scores)
         for image in images
     ]
 
 
-def _asked(images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str) -> list[Score]:
+def _checked_scores(images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str) -> list[Score]:
     if not images:
         return []
-    scores = scorer.score([opened(image) for image in images], texts)
+    scores = scorer.score([decoded(image) for image in images], texts)
     if len(scores.values) != len(images) or len(scores.truncated) != len(images):
         first = described(images[min(len(scores.values), len(images) - 1)])
         raise DataError(
-            f"'{name}' gave {len(scores.values)} scores for {len(images)} images; its scores end before or go on "
-            f"after {first}; mend the judge"
+            f"'{name}' gave {len(scores.values)} scores for {len(images)} images; they end before or continue "
+            f"after {first}; correct the scorer"
         )
-    broken = [p for p, value in zip(images, scores.values, strict=True) if not math.isfinite(value)]
+    broken = [image for image, value in zip(images, scores.values, strict=True) if not math.isfinite(value)]
     if broken:
-        named = ", ".join(described(each) for each in broken[:3])
+        examples = ", ".join(described(image) for image in broken[:3])
         raise DataError(
-            f"'{name}' gave {len(broken)} scores that are not finite ({named}{' …' if len(broken) > 3 else ''}); "
-            "try scoring.precision=float32, or another judge"
+            f"'{name}' gave {len(broken)} scores that are not finite ({examples}{' …' if len(broken) > 3 else ''}); "
+            "try scoring.precision=float32, or another scorer"
         )
     return [
         Score(image.candidate_id, name, float(value), image.image_seed, bool(truncated))
@@ -333,39 +336,40 @@ def _texts(
     encoder: TextEncoder,
     count_tokens: Callable[[Sequence[str]], Sequence[int]],
 ) -> _Texts:
-    asked, got = encoder.encode([each.prompt for each in prompts]), encoder.encode(rewrites)
-    truncated = asked.truncated | got.truncated
+    before, after = encoder.encode([prompt.prompt for prompt in prompts]), encoder.encode(rewrites)
+    truncated = before.truncated | after.truncated
     if isinstance(renderer, KnowsLimit):
         truncated = truncated | renderer.too_long(rewrites)
-    return _Texts(count_tokens(rewrites), cosine_distance(asked.vectors, got.vectors), truncated)
+    return _Texts(count_tokens(rewrites), cosine_distance(before.vectors, after.vectors), truncated)
 
 
 def described(image: RenderedImage) -> str:
-    """An image in words, for messages."""
+    """Which image it is, for messages."""
     return f"method '{image.method}', prompt {image.prompt_id}, seed {image.image_seed}"
 
 
-def opened(image: RenderedImage) -> Image.Image:
-    """The image of a row.
+def decoded(image: RenderedImage) -> Image.Image:
+    """Decodes the image of a row.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the image is damaged.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(image.image)) as found:
-            return rgb(found)
+        with Image.open(io.BytesIO(image.image)) as image_file:
+            return rgb(image_file)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(
-            f"the image of {described(image)} is damaged or half-written ({error}); remove the "
-            f"method's folder of images (evaluate/{image.method}/images of the run, or sweep/evaluate/… of a "
-            "sweep), and evaluate again"
+            f"the image of {described(image)} is damaged or incomplete ({error}); remove the "
+            f"folder of the method's images (evaluate/{image.method}/images in the run's folder, or "
+            "sweep/evaluate/… for a sweep), and evaluate again"
         ) from error
 
 
 def _lossless(image: Image.Image) -> bytes:
-    # The quickest of WebP's lossless ways: a third larger than the slowest, and ten times as fast.
+    # WebP's fastest lossless setting: its files are a third larger than those of the slowest, which takes ten times as
+    # long.
     buffer = io.BytesIO()
     rgb(image).save(buffer, "WEBP", lossless=True, quality=0, method=0)
     return buffer.getvalue()

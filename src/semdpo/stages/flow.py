@@ -1,4 +1,4 @@
-"""The whole method as a list that one can read: each stage's own file says what it reads and what it does."""
+"""The whole method as a list of stages; the file of each stage says what it reads and what it does."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from semdpo.stages.evaluate import evaluation
 
 
 def flow(recipe: Recipe) -> list[AnyStage]:
-    """The stages of a recipe, in the order in which data flows; the report comes after them."""
+    """A recipe's stages, in the order in which data flows; the report comes after them."""
     methods = recipe.train.methods
     return [
         *data_flow(recipe),
         *(train.stage(recipe, train.name_of(method), method, objective) for method, objective in methods.items()),
-        *(losses.stage(recipe, method, own) for method, own in methods.items() if own.needs_distance),
+        *(losses.stage(recipe, method, objective) for method, objective in methods.items() if objective.needs_distance),
         *evaluation(recipe).stages(recipe),
     ]
 
 
 def data_flow(recipe: Recipe) -> list[AnyStage]:
-    """From prompts to pairs with distances."""
+    """The stages from the prompts to the pairs with distances."""
     return [
         prompts.stage(recipe),
         sft.stage(recipe),
@@ -32,5 +32,5 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
 
 
 def is_file(key: str) -> bool:
-    """Whether what a recipe's key names from outside is a file; otherwise it is a model."""
+    """Whether a key in ``outside`` names a file; otherwise it names a model."""
     return key.startswith(("prompts.", "sweep.prompts")) or key == "sft.file"

@@ -1,4 +1,4 @@
-"""Stage 8: the loss of a trained rewriter on every training pair, of which Proposition 1 speaks."""
+"""Stage 8: the loss of a trained rewriter on every training pair, which Proposition 1 bounds."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from semdpo.recipe.schema import Recipe
 
 
 def stage(recipe: Recipe, method: str, objective: ObjectiveSettings) -> TableStage:
-    """The losses of one of the recipe's methods.
+    """The stage that computes a method's losses.
 
     Args:
-        recipe: how it was trained.
-        method: its name.
-        objective: its settings.
+        recipe: the recipe that trains the method.
+        method: the method's name.
+        objective: the settings of the method's objective.
     """
     beta, trained = objective.beta or recipe.train.beta, f"train/{method}"
 
@@ -31,4 +31,4 @@ def stage(recipe: Recipe, method: str, objective: ObjectiveSettings) -> TableSta
 
     shared = recipe.train.model_dump(mode="json", include={"template", "precision", "max_length"})
     inputs = ("sft", "drift", trained)
-    return TableStage(f"losses/{method}", "measuring", shared | {"beta": beta}, inputs, {}, PairLoss, work)
+    return TableStage(f"losses/{method}", "computing losses", shared | {"beta": beta}, inputs, {}, PairLoss, work)

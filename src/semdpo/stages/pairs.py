@@ -1,4 +1,4 @@
-"""Stage 5: of every prompt's candidates, the best-scored against the worst-scored."""
+"""Stage 5: pairs of the candidate with the highest score and the candidate with the lowest score of a prompt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "pairs"
 
 
 def stage(recipe: Recipe) -> TableStage:
-    """Preference pairs of the scored candidates."""
+    """The stage that pairs the scored candidates."""
     config = recipe.pairs.model_dump(mode="json")
     return TableStage(NAME, "choosing", config, ("candidates", "label"), {}, Pair, _work)
 
@@ -27,42 +27,42 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.label
     candidates, scores = run.shards("candidates", Candidate), run.shards("label", Score)
-    places = by_prompt(candidates.column("prompt_id"), config.shard_size)  # as label's shards are
+    places = by_prompt(candidates.column("prompt_id"), config.shard_size)  # the same split as label's
 
     def make(index: int, _: Progress) -> Made:
         by_scorer: dict[str, list[Score]] = {}
         for score in scores.read(index):
             by_scorer.setdefault(score.scorer, []).append(score)
-        own, fidelities = by_scorer.get(config.scorer, []), by_scorer.get(config.fidelity or "", [])
-        rows, counts = choose(candidates.between(*places[index]), own, run.recipe.pairs, fidelities)
+        preferences, fidelities = by_scorer.get(config.scorer, []), by_scorer.get(config.fidelity or "", [])
+        rows, counts = choose(candidates.between(*places[index]), preferences, run.recipe.pairs, fidelities)
         if index == len(places) - 1 and not rows:
-            _refuse_black(run, index, counts.blackened)
+            _refuse_all_blackened(run, index, counts.blackened)
         return rows, asdict(counts)
 
     return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
 
 
-def _refuse_black(run: Run, last: int, blackened: int) -> None:
-    """Refuses a run none of whose shards has a pair, where the safety checker is why."""
+def _refuse_all_blackened(run: Run, last: int, blackened: int) -> None:
+    """Refuses a run without a single pair where the safety checker is the reason."""
     before = [parquet.counts(store.shard_path(run.folder / NAME, index)) for index in range(last)]
     blackened += sum(counts["blackened"] for counts in before)
     if blackened and not any(counts["rows"] for counts in before):
         raise DataError(
-            f"no pair is left: of {blackened} prompts the safety checker blackened all images but one or "
-            "none; set label.renderer.safety_checker=false, or give other prompts"
+            f"no pair is left, because the safety checker left {blackened} prompts with fewer than two images; set "
+            "label.renderer.safety_checker=false, or give other prompts"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class PairCounts:
-    """What became of the prompts; each is counted once, so the sum is the number of prompts that have candidates.
+    """What became of the prompts that have candidates; every prompt is counted once.
 
     Attributes:
-        kept: best and worst make a pair.
-        tied: best and worst have equal scores.
-        below_margin: they differ, by less than the margin.
-        single: the prompt has one distinct candidate only.
-        blackened: the safety checker left the prompt with less than two candidates whose images could be scored.
+        kept: prompts whose best and worst candidate make a pair.
+        tied: prompts whose candidates all have the same score.
+        below_margin: prompts whose highest and lowest score differ by less than the margin.
+        single: prompts with only one distinct candidate.
+        blackened: prompts with fewer than two scored images, because the safety checker blackened the others.
     """
 
     kept: int
@@ -75,28 +75,28 @@ class PairCounts:
 def choose(
     candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig, fidelities: Sequence[Score] = ()
 ) -> tuple[list[Pair], PairCounts]:
-    """Pairs the best candidate of each prompt with the worst; among equal scores the lowest id is taken.
+    """Pairs each prompt's best candidate with its worst; among equal scores, the candidate with the lowest id is taken.
 
-    Candidates whose image could not be scored, because the safety checker blackened it, take no part.
+    Candidates whose image was blackened by the safety checker have no score and are left out.
 
     Args:
-        candidates: of all prompts.
-        scores: of the preference scorer, one for each candidate, in any order.
+        candidates: the candidates of all prompts.
+        scores: the preference scorer's scores, one per candidate, in any order.
         config: the margin.
-        fidelities: of the fidelity scorer, which only go along with the pairs; none, or one for each candidate.
+        fidelities: the fidelity scorer's scores, which are only stored with the pairs; none, or one per candidate.
 
     Returns:
         The pairs, in the order in which their prompts first appear, and the counts.
 
     Raises:
-        DataError: a score is not a number, or a candidate has none; the candidates are named.
+        DataError: a score is not a number, or a candidate has none; the message names the candidates.
     """
-    values, faithful = _values(scores), _values(fidelities)
+    values, fidelity = _values(scores), _values(fidelities)
     black = {score.candidate_id for score in (*scores, *fidelities) if score.error is not None}
     scored = [candidate for candidate in candidates if candidate.candidate_id not in black]
-    _check(scored, values)
-    if faithful:
-        _check(scored, faithful)
+    _refuse_unscored(scored, values)
+    if fidelity:
+        _refuse_unscored(scored, fidelity)
     groups: dict[str, dict[str, Candidate]] = {}
     for candidate in candidates:
         groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
@@ -110,7 +110,7 @@ def choose(
         if len(group) == 1:
             single += 1
             continue
-        best = max(ids, key=values.__getitem__)  # max and min keep the first of equals, which has the lowest id
+        best = max(ids, key=values.__getitem__)  # among equals, max and min take the first, which has the lowest id
         worst = min(ids, key=values.__getitem__)
         difference = values[best] - values[worst]
         if difference == 0:
@@ -118,7 +118,7 @@ def choose(
         elif difference < config.margin:
             below += 1
         else:
-            pairs.append(_pair(group[best], group[worst], values, faithful))
+            pairs.append(_pair(group[best], group[worst], values, fidelity))
     return pairs, PairCounts(len(pairs), tied, below, single, blackened)
 
 
@@ -126,7 +126,7 @@ def _values(scores: Sequence[Score]) -> dict[str, float]:
     return {score.candidate_id: score.score for score in scores if score.score is not None}
 
 
-def _pair(best: Candidate, worst: Candidate, values: dict[str, float], faithful: dict[str, float]) -> Pair:
+def _pair(best: Candidate, worst: Candidate, values: dict[str, float], fidelity: dict[str, float]) -> Pair:
     return Pair(
         pair_id=content_id(best.prompt, best.rewrite, worst.rewrite),
         prompt=best.prompt,
@@ -134,16 +134,16 @@ def _pair(best: Candidate, worst: Candidate, values: dict[str, float], faithful:
         rejected=worst.rewrite,
         chosen_score=values[best.candidate_id],
         rejected_score=values[worst.candidate_id],
-        chosen_fidelity=faithful.get(best.candidate_id),
-        rejected_fidelity=faithful.get(worst.candidate_id),
+        chosen_fidelity=fidelity.get(best.candidate_id),
+        rejected_fidelity=fidelity.get(worst.candidate_id),
     )
 
 
-def _check(candidates: Sequence[Candidate], values: dict[str, float]) -> None:
-    for what, bad in (
+def _refuse_unscored(candidates: Sequence[Candidate], values: dict[str, float]) -> None:
+    for fault, bad in (
         ("have no score", [c.candidate_id for c in candidates if c.candidate_id not in values]),
         ("have scores that are not a number", [key for key, value in values.items() if math.isnan(value)]),
     ):
         if bad:
-            named = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
-            raise DataError(f"candidates {named} {what}; label them again (--only label --fresh)")
+            ids = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
+            raise DataError(f"candidates {ids} {fault}; label them again (--only label --fresh)")

@@ -1,4 +1,4 @@
-"""Stage 1: what users ask for, split into prompts to train on and held-out ones."""
+"""Stage 1: users' prompts, split into prompts to train on and held-out prompts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo.analysis.drift import refuse_unknown_words, unknown_share
-from semdpo.data.prompts import draw, normalised, read_prompts
+from semdpo.data.prompts import choose_by_hash, normalised, read_prompts
 from semdpo.data.records import Prompt, content_id
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
@@ -17,18 +17,18 @@ NAME = "prompts"
 
 
 def stage(recipe: Recipe) -> TableStage:
-    """Reads the prompts, and asks whether the encoder knows their words before anything is rendered."""
+    """The stage that reads the prompts, and refuses those whose words the encoder does not know."""
     return TableStage(
         NAME, "reading", recipe.prompts.model_dump(mode="json"), (), _files(recipe.prompts), Prompt, _work
     )
 
 
 def tuning_stage(name: str, config: PromptSetConfig) -> TableStage:
-    """Reads prompts to choose settings by; the recipe's own prompts are passed over.
+    """The stage that reads the tuning prompts, by which settings are chosen; the recipe's other prompts are left out.
 
     Args:
-        name: of the stage.
-        config: the file, and how many.
+        name: the stage's name.
+        config: the file, and the number of prompts.
     """
 
     def work(run: Run) -> list[Shard]:
@@ -41,15 +41,10 @@ def tuning_stage(name: str, config: PromptSetConfig) -> TableStage:
     return TableStage(name, "reading", config.model_dump(mode="json"), (NAME,), outside, Prompt, work)
 
 
-def of_split(run: Run, split: str, name: str = NAME) -> list[Prompt]:
-    """A run's prompts of one split: ``train``, ``test`` or ``tune``."""
-    return [prompt for prompt in run.rows(name, Prompt) if prompt.split == split]
-
-
 def _files(config: PromptsConfig) -> dict[str, str]:
-    named = {"prompts.file": config.file, "prompts.test_file": config.test_file}
-    sets = {f"prompts.test_sets.{name}": each.file for name, each in config.test_sets.items()}
-    return {key: name for key, name in named.items() if name is not None} | sets
+    files = {"prompts.file": config.file, "prompts.test_file": config.test_file}
+    sets = {f"prompts.test_sets.{name}": test_set.file for name, test_set in config.test_sets.items()}
+    return {key: name for key, name in files.items() if name is not None} | sets
 
 
 def _work(run: Run) -> list[Shard]:
@@ -63,62 +58,65 @@ def _work(run: Run) -> list[Shard]:
 
 
 def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:
-    """Reads the prompts; training prompts come first, each part in its file's order, or that of its draw.
+    """Reads the training prompts and the held-out prompts.
 
-    Which prompts are held out or drawn depends on their words only, never on their order in a file. Prompts are
-    compared by their letters and digits, without case, marks of punctuation and extra spaces.
+    Which prompts are held out or chosen by hash depends on their words only, never on their order in a file. Two
+    prompts count as equal if their letters and digits are equal; case, punctuation and extra spaces are ignored.
 
-    A file of held-out prompts that the user made must share none with the training prompts. Public sets do overlap,
-    so what is drawn from ``test_sets`` is left out of the training prompts, and of the sets that come after.
+    A user's file of held-out prompts must not share a prompt with the training prompts. Public sets do overlap: the
+    prompts that are chosen from ``test_sets`` are left out of the training prompts, and of the sets that follow.
+
+    Args:
+        config: the files, and how many prompts to take.
 
     Returns:
-        The prompts, and how many were left out: ``also_held_out`` of the training prompts, ``in_two_sets`` of the
-        sets' prompts.
+        The prompts, training prompts first, and how many were left out: ``also_held_out`` of the training prompts,
+        ``in_two_sets`` of the sets' prompts.
 
     Raises:
-        DataError: a source is missing or of the wrong form, a part is empty or a set too small, or a held-out prompt
-            of ``test_file`` is trained on.
+        DataError: a source is missing or in the wrong format, has too few prompts, or a held-out prompt of
+            ``test_file`` is also trained on.
     """
     train = read_prompts(config.file, config.column, config.skip_empty)
     counts: dict[str, int] = {}
     if config.test_sets:
         test, counts["in_two_sets"] = _sets(config)
-        held = {normalised(each.prompt) for each in test}
-        kept = [text for text in train if normalised(text) not in held]
-        counts["also_held_out"] = len(train) - len(kept)
-        train = kept
+        held = {normalised(row.prompt) for row in test}
+        free = [text for text in train if normalised(text) not in held]
+        counts["also_held_out"] = len(train) - len(free)
+        train = free
     elif config.test_file is None:
         train, held_out = _hold_out(train, config.test_share)
         test = [Prompt.of(text, _source(config.file), "test") for text in held_out[: config.test_limit]]
     else:
         file = config.test_file
-        own = read_prompts(file, config.column, config.skip_empty, usual=True)[: config.test_limit]
-        test = [Prompt.of(text, _source(file), "test") for text in own]
-    train = draw(train, config.limit) if config.draw == "hash" else train[: config.limit]
+        held_out = read_prompts(file, config.column, config.skip_empty, usual=True)[: config.test_limit]
+        test = [Prompt.of(text, _source(file), "test") for text in held_out]
+    train = choose_by_hash(train, config.limit) if config.draw == "hash" else train[: config.limit]
     if not train or not test:
         raise DataError(f"{config.file} has too few prompts to hold some out; add prompts or set prompts.test_file")
-    _refuse_leaks(train, [each.prompt for each in test], config)
+    _refuse_leaks(train, [row.prompt for row in test], config)
     return [*(Prompt.of(text, _source(config.file), "train") for text in train), *test], counts
 
 
 def collect_tuning(
     config: PromptSetConfig, used: Sequence[Prompt], skip_empty: bool
 ) -> tuple[list[Prompt], dict[str, int]]:
-    """Prompts to choose settings by: drawn by the hash of their words from those that are used for nothing else.
+    """Tuning prompts: chosen by the hash of their words from those that are neither trained on nor held out.
 
     Args:
-        config: the file, and how many.
-        used: training and held-out prompts.
-        skip_empty: leave out rows without text instead of refusing them.
+        config: the file, and the number of prompts.
+        used: the training and held-out prompts.
+        skip_empty: whether rows without text are left out; otherwise they are refused.
 
     Returns:
-        The prompts, of split ``tune``, and how many were ``used_elsewhere``.
+        The prompts, of split ``tune``, and how many were left out: ``used_elsewhere``.
 
     Raises:
-        DataError: the file is missing or of the wrong form, or too few of its prompts are free.
+        DataError: the file is missing or in the wrong format, or has too few prompts that are not used elsewhere.
     """
-    taken = {normalised(each.prompt) for each in used}
-    texts = draw(read_prompts(config.file, config.column, skip_empty), None)
+    taken = {normalised(row.prompt) for row in used}
+    texts = choose_by_hash(read_prompts(config.file, config.column, skip_empty), None)
     free = [text for text in texts if normalised(text) not in taken]
     chosen = free[: config.limit]
     if len(chosen) < max(2, config.limit or 0):
@@ -131,23 +129,23 @@ def collect_tuning(
 
 
 def _sets(config: PromptsConfig) -> tuple[list[Prompt], int]:
-    """The evaluation sets' prompts, and how many were passed over because an earlier set has them."""
-    found: list[Prompt] = []
+    """The prompts of all test sets, and how many were left out because an earlier set has them."""
+    prompts: list[Prompt] = []
     taken: set[str] = set()
-    passed = 0
-    for name, each in config.test_sets.items():
-        texts = draw(read_prompts(each.file, each.column, config.skip_empty), None)
+    left_out = 0
+    for name, test_set in config.test_sets.items():
+        texts = choose_by_hash(read_prompts(test_set.file, test_set.column, config.skip_empty), None)
         free = [text for text in texts if normalised(text) not in taken]
-        chosen = free[: each.limit]
-        if each.limit is not None and len(chosen) < each.limit:
+        chosen = free[: test_set.limit]
+        if test_set.limit is not None and len(chosen) < test_set.limit:
             raise DataError(
-                f"{each.file} has {len(chosen)} distinct prompts, and prompts.test_sets.{name} wants {each.limit}; "
-                "lower its limit"
+                f"{test_set.file} has {len(chosen)} distinct prompts that no earlier set has, but "
+                f"prompts.test_sets.{name} asks for {test_set.limit}; lower its limit"
             )
-        passed += len(texts) - len(free)
+        left_out += len(texts) - len(free)
         taken |= {normalised(text) for text in chosen}
-        found += [Prompt.of(text, name, "test") for text in chosen]
-    return found, passed
+        prompts += [Prompt.of(text, name, "test") for text in chosen]
+    return prompts, left_out
 
 
 def _source(file: str) -> str:
@@ -155,7 +153,7 @@ def _source(file: str) -> str:
 
 
 def _hold_out(prompts: list[str], share: float) -> tuple[list[str], list[str]]:
-    """Prompts that are alike go to one side together."""
+    """The training prompts and the held-out prompts; prompts that count as equal stay together."""
     keys = sorted({normalised(text) for text in prompts}, key=content_id)
     held = set(keys[: round(len(keys) * share)])
     sides: tuple[list[str], list[str]] = [], []
@@ -169,6 +167,6 @@ def _refuse_leaks(train: list[str], test: list[str], config: PromptsConfig) -> N
     leaks = [text for text in test if normalised(text) in seen]
     if leaks:
         raise DataError(
-            f"{len(leaks)} of the held-out prompts are also trained on, the first is {leaks[0]!r}; "
+            f"{len(leaks)} held-out prompts are also trained on, the first is {leaks[0]!r}; "
             f"remove them from {config.file} or from {config.test_file}"
         )

@@ -1,4 +1,4 @@
-"""Stage 2: a language model learns, from examples, what a rewrite looks like."""
+"""Stage 2: a language model learns from examples what a rewrite looks like."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "sft"
 
 
 def stage(recipe: Recipe) -> ModelStage:
-    """Supervised fine-tuning of the rewriter."""
+    """The stage that fine-tunes the rewriter on examples."""
     config = recipe.sft
     outside = {"sft.model": config.model, "sft.file": config.file}
     return ModelStage(NAME, "fine-tuning", config.model_dump(mode="json"), (), outside, _work)

@@ -1,4 +1,4 @@
-"""The stages of a sweep over α: one Sem-DPO training for each, on one reference and one set of distances."""
+"""The stages of a sweep over α: one Sem-DPO training per α, with one reference and one set of distances."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ METHOD = "alpha-{:g}"
 
 
 def settings(recipe: Recipe) -> SweepConfig:
-    """The recipe's section.
+    """The recipe's section ``sweep``.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the recipe has none.
     """
     if recipe.sweep is None:
-        raise ConfigError("the recipe has no section 'sweep'; add one, as `semdpo init tiny` shows it")
+        raise ConfigError("the recipe has no section 'sweep'; add one such as that of `semdpo init tiny`")
     return recipe.sweep
 
 
 def sweep_flow(recipe: Recipe) -> list[AnyStage]:
-    """The stages of a sweep; those up to the weighed pairs are the recipe's own.
+    """The stages of a sweep; those up to the pairs with distances are the recipe's own.
 
     Raises:
         ConfigError: the recipe has no section ``sweep``.
@@ -40,22 +40,22 @@ def sweep_flow(recipe: Recipe) -> list[AnyStage]:
 
 
 def methods(config: SweepConfig) -> dict[str, float]:
-    """Name of each training to its α."""
+    """The name of each training → its α."""
     return {METHOD.format(alpha): alpha for alpha in config.alphas}
 
 
 def sweep_evaluation(recipe: Recipe) -> Evaluation:
-    """The floor and every α on the tuning prompts, by the two scorers that the rule asks."""
+    """The evaluation of the floor and of every α on the tuning prompts, by the sweep's two scorers."""
     config = settings(recipe)
     scorers = {name: recipe.evaluate.metrics[name] for name in (config.fidelity, config.preference)}
-    own = {"metrics": scorers, "image_seeds": config.image_seeds, "keep_images": 0, "rewriters": {}}
+    changes = {"metrics": scorers, "image_seeds": config.image_seeds, "keep_images": 0, "rewriters": {}}
     models = {config.floor: "sft"} | {method: f"sweep/train/{method}" for method in methods(config)}
-    evaluate = recipe.evaluate.model_copy(update=own)
+    evaluate = recipe.evaluate.model_copy(update=changes)
     return Evaluation("sweep/evaluate", "sweep/prompts", "tune", models, evaluate)
 
 
 def _objective(recipe: Recipe) -> SemDPOSettings:
-    """The Sem-DPO that the recipe trains, with all its other settings."""
-    named = recipe.train.methods.get(recipe.report.subject)
-    found = [each for each in (named, *recipe.train.methods.values()) if isinstance(each, SemDPOSettings)]
-    return found[0] if found else SemDPOSettings(name="sem_dpo")
+    """The settings of the recipe's Sem-DPO; the defaults where it trains none."""
+    subject = recipe.train.methods.get(recipe.report.subject)
+    sem_dpo = [method for method in (subject, *recipe.train.methods.values()) if isinstance(method, SemDPOSettings)]
+    return sem_dpo[0] if sem_dpo else SemDPOSettings(name="sem_dpo")

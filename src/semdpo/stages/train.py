@@ -1,4 +1,4 @@
-"""Stage 7: the rewriter learns preferences, by any of the objectives."""
+"""Stage 7: preference training of the rewriter with any of the objectives."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from semdpo.recipe.schema import Recipe
 
 
 def name_of(method: str) -> str:
-    """The stage of one of the recipe's methods."""
+    """The name of the stage that trains one of the recipe's methods."""
     return f"train/{method}"
 
 
 def stage(recipe: Recipe, name: str, method: str, objective: ObjectiveSettings) -> ModelStage:
-    """Preference training with one objective.
+    """The stage that trains a rewriter with one objective.
 
     Args:
-        recipe: settings that all methods share.
-        name: of the stage.
-        method: the curves' name.
-        objective: what is minimised.
+        recipe: the settings that all methods share.
+        name: the stage's name.
+        method: the method's name, for the curves.
+        objective: the objective's settings.
     """
 
     def work(run: Run, output: Path, progress: Progress) -> list[Curve]:
         from semdpo.training.preference import train  # here, since it imports torch
 
         pairs, model = run.rows("drift", Pair), str(run.folder / "sft")
-        reference = run.folder / "reference"  # which all methods share
+        reference = run.folder / "reference"  # all methods share it
         curves = train(pairs, model, objective, run.recipe.train, output, reference, progress)
         return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
 
-    own = {"objective": objective.model_dump(mode="json")}
-    config = recipe.train.model_dump(mode="json", exclude={"methods"}) | own
+    shared = recipe.train.model_dump(mode="json", exclude={"methods"})
+    config = shared | {"objective": objective.model_dump(mode="json")}
     return ModelStage(name, "training", config, ("sft", "drift"), {}, work)

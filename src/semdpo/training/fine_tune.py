@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo.data.records import Curve
-from semdpo.engine import store
+from semdpo.engine import model_folders
 from semdpo.errors import DataError
 from semdpo.models.loading import quiet
 from semdpo.models.registry import resolve
@@ -49,7 +49,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
         if not is_visible(prompt) or not is_visible(rewrite):
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
     place = resolve(config.model)
-    store.refuse_damaged(place.folder())
+    model_folders.refuse_damaged(place.folder())
     model, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
     groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)

@@ -53,7 +53,7 @@ def renamed_at_the_end(output: Path) -> Iterator[Path]:
         raise disk.unwritable(output.parent, error) from error
     try:
         disk.mark(temporary)
-        with disk.full_disk_told(output):
+        with disk.explain_full_disk(output):
             yield temporary
             if (temporary / disk.REWRITER).is_file():  # a mark of its own
                 (temporary / disk.MARK).unlink()

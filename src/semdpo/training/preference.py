@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from semdpo import disk, extras
 from semdpo.data.records import Curve, Pair, content_id
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders, store
 from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
 from semdpo.models.loading import quiet
@@ -21,7 +21,7 @@ from semdpo.models.registry import Place, resolve
 from semdpo.models.rewriter import load_causal
 from semdpo.models.rewriter_settings import read_settings
 from semdpo.objectives.base import Constants
-from semdpo.progress import Progress, say
+from semdpo.progress import Progress, is_first_process, say
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import LoRAConfig, TrainConfig
 from semdpo.training import checkpoints
@@ -86,7 +86,7 @@ def train(
     constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
     _say_constants(objective, constants)
     place = resolve(model)
-    store.refuse_damaged(place.folder())
+    model_folders.refuse_damaged(place.folder())
     start, on_adapters = read_settings(place.folder()), is_adapters(place.folder())
     with fingerprint.unchanged(model):
         policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
@@ -237,7 +237,7 @@ def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
 @contextmanager
 def _writing(output: Path) -> Iterator[Path | None]:
     """The folder to write into; None in all processes but the first."""
-    if store.is_first_process():
+    if is_first_process():
         with renamed_at_the_end(output) as folder:
             yield folder
     else:

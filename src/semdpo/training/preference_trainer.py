@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from semdpo import disk
 from semdpo.data.records import Pair
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.adapters import is_adapters, name_of_base
 from semdpo.models.loading import quiet
@@ -202,7 +202,7 @@ def _start(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig) -> _
             raise ConfigError("the model's tokenizer is not known; give processing_class")
         return _Start(model, tokenizer, RewriterSettings(args.template or TEMPLATE), None)
     place = resolve(str(model))
-    store.refuse_damaged(place.folder())
+    model_folders.refuse_damaged(place.folder())
     with fingerprint.unchanged(str(model)):
         policy, own = load_causal(place.folder(), place.tokenizer_folder())
     kept = read_settings(place.folder())

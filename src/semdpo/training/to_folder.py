@@ -13,10 +13,10 @@ from typing import Any
 from semdpo import disk
 from semdpo.data.prompts import normalised
 from semdpo.data.records import Curve, Pair
-from semdpo.engine import fingerprint, parquet, store
+from semdpo.engine import fingerprint, model_folders, parquet, store
 from semdpo.errors import StoreError
 from semdpo.models.registry import resolve
-from semdpo.progress import Progress, say, silent
+from semdpo.progress import Progress, is_first_process, say, silent
 from semdpo.protocols import TextEncoder
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.base import TEMPLATE
@@ -185,11 +185,11 @@ def train_to_folder(
     def work(folder: Path) -> list[Curve]:
         from semdpo.training.preference import train as run  # here, since it imports torch
 
-        with disk.full_disk_told(folder):
+        with disk.explain_full_disk(folder):
             return run(pairs, training.model, training.objective, config, folder, cache, progress, held_out)
 
-    if not store.is_first_process():
-        return work(store.partial(training.out))
+    if not is_first_process():
+        return work(model_folders.partial(training.out))
     with alone(training.out):
         return _written(work, training.out, plan)
 
@@ -207,11 +207,11 @@ def _digest(rows: Sequence[Pair]) -> str:
 
 def _written(work: Callable[[Path], list[Curve]], out: Path, plan: store.Plan) -> list[Curve]:
     """Trains, writes the whole folder, and gives the curves."""
-    folder = store.start_model(out, plan)
+    folder = model_folders.start(out, plan)
     try:
         curves = work(folder)
-        disk.write_bytes(folder / store.CURVES, parquet.encode(Curve, curves, {}))
-        store.finish_model(out, plan, {"rows": len(curves)})
+        disk.write_bytes(folder / model_folders.CURVES, parquet.encode(Curve, curves, {}))
+        model_folders.finish(out, plan, {"rows": len(curves)})
     finally:
         disk.remove(folder)
         checkpoints.sweep(checkpoints.folder_of(folder))
@@ -222,7 +222,7 @@ def where_it_goes_on(out: Path) -> str:
     """What an interrupted training says of the next one."""
     from semdpo.training import checkpoints
 
-    work = store.partial(out)
+    work = model_folders.partial(out)
     if any(checkpoints.folder_of(work).glob("checkpoint-*")):
         return "the same command goes on from here (its last checkpoint)"
     return "no checkpoint was reached, so the same command begins again"
@@ -244,7 +244,7 @@ def alone(out: Path) -> AbstractContextManager[None]:
         locks = out.absolute().parent
     if not os.access(locks, os.W_OK):
         locks = out.absolute().parent
-    return disk.held(locks / f".{name}.lock", refusal)
+    return disk.hold_lock(locks / f".{name}.lock", refusal)
 
 
 def _cache(named: Path | None, out: Path) -> Path:
