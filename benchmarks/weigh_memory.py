@@ -59,7 +59,7 @@ def weigh(pairs: str, out: Path) -> float:
 
     providers.own_models = lambda: SimpleNamespace(encoder=lambda _: Cheap())
     fingerprint.model = lambda _: "none"
-    weigh_file(pairs, out, "cheap", 4.0, 64)
+    weigh_file(pairs, out, "cheap", None, 64)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
