@@ -205,7 +205,7 @@ cli.main()
     finally:
         victim.kill()
     assert victim.returncode == 130
-    assert "the same command goes on from here" in said
+    assert "the same command resumes from here" in said
     assert "Traceback" not in said
 
 

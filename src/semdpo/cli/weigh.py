@@ -1,4 +1,4 @@
-"""``semdpo weigh``: a file of pairs with the drift of every chosen text."""
+"""``semdpo weigh``: measures the drift of every chosen text in a file of pairs."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ def weigh(
     ] = defaults.ENCODER,
     alpha: Annotated[
         float,
-        typer.Option(help="When given, also write the column weight = exp(-alpha * distance), for other trainers."),
+        typer.Option(
+            help="Also write the column weight = exp(-alpha * distance), for other trainers.",
+            show_default=f"{defaults.ALPHA:g}, in the summary only",
+        ),
     ] = defaults.ALPHA,
     batch_size: Annotated[int, typer.Option(help="Texts encoded at a time.")] = defaults.TEXTS_AT_A_TIME,
     context: typer.Context = NOBODY,
 ) -> None:
-    """Measure how far the chosen texts of preference pairs drift from their prompts."""
+    """Measure how far chosen texts drift from their prompts. All columns of the pairs are kept."""
     number("--alpha", alpha, 0)
     number("--batch-size", batch_size, 1)
     weigh_file(pairs, out, encoder, alpha if typed_by_user(context, "alpha") else None, batch_size)
