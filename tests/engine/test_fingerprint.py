@@ -196,7 +196,7 @@ def test_adapters_of_a_published_model_change_with_it(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ("{tmp}/gone", "holds adapters of '{tmp}/gone', which cannot be had"),
+        ("{tmp}/gone", "holds adapters of '{tmp}/gone', which cannot be "),
         (None, "does not name the model they belong to; put the base's folder into base_model_name_or_path"),
         ("{tmp}/adapters", "holds adapters of itself"),
     ],
