@@ -1,9 +1,9 @@
-"""What a sweep of six values of alpha costs, on the embedded tiny world: one embedding, one reference, six trainings.
+"""The cost of a sweep over six alphas on the embedded tiny world: one embedding, one reference, six trainings.
 
     python benchmarks/alpha_sweep.py
 
-Measured side by side in one process: DPO alone, with everything that it needs, and Sem-DPO at six alphas with what
-they share. The last line is one JSON object; ``ratio`` is the sweep's time over six times DPO's training.
+One process measures DPO alone, with everything that it needs, and Sem-DPO at six alphas, which share embedding and
+reference. The last line is one JSON object; ``ratio`` is the sweep's time divided by six times DPO's training time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALPHAS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def make_pairs(count: int) -> list[Pair]:
-    """Pairs whose chosen rewrite is that of the prompt, and whose rejected one is the next prompt's."""
+    """Pairs whose chosen text is the prompt's own rewrite, and whose rejected text is the next prompt's rewrite."""
     rows = read_rewrites("tiny:rewrites.jsonl")[: count + 1]
     return [
         Pair(content_id(prompt, chosen, rejected), prompt, chosen, rejected, 1.0, 0.0)
@@ -41,8 +41,8 @@ def make_pairs(count: int) -> list[Pair]:
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     begun = time.monotonic()
-    found = work()
-    return time.monotonic() - begun, found
+    result = work()
+    return time.monotonic() - begun, result
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def main() -> None:
     recipe = load_recipe("tiny", [])
     encoder = load_text_encoder(recipe.drift.encoder)
     embed, pairs = timed(lambda: weigh(make_pairs(options.pairs), encoder, 64, recipe.drift.encoder))
-    asked: list[int] = []
-    count_asked(asked)
+    counts: list[int] = []
+    count_reference_groups(counts)
     with tempfile.TemporaryDirectory() as folder:
 
         def one(objective: ObjectiveSettings, name: str, cache: str) -> float:
@@ -64,35 +64,37 @@ def main() -> None:
             )
             return timed(work)[0]
 
-        one(DPOSettings(name="dpo"), "warm", "warm")  # loads what is loaded once
-        asked.clear()
+        one(DPOSettings(name="dpo"), "warm", "warm")  # loads everything that is loaded only once
+        counts.clear()
         alone = one(DPOSettings(name="dpo"), "dpo", "alone")
         again = one(DPOSettings(name="dpo"), "again", "alone")
-        of_dpo = sum(asked)
-        asked.clear()
+        of_dpo = sum(counts)
+        counts.clear()
         sweep = [one(SemDPOSettings(name="sem_dpo", alpha=a), f"alpha{a}", "sweep") for a in ALPHAS]
     print(f"{len(pairs)} pairs: embedding them {embed:.2f} s, once")
-    print(f"DPO: {alone:.2f} s with its reference pass, {again:.2f} s without; {of_dpo} pairs asked of the reference")
+    print(
+        f"DPO: {alone:.2f} s with its reference pass, {again:.2f} s without; {of_dpo} pairs computed by the reference"
+    )
     print("Sem-DPO: " + ", ".join(f"alpha {a:g} {s:.2f} s" for a, s in zip(ALPHAS, sweep, strict=True)))
     print(
         json.dumps(
             {
                 "ratio": round(sum(sweep) / (len(ALPHAS) * again), 3),
                 "ratio_sem_dpo": round(sum(sweep[1:]) / len(sweep[1:]) / again, 3),
-                "reference_passes": sum(asked) / len(pairs),
+                "reference_passes": sum(counts) / len(pairs),
             }
         )
     )
 
 
-def count_asked(asked: list[int]) -> None:
-    """Notes how many groups the reference is asked about."""
+def count_reference_groups(counts: list[int]) -> None:
+    """Adds to ``counts`` the number of groups in each pass of the reference, from now on."""
     from semdpo.training import reference
 
     plain = reference.group_logps
 
     def counting(model: Any, groups: Any, can_pack: bool) -> Any:
-        asked.append(len(groups))
+        counts.append(len(groups))
         return plain(model, groups, can_pack)
 
     reference.group_logps = counting

@@ -1,13 +1,13 @@
-"""What drawing the next token costs beside computing it: a model's own step and the sampler's, side by side.
+"""The cost of sampling the next token, compared with computing its scores.
 
     python benchmarks/sampling_noise.py
     python benchmarks/sampling_noise.py --models qwen --rows 32 --repeats 2
 
-For every model, with random weights and a cache of ``--context`` tokens, the step of all rows and the draw of their
-tokens are timed in turn, in one process. Random weights give nearly equal probabilities, so that top-p leaves nearly
-the whole vocabulary, which is the sampler's worst case; ``peaked`` draws from the same scores made as uneven as a
-trained model's. ``--before`` adds how tokens were drawn earlier: a generator for every row, and a sorted vocabulary.
-The last line is one JSON object; all times are medians, in seconds a token for all rows.
+For every model, with random weights and a cache of ``--context`` tokens, one process times the step of all rows and
+the sampling of their tokens in turn. Random weights give nearly equal probabilities, so that nearly the whole
+vocabulary remains under top-p, which is the sampler's worst case; ``peaked`` samples from the same scores made as
+uneven as a trained model's. ``--before`` adds the earlier way to sample: a generator for every row, and a sorted
+vocabulary. The last line is one JSON object; all times are medians in seconds per token, for all rows together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers.generation.logits_process import TopPLogitsWarper
 from semdpo.models import sampling
 
 TOP_P = 0.95
-PEAKED = 10.0  # trained models' scores spread about so many times as widely as those of random weights
+PEAKED = 10.0  # a trained model's scores spread about this many times as widely as those of random weights
 
 
 def make_model(name: str) -> Any:
@@ -46,9 +46,9 @@ def make_model(name: str) -> Any:
 
 
 def make_step(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
-    """A function that computes the scores of every row's next token, always from the same cache."""
+    """A function that computes the scores of every row's next token, each time from the same cache."""
     ids = torch.arange(1, context + 1, device=model.device)[None]
-    cache = model(ids, use_cache=True).past_key_values  # of one row, which all rows share
+    cache = model(ids, use_cache=True).past_key_values  # one row, which is repeated for all rows
     cache.batch_repeat_interleave(rows)
     last = torch.arange(rows, device=model.device)[:, None] % 50000
 
@@ -62,23 +62,23 @@ def make_step(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
 
 def draw_before(scores: Tensor) -> Tensor:
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(scores))]
-    left = TopPLogitsWarper(TOP_P)(torch.empty(0), scores)
-    noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=each) for each in generators])
-    return (left - noise.log().to(scores.device)).argmax(-1)
+    remaining = TopPLogitsWarper(TOP_P)(torch.empty(0), scores)
+    noise = torch.stack([torch.empty(scores.shape[1]).exponential_(generator=generator) for generator in generators])
+    return (remaining - noise.log().to(scores.device)).argmax(-1)
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     begun = time.perf_counter()
-    found = work()
+    result = work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - begun, found
+    return time.perf_counter() - begun, result
 
 
 def measure(name: str, rows: int, context: int, repeats: int, before: bool) -> dict[str, float]:
-    """Median seconds of each way, over repeats after one that warms up."""
+    """The median seconds of each way, over repeats after a first one that warms up."""
     step = make_step(make_model(name), rows, context)
     seconds: dict[str, list[float]] = {"step": [], "draw": [], "draw_peaked": []}
     for repeat in range(repeats + 1):
@@ -98,17 +98,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=["gpt2", "qwen"], default=["gpt2", "qwen"])
     parser.add_argument("--rows", type=int, default=256)
-    parser.add_argument("--context", type=int, default=32, help="tokens in the cache")
+    parser.add_argument("--context", type=int, default=32, help="number of tokens in the cache")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--before", action="store_true", help="time the earlier way of drawing too, which is slow")
+    parser.add_argument("--before", action="store_true", help="time the earlier, slow way of sampling too")
     options = parser.parse_args()
-    found = {}
+    times = {}
     with torch.inference_mode():
         for name in options.models:
-            found[name] = measure(name, options.rows, options.context, options.repeats, options.before)
-            told = ", ".join(f"{key} {seconds:.3g} s" for key, seconds in found[name].items())
-            print(f"{name}, {options.rows} rows: {told}; the draw is {found[name]['draw'] / found[name]['step']:.0%}")
-    print(json.dumps({"rows": options.rows, "threads": torch.get_num_threads(), **found}))
+            times[name] = measure(name, options.rows, options.context, options.repeats, options.before)
+            text = ", ".join(f"{key} {seconds:.3g} s" for key, seconds in times[name].items())
+            share = times[name]["draw"] / times[name]["step"]
+            print(f"{name}, {options.rows} rows: {text}; sampling takes {share:.0%} of a step")
+    print(json.dumps({"rows": options.rows, "threads": torch.get_num_threads(), **times}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Full-size models with random weights through the code that the published ones go through, on a processor.
+"""Runs full-size models with random weights through the code for the published models, on a CPU.
 
     make smoke-full
 
 Writes Stable Diffusion v1.4's configuration as a diffusers folder, and ImageReward and HPSv2.1 as upstream publishes
-them (by the names and shapes of their checkpoints), loads all three by name, draws one image of 512x512 pixels in two
+them (by the names and shapes of their checkpoints), loads all three by name, renders one image of 512x512 pixels in two
 steps and scores it. Needs 14 GB of disk and 16 GB of memory. The last line is one JSON object.
 """
 
@@ -67,7 +67,7 @@ def write_stable_diffusion(folder: Path) -> None:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """As many tokens as CLIP's, most of them never used: what matters is where the two ends lie."""
+    """A tokenizer of CLIP's size, whose begin and end tokens have CLIP's ids; most other tokens are unused."""
     letters = sorted(ByteLevel.alphabet())
     used = [*letters, *(letter + "</w>" for letter in letters)]
     words = [*used, *(f"<unused{i}>" for i in range(WORDS - 2 - len(used))), "<|startoftext|>", "<|endoftext|>"]
@@ -81,7 +81,7 @@ def bert_tokenizer() -> BertTokenizer:
 
 
 def random_state(keys: Path) -> dict[str, torch.Tensor]:
-    """Weights by upstream's names and shapes, small enough for finite scores."""
+    """Random weights with upstream's names and shapes, small enough for finite scores."""
     torch.manual_seed(1)
     state = {name: torch.randn(shape) * 0.02 for name, shape in json.loads(keys.read_text()).items()}
     ones = {name for name in state if name.endswith("weight") and state[name].dim() == 1}  # of the layer norms
@@ -102,16 +102,16 @@ def write_scorers(models: Path) -> None:
 
 def main() -> None:
     quiet_libraries()
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         begun = time.monotonic()
         with quiet():
-            made = work()
-        found[f"{name}_s"] = round(time.monotonic() - begun, 1)
-        found[f"{name}_peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-        print(f"{name}: {found[f'{name}_s']} s, peak so far {found[f'{name}_peak_gib']} GiB", flush=True)
-        return made
+            result = work()
+        results[f"{name}_s"] = round(time.monotonic() - begun, 1)
+        results[f"{name}_peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        print(f"{name}: {results[f'{name}_s']} s, peak so far {results[f'{name}_peak_gib']} GiB", flush=True)
+        return result
 
     with tempfile.TemporaryDirectory(prefix="semdpo-smoke-") as folder:
         models = Path(folder)
@@ -126,7 +126,7 @@ def main() -> None:
             scorer = timed(f"load_{name}", lambda name=name: load_scorer(name))  # type: ignore[misc]
             score = timed(f"score_{name}", lambda scorer=scorer: scorer.score([image], [PROMPT]))  # type: ignore[misc]
             print(f"{name}: {score.values[0]:.6f}")
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

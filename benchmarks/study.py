@@ -1,17 +1,17 @@
-"""All objectives on the tiny world, tuned alike, over several training seeds: the study of docs/results.md.
+"""The study of docs/results.md: all objectives on the tiny world, tuned equally, over several training seeds.
 
     python benchmarks/study.py --out runs/study
 
 Tuning: every objective gets eight trials (four learning rates by two values of its own strength), trained with seed 0
-and scored on 200 tuning prompts by the two scorers that took part in training. `semdpo.analysis.selection` picks one
-trial each.
+and scored on 200 tuning prompts by the two scorers that take part in training. `semdpo.analysis.selection` picks one
+trial per objective.
 
 Reporting: every seed is a whole run (its own SFT, candidates, images, pairs, trainings, image seed) with the picked
-settings, on three sets of 200 prompts that no tuning has seen. Two controls are trained beside them, with the learning
-rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO whose weights are shuffled among the pairs, so that they
-are as small but know nothing of meaning.
+settings, on three sets of 200 prompts that were not used in tuning. Two controls are trained too, with the learning
+rate and beta that were picked for Sem-DPO: DPO, and Sem-DPO with its weights shuffled among the pairs, so that they are
+as small but do not depend on meaning.
 
-Stopped, the same command goes on from there. benchmarks/study_tables.py makes the tables of the results.
+The same command resumes a stopped study. benchmarks/study_tables.py makes the tables of the results.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from semdpo.reporting.evaluated import evaluation_rows
 from semdpo.stages.evaluate import evaluation
 
 RATES = (5e-5, 1e-4, 2e-4, 4e-4)
-# What each objective is tuned over beside the learning rate: setting and its two values.
+# The setting that each objective is tuned over besides the learning rate, with its two values.
 STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "dpo": ("beta", (0.05, 0.2)),
     "kto": ("beta", (0.05, 0.2)),
@@ -62,7 +62,7 @@ BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "drift")
 
 
 def trials() -> dict[str, dict[str, Any]]:
-    """Name of each trial to its objective's settings."""
+    """The settings of each trial's objective, by the trial's name."""
     return {
         f"{name}.{rate:g}.{value:g}": {"name": name, "learning_rate": rate, key: value}
         for name, (key, values) in STRENGTHS.items()
@@ -72,7 +72,7 @@ def trials() -> dict[str, dict[str, Any]]:
 
 
 def recipe_of(seed: int, settings: dict[str, dict[str, Any]], own: list[str], overrides: list[str]) -> Recipe:
-    """The demonstration's recipe with a seed for everything that is drawn, and the trained methods."""
+    """The demo's recipe with one seed for all random numbers, and with the methods to train."""
     seeds = ("sft.seed", "candidates.seed", "label.seed", "train.seed", "evaluate.rewrite.seed")
     return load_recipe(
         "tiny",
@@ -84,12 +84,12 @@ def recipe_of(seed: int, settings: dict[str, dict[str, Any]], own: list[str], ov
 
 
 def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
-    """The evaluation of a finished run."""
+    """The evaluation's rows of a finished run."""
     return evaluation_rows(evaluation(recipe), Run(folder, recipe, own_models()))
 
 
 def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
-    """Runs all trials and picks one for each objective."""
+    """Runs all trials, and picks one for each objective."""
     done = folder / "tuned.json"
     scorers = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
     own = [
@@ -98,9 +98,9 @@ def tune(folder: Path, overrides: list[str]) -> dict[str, dict[str, Any]]:
         "report.subject=sft", "report.baseline=human",
     ]  # fmt: skip
     recipe = recipe_of(TUNING_SEED, trials(), own, overrides)
-    known = json.loads(done.read_text()) if done.is_file() else {}
-    if known.get("recipe") == recipe.model_dump(mode="json"):
-        return known["picked"]
+    saved = json.loads(done.read_text()) if done.is_file() else {}
+    if saved.get("recipe") == recipe.model_dump(mode="json"):
+        return saved["picked"]
     for stage in (*BEFORE_TRAINING, "train", "evaluate"):  # no report, which would compare all trials with each other
         pipeline.run(recipe, folder / "tuning", only=stage)
     frame = pd.DataFrame(
@@ -130,8 +130,8 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
     from semdpo.training.preference import train
 
     output = run / SHUFFLED
-    key, noted = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "drift"))], run / f"{SHUFFLED}.json"
-    if output.is_dir() and noted.is_file() and json.loads(noted.read_text()) == key:
+    key, record = [seed, sem_dpo, *(store.manifest_hash(run / s) for s in ("sft", "drift"))], run / f"{SHUFFLED}.json"
+    if output.is_dir() and record.is_file() and json.loads(record.read_text()) == key:
         return output
     pairs = Run(run, recipe, own_models()).rows("drift", Pair)
     weights = semantic_weight([pair.distance or 0.0 for pair in pairs], sem_dpo["alpha"])
@@ -139,7 +139,7 @@ def train_shuffled(run: Path, recipe: Recipe, sem_dpo: dict[str, Any], seed: int
     pairs = [dataclasses.replace(pair, weight=float(w)) for pair, w in zip(pairs, shuffled, strict=True)]
     objective = DPOSettings(name="dpo", learning_rate=sem_dpo["learning_rate"])
     train(pairs, str(run / "sft"), objective, recipe.train, output, run / "reference", silent)
-    noted.write_text(json.dumps(key))
+    record.write_text(json.dumps(key))
     return output
 
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24, 25])
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--set", dest="overrides", action="append", default=[], help="as of semdpo run")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="as for semdpo run")
     arguments = parser.parse_args()
     quiet_libraries()
     begun = time.monotonic()

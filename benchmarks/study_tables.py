@@ -2,9 +2,9 @@
 
     python benchmarks/study_tables.py runs/study > tables.md
 
-Intervals of means and differences speak of other prompts and of other training seeds (`statistics.crossed_interval`);
-p-values are those of the paired t-test over prompts, each a mean over seeds, corrected over the scorers by Holm.
-The plots are those of `semdpo report runs/study/evaluation.csv`.
+Intervals of means and differences generalise over prompts and training seeds (`statistics.crossed_interval`). The
+p-values come from the paired t-test over prompts, whose values are means over seeds, with Holm's correction over the
+scorers. The plots are those of `semdpo report runs/study/evaluation.csv`.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ LABELS = METHOD_LABELS | {
     "dpo_same_settings": "DPO, Sem-DPO's settings",
     "sem_dpo_shuffled": "Sem-DPO, weights shuffled",
 }
-HEADS = {"distance": "drift", "drifted": "share with drift ≥ 0.2", "unasked": "popular things nobody asked for"}
+HEADS = {"distance": "drift", "drifted": "share with drift ≥ 0.2", "unasked": "popular things not in the prompt"}
 ORDER = (
     *("human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"),
     *("dpo_same_settings", "sem_dpo_shuffled"),
 )
-UNTIMED = 120  # prompts that leave the time of day open, drawn four times
+UNTIMED = 120  # prompts that leave the time of day open, each rendered four times
 
 
 def popular(text: str) -> set[str]:
-    """What a text shows of what the simulated people like whatever was asked."""
+    """The popular things in a text: those that the simulated people like whatever the prompt."""
     named = f" {' '.join(words(text))} "
     vocabulary = {
         **{name: grammar.THING_WORDS.get(name, (name,)) for name in people.POPULAR_THINGS},
@@ -61,7 +61,7 @@ def grid(frame: pd.DataFrame, method: str, column: str) -> np.ndarray:
 
 
 def line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(str(each) for each in cells) + " |"
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -74,9 +74,9 @@ def head(column: str) -> str:
 
 def crossed(values: np.ndarray, *, sign: bool = False) -> str:
     """The mean of [prompts, seeds] with its interval, as text."""
-    found = crossed_interval(values)
-    places = decimals((found.high - found.low) / 2)
-    mean, low, high = (number(each, places, sign=sign) for each in (found.mean, found.low, found.high))
+    estimate = crossed_interval(values)
+    places = decimals((estimate.high - estimate.low) / 2)
+    mean, low, high = (number(x, places, sign=sign) for x in (estimate.mean, estimate.low, estimate.high))
     return f"{mean} [{low}, {high}]"
 
 
@@ -93,18 +93,18 @@ def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
 def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], columns: Sequence[str]) -> None:
     rows = []
     for other in others:
-        found = {c: grid(frame, subject, c) - grid(frame, other, c) for c in columns}
-        tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in found.items()}
+        gaps = {c: grid(frame, subject, c) - grid(frame, other, c) for c in columns}
+        tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in gaps.items()}
         scorers = [c for c in columns if c in SCORERS]
         corrected = dict(zip(scorers, holm([tests[c].p_t for c in scorers]), strict=True))
-        for column, d in found.items():
+        for column, d in gaps.items():
             base = abs(grid(frame, other, column).mean())
             relative = f"{number(100 * d.mean() / base, 1, sign=True)}%" if base > 1e-9 else "–"
             agree = int((np.sign(d.mean(axis=0)) == np.sign(d.mean())).sum())
-            seen = tests[column].detectable
+            detectable = tests[column].detectable
             rows.append(
                 [LABELS[other], head(column), crossed(d, sign=True), relative, f"{agree} of {d.shape[1]}",
-                 p_value(corrected.get(column, tests[column].p_t)), number(seen, decimals(seen))]
+                 p_value(corrected.get(column, tests[column].p_t)), number(detectable, decimals(detectable))]
             )  # fmt: skip
     table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "detectable"], rows)
 
@@ -112,8 +112,8 @@ def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], column
 def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     rows = []
     for source, part in frame.groupby("source"):
-        found = [grid(part, "sem_dpo", column) - grid(part, "dpo", column) for column in columns]
-        rows.append([source, *(crossed(each, sign=True) for each in found)])
+        gaps = [grid(part, "sem_dpo", column) - grid(part, "dpo", column) for column in columns]
+        rows.append([source, *(crossed(gap, sign=True) for gap in gaps)])
     table(["Sem-DPO − DPO", *(head(column) for column in columns)], rows)
 
 
@@ -122,16 +122,16 @@ def equal_length(frame: pd.DataFrame) -> None:
     for column in SCORERS:
         a, b = (grid(frame, method, column).mean(axis=1) for method in ("sem_dpo", "dpo"))
         x, y = (grid(frame, method, "tokens").mean(axis=1) for method in ("sem_dpo", "dpo"))
-        found = length_controlled(a, b, x, y)
-        shown = f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "–"
+        win = length_controlled(a, b, x, y)
+        shown = f"{100 * win.share:.0f}% [{100 * win.low:.0f}, {100 * win.high:.0f}]" if win else "–"
         won = (np.sign(a - b) + 1).mean() / 2  # a tie counts half, as it does at equal length
         cells.append(f"{100 * won:.0f}% / {shown}")
     table(["Sem-DPO against DPO", *(head(column) for column in SCORERS)], [["won / won at equal length", *cells]])
 
 
 def labelled(run: Path) -> pd.DataFrame:
-    """Candidates with their scores: columns prompt, rewrite, score, and centred, the score minus its prompt's mean."""
-    candidates = {each.candidate_id: each for each in store.read_rows(run / "candidates", Candidate)}
+    """Candidates and scores: columns prompt, rewrite, score, and centred (the score minus its prompt's mean)."""
+    candidates = {row.candidate_id: row for row in store.read_rows(run / "candidates", Candidate)}
     frame = pd.DataFrame(
         {"prompt": candidates[s.candidate_id].prompt, "rewrite": candidates[s.candidate_id].rewrite, "score": s.score}
         for s in store.read_rows(run / "label", Score)
@@ -141,7 +141,7 @@ def labelled(run: Path) -> pd.DataFrame:
 
 
 def world_shows(folder: Path, seeds: Sequence[int]) -> None:
-    """Whether there is anything to be learnt: what the labels reward, and whether DPO takes it up."""
+    """What the labels reward: drift, and popular things that are not in the prompt."""
     from semdpo.models.text_encoder import load_text_encoder
 
     encoder = load_text_encoder("tiny:clip")
@@ -165,36 +165,36 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
              f"{farther:.0%}", number(float(moved), 3), f"{added[0]:.0%}", f"{added[1]:.0%}"]
         )  # fmt: skip
     table(
-        ["seed", "pairs", "r(score, drift)", "r(score, unasked popular things)", "chosen drifts farther than rejected",
-         "drift of the chosen", "chosen adds popular things", "rejected does"],
+        ["seed", "pairs", "r(score, drift)", "r(score, popular things not in the prompt)",
+         "chosen drifts farther than rejected", "drift of the chosen", "chosen adds popular things", "rejected does"],
         rows,
     )  # fmt: skip
 
 
 def untimed(prompt: str) -> bool:
-    """Whether a prompt leaves the time of day open, so that a sunset is nobody's fact and somebody's taste."""
+    """Whether a prompt leaves the time of day open, so that a sunset contradicts no fact of the prompt."""
     return not any(phrase in prompt for phrases in grammar.TIME_WORDS.values() for phrase in phrases)
 
 
 def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """The planted weakness, end to end: do scorers like an unasked sunset, do labels show it, do rewriters learn it?"""
+    """The planted weakness: do scorers prefer a sunset that no prompt asks for, do labels, do rewriters learn it?"""
     from semdpo.data.prompts import read_prompts
     from semdpo.models.renderer import load_renderer
     from semdpo.models.scorers.registry import load_scorer
 
-    asked = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:UNTIMED]
+    prompts = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:UNTIMED]
     renderer = load_renderer("tiny:sd", guidance=3.5, batch_size=32)
-    drawn = {
-        added: renderer.render([f"{prompt}{added}" for prompt in asked], list(range(len(asked))))
+    rendered = {
+        added: renderer.render([f"{prompt}{added}" for prompt in prompts], list(range(len(prompts))))
         for added in ("", " at sunset", " at night", " by day")
     }
     rows = []
-    for judge in ("image-reward", "hps", "pickscore", "clip-b", "blip-itm"):
-        scorer = load_scorer(f"tiny:{judge}")
-        values = {added: scorer.score(images, asked).values for added, images in drawn.items()}
-        found = [paired_difference(values[added], values[""]) for added in (" at sunset", " at night", " by day")]
-        rows.append([f"tiny:{judge}", *(f"{signed(d)[0]} {signed(d)[1]}" for d in found)])
-    table(["judge", "unasked sunset − none", "unasked night − none", "unasked day − none"], rows)
+    for name in ("image-reward", "hps", "pickscore", "clip-b", "blip-itm"):
+        scorer = load_scorer(f"tiny:{name}")
+        values = {added: scorer.score(images, prompts).values for added, images in rendered.items()}
+        gaps = [paired_difference(values[added], values[""]) for added in (" at sunset", " at night", " by day")]
+        rows.append([f"tiny:{name}", *(f"{signed(d)[0]} {signed(d)[1]}" for d in gaps)])
+    table(["scorer", "unasked sunset − none", "unasked night − none", "unasked day − none"], rows)
 
     labels = pd.concat(labelled(folder / f"seed-{seed}") for seed in seeds)
     open_ = labels[[untimed(prompt) for prompt in labels.prompt]]
@@ -202,7 +202,7 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
     print(
         f"Of {len(open_)} candidates for prompts that leave the time open, {len(adds)} add a sunset; their score is "
         f"{number(adds.centred.mean(), 2, sign=True)} ± {number(adds.centred.sem(), 2)} (standard error) above their "
-        f"prompt's mean, where scores have a deviation of {number(open_.centred.std(), 2)}.\n"
+        f"prompt's mean, where scores have a standard deviation of {number(open_.centred.std(), 2)}.\n"
     )
     rest = frame[[untimed(prompt) for prompt in frame.prompt]]
     rest = rest.assign(sunset=["sunset" in popular(text) for text in rest.rewrite])
@@ -239,8 +239,8 @@ def main() -> None:
     folder = parser.parse_args().study
     frame = pd.read_csv(folder / "evaluation.csv")
     frame["drifted"] = (frame.distance >= 0.2).astype(float)
-    asked = zip(frame.prompt, frame.rewrite, strict=True)
-    frame["unasked"] = [float(bool(popular(rewrite) - popular(prompt))) for prompt, rewrite in asked]
+    texts = zip(frame.prompt, frame.rewrite, strict=True)
+    frame["unasked"] = [float(bool(popular(rewrite) - popular(prompt))) for prompt, rewrite in texts]
     methods = [name for name in ORDER if name in set(frame.method)]
     seeds = sorted(int(seed) for seed in frame.train_seed.unique())
     rest = [name for name in methods if name != "sem_dpo"]

@@ -1,11 +1,11 @@
-"""How fast preference training is, beside the newest TRL: GPT-2 124M's configuration on this machine's processor.
+"""The speed of preference training compared with the newest TRL: GPT-2 124M's configuration on this machine's CPU.
 
     python benchmarks/train_speed.py
 
-Every run is a process of its own, one after the other, interleaved; all see the same pairs, weights, precision and
-optimiser. ``trl`` is TRL at its best (reference precomputed, no gradient checkpointing), ``trl_default`` as it comes.
-Seconds of training and of the reference pass are told apart, so that it can be counted for both or for neither. The
-last line is one JSON object.
+Every run is its own process. The kinds are interleaved, one run after the other; all have the same pairs, weights,
+precision and optimiser. ``trl`` is TRL at its best (reference precomputed, no gradient checkpointing), ``trl_default``
+has TRL's defaults. The seconds of training and of the reference pass are separate, so that the reference pass can be
+counted for both or for neither. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def make_model() -> Any:
 
 
 def make_tokenizer() -> Any:
-    """Byte pairs learnt from the pairs themselves: as many tokens a word as GPT-2's own, without a download."""
+    """Byte pairs trained on the pairs themselves: as many tokens per word as GPT-2's own, without a download."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -83,10 +83,10 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     from semdpo.training.reference import reference_logps
     from semdpo.training.trainer import ExampleTrainer
 
-    keep_freed_memory()  # as every command does that trains
+    keep_freed_memory()  # as every command that trains does
     model, tokenizer, pairs = make_model(), make_tokenizer(), make_pairs(count)
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
-    # TRL is given the pairs in our order, so that both see the same batches.
+    # TRL gets the pairs in semdpo's order, so that both have the same batches.
     can_pack = prepare(model)
     begun = time.monotonic()
     with autocast(precision):
@@ -114,7 +114,7 @@ def run_ours(count: int, precision: str, folder: str, alpha: float | None) -> di
     body = sum(p.numel() for name, p in model.named_parameters() if ".h." in name)
     head = model.lm_head.weight.numel()
     tokens = sum(group.tokens for group in groups)
-    predicted = sum(len(each) for group in groups for each in group.completions)
+    predicted = sum(len(completion) for group in groups for completion in group.completions)
     return {
         "seconds": seconds,
         "reference": reference,
@@ -164,27 +164,27 @@ def run_trl(count: int, precision: str, folder: str, at_its_best: bool) -> dict[
     begun = time.monotonic()
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    # The reference is computed while the trainer is built; tokenising so few rows takes no time beside it.
+    # The reference is computed while the trainer is built; tokenising these few rows takes almost no time.
     return {"seconds": time.monotonic() - begun, "reference": built if at_its_best else 0.0, "losses": losses}
 
 
 def measure(kind: str, count: int, precision: str) -> None:
-    """One run, in this process; prints what it found."""
+    """Measures one run in this process, and prints the results."""
     warnings.simplefilter("ignore")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder:
         if kind in ("ours", "sem_dpo"):
-            found = run_ours(count, precision, folder, alpha=4.0 if kind == "sem_dpo" else None)
+            result = run_ours(count, precision, folder, alpha=4.0 if kind == "sem_dpo" else None)
         else:
-            found = run_trl(count, precision, folder, at_its_best=kind == "trl")
-    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(found))
+            result = run_trl(count, precision, folder, at_its_best=kind == "trl")
+    result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(result))
 
 
 def matmul_peak(precision: str) -> float:
-    """Operations a second of the machine's own matrix product, at a layer's size."""
+    """The operations per second of this machine's matrix product, at a layer's size."""
     import torch
 
     dtype = getattr(torch, precision)
@@ -208,23 +208,23 @@ def main() -> None:
     if options.measure:
         measure(options.measure, options.pairs, options.precision)
         return
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for run in range(options.runs):
         for kind in KINDS:
             command = [sys.executable, __file__, "--measure", kind, "--pairs", str(options.pairs)]
             command += ["--precision", options.precision]
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-            found[kind].append(json.loads(done.stdout.splitlines()[-1]))
-            last = found[kind][-1]
+            results[kind].append(json.loads(done.stdout.splitlines()[-1]))
+            last = results[kind][-1]
             print(f"run {run} {kind}: {options.pairs / last['seconds']:.2f} pairs/s, loss {last['losses'][-1]:.6f}")
 
     def middle(kind: str, *names: str) -> float:
-        return statistics.median(sum(row[name] for name in names) for row in found[kind])
+        return statistics.median(sum(row[name] for name in names) for row in results[kind])
 
     peak = matmul_peak(options.precision)
     print(f"pairs: {options.pairs}, batch {BATCH}, {options.precision}; matmul peak {peak / 1e9:.0f} GFLOP/s")
     for kind in KINDS:
-        losses = ", ".join(f"{loss:.5f}" for loss in found[kind][0]["losses"])
+        losses = ", ".join(f"{loss:.5f}" for loss in results[kind][0]["losses"])
         print(
             f"{kind}: {options.pairs / middle(kind, 'seconds'):.2f} pairs/s training, "
             f"{options.pairs / middle(kind, 'seconds', 'reference'):.2f} with the reference pass, "
@@ -239,7 +239,7 @@ def main() -> None:
                 "ratio_default": round(middle("trl_default", "seconds") / middle("ours", *both), 3),
                 "ratio_memory": round(middle("ours", "peak_mb") / middle("trl", "peak_mb"), 3),
                 "ratio_sem_dpo": round(middle("sem_dpo", "seconds") / middle("ours", "seconds"), 3),
-                "share_of_peak": round(found["ours"][0]["flops"] / middle("ours", "seconds") / peak, 3),
+                "share_of_peak": round(results["ours"][0]["flops"] / middle("ours", "seconds") / peak, 3),
             }
         )
     )

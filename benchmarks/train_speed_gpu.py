@@ -1,10 +1,10 @@
-"""How fast preference training is, beside the newest TRL, on one GPU: the configurations of GPT-2 and Qwen3-0.6B.
+"""The speed of preference training compared with the newest TRL, on one GPU: GPT-2's and Qwen3-0.6B's configurations.
 
     python benchmarks/train_speed_gpu.py
 
-Every run is a process of its own, interleaved; all see the same pairs, random weights, order, optimiser and bfloat16.
-TRL runs at its best (reference precomputed, no gradient checkpointing). The first steps, in which kernels are
-compiled, are not counted for either. The last line is one JSON object.
+Every run is its own process, and the kinds are interleaved; all have the same pairs, random weights, order, optimiser
+and bfloat16. TRL runs at its best (reference precomputed, no gradient checkpointing). The first steps, in which kernels
+are compiled, are not counted for either. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make_model(name: str) -> Any:
 
 
 def make_clock() -> Any:
-    """A callback that notes when each step ended, the GPU's work included."""
+    """A callback that records when each step ended, including the GPU's work."""
     import torch
     from transformers import TrainerCallback
 
@@ -74,7 +74,7 @@ def run_ours(name: str, count: int, folder: str) -> tuple[list[float], list[floa
     groups = encode(tokenizer, "{prompt}", [p for p, _, _ in pairs], [(c, r) for _, c, r in pairs])
     can_pack = prepare(model)
     if not can_pack:
-        raise SystemExit(f"{name} was not accepted for packing on this GPU; that is a fault to be mended")
+        raise SystemExit(f"{name} is not accepted for packing on this GPU, which is a bug in semdpo; report it")
     with autocast("bfloat16"):
         logps = reference_logps(model, groups, can_pack)
     clock = make_clock()
@@ -131,7 +131,7 @@ def run_trl(name: str, count: int, folder: str) -> tuple[list[float], list[float
 
 
 def measure(kind: str, name: str, count: int) -> None:
-    """One run, in this process; prints what it found."""
+    """Measures one run in this process, and prints the results."""
     warnings.simplefilter("ignore")
     import torch
     from transformers.utils import logging
@@ -155,19 +155,19 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise SystemExit("this benchmark needs a CUDA GPU; benchmarks/train_speed.py measures on a processor")
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        raise SystemExit("this benchmark needs a CUDA GPU; benchmarks/train_speed.py measures on a CPU")
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for run in range(options.runs):
         for name in MODELS:
             for kind in KINDS:
                 command = [sys.executable, __file__, "--pairs", str(options.pairs), "--measure", kind, name]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 row = json.loads(done.stdout.splitlines()[-1])
-                found.setdefault((name, kind), []).append(row)
+                results.setdefault((name, kind), []).append(row)
                 print(f"run {run} {name} {kind}: {BATCH / row['step']:.0f} pairs/s, loss {row['losses'][-1]:.5f}")
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(0)}
     for name in MODELS:
-        ours, theirs = found[name, "ours"], found[name, "trl"]
+        ours, theirs = results[name, "ours"], results[name, "trl"]
         step, other = (statistics.median(row["step"] for row in rows) for rows in (ours, theirs))
         memory, other_memory = (statistics.median(row["peak_mb"] for row in rows) for rows in (ours, theirs))
         result[name] = {

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from semdpo.analysis.semantics import automatic_alpha, cosine_distance, effective_sample_size, semantic_weight
+from semdpo.analysis.semantics import (
+    alpha_of_weights,
+    automatic_alpha,
+    cosine_distance,
+    effective_sample_size,
+    semantic_weight,
+)
 
 DISTANCES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 2))
 
@@ -89,3 +95,14 @@ def test_an_alpha_that_does_not_exist_is_refused() -> None:
         automatic_alpha([0.1], 0.0)
     with pytest.raises(ValueError, match=r"\[0, 2\]"):
         automatic_alpha([math.nan], 0.5)
+
+
+def test_the_alpha_of_weights_is_found_again_and_only_of_such_weights() -> None:
+    distance = np.array([0.0, 0.1, 0.4, 1.2])
+    for alpha in (0.0, 0.5, 4.0, 1000.0):  # the last gives weights of 0
+        assert alpha_of_weights(semantic_weight(distance, alpha), distance) == pytest.approx(alpha)
+    rounded = semantic_weight(distance, 4.0).round(6)
+    assert alpha_of_weights(rounded, distance) == pytest.approx(4.0, rel=1e-3)
+    for weights in ([1.0, 0.5, 0.4, 0.1], [0.0, 0.0, 0.0, 0.0], [1.0, 1.2, 1.5, 2.0]):
+        assert alpha_of_weights(weights, distance) is None
+    assert alpha_of_weights([0.5], [0.3]) is None  # any weight would fit

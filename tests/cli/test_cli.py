@@ -140,7 +140,7 @@ def test_weigh_keeps_the_users_columns_and_sums_up(
     out = tmp_path / "weighed.parquet"
     assert _main(monkeypatch, "weigh", str(pairs), "-o", str(out), "--encoder", str(models / "clip")) == 0
     said = capsys.readouterr()
-    for words in ("2 pairs →", "weight at alpha 4: mean", "effective sample size:", "not told by this encoder"):
+    for words in ("2 pairs →", "weight at alpha 4: mean", "effective sample size:", "not reported by this encoder"):
         assert words in said.out
     assert said.err == ""
     assert list(read_table(out).columns["drifted"]) == [False, True]
@@ -205,7 +205,7 @@ cli.main()
     finally:
         victim.kill()
     assert victim.returncode == 130
-    assert "the same command goes on from here" in said
+    assert "the same command resumes from here" in said
     assert "Traceback" not in said
 
 

@@ -105,9 +105,9 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         (("doctor", "--set", "train.beta=1"), "--set has no effect without a recipe"),
         (("doctor", "--no-measure"), "--no-measure has no effect without a recipe"),
         (("doctor", "--measure"), "--measure has no effect without a recipe"),
-        ((*TRAIN, "--alpha", "4", "--set", "alpha=2"), "--alpha and --set alpha=2 are one setting"),
-        ((*TRAIN, "--beta", "0.1", "--set", "beta=0.2"), "--beta and --set beta=0.2 are one setting"),
-        ((*TRAIN, "--learning-rate", "1e-5", "--set", "learning_rate=1e-4"), "are one setting"),
+        ((*TRAIN, "--alpha", "4", "--set", "alpha=2"), "--alpha and --set alpha=2 are the same setting"),
+        ((*TRAIN, "--beta", "0.1", "--set", "beta=0.2"), "--beta and --set beta=0.2 are the same setting"),
+        ((*TRAIN, "--learning-rate", "1e-5", "--set", "learning_rate=1e-4"), "are the same setting"),
         ((*TRAIN, "--set", "alpha=2", "--set", "alpha=4"), "--set alpha is given twice"),
         ((*TRAIN, "--set", "name=dpo"), "name the objective with --objective"),
         ((*TRAIN, "--set", "kept_share=0.5"), "no effect without --alpha auto"),
@@ -125,7 +125,7 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         ((*TRAIN, "--report-to", "clearml"), "the tracker 'clearml' is not installed"),
         (("audit", "weighed.jsonl", "--encoder", "tiny:clip"), "--encoder tiny:clip has no effect"),
         (("audit", "weighed.jsonl", "--fail-on", "ties", "--fail-on", "ties=0.1"), "--fail-on ties is given twice"),
-        (("audit", "weighed.jsonl", "--html", "a", "--json", "./a"), "--html and --json name one file"),
+        (("audit", "weighed.jsonl", "--html", "a", "--json", "./a"), "--html and --json name the same file"),
         (("audit", "weighed.jsonl", "--json", "weighed.jsonl"), "overwrite weighed.jsonl, which is read"),
         (("audit", "weighed.jsonl", "--evaluation", "FILE", "--html", "FILE"), "overwrite FILE, which is read"),
         (("report", "RUN/../rows.jsonl", "-o", ".", "--fidelity", "clip"), "lies in the folder that the report"),
@@ -285,11 +285,11 @@ def test_bytes_that_are_not_utf8(here: Path) -> None:
 @pytest.mark.parametrize("alpha", ["4e0", "4", "+4.0", "4.", "auto"])
 def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
     from semdpo.cli.objective import objective_of
-    from semdpo.cli.train_settings import given
+    from semdpo.cli.train_settings import collect
 
     def strength(of_option: str | None, assigned: list[str]) -> object:
         values = {"objective": "sem_dpo", "alpha": of_option}
-        return objective_of(given(values, set(), assigned, None)).model_dump()["alpha"]
+        return objective_of(collect(values, set(), assigned, None)).model_dump()["alpha"]
 
     assert strength(alpha, []) == strength(None, [f"alpha={alpha}"]) == ("auto" if alpha == "auto" else 4.0)
 

@@ -37,7 +37,7 @@ def test_into_a_file_which_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "new/mine.yaml").write_text("mine")
     again = _semdpo(tmp_path, "init", "-o", "new/mine.yaml")
     assert again.returncode == 2
-    assert again.stderr == b"semdpo: new/mine.yaml is there already; choose another name, or remove it\n"
+    assert again.stderr == b"semdpo: new/mine.yaml already exists; choose another name, or remove it\n"
     assert (tmp_path / "new/mine.yaml").read_text() == "mine"
 
 
@@ -46,8 +46,8 @@ def test_into_a_file_which_is_not_replaced(tmp_path: Path) -> None:
     [
         (("papr/gpt2",), "unknown recipe 'papr/gpt2'; did you mean 'paper/gpt2'?"),
         (("zzz",), f"unknown recipe 'zzz'; known: {', '.join(NAMES)}"),
-        (("-o", "mine.txt"), "a recipe's file ends in .yaml"),
-        (("-o", "."), "ends in .yaml"),
+        (("-o", "mine.txt"), "a recipe's file must end in .yaml"),
+        (("-o", "."), "must end in .yaml"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the exit code, and "goes on from here" only where that is true. Real processes, real signals."""
+"""Ctrl-C and SIGTERM: the exit code, and "resumes from here" only where that is true. Real processes, real signals."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def pairs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("place", "arguments", "said"),
     [
-        ("semdpo.recipe.load.load_recipe", ["run", "tiny"], "stopped; the same command goes on from here\n"),
-        ("semdpo.recipe.load.load_recipe", ["sweep", "tiny"], "stopped; the same command goes on from here\n"),
+        ("semdpo.recipe.load.load_recipe", ["run", "tiny"], "stopped; the same command resumes from here\n"),
+        ("semdpo.recipe.load.load_recipe", ["sweep", "tiny"], "stopped; the same command resumes from here\n"),
         (
             "semdpo.recipe.load.load_recipe",
             ["run", "tiny", "--fresh"],
-            "stopped; the same command without --fresh goes on",
+            "stopped; the same command without --fresh resumes",
         ),
         ("semdpo.recipe.load.load_recipe", ["run", "tiny", "--only", "report"], "stopped\n"),
         ("semdpo.cli.train.train_file", ["train", "p", "--model", "m", "-o", "o"], "no checkpoint was reached"),
@@ -69,13 +69,13 @@ def pairs(tmp_path: Path) -> Path:
         ("semdpo.cli.optimize.optimize_prompt", ["optimize", "a cat", "--model", "m"], "stopped\n"),
     ],
 )
-def test_only_what_goes_on_says_so(place: str, arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_only_what_resumes_says_so(place: str, arguments: list[str], said: str, tmp_path: Path) -> None:
     # One signal each; that both do the same is the next test's business.
     number = signal.SIGTERM if len(arguments) % 2 else signal.SIGINT
     code, told = _stopped(_start(sys.executable, "-c", PROBE, place, *arguments, cwd=tmp_path), number)
     assert code == (143 if number == signal.SIGTERM else 130)
     assert said in told
-    assert ("goes on" in told) == ("goes on" in said)
+    assert ("resumes" in told) == ("resumes" in said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

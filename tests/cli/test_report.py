@@ -64,7 +64,7 @@ def test_bad_rows_are_named_and_nothing_is_written(change, said: str, tmp_path: 
 def test_names_that_the_table_lacks(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no method 'sem-dpo'.*did you mean 'sem_dpo'.*--subject"):
         _report(_table(), tmp_path, subject="sem-dpo")
-    with pytest.raises(ConfigError, match="the metric 'clip' is named twice"):
+    with pytest.raises(ConfigError, match="the metric 'clip' is given twice"):
         _report(_table(), tmp_path, preference=["clip"])
     with pytest.raises(ConfigError, match=r"--seen names 'hpss'.*did you mean 'hps'"):
         _report(_table(), tmp_path, seen=["hpss"])
@@ -87,7 +87,7 @@ def test_booleans_are_one_and_zero(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["distance", "tokens", "prompt", "image_seed", "method", "average", "drift"])
 def test_a_reports_own_columns_are_no_metrics(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=rf"'{name}' is no metric, for every report has its own column of that name"):
+    with pytest.raises(ConfigError, match=rf"'{name}' cannot be a metric's name, because the report has such a column"):
         _report(_table().assign(**{name: _table().get(name, 1.0)}), tmp_path, fidelity=[name])
     assert not (tmp_path / "out").exists()
 

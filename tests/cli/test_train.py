@@ -79,10 +79,8 @@ def test_it_shows_how_the_training_went_and_what_held_out_pairs_say(
     step, loss = found["eval_loss"]
     assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)
     assert step == 8, "after the last of two updates in each of four passes"
-    assert (
-        last
-        == f"held.json (8 pairs, not learnt): loss {loss:.4f}, reward accuracy {found['eval_reward_accuracy'][1]:.2f}"
-    )
+    accuracy = found["eval_reward_accuracy"][1]
+    assert last == f"held.json (8 pairs, evaluation only): loss {loss:.4f}, reward accuracy {accuracy:.2f}"
 
 
 @pytest.mark.parametrize("objective", ["sem_dpo", "kto", "beta_dpo", "orpo", "sft"])
@@ -94,7 +92,7 @@ def test_every_objective_evaluates_and_learns_the_same_without(
     both = [Path(out, "model.safetensors").read_bytes() for out in ("with", "without")]
     assert both[0] == both[1]
     said = capsys.readouterr().out
-    assert said.count("held.json (8 pairs, not learnt): loss ") == 1
+    assert said.count("held.json (8 pairs, evaluation only): loss ") == 1
     assert ("reward accuracy" in said) == (objective != "sft")
 
 
@@ -106,8 +104,9 @@ def test_settings_come_from_a_file_and_options_win(
     )
     assert _semdpo(monkeypatch, "train", "pairs.json", "--config", "mine.yaml", "--epochs", "1") == 0
     said = capsys.readouterr()
-    assert "held.json (8 pairs, not learnt)" in said.out
-    assert "wrote m;" in said.err
+    assert "held.json (8 pairs, evaluation only)" in said.out
+    assert "wrote m (the pairs do not name the encoder" in said.err
+    assert "next:  semdpo optimize 'your prompt' --model m --encoder NAME" in said.err
     curves = parquet.read_file(Path("m") / model_folders.CURVES, Curve)
     assert {curve.step for curve in curves if curve.name == "loss"} == {0, 1}, "two updates in one pass"
     assert {curve.method for curve in curves} == {"dpo"}

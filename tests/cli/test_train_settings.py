@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from semdpo.cli.train import train
-from semdpo.cli.train_settings import Training, given, training
+from semdpo.cli.train_settings import Training, collect, training_of
 from semdpo.errors import ConfigError
 from semdpo.recipe import defaults
 
@@ -24,7 +24,7 @@ def _of(folder: Path, text: str, assigned: tuple[str, ...] = (), **typed: Any) -
     """The training of a file's text, with options that the user typed."""
     (folder / "mine.yaml").write_text(text)
     values = OPTIONS | {"model": "tiny:gpt2", "out": Path("m")} | typed
-    return training(given(values, typed.keys(), assigned, folder / "mine.yaml"))
+    return training_of(collect(values, typed.keys(), assigned, folder / "mine.yaml"))
 
 
 def test_the_file_has_the_same_settings_as_the_options(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_option_wins_over_the_other_name_of_its_setting(tmp_path: Path) -> No
         ("set: {name: dpo}\n", "{file}, line 1: 'set.name' has no effect; name the objective with --objective"),
         ("objective: dpo\nalpha: 2\n", "{file}, line 2: 'alpha' has no effect on dpo; leave it out"),
         ("objective: orpo\nbeta: 2\n", "{file}, line 2: 'beta' has no effect on orpo"),
-        ("alpha: 2\nset: {alpha: 3}\n", "{file}, line 1: 'alpha' and {file}, line 2: 'set.alpha' are one setting"),
+        ("alpha: 2\nset: {alpha: 3}\n", "{file}, line 1: 'alpha' and {file}, line 2: 'set.alpha' are the same setting"),
         ("set: {kept_share: 0.3}\n", "{file}, line 1: 'set.kept_share' has no effect without --alpha auto"),
         ("objective: kto\nbatch_size: 1\n", "kto compares the pairs of a batch; set --batch-size ≥ 2"),
         ("- 1\n", "{file} is not a file of settings: it must be a mapping of names to values; write settings such as"),
@@ -128,10 +128,10 @@ def test_several_errors_are_all_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["absent.yaml", "x" * 300])
 def test_a_file_that_is_not_there(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--config"):
-        given(OPTIONS, set(), [], tmp_path / name)
+        collect(OPTIONS, set(), [], tmp_path / name)
 
 
 @pytest.mark.parametrize("missing", ["model", "out"])
 def test_model_and_output_may_come_from_either_but_must_come(missing: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"Missing option '--{missing}'"):
-        training(given(OPTIONS | {"model": "a", "out": "b", missing: None}, set(), [], None))
+        training_of(collect(OPTIONS | {"model": "a", "out": "b", missing: None}, set(), [], None))

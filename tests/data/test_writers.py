@@ -186,7 +186,7 @@ def test_weigh_keeps_a_pair_id_and_refuses_a_truncated_of_the_users(
     # What weigh wrote can be weighed again, and says so.
     code, said = _weigh(monkeypatch, capsys, str(out), "-o", str(tmp_path / "again.jsonl"))
     assert code == 0
-    assert "has distances; those in" in said
+    assert "already has distances; those in" in said
     source.write_text(json.dumps(PAIR | {"truncated": "no"}))
     code, said = _weigh(monkeypatch, capsys, str(source), "-o", str(tmp_path / "new.csv"))
     assert code == 2

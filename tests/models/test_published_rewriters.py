@@ -81,7 +81,7 @@ def test_a_model_that_thinks_aloud_is_kept_from_it(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     sampled = load_rewriter(folder, temperature=3.0, top_p=1.0, max_new_tokens=40)
     plain = load_rewriter(folder, temperature=3.0, top_p=1.0, max_new_tokens=40)
-    plain._silenced = []
+    plain._suppressed = []
     assert "<think>" in " ".join(text for row in plain.rewrite(PROMPTS, 4, seed=0) for text in row)
     assert "<think>" not in " ".join(text for row in sampled.rewrite(PROMPTS, 4, seed=0) for text in row)
 

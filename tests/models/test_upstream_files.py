@@ -114,14 +114,14 @@ def test_a_half_downloaded_checkpoint_is_refused(models: Path, monkeypatch: pyte
     _small_image_reward(models, monkeypatch)
     path = models / "image-reward/ImageReward.pt"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ModelError, match=r"ImageReward\.pt' \([\d,]+ bytes\) is no readable checkpoint .* again"):
+    with pytest.raises(ModelError, match=r"ImageReward\.pt' \([\d,]+ bytes\) is not a readable checkpoint .* again"):
         load_scorer("image-reward")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _small_image_reward(models, monkeypatch)
     torch.save({"state_dict": {"a": Path("x")}}, models / "image-reward/ImageReward.pt")
-    with pytest.raises(ModelError, match="no readable checkpoint"):
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
         load_scorer("image-reward")
 
 

@@ -336,5 +336,5 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert good.output.endswith("a run can begin\n")
     bad = CliRunner().invoke(app, ["doctor", PAPER])
     assert bad.exit_code == 1
-    assert "things to be done before a run can begin" in bad.output
+    assert "things to do before a run can begin" in bad.output
     assert "not measured" in bad.output

@@ -17,14 +17,14 @@ from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
 from semdpo.tiny_world_training import build, fit
 
-PICTURES = 1200
+POOL_SIZE = 1200
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     for model in build.MODELS:
-        build.build_one(model.name, folder, PICTURES, 3, silent)
+        build.build_one(model.name, folder, POOL_SIZE, 3, silent)
     return folder
 
 
@@ -58,7 +58,7 @@ def test_the_command_builds_in_processes_of_their_own(tmp_path: Path, monkeypatc
     small = tuple(replace(model, steps=2) for model in build.MODELS if model.name in ("gpt2", "judge"))
     monkeypatch.setattr(build, "MODELS", small)
     monkeypatch.setattr(build, "BY_NAME", {model.name: model for model in small})
-    monkeypatch.setattr(build.build, "__defaults__", (1, PICTURES))
+    monkeypatch.setattr(build.build, "__defaults__", (1, POOL_SIZE))
     done = CliRunner().invoke(app, ["world", "build", "--out", str(tmp_path)])
     assert done.exit_code == 0, done.exception
     for model in small:
@@ -73,7 +73,7 @@ def test_an_unknown_model_is_refused_with_a_hint(tmp_path: Path) -> None:
 
 def test_a_model_waits_for_what_it_is_made_from(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="semdpo world build clip-b"):
-        build.build_one("hps", tmp_path, PICTURES, 3, silent)
+        build.build_one("hps", tmp_path, POOL_SIZE, 3, silent)
 
 
 def test_a_model_is_built_again_when_what_it_is_made_from_changed(
@@ -93,18 +93,18 @@ def test_a_model_is_built_again_when_what_it_is_made_from_changed(
     monkeypatch.setattr(build, "_builder", builder)
     one, other = build.BY_NAME["clip-b"], build.BY_NAME["hps"]
     for model in (one, other):
-        build.build_one(model.name, tmp_path, PICTURES, 3, silent)
+        build.build_one(model.name, tmp_path, POOL_SIZE, 3, silent)
     assert build._finished(tmp_path, other)
     (tmp_path / "clip-b" / "model.safetensors").write_bytes(b"a" * 2**20 + b"b" + b"a" * (2**21 - 1))
     assert build._finished(tmp_path, one)
     assert not build._finished(tmp_path, other)
     (tmp_path / "hps.fit.pt").write_bytes(b"half")
     (tmp_path / "hps.started.json").write_text('{"clip-b": "as it was"}')
-    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    build.build_one("hps", tmp_path, POOL_SIZE, 3, silent)
     assert build._finished(tmp_path, other)
     (tmp_path / "hps.fit.pt").write_bytes(b"half")
     (tmp_path / "hps.started.json").write_text(json.dumps(build._made_from(tmp_path, other)))
-    build.build_one("hps", tmp_path, PICTURES, 3, silent)
+    build.build_one("hps", tmp_path, POOL_SIZE, 3, silent)
     assert made == ["clip-b", "hps", "hps", "hps goes on"]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["clip-b", "hps"]
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
         if steps == 2:
             fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
             continue
-        with pytest.raises(ModelError, match="another plan"):
+        with pytest.raises(ModelError, match="other settings"):
             fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
 
 

@@ -10,6 +10,8 @@ Array = NDArray[np.float64]
 
 # Of a text's words, the share that an encoder may never have seen before its distances mean nothing.
 UNKNOWN_ALLOWED = 0.2
+_NO_DRIFT = 1e-3  # the weight of a smaller distance says too little about α
+_EQUAL_WEIGHTS = 1e-4  # two weights that differ by less were made from one α, and rounded when they were written
 
 
 def cosine_distance(a: ArrayLike, b: ArrayLike) -> Array:
@@ -66,6 +68,28 @@ def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
         raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
     weights: Array = np.exp(-alpha * np.clip(d, 0.0, 2.0))
     return weights
+
+
+def alpha_of_weights(weights: ArrayLike, distance: ArrayLike) -> float | None:
+    """The α with W = exp(−α·d) for every pair: what ``semantic_weight`` was given when it made these weights.
+
+    Args:
+        weights: the pairs' weights, [n], each ≥ 0.
+        distance: the pairs' cosine distances, [n].
+
+    Returns:
+        α > 0, or 0 where every weight is 1. None where no α gives all of these weights, or where fewer than two pairs
+        drift, so that any weight would fit.
+    """
+    w, d = np.asarray(weights, np.float64), np.asarray(distance, np.float64)
+    if w.size and (w == 1).all():
+        return 0.0
+    drifting = (w > 0) & (d > _NO_DRIFT)
+    strengths = -np.log(w[drifting]) / d[drifting]
+    if strengths.size < 2 or strengths.min() <= 0:
+        return None
+    alpha = float(strengths.mean())
+    return alpha if bool((np.abs(w - np.exp(-alpha * d)) < _EQUAL_WEIGHTS).all()) else None
 
 
 def effective_sample_size(weights: ArrayLike) -> float:

@@ -1,4 +1,4 @@
-"""The command line: one thin file a command; whatever is heavy is imported when it is needed."""
+"""The command line: one thin file for each command, which imports heavy libraries only when it runs."""
 
 from semdpo.cli.app import main
 

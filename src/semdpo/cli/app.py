@@ -1,4 +1,4 @@
-"""The command line put together: which commands there are, in the order of ``--help``."""
+"""Builds the command line from its commands, in the order in which ``--help`` lists them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semdpo.progress import quiet_libraries, share_the_cpu, show
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
-    help="Sem-DPO: tune a prompt rewriter for text-to-image models on preferences, weighted by meaning.",
+    help="Train prompt rewriters for text-to-image models on preference pairs, weighted by meaning (Sem-DPO).",
     no_args_is_help=True,
     context_settings=HELP_OPTIONS,
     pretty_exceptions_enable=False,
@@ -37,13 +37,13 @@ for command in (
     app.command()(command)
 
 _world = typer.Typer(help="The embedded tiny world: its models and images.", no_args_is_help=True)
-for part in (world.build, world.show, world.card):
-    _world.command()(part)
+for subcommand in (world.build, world.show, world.card):
+    _world.command()(subcommand)
 app.add_typer(_world, name="world")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         show(f"semdpo {__version__}")
         raise typer.Exit
 
@@ -58,7 +58,7 @@ def _options(
 
 
 def main() -> None:
-    """Runs the command that was given; see ``ending``."""
+    """Runs the command that the user typed, and ends the process as ``ending`` describes."""
     quiet_libraries()
     share_the_cpu()
     finish(app)

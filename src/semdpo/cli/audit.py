@@ -1,4 +1,4 @@
-"""``semdpo audit``: what a file of pairs will teach, as text, page, numbers and exit code."""
+"""``semdpo audit``: what a file of pairs will teach a rewriter, as text, page, numbers and exit code."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ if TYPE_CHECKING:
 
 def audit(
     pairs: PairsFile,
-    encoder: Annotated[str, typer.Option(help="Measures distances where the pairs have none.")] = defaults.ENCODER,
-    alpha: Annotated[float, typer.Option(help="Weights are exp(-alpha * distance).")] = defaults.ALPHA,
-    evaluation: Annotated[str | None, typer.Option(help="Prompts that must not be trained on.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers.")] = None,
+    encoder: Annotated[str, typer.Option(help="The text encoder, for pairs without a distance.")] = defaults.ENCODER,
+    alpha: Annotated[float, typer.Option(help="Strength of the weights exp(-alpha * distance).")] = defaults.ALPHA,
+    evaluation: Annotated[str | None, typer.Option(help="File of prompts that must not be trained on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the audit as an HTML page.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the numbers as JSON.")] = None,
     fail_on: Annotated[
         list[str] | None,
-        typer.Option(metavar="CHECK[=SHARE]", help="Exit with 1 when there are any, or more than this share."),
+        typer.Option(
+            metavar="CHECK[=SHARE]",
+            help="Exit with code 1 if the check finds any, or more than this share.",
+        ),
     ] = None,
     context: typer.Context = NOBODY,
 ) -> None:
-    """Say what preference pairs will teach: drift, duplicates, leaks, truncation, ties, length bias."""
+    """Report what preference pairs will teach. Checks drift, duplicates, leaks, truncation, ties, length bias."""
     number("--alpha", alpha, 0)
-    needed = typed_by_user(context, "encoder")
-    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or [], encoder_named=needed):
+    typed = typed_by_user(context, "encoder")
+    if not audit_file(pairs, encoder, alpha, evaluation, html, json_, fail_on or [], encoder_named=typed):
         raise typer.Exit(1)
 
 
@@ -51,23 +54,23 @@ def audit_file(
     *,
     encoder_named: bool = False,
 ) -> bool:
-    """Prints the audit, and writes it where asked.
+    """Prints the audit, and writes it to the files that are given.
 
     Args:
-        pairs: file of columns prompt, chosen, rejected, and distance where they were weighed.
-        encoder: measures the distances, where they are not there.
-        alpha: strength of the weight, ≥ 0.
-        evaluation: file of prompts that must not be trained on.
-        page: an HTML file to write.
-        numbers: a JSON file to write.
-        fail_on: see ``audit.limits``.
-        encoder_named: whether the user asked for this encoder, which must then have an effect.
+        pairs: The file of pairs: columns prompt, chosen, rejected, and distance if they were weighed.
+        encoder: The name of the text encoder that measures the distances, if the pairs have none.
+        alpha: The strength of the weight, ≥ 0.
+        evaluation: The file of prompts that must not be trained on, if there is one.
+        page: The HTML file to write, if any.
+        numbers: The JSON file to write, if any.
+        fail_on: The checks that must not fail, each with the share of pairs it allows; see ``audit.limits``.
+        encoder_named: Whether the user typed the encoder; it is refused then if it would have no effect.
 
     Returns:
-        Whether everything is as the user will have it.
+        Whether all checks in ``fail_on`` passed.
 
     Raises:
-        SemdpoError: a file, option or the encoder cannot be used.
+        SemdpoError: A file, an option or the encoder cannot be used.
     """
     from semdpo.analysis import audit as checks
     from semdpo.data import tables
@@ -76,57 +79,57 @@ def audit_file(
 
     allowed = checks.limits(fail_on)
     if page is not None and numbers is not None and page.resolve() == numbers.resolve():
-        raise ConfigError(f"--html and --json name one file, {page}; name another for one of them")
+        raise ConfigError(f"--html and --json name the same file, {page}; choose another for one of them")
     if page is not None:
         extras.require(report="--html")
-    for each in (page, numbers):
-        if each is not None:
-            disk.refuse_unwritable(each)
-            output.refuse_inputs(each, (pairs, evaluation))
+    for path in (page, numbers):
+        if path is not None:
+            disk.refuse_unwritable(path)
+            output.refuse_inputs(path, (pairs, evaluation))
     table = tables.read_table(pairs)
     rows = pairs_of(table)
-    held = [] if evaluation is None else read_prompts(evaluation)
+    held_out = [] if evaluation is None else read_prompts(evaluation)
     if encoder_named:
         _refuse_unused(rows, encoder, pairs)
-    found = checks.audit(_weighed(rows, encoder), alpha, held)
-    failed = checks.failures(found, allowed)
+    result = checks.audit(_weighed(rows, encoder), alpha, held_out)
+    failed = checks.failures(result, allowed)
     from semdpo.reporting import audit_page as shown
 
-    show(shown.as_text(found, failed).removesuffix("\n"))
+    show(shown.as_text(result, failed).removesuffix("\n"))
     if note := other_scores(table).note:
         say(f"{pairs}: {note}")
     if page is not None:
-        output.write(page, shown.as_page(found, _title(Path(pairs)), failed).encode())
+        output.write(page, shown.as_page(result, _title(Path(pairs)), failed).encode())
     if numbers is not None:
-        output.write(numbers, json.dumps(shown.as_numbers(found, failed), indent=1).encode())
+        output.write(numbers, json.dumps(shown.as_numbers(result, failed), indent=1).encode())
     return not failed
 
 
 def _title(pairs: Path) -> str:
-    """A file by its name; a stage's folder with that of its run."""
+    """The page's title: the file's name, or a stage's folder with its run's name in front."""
     return f"{pairs.resolve().parent.name}/{pairs.name}" if pairs.is_dir() else pairs.name
 
 
 def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
-    if all(each.distance is not None for each in rows):
+    if all(pair.distance is not None for pair in rows):
         return rows
     from semdpo.analysis.drift import weigh
     from semdpo.engine import fingerprint
     from semdpo.engine.providers import own_models
 
-    fingerprint.model(encoder)  # an unknown name is told before torch is imported
+    fingerprint.model(encoder)  # refuses an unknown name before torch is imported
     model = own_models().encoder(encoder)
     with bar("measuring drift") as progress:
         return weigh(rows, model, defaults.TEXTS_AT_A_TIME, encoder, progress)
 
 
 def _refuse_unused(rows: Sequence[Pair], encoder: str, pairs: str) -> None:
-    """An encoder that was asked for must be the one whose distances are shown."""
+    """Refuses an encoder that the user typed, if the pairs already have another encoder's distances."""
     from semdpo.models.registry import lasting
 
-    own = {each.encoder for each in rows}
-    if all(each.distance is not None for each in rows) and own != {lasting(encoder)}:
+    encoders = {pair.encoder for pair in rows}
+    if all(pair.distance is not None for pair in rows) and encoders != {lasting(encoder)}:
         raise ConfigError(
-            f"{pairs} has its distances already, and --encoder {encoder} has no effect on them; leave it out, or "
-            "measure them again with `semdpo weigh`"
+            f"{pairs} already has distances, so --encoder {encoder} has no effect; leave it out, or measure the "
+            "distances again with `semdpo weigh`"
         )

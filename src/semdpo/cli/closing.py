@@ -1,4 +1,4 @@
-"""What a command shows when its long work is done: how a training went, and how the methods of a run compare."""
+"""What a command shows at its end: how a training went, and how the methods of a run compare."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from semdpo.data.records import Curve
     from semdpo.recipe.schema import Recipe
 
-DEMO = Path("runs/tiny/train/sem_dpo")  # the rewriter that `semdpo optimize` takes when none is named
-TINY_PROMPT = "a red ball in the desert"  # of words that the embedded world's encoder knows
+DEMO = Path("runs/tiny/train/sem_dpo")  # the rewriter that `semdpo optimize` uses when --model is not given
+TINY_PROMPT = "a red ball in the desert"  # all of its words are known to the tiny world's encoder
 
-# Curve → how people call it, and its decimal places.
+# Curve → its name in the summary, and its number of decimal places.
 SHOWN = {
     "loss": ("loss", 4),
     "reward_accuracy": ("reward accuracy", 2),
@@ -26,7 +26,7 @@ SHOWN = {
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as plain text: the first column to the left, the others to the right."""
+    """A table as plain text: the first column is aligned to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -37,14 +37,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def training_summary(curves: Sequence[Curve], held_out: str | None = None, count: int = 0) -> str:
-    """The first and the last value of a training's main curves; an objective without rewards has the loss alone.
+    """The first and the last value of a training's main curves; an objective without rewards has only the loss.
 
-    A value is of one update's pairs, before that update.
+    Each value is measured on the pairs of one update, just before that update.
 
     Args:
-        curves: of one training.
-        held_out: the file of the pairs that were evaluated at the end; None where there were none.
-        count: how many these are.
+        curves: The points of one training's curves.
+        held_out: The file of the held-out pairs that were evaluated at the end; None if there were none.
+        count: The number of these held-out pairs.
     """
     values: dict[str, list[float]] = {}
     for curve in sorted(curves, key=lambda curve: curve.step):
@@ -61,25 +61,25 @@ def training_summary(curves: Sequence[Curve], held_out: str | None = None, count
         if f"eval_{name}" in values
     ]
     pairs = f"{count:,} pair{'' if count == 1 else 's'}"
-    return f"{aligned(rows)}\n{held_out} ({pairs}, not learnt): {', '.join(measured)}"
+    return f"{aligned(rows)}\n{held_out} ({pairs}, evaluation only): {', '.join(measured)}"
 
 
 def run_closing(folder: Path, recipe: Recipe) -> str:
-    """The main results of a run as a table, where its page is, and what to try next.
+    """The main results of a run as a table, the address of its report, and a command to try next.
 
     Args:
-        folder: of the run, whose report is written.
-        recipe: of the run.
+        folder: The run's folder; its report is already written.
+        recipe: The run's recipe.
     """
     report = (folder / "report").resolve()
     lines = ["", _results(report / "tables/results.csv"), "", f"report: {(report / 'index.html').as_uri()}"]
     if recipe.report.subject in recipe.train.methods:
-        lines.append(f"next:   {_optimize(folder / 'train' / recipe.report.subject, recipe)}")
+        lines.append(f"next:   {optimize_command(folder / 'train' / recipe.report.subject, recipe.drift.encoder)}")
     return "\n".join(lines)
 
 
 def _results(path: Path) -> str:
-    """Method by metric, the user's own prompt first, from the table that the report wrote; with the drift."""
+    """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first."""
     from semdpo.reporting.formats import decimals, number
     from semdpo.reporting.labels import EXTRAS, method_label, metric_label
 
@@ -88,7 +88,7 @@ def _results(path: Path) -> str:
     hidden = {"average", *EXTRAS} - {"drift"}
     metrics = [name for name in dict.fromkeys(row["metric"] for row in rows) if name not in hidden]
     means = {(row["method"], row["metric"]): float(row["mean"]) for row in rows}
-    # Of a metric's values as many digits as its widest interval allows, as on the page.
+    # Each metric has as many digits as its widest interval justifies, as in the report.
     places = {
         name: decimals(max(float(row["high"]) - float(row["low"]) for row in rows if row["metric"] == name) / 2)
         for name in metrics
@@ -97,14 +97,17 @@ def _results(path: Path) -> str:
     table += [
         [method_label(method), *(number(means[method, name], places[name]) for name in metrics)] for method in methods
     ]
-    about = (
-        f"Means over {rows[0]['prompts']} held-out prompts; higher is better, but drift is 0 for an unchanged meaning."
-    )
-    return f"{aligned(table)}\n{about}"
+    note = f"Means over {rows[0]['prompts']} held-out prompts. Higher is better, except drift: 0 means the same."
+    return f"{aligned(table)}\n{note}"
 
 
-def _optimize(model: Path, recipe: Recipe) -> str:
-    """A command that uses what was trained."""
-    prompt = TINY_PROMPT if recipe.drift.encoder.startswith("tiny:") else "your prompt"
-    named = "" if model == DEMO else f" --model {shlex.quote(str(model))}"
-    return f"semdpo optimize {shlex.quote(prompt)}{named}"
+def optimize_command(model: Path, encoder: str) -> str:
+    """The command that rewrites a prompt with a trained rewriter.
+
+    Args:
+        model: The rewriter's folder.
+        encoder: The name of the encoder that measures its drift; a tiny one knows few words.
+    """
+    prompt = TINY_PROMPT if encoder.startswith("tiny:") else "your prompt"
+    option = "" if model == DEMO else f" --model {shlex.quote(str(model))}"
+    return f"semdpo optimize {shlex.quote(prompt)}{option}"

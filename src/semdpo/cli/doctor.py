@@ -21,16 +21,16 @@ MARKS = {"ok": " ", "warning": "?", "error": "!"}
 
 def doctor(
     recipe: Annotated[
-        str | None, typer.Argument(help="A recipe's name or path; the machine alone when not given.")
+        str | None, typer.Argument(help="A recipe's name or path; without one, only the machine is checked.")
     ] = None,
     set_: Overrides = None,
     out: Out = None,
     measured: Annotated[
         bool | None,
-        typer.Option("--measure/--no-measure", help="Try each kind of work for 20 s.", show_default="measure"),
+        typer.Option("--measure/--no-measure", help="Time each kind of work for 20 s.", show_default="measure"),
     ] = None,
 ) -> None:
-    """Say what this machine has, what a recipe needs, what is missing and how to get it, and how long a run takes."""
+    """Check this machine and what a recipe needs. Says how to get what is missing, and how long a run takes."""
     if recipe is None:
         option = "--measure" if measured else "--no-measure"
         refuse_without_effect({"--set": set_, option: measured is not None}, "without a recipe")
@@ -39,20 +39,20 @@ def doctor(
 
 
 def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, measured: bool) -> bool:
-    """Prints what was found.
+    """Prints what the machine has, what the recipe needs, and how to get what is missing.
 
     Args:
-        recipe: name or path; None looks at the machine only, and lists the published names.
-        overrides: of the recipe.
-        out: the run's folder; the recipe's own when None.
-        measured: draw, rewrite and train for about 20 seconds each, to estimate how long a run takes.
+        recipe: The recipe's name or path. With None only the machine is checked, and the published models are listed.
+        overrides: The values of the recipe to change, each as ``KEY=VALUE``.
+        out: The run's folder; None is the recipe's own.
+        measured: Whether to render, rewrite and train for about 20 seconds each, to estimate how long a run takes.
 
     Returns:
-        Whether a run could begin.
+        Whether a run can begin.
 
     Raises:
-        ConfigError: the recipe is not valid.
-        StoreError: the folder cannot be written.
+        ConfigError: The recipe is not valid.
+        StoreError: The folder cannot be written.
     """
     from semdpo.models import registry
     from semdpo.preflight import doctor, estimate
@@ -64,19 +64,19 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, mea
     disk.refuse_unwritable(folder, folder=True)
     _show("This machine", doctor.machine(folder))
     if loaded is None:
-        _show("Published models", [_published(name, each) for name, each in registry.PUBLISHED.items()])
+        _show("Published models", [_published(name, model) for name, model in registry.PUBLISHED.items()])
         return True
-    found = doctor.needs(loaded, folder)
+    findings = doctor.needs(loaded, folder)
     count = doctor.images(loaded)
     if count is not None:
-        found.append(Finding("ok", "images", f"{count:,} at most"))
+        findings.append(Finding("ok", "images", f"{count:,} at most"))
     if measured:
-        found += estimate.times(loaded)
-    _show(f"Recipe {recipe}", found)
-    wrong = sum(each.level == "error" for each in found)
-    things = "1 thing" if wrong == 1 else f"{wrong} things"
-    show(f"\n{things} to be done before a run can begin" if wrong else "\na run can begin")
-    return not wrong
+        findings += estimate.times(loaded)
+    _show(f"Recipe {recipe}", findings)
+    errors = sum(finding.level == "error" for finding in findings)
+    things = "1 thing" if errors == 1 else f"{errors} things"
+    show(f"\n{things} to do before a run can begin (marked with !)" if errors else "\na run can begin")
+    return not errors
 
 
 def _published(name: str, model: Published) -> Finding:
@@ -87,10 +87,10 @@ def _published(name: str, model: Published) -> Finding:
     return Finding("ok", name, f"{model.repository} ({remarks})")
 
 
-def _show(title: str, found: Sequence[Finding]) -> None:
-    width = max(len(each.what) for each in found)
+def _show(title: str, findings: Sequence[Finding]) -> None:
+    width = max(len(finding.what) for finding in findings)
     show(f"\n{title}")
-    for each in found:
-        show(f"{MARKS[each.level]} {each.what:<{width}}  {each.found}")
-        if each.cure:
-            show(f"  {'':<{width}}  -> {each.cure}")
+    for finding in findings:
+        show(f"{MARKS[finding.level]} {finding.what:<{width}}  {finding.found}")
+        if finding.cure:
+            show(f"  {'':<{width}}  -> {finding.cure}")

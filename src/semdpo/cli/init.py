@@ -1,4 +1,4 @@
-"""``semdpo init``: a recipe of the package, with its comments, to start from."""
+"""``semdpo init``: writes one of the package's recipes, with its comments, as a starting point."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from semdpo import disk
 from semdpo.errors import ConfigError, StoreError
 from semdpo.progress import say
 
-SUFFIXES = (".yaml", ".yml")  # by which `semdpo run` knows a file from a name
+SUFFIXES = (".yaml", ".yml")  # `semdpo run` takes an argument that ends so for a file, any other for a name
 
 
 def init(
-    recipe: Annotated[str, typer.Argument(help="A recipe of the package, such as tiny or paper/gpt2.")] = "tiny",
+    recipe: Annotated[str, typer.Argument(help="One of the package's recipes, such as tiny or paper/gpt2.")] = "tiny",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A new .yaml file; standard output when not given.")
+        Path | None, typer.Option("--out", "-o", help="A new .yaml file; by default, standard output.")
     ] = None,
 ) -> None:
-    """Write a recipe with its comments, to edit and run: semdpo init > mine.yaml."""
+    """Write a commented recipe to edit and run. For example: semdpo init > mine.yaml."""
     from semdpo.recipe.load import shipped_recipe
 
     text = shipped_recipe(recipe).read_bytes()
@@ -30,9 +30,9 @@ def init(
         sys.stdout.flush()
         return
     if out.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out {out}: a recipe's file ends in .yaml; name it so, and `semdpo run` finds it")
+        raise ConfigError(f"--out {out}: a recipe's file must end in .yaml, so that `semdpo run` finds it; rename it")
     disk.refuse_unwritable(out)
     if out.exists():
-        raise StoreError(f"{out} is there already; choose another name, or remove it")
+        raise StoreError(f"{out} already exists; choose another name, or remove it")
     disk.write_bytes(out, text)
-    say(f"wrote {out}; edit it (give it a name of its own), then: semdpo run {out}")
+    say(f"wrote {out}; edit it (change its `name` first), then run: semdpo run {out}")

@@ -1,4 +1,4 @@
-"""The objective that ``semdpo train`` was given, by --objective, --alpha and --set or the file of --config."""
+"""The objective of ``semdpo train``, from --objective, --alpha and --set or from the file of --config."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 if TYPE_CHECKING:
     from semdpo.cli.train_settings import Given
 
-SHARED = ("beta", "learning_rate", "alpha")  # that have an option of their own beside --set
+SHARED = ("beta", "learning_rate", "alpha")  # settings that have their own option, and --set too
 
 
 def objective_of(given: Given) -> ObjectiveSettings:
-    """The objective, with every one of its settings in it.
+    """The objective with all of its settings.
 
     Args:
-        given: what the user wrote.
+        given: The settings that the user gave.
 
     Raises:
-        ConfigError: a value is out of range, a setting is given twice, or one has no effect.
+        ConfigError: A value is out of range, a setting is given twice, or one has no effect.
     """
     own, written = given.own, given.written
     if "name" in own:
@@ -31,7 +31,7 @@ def objective_of(given: Given) -> ObjectiveSettings:
     for name in SHARED:
         if name in written and name in own:
             both = f"{written[name].named(name)} and {own[name].named(f'set.{name}')}"
-            raise ConfigError(f"{both} are one setting; leave one of them out")
+            raise ConfigError(f"{both} are the same setting; leave one of them out")
     name, chosen = given.values["objective"], written.get("objective")
     places: dict[Key, str] = {("objective", "name"): "--objective" if chosen is None else chosen.place}
     _refuse_without_effect(options(OneObjective, places, objective={"name": name}).objective, given)
@@ -42,8 +42,8 @@ def objective_of(given: Given) -> ObjectiveSettings:
         places[("objective", "alpha")] = written["alpha"].place if "alpha" in written else "--alpha"
     objective = options(OneObjective, places, objective={"name": name} | settings).objective
     if "kept_share" in own and isinstance(objective, SemDPOSettings) and objective.alpha != "auto":
-        kept = own["kept_share"].named("set.kept_share")
-        raise ConfigError(f"{kept} has no effect without --alpha auto; leave it out")
+        share = own["kept_share"].named("set.kept_share")
+        raise ConfigError(f"{share} has no effect without --alpha auto; leave it out")
     return objective
 
 
@@ -51,8 +51,8 @@ def _refuse_without_effect(objective: ObjectiveSettings, given: Given) -> None:
     """Refuses options that the objective does not have.
 
     Args:
-        objective: with its name alone.
-        given: what the user wrote.
+        objective: The objective, with default settings.
+        given: The settings that the user gave.
     """
 
     def named(key: str) -> str:
@@ -64,4 +64,4 @@ def _refuse_without_effect(objective: ObjectiveSettings, given: Given) -> None:
         because = f"on {objective.name}, which has no reference"
         refuse_without_effect({named("beta"): "beta" in given.written}, because)
     if not objective.needs_rejected and (own := given.own.get("nll_coef")) is not None:
-        refuse_without_effect({own.named("set.nll_coef"): True}, f"on {objective.name}, which is that term alone")
+        refuse_without_effect({own.named("set.nll_coef"): True}, f"on {objective.name}, whose whole loss is that term")

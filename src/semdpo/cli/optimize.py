@@ -1,4 +1,4 @@
-"""``semdpo optimize``: one prompt, its rewrite, and how far that drifts."""
+"""``semdpo optimize``: rewrites one prompt, and says how far the rewrite drifts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from semdpo.progress import say, show
 
 def optimize(
     prompt: Annotated[str, typer.Argument(help="What the image should show.")],
-    model: Annotated[
-        str | None, typer.Option(help="A trained rewriter; the demo's Sem-DPO model when not given.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="A trained rewriter; by default, the demo's Sem-DPO model.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Any CLIP or sentence-transformers model; the one that weighed the pairs when not given."),
+        typer.Option(help="The text encoder; by default, the one that measured the drift of the training pairs."),
     ] = None,
-    max_distance: Annotated[float | None, typer.Option(help="Refuse rewrites that drift farther.")] = None,
+    max_distance: Annotated[float | None, typer.Option(help="Keep the prompt if its rewrite drifts farther.")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Budget of a rewrite; that of the longest one learnt when not given.")
+        int | None, typer.Option(help="Most tokens of a rewrite; by default, those of the longest rewrite in training.")
     ] = None,
 ) -> None:
     """Rewrite a prompt, and say how far the rewrite drifts from it."""
@@ -43,17 +41,17 @@ def optimize(
 def optimize_prompt(
     prompt: str, model: str | Path, encoder: str | None, max_distance: float | None, max_new_tokens: int | None
 ) -> None:
-    """Prints the rewrite, and says on stderr how far it drifts.
+    """Prints the rewrite on stdout, and its drift on stderr.
 
     Args:
-        prompt: what the image should show.
-        model: a trained rewriter.
-        encoder: measures the drift; None takes the one that weighed the pairs which the rewriter learnt from.
-        max_distance: refuse rewrites that drift farther.
-        max_new_tokens: budget of a rewrite; None takes the rewriter's own.
+        prompt: The user's prompt: what the image should show.
+        model: The name or folder of a trained rewriter.
+        encoder: The name of the encoder that measures the drift; None is the encoder of the rewriter's training pairs.
+        max_distance: The largest drift of a rewrite; where it drifts farther, the prompt itself is printed.
+        max_new_tokens: The token budget of a rewrite; None is the rewriter's own.
 
     Raises:
-        SemdpoError: a model or an option cannot be used, or the encoder does not know the prompt's words.
+        SemdpoError: A model or an option cannot be used, or the encoder does not know the prompt's words.
     """
     from semdpo.analysis.drift import refuse_unknown_words
     from semdpo.prompt_optimizer import PromptOptimizer

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what is checked of all: numbers in their range, none without an effect."""
+"""Options that several commands share, and two checks: a number is in range, and no option is without effect."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ import typer
 
 from semdpo.errors import ConfigError, SemdpoError
 
-NOBODY: Any = None  # instead of a context, where a command's function is called from Python
+NOBODY: Any = None  # takes the context's place where a command's function is called from Python
 
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one value of the recipe, such as train.beta=0.1; repeatable."
+    ),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Make anew the stages that changed, and what follows from them.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; runs/NAME when not given.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Make changed stages again, and all that depend on them.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; by default, runs/NAME.")]
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name (tiny) or the path of a .yaml file.")]
-PairsFile = Annotated[str, typer.Argument(help="Columns prompt, chosen, rejected: jsonl, json, csv, tsv or parquet.")]
+PairsFile = Annotated[
+    str, typer.Argument(help="File with columns prompt, chosen, rejected: jsonl, json, csv, tsv, parquet.")
+]
 
 
 def typed_by_user(context: typer.Context | None, name: str) -> bool:
-    """Whether the user gave an option, be it its default; False where no user did, but a function was called."""
+    """Whether the user typed an option, even with its default value; False where the function is called from Python."""
     if context is None:
         return False
     source = context.get_parameter_source(name)
@@ -33,16 +38,16 @@ def typed_by_user(context: typer.Context | None, name: str) -> bool:
 
 
 def number(option: str, value: float, low: float, high: float = math.inf) -> float:
-    """A number of the command line.
+    """A number from the command line, checked.
 
     Args:
-        option: as the user typed it, such as ``--alpha``.
-        value: what was given.
-        low: the smallest that is allowed.
-        high: the largest that is allowed; infinity itself never is.
+        option: The option as the user typed it, such as ``--alpha``.
+        value: The number that the user gave.
+        low: The smallest number allowed.
+        high: The largest number allowed; infinity itself is never allowed.
 
     Raises:
-        ConfigError: it is out of range, or not finite.
+        ConfigError: The number is out of range or not finite.
     """
     if math.isfinite(value) and low <= value <= high:
         return value
@@ -54,36 +59,32 @@ def refuse_without_effect(given: Mapping[str, object], because: str) -> None:
     """Refuses options that would change nothing.
 
     Args:
-        given: options with what was given; None, False and empty ones were not.
-        because: why they have no effect here.
+        given: The values of options, by option; None, False and empty values were not given.
+        because: Why they have no effect here, such as ``without a recipe``.
 
     Raises:
-        ConfigError: there are some.
+        ConfigError: One of them was given.
     """
-    named = [option for option, value in given.items() if value not in (None, False, [], ())]
-    if named:
-        have = "has" if len(named) == 1 else "have"
-        raise ConfigError(f"{' and '.join(named)} {have} no effect {because}; leave {_it(named)} out")
-
-
-def _it(named: list[str]) -> str:
-    return "it" if len(named) == 1 else "them"
+    options = [option for option, value in given.items() if value not in (None, False, [], ())]
+    if options:
+        have, them = ("has", "it") if len(options) == 1 else ("have", "them")
+        raise ConfigError(f"{' and '.join(options)} {have} no effect {because}; leave {them} out")
 
 
 @contextmanager
 def named_as_options(*settings: str) -> Iterator[None]:
-    """Within, errors name settings as the user typed them: ``max_length`` as ``--max-length``.
+    """Makes errors name settings as the user typed them: ``--max-length`` for ``max_length``.
 
     Args:
-        settings: the names; within a path or a quotation they are left as they are.
+        settings: The names of the settings; inside a path or a quotation they stay as they are.
     """
     try:
         yield
     except SemdpoError as error:
         names = "|".join(settings)
-        told = re.sub(
-            rf"(?<![\w/.'\"-])({names})(?![\w/.'\"-])", lambda found: f"--{found[0].replace('_', '-')}", str(error)
+        message = re.sub(
+            rf"(?<![\w/.'\"-])({names})(?![\w/.'\"-])", lambda name: f"--{name[0].replace('_', '-')}", str(error)
         )
-        if told == str(error):
+        if message == str(error):
             raise
-        raise type(error)(told) from error
+        raise type(error)(message) from error

@@ -1,4 +1,4 @@
-"""Where a command writes: never over one of its own inputs, and a replaced file is mentioned."""
+"""How a command writes a file: never over one of its own inputs, and it says when it replaces one."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from semdpo.progress import say
 
 
 def refuse_inputs(path: Path, inputs: Iterable[str | Path | None]) -> None:
-    """Refuses to write over what the command reads, by whatever name or link.
+    """Refuses to write over a file that the command reads, even through a link or under another name.
 
     Args:
-        path: of the file that will be written.
-        inputs: files and folders that are read; None is none, and names of the tiny world or the hub are no files.
+        path: The file that will be written.
+        inputs: The files and folders that are read. None is skipped, and so are names such as ``tiny:…`` and ``hub:…``.
 
     Raises:
-        ConfigError: it is one of them, holds one of them, or lies in one of them.
+        ConfigError: The file is an input, contains one, or lies in one.
     """
-    for each in inputs:
-        if each is not None and not str(each).startswith(("tiny:", "hub:")) and _overlap(path, Path(each)):
-            raise ConfigError(f"{path} would overwrite {each}, which is read; write to another file")
+    for source in inputs:
+        if source is not None and not str(source).startswith(("tiny:", "hub:")) and _overlap(path, Path(source)):
+            raise ConfigError(f"{path} would overwrite {source}, which is read; write to another file")
 
 
-def _overlap(path: Path, read: Path) -> bool:
-    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(read))
+def _overlap(path: Path, source: Path) -> bool:
+    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(source))
     try:
         if target == place or place in target.parents:
             return True
-        return path.exists() and (target in place.parents or (read.exists() and path.samefile(read)))
+        return path.exists() and (target in place.parents or (source.exists() and path.samefile(source)))
     except OSError:
-        return False  # whatever reads or writes it says what is wrong
+        return False  # the code that reads or writes it will report the error
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file that the user named, and says that it did; one that was there is replaced.
+    """Writes a file that the user named, and says whether it is new or was replaced.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: The file cannot be written.
     """
-    before = path.exists()
+    existed = path.exists()
     disk.write_bytes(path, data)
-    say(f"replaced {path}" if before else f"wrote {path}")
+    say(f"replaced {path}" if existed else f"wrote {path}")

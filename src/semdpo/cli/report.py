@@ -1,4 +1,4 @@
-"""``semdpo report``: the page of a run, or of a table of scored images that some other program made."""
+"""``semdpo report``: the report of a run, or of a table of scored images from another program."""
 
 from __future__ import annotations
 
@@ -27,21 +27,29 @@ def report(
     what: Annotated[
         Path, typer.Argument(help="A run's folder, or a table of scored images: csv, tsv, jsonl, json, parquet.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Of a table's report: its folder.")] = None,
-    fidelity: Annotated[list[str] | None, typer.Option(help="A table's metric: shows what was asked.")] = None,
-    preference: Annotated[list[str] | None, typer.Option(help="A table's metric: people would like it.")] = None,
-    seen: Annotated[list[str] | None, typer.Option(help="Metrics whose scorers took part in training.")] = None,
-    subject: Annotated[str, typer.Option(help="The method of a table that is compared ...")] = defaults.SUBJECT,
-    baseline: Annotated[str, typer.Option(help="... with this one first.")] = defaults.BASELINE,
-    title: Annotated[str, typer.Option(help="Of a table's report.")] = defaults.TITLE,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="For a table: the report's folder.")] = None,
+    fidelity: Annotated[
+        list[str] | None, typer.Option(help="For a table: metric of whether the image shows the prompt; repeatable.")
+    ] = None,
+    preference: Annotated[
+        list[str] | None, typer.Option(help="For a table: metric of whether people would like the image; repeatable.")
+    ] = None,
+    seen: Annotated[
+        list[str] | None, typer.Option(help="For a table: metric whose scorer took part in training; repeatable.")
+    ] = None,
+    subject: Annotated[str, typer.Option(help="For a table: the method to compare ...")] = defaults.SUBJECT,
+    baseline: Annotated[
+        str, typer.Option(help="... with this method first, then with all others.")
+    ] = defaults.BASELINE,
+    title: Annotated[str, typer.Option(help="For a table: the report's title.")] = defaults.TITLE,
     context: typer.Context = NOBODY,
 ) -> None:
-    """Write the report of a finished run again, or of a table that some other program made."""
+    """Write the report of a run or of a table. The table of scored images may come from any program."""
     extras.require(report="the report")
     if disk.is_dir(what):
-        named = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
-        own = {f"--{name}": typed_by_user(context, name) for name in named}
-        refuse_without_effect(own, "on a run's report, which its recipe describes")
+        names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
+        typed = {f"--{name}": typed_by_user(context, name) for name in names}
+        refuse_without_effect(typed, "on a run's report, which its recipe describes")
         from semdpo import pipeline
 
         pipeline.run(pipeline.recipe_of(what), what, only="report")
@@ -66,44 +74,34 @@ def report_file(
     """Writes a report of a file's rows.
 
     Args:
-        file: jsonl, csv or parquet, one row per image: method, prompt, rewrite, tokens, distance and a column for
-            each metric; image_seed (0 when absent), source (the file's name when absent). A run's own
-            ``report/evaluation.csv`` is such a file.
-        out: the report's folder.
-        fidelity: metrics that ask whether the image shows what was asked.
-        preference: metrics that ask whether people would like it.
-        seen: those of them whose scorers took part in training.
-        subject: the method that is compared …
-        baseline: … with this one first.
-        title: of the page.
+        file: The table: jsonl, csv or parquet with one row per image. Its columns are method, prompt, rewrite, tokens,
+            distance and one for each metric; image_seed (0 if absent) and source (the file's name if absent). A run's
+            own ``report/evaluation.csv`` is such a table.
+        out: The report's folder.
+        fidelity: The metrics of whether the image shows what the prompt asks for.
+        preference: The metrics of whether people would like the image.
+        seen: Those of the metrics whose scorers took part in training.
+        subject: The method that is compared with all others.
+        baseline: The method that it is compared with first.
+        title: The title of the page.
 
     Returns:
-        The page.
+        The page's path.
 
     Raises:
-        ConfigError: a scorer or method is named that the file or the options do not have.
-        DataError: a column is missing, a prompt empty, a number absent or not finite, or methods cannot be paired; the
-            rows are named. Nothing is written then.
+        ConfigError: An option names a metric or a method that the table does not have, or names one twice.
+        DataError: A column is missing, a prompt is empty, a number is absent or not finite, or methods cannot be
+            paired; the rows are named. Nothing is written then.
     """
     from semdpo.data import tables
-    from semdpo.recipe.schema import NOT_METRICS
     from semdpo.reporting.report import ReportData, write_report
 
-    if unknown := set(seen) - {*fidelity, *preference}:
-        name = min(unknown)
-        raise ConfigError(
-            f"--seen names '{name}', which is none of the metrics{did_you_mean(name, [*fidelity, *preference])}"
-        )
     if subject == baseline:
         raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
     disk.refuse_unwritable(out, folder=True)
     if out.resolve() in Path(file).resolve().parents:
         raise ConfigError(f"{file} lies in the folder that the report would be written into; choose another --out")
-    metrics = [*fidelity, *preference]
-    if taken := [name for name in metrics if name in NOT_METRICS]:
-        raise ConfigError(f"'{taken[0]}' is no metric, for every report has its own column of that name; rename yours")
-    if twice := [name for name in metrics if metrics.count(name) > 1]:
-        raise ConfigError(f"the metric '{twice[0]}' is named twice; it asks one of the two questions, not both")
+    metrics = _metrics(fidelity, preference, seen)
     rows = _rows(tables.read_table(file), metrics)
     methods = {row.method for row in rows}
     for option, name in (("--subject", subject), ("--baseline", baseline)):
@@ -127,11 +125,30 @@ def report_file(
         baseline=baseline,
     )
     page = out / "index.html"
-    before = page.exists()
+    existed = page.exists()
     with bar("report: plotting"):
         write_report(data, page)
-    say(f"report: {page}{' (replaced)' if before else ''}")
+    say(f"report: {page}{' (replaced)' if existed else ''}")
     return page
+
+
+def _metrics(fidelity: Sequence[str], preference: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """All metrics that the options name.
+
+    Raises:
+        ConfigError: One of them is named twice or has a column's name, or ``seen`` names none of them.
+    """
+    from semdpo.recipe.schema import NOT_METRICS
+
+    metrics = [*fidelity, *preference]
+    if unknown := set(seen) - set(metrics):
+        name = min(unknown)
+        raise ConfigError(f"--seen names '{name}', which is none of the metrics{did_you_mean(name, metrics)}")
+    if taken := [name for name in metrics if name in NOT_METRICS]:
+        raise ConfigError(f"'{taken[0]}' cannot be a metric's name, because the report has such a column; rename it")
+    if twice := [name for name in metrics if metrics.count(name) > 1]:
+        raise ConfigError(f"the metric '{twice[0]}' is given twice; give it once, as --fidelity or as --preference")
+    return metrics
 
 
 def _rows(table: Table, metrics: Sequence[str]) -> list[EvaluationRow]:
@@ -172,9 +189,10 @@ def _rows(table: Table, metrics: Sequence[str]) -> list[EvaluationRow]:
 
 def _numbers(table: Table, name: str, *, booleans: bool = False) -> list[float]:
     values = table.numbers(name, booleans=booleans)
-    lost = [row for row, value in zip(table.rows, values, strict=True) if value is None]
-    if lost:
+    missing = [row for row, value in zip(table.rows, values, strict=True) if value is None]
+    if missing:
         raise DataError(
-            f"{table.file}: '{name}' is missing in {len(lost)} rows ({', '.join(lost[:3])}); fill it or remove the rows"
+            f"{table.file}: '{name}' is missing in {len(missing)} rows ({', '.join(missing[:3])}); fill it in, or "
+            "remove the rows"
         )
     return [float(value) for value in values if value is not None]

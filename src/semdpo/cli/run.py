@@ -1,4 +1,4 @@
-"""``semdpo demo``, ``run``, ``evaluate`` and ``sweep``: the commands that run a recipe."""
+"""``semdpo demo``, ``run``, ``evaluate`` and ``sweep``: the commands that run a recipe's stages."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 from semdpo.cli.closing import run_closing
-from semdpo.cli.ending import ANEW, GOES_ON, interruptible
+from semdpo.cli.ending import RESUMES, RESUMES_WITHOUT_FRESH, interruptible
 from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, refuse_without_effect
 from semdpo.progress import show
 
-Only = Annotated[str | None, typer.Option(help="Run one stage only, such as train or evaluate/dpo.")]
+Only = Annotated[str | None, typer.Option(help="Run only this stage, such as train or evaluate/dpo.")]
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny.")]
 
 
 def demo(set_: Overrides = None, only: Only = None, fresh: Fresh = False, out: Out = None) -> None:
-    """Run everything on the embedded tiny world and write a report; the same as: run tiny."""
+    """Run the whole method on the embedded tiny world. The same as: semdpo run tiny."""
     run("tiny", set_, only, fresh, out)
 
 
 def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fresh = False, out: Out = None) -> None:
-    """Run a recipe from prompts to report; started again, it goes on where it stopped."""
+    """Run a recipe from prompts to report. The same command resumes a stopped run."""
     if only == "report":
-        refuse_without_effect({"--fresh": fresh}, "on the report, which is always written anew")
-    with interruptible(lambda: "" if only == "report" else ANEW if fresh else GOES_ON):
+        refuse_without_effect({"--fresh": fresh}, "on the report, which is always written again")
+    with interruptible(lambda: "" if only == "report" else _remark(fresh)):
         from semdpo.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, set_ or [])
@@ -33,22 +33,27 @@ def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fr
         from semdpo.training.memory import keep_freed_memory
 
         keep_freed_memory()
-        made = pipeline.run(loaded, out, only=only, fresh=fresh)
+        folder = pipeline.run(loaded, out, only=only, fresh=fresh)
         if only in (None, "report"):
-            show(run_closing(made, loaded))
+            show(run_closing(folder, loaded))
+
+
+def _remark(fresh: bool) -> str:
+    """What an interrupted command says: how to resume it."""
+    return RESUMES_WITHOUT_FRESH if fresh else RESUMES
 
 
 def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
-    """Draw and scorer the held-out prompts of a run with every method."""
-    with interruptible(lambda: ANEW if fresh else GOES_ON):
+    """Render and score a run's held-out prompts. Every method of the run rewrites them first."""
+    with interruptible(lambda: _remark(fresh)):
         from semdpo import pipeline
 
         pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
 
 
 def sweep(recipe: RecipeName, set_: Overrides = None, fresh: Fresh = False, out: Out = None) -> None:
-    """Train Sem-DPO at several alpha, compare them on tuning prompts, and say which one to take."""
-    with interruptible(lambda: ANEW if fresh else GOES_ON):
+    """Train Sem-DPO at several alphas and recommend one. They are compared on tuning prompts."""
+    with interruptible(lambda: _remark(fresh)):
         from semdpo.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, set_ or [])

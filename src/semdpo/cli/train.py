@@ -1,4 +1,4 @@
-"""``semdpo train``: a rewriter learns from the preference pairs of a file."""
+"""``semdpo train``: trains a rewriter on the preference pairs of a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semdpo.cli.closing import training_summary
+from semdpo.cli.closing import optimize_command, training_summary
 from semdpo.cli.ending import interruptible
 from semdpo.cli.options import NOBODY, PairsFile, named_as_options, typed_by_user
 from semdpo.errors import DataError
@@ -26,7 +26,7 @@ def train(
     pairs: PairsFile,
     model: Annotated[str | None, typer.Option(help="The rewriter to start from: a folder or a name.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The trained rewriter's folder; must not exist.")
+        Path | None, typer.Option("--out", "-o", help="The trained rewriter's folder; it must not exist.")
     ] = None,
     config: Annotated[
         Path | None,
@@ -34,44 +34,60 @@ def train(
     ] = None,
     eval_: Annotated[
         str | None,
-        typer.Option("--eval", metavar="FILE", help="Pairs whose loss and accuracy are measured at the end."),
+        typer.Option("--eval", metavar="FILE", help="Held-out pairs; loss and accuracy on them are shown at the end."),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="sft, dpo, sem_dpo, beta_dpo, ipo, kto, orpo, simpo or additive.")
+        str, typer.Option(help="The loss: sft, dpo, sem_dpo, beta_dpo, ipo, kto, orpo, simpo or additive.")
     ] = defaults.OBJECTIVE,
     alpha: Annotated[
         str | None,
         typer.Option(help="Strength of sem_dpo's weight: a number or auto.", show_default=f"{defaults.ALPHA:g}"),
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Another setting of the objective, such as --set nll_coef=0.1")
+        list[str] | None,
+        typer.Option("--set", help="Another setting of the objective, such as nll_coef=0.1; repeatable."),
     ] = None,
-    beta: Annotated[float, typer.Option(help="Strength of the tie to the reference.")] = defaults.BETA,
-    learning_rate: Annotated[float, typer.Option(help="At its highest.")] = defaults.LEARNING_RATE,
-    epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = defaults.EPOCHS,
-    batch_size: Annotated[int, typer.Option(help="Pairs of one update.")] = defaults.BATCH_SIZE,
-    micro_batch_size: Annotated[int | None, typer.Option(help="Pairs computed at once; all when not given.")] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens of prompt and rewrite.")] = defaults.MAX_LENGTH,
+    beta: Annotated[
+        float, typer.Option(help="Beta of the loss; a larger one keeps the rewriter closer to the reference.")
+    ] = defaults.BETA,
+    learning_rate: Annotated[float, typer.Option(help="The highest learning rate.")] = defaults.LEARNING_RATE,
+    epochs: Annotated[int, typer.Option(help="Number of passes over the pairs.")] = defaults.EPOCHS,
+    batch_size: Annotated[int, typer.Option(help="Pairs in one update.")] = defaults.BATCH_SIZE,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Pairs computed at once, to save memory; by default, the whole batch.")
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(help="Most tokens of prompt and rewrite together; longer pairs are refused.")
+    ] = defaults.MAX_LENGTH,
     warmup_ratio: Annotated[
-        float, typer.Option(help="Share of the updates in which the learning rate rises.")
+        float, typer.Option(help="Share of the updates over which the learning rate rises.")
     ] = defaults.WARMUP_RATIO,
-    seed: Annotated[int, typer.Option(help="Of the order of pairs.")] = defaults.SEED,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = defaults.PRECISION,
-    checkpoint_steps: Annotated[int, typer.Option(help="Updates between checkpoints.")] = defaults.CHECKPOINT_STEPS,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the pairs.")] = defaults.SEED,
+    precision: Annotated[
+        str, typer.Option(help="Precision of the arithmetic: auto, float32 or bfloat16.")
+    ] = defaults.PRECISION,
+    checkpoint_steps: Annotated[
+        int, typer.Option(help="Number of updates between checkpoints.")
+    ] = defaults.CHECKPOINT_STEPS,
     lora_rank: Annotated[
-        int | None, typer.Option(help="Train adapters of this rank (alpha 32) instead of all weights.")
+        int | None, typer.Option(help="Train LoRA adapters of this rank (alpha 32) instead of all weights.")
     ] = None,
-    template: Annotated[str | None, typer.Option(help="With {prompt} in it; the model's own when not given.")] = None,
-    report_to: Annotated[list[str] | None, typer.Option(help="A tracker, such as tensorboard or wandb.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="The text that the rewriter reads, with {prompt} in it; by default, the model's own."),
+    ] = None,
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="A tracker to report to, such as tensorboard or wandb; repeatable.")
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the reference's log-probabilities; $SEMDPO_CACHE or the user's cache when not given."
+            help="Folder for the reference's log-probabilities; by default, $SEMDPO_CACHE or the user's cache."
         ),
     ] = None,
     context: typer.Context = NOBODY,
 ) -> None:
-    """Train a rewriter on preference pairs; started again, it goes on from its last checkpoint."""
+    """Train a rewriter on preference pairs. The same command resumes a stopped training."""
     options = {
         "model": model,
         "out": out,
@@ -99,21 +115,21 @@ def train(
     from semdpo.training.to_folder import where_it_goes_on
 
     with named_as_options(*(name for name in options if "_" in name)):
-        training = train_settings.training(train_settings.given(options, typed, set_ or [], config))
+        training = train_settings.training_of(train_settings.collect(options, typed, set_ or [], config))
         keep_freed_memory()
         with interruptible(lambda: where_it_goes_on(training.out)):
             train_file(pairs, training)
 
 
 def train_file(pairs: str, training: Training) -> None:
-    """Trains on a file of pairs, and says what came of it.
+    """Trains on a file of pairs, and shows how the training went.
 
     Args:
-        pairs: file or folder with columns prompt, chosen, rejected, and distance for sem_dpo.
-        training: the model to start from, the output, the objective and how.
+        pairs: The file or folder of pairs: columns prompt, chosen, rejected, and distance for sem_dpo.
+        training: The model to start from, the folder to write, the objective and the settings.
 
     Raises:
-        SemdpoError: an option, the file or the model cannot be used, or the folder cannot be written.
+        SemdpoError: An option, the file or the model cannot be used, or the folder cannot be written.
     """
     from semdpo.training.to_folder import refuse_impossible, train_to_folder
 
@@ -138,19 +154,20 @@ def _read(pairs: str, objective: ObjectiveSettings) -> list[Pair]:
 
 
 def _closing(out: Path) -> str:
-    """What to do with a trained rewriter, and what it keeps."""
+    """What was written, and a command that uses it."""
     from semdpo.models.rewriter_settings import read_settings
 
-    kept = read_settings(out)
-    command = f"wrote {out}; try: semdpo optimize 'your prompt' --model {out}"
-    if kept.encoder is None:
-        return f"{command} --encoder NAME (the pairs do not say which encoder measured their drift)"
-    which = "" if kept.encoder_fingerprint is None else f", SHA-256 {kept.encoder_fingerprint[:16]}…"
-    return f"{command} (drift measured by {kept.encoder}{which}; rewrites of up to {kept.max_new_tokens} tokens)"
+    settings = read_settings(out)
+    command = f"next:  {optimize_command(out, settings.encoder or '')}"
+    if settings.encoder is None:
+        return f"wrote {out} (the pairs do not name the encoder that measured their drift)\n{command} --encoder NAME"
+    which = "" if settings.encoder_fingerprint is None else f" (SHA-256 {settings.encoder_fingerprint[:16]}…)"
+    longest = f"rewrites of up to {settings.max_new_tokens} tokens"
+    return f"wrote {out}: {longest}, drift measured by {settings.encoder}{which}\n{command}"
 
 
 def _leave_together() -> None:
-    """Ends this process where it is one of several; gloo's threads may abort a Python that closes in the usual way."""
+    """Ends this process if it is one of several; gloo's threads can make an ordinary exit abort."""
     from torch import distributed
 
     if distributed.is_initialized():

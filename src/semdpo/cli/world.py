@@ -1,4 +1,4 @@
-"""``semdpo world``: builds, draws and describes the embedded tiny world."""
+"""``semdpo world``: builds, shows and describes the embedded tiny world."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import typer
 
 from semdpo import disk, extras
 from semdpo.cli import output
-from semdpo.cli.ending import GOES_ON, interruptible
+from semdpo.cli.ending import RESUMES, interruptible
 from semdpo.cli.options import number
 from semdpo.errors import ConfigError
 
 
 def build(
-    models: Annotated[list[str] | None, typer.Argument(help="Names; all when none is given.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The build folder.")] = Path("world-build"),
-    jobs: Annotated[int, typer.Option(help="Models at a time.")] = 2,
-    ship: Annotated[bool, typer.Option("--ship", help="Then copy all of them into the package.")] = False,
+    models: Annotated[list[str] | None, typer.Argument(help="Names of models, such as gpt2; by default, all.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to build in.")] = Path("world-build"),
+    jobs: Annotated[int, typer.Option(help="Number of models to train at a time.")] = 2,
+    ship: Annotated[bool, typer.Option("--ship", help="Copy all models into the package at the end.")] = False,
 ) -> None:
-    """Train the tiny world's models from nothing; started again, it goes on where it stopped."""
+    """Train the tiny world's models from scratch. The same command resumes a stopped build."""
     number("--jobs", jobs, 1)
     extras.require(render="building the tiny world")
     disk.refuse_unwritable(out, folder=True)
-    with interruptible(lambda: GOES_ON):
+    with interruptible(lambda: RESUMES):
         from semdpo.tiny_world_training import build
 
         build.build(models or [], out, jobs)
@@ -33,11 +33,11 @@ def build(
 
 
 def show(
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .png file.")] = Path("tiny-world.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .png file to write.")] = Path("tiny-world.png"),
 ) -> None:
-    """Draw a contact sheet: the painter's and tiny:sd's images for the same captions."""
+    """Write a sheet of example images. It shows the painter's and tiny:sd's images for the same captions."""
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out}: the sheet is a PNG; name it with .png")
+        raise ConfigError(f"--out {out}: the sheet is a PNG image; name it with .png")
     disk.refuse_unwritable(out)
     extras.require(render="the contact sheet")
     from semdpo.models.renderer import load_renderer
@@ -47,7 +47,7 @@ def show(
 
 
 def card() -> None:
-    """Print how good each of the tiny world's models is."""
+    """Print what each model is, and its quality on held-out data."""
     from semdpo.tiny_world import card
 
     print(card.markdown(card.read()), end="")

@@ -1,1 +1,1 @@
-"""Adapters of published and local models to the protocols."""
+"""Published and local models behind the package's protocols: rewriters, renderers, scorers and text encoders."""

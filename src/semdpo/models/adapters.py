@@ -1,4 +1,4 @@
-"""Folders of PEFT adapters: the model that they belong to, with their weights added to its own."""
+"""Folders of PEFT adapters: finds their base model, and adds their weights to its own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, Place, base_of, resol
 
 
 def is_adapters(folder: Path) -> bool:
-    """Whether a folder holds adapters, and no model of its own."""
+    """Whether a folder holds adapters and no whole model."""
     return (folder / ADAPTERS).is_file() and not (folder / "config.json").is_file()
 
 
 def place_of_base(folder: Path) -> Place:
-    """Where the model lies that a folder's adapters belong to; it may be a folder of adapters again.
+    """The place of the base model of a folder's adapters; it may itself be a folder of adapters.
 
     Raises:
-        ModelError: it is not named, or not there.
+        ModelError: The folder does not name its base, or the base is missing.
     """
     base = base_of(folder)
     try:
@@ -31,26 +31,26 @@ def place_of_base(folder: Path) -> Place:
             raise ModelError("it is the same folder")
     except ModelError as error:
         raise ModelError(
-            f"'{folder}' holds adapters of '{base}', which cannot be had ({error}); {CURE_OF_BASE}"
+            f"'{folder}' holds adapters of '{base}', which cannot be loaded ({error}); {CURE_OF_BASE}"
         ) from error
     return place
 
 
 def name_of_base(place: Place) -> str:
-    """How adapters name their base, for any tool and from any folder: a hub id, or a folder's whole path."""
+    """The name of the base for adapters to store, valid from any folder: a hub id, or a folder's absolute path."""
     return str(Path(place.path).resolve()) if place.local else place.path
 
 
 def merged(base: Any, folder: Path) -> Any:
-    """A model with a folder's adapters added to its weights, as one that never had any.
+    """A model with a folder's adapters added to its weights; it is an ordinary model afterwards.
 
     Args:
-        base: the model that they belong to, with float32 weights; it is changed.
-        folder: with ``adapter_config.json``.
+        base: The base model, with float32 weights; it is changed.
+        folder: The adapters' folder, with ``adapter_config.json``.
 
     Raises:
         ConfigError: PEFT is not installed.
-        ModelError: the adapters do not fit the base, or some of their weights are not there.
+        ModelError: The adapters do not fit the base, or some of their weights are missing.
     """
     extras.require(lora=f"'{folder}', which holds adapters,")
     from peft import PeftConfig, PeftModel
@@ -63,11 +63,11 @@ def merged(base: Any, folder: Path) -> Any:
             )
     except UNREADABLE as error:
         raise unreadable(folder, "set of adapters", error) from error
-    lost = [*loaded.missing_keys, *loaded.unexpected_keys]
-    if lost:
+    misfits = [*loaded.missing_keys, *loaded.unexpected_keys]
+    if misfits:
         raise ModelError(
-            f"the adapters in '{folder}' do not fit their base: {len(lost)} weights are missing or unknown, such as "
-            f"{lost[0]}; save them again, or name the right base"
+            f"the adapters in '{folder}' do not fit their base: {len(misfits)} weights are missing or unknown, such as "
+            f"{misfits[0]}; save them again, or name the right base"
         )
     return merge(adapted)
 
@@ -76,14 +76,14 @@ def merge(adapted: Any) -> Any:
     """Adds a PEFT model's adapters to its weights.
 
     Args:
-        adapted: a PEFT model; it is changed.
+        adapted: A PEFT model; it is changed.
 
     Returns:
-        The model without adapters. Where embeddings and head were one matrix and adapters changed one of the two, they
-        are two afterwards.
+        The model without adapters. If embeddings and head shared one matrix and adapters changed only one of them, they
+        have two matrices afterwards.
 
     Raises:
-        ModelError: adapters of this kind cannot become weights (prompt tuning and the like).
+        ModelError: Adapters of this kind cannot be added to weights (prompt tuning, for example).
     """
     model = adapted.get_base_model()
     tied = _untie(model)
@@ -98,12 +98,12 @@ def merge(adapted: Any) -> Any:
 
 
 def _untie(model: Any) -> bool:
-    """Gives the head a matrix of its own while adapters are added, which may belong to one of the two only.
+    """Gives the head its own matrix while adapters are added, because they may belong to head or embeddings only.
 
     Returns:
-        Whether it had none.
+        Whether the head shared the embeddings' matrix.
     """
-    head, words = (_bare(each) for each in (model.get_output_embeddings(), model.get_input_embeddings()))
+    head, words = (_bare(module) for module in (model.get_output_embeddings(), model.get_input_embeddings()))
     if head is None or head.weight is not words.weight:
         return False
     head.weight = torch.nn.Parameter(words.weight.detach().clone(), words.weight.requires_grad)
@@ -111,14 +111,14 @@ def _untie(model: Any) -> bool:
 
 
 def _bare(module: Any) -> Any:
-    """The layer inside its adapters."""
+    """The layer that adapters wrap."""
     for name in ("original_module", "base_layer"):
         module = getattr(module, name, module)
     return module
 
 
 def _retie(model: Any) -> None:
-    """One matrix for head and embeddings again where they are equal; where not, the configuration records that."""
+    """Lets head and embeddings share one matrix again if they are equal; otherwise the configuration records two."""
     head, words = model.get_output_embeddings(), model.get_input_embeddings()
     equal = torch.equal(head.weight, words.weight)
     if equal:

@@ -1,4 +1,4 @@
-"""Checkpoints in upstream's own form: read without running anything in them, and loaded name by name."""
+"""Checkpoints in their publishers' own formats: read without running code, and loaded name by name."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ SHOWN = 5
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, which may lie under ``state_dict``.
+    """The tensors of a checkpoint, by name; they may be nested under ``state_dict``.
 
     Args:
-        path: ``.safetensors``, or a file of ``torch.save``, which is read with ``weights_only``.
+        path: A ``.safetensors`` file, or a file of ``torch.save``, which is read with ``weights_only``.
 
     Raises:
-        ModelError: the file cannot be read, as when it was downloaded in part, or holds more than tensors.
+        ModelError: The file cannot be read (it may be only partly downloaded), or holds more than tensors.
     """
     try:
         if path.suffix == ".safetensors":
             whole: dict[str, Tensor] = load_file(path)
             return whole
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         size = path.stat().st_size if path.is_file() else 0
         raise ModelError(
-            f"'{path}' ({size:,} bytes) is no readable checkpoint of weights; download it again, for a part of it may "
+            f"'{path}' ({size:,} bytes) is not a readable checkpoint of weights; download it again, since a part may "
             "be missing"
         ) from error
-    state = found.get("state_dict", found) if isinstance(found, Mapping) else found
-    if not isinstance(state, Mapping) or not all(isinstance(each, Tensor) for each in state.values()):
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"'{path}' does not hold a mapping of names to tensors; give the published file")
     return dict(state)
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Puts weights into a model; every one must be there, and fit.
+    """Puts weights into a model; every weight must be present and of the right shape.
 
     Args:
-        model: which takes over the weights as they are, precision and all.
-        state: by the model's own names.
-        source: of the weights, for the message.
+        model: The model; it takes the tensors as they are, with their precision.
+        state: The weights, by the model's own names.
+        source: The name of the weights' file, for the message.
 
     Raises:
-        ModelError: with the missing, unknown and mis-shaped names.
+        ModelError: Names are missing or unknown, or shapes differ; they are named.
     """
-    wanted = {name: tuple(each.shape) for name, each in model.state_dict().items()}
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     shapes = [
-        f"{name} {tuple(each.shape)} instead of {wanted[name]}"
-        for name, each in state.items()
-        if name in wanted and tuple(each.shape) != wanted[name]
+        f"{name} {tuple(weight.shape)} instead of {expected[name]}"
+        for name, weight in state.items()
+        if name in expected and tuple(weight.shape) != expected[name]
     ]
     problems = {
-        "missing": sorted(wanted.keys() - state.keys()),
-        "unknown": sorted(state.keys() - wanted.keys()),
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
         "of another shape": shapes,
     }
     if lines := [f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names]:

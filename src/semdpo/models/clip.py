@@ -1,4 +1,4 @@
-"""CLIP's two towers (Radford et al., arXiv 2103.00020), which texts and images go through."""
+"""CLIP's two towers (Radford et al., arXiv 2103.00020), which encode texts and images."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LEGACY_END = 2  # transformers reads this end id as "pool at the largest id", a
 
 
 class CLIPTowers:
-    """A CLIPModel with its tokenizer; embeddings come out at unit length, in float32.
+    """A CLIPModel with its tokenizer; embeddings have unit length, in float32.
 
     Args:
-        model: a CLIPModel, ready to compute.
-        tokenizer: its tokenizer.
-        source: where it comes from, for messages.
+        model: A CLIPModel, ready to compute.
+        tokenizer: The model's tokenizer.
+        source: The model's folder or file, for messages.
 
     Raises:
-        ModelError: the model's end token is not the tokenizer's (transformers would then pool each text at its first
-            token without a word).
+        ModelError: The model and the tokenizer have different end tokens. transformers would then silently pool each
+            text at its first token.
     """
 
     def __init__(self, model: Any, tokenizer: Any, source: Path) -> None:
@@ -44,14 +44,14 @@ class CLIPTowers:
         self.max_tokens = min(text.max_position_embeddings, tokenizer.model_max_length)
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, Texts]:
-        """Unit vectors of texts, [n, dim], and their tokens."""
+        """The texts' unit vectors, [n, dim], and their tokens."""
         tokens = tokenize(self.tokenizer, texts, self.max_tokens, self.model.device)
         # transformers 5 returns an object here; its pooler_output is the projected vector.
         vectors = self.model.get_text_features(tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         return torch.nn.functional.normalize(vectors.float(), dim=-1), tokens
 
     def images(self, pixel_values: Tensor) -> Tensor:
-        """Unit vectors of normalised images: [n, 3, height, width] to [n, dim]."""
+        """The unit vectors of normalised images: [n, 3, height, width] to [n, dim]."""
         values = pixel_values.to(self.model.device, self.model.dtype)
         vectors: Tensor = self.model.get_image_features(values).pooler_output
         return torch.nn.functional.normalize(vectors.float(), dim=-1)
@@ -61,7 +61,7 @@ def load_towers(place: Place, where: Compute) -> CLIPTowers:
     """The towers of a saved CLIPModel.
 
     Raises:
-        ModelError: the folder cannot be read.
+        ModelError: The folder cannot be read.
     """
     folder = place.folder()
     return CLIPTowers(load_model(CLIPModel, folder, where), load_tokenizer(place.tokenizer_folder()), folder)

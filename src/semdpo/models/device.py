@@ -1,4 +1,4 @@
-"""Where models compute, and how precisely."""
+"""The device that models compute on, and the precision they compute in."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Compute:
 
 
 def native_bfloat16() -> bool:
-    """Whether the device that models compute on, the GPU where there is one, computes in bfloat16 natively.
+    """Whether the device that models compute on, the GPU if there is one, computes in bfloat16 natively.
 
-    This is the one rule of ``auto``: no other place chooses bfloat16 by itself. Older GPUs only emulate it, slowly.
+    Only this rule of ``auto`` chooses bfloat16 by itself. Older GPUs merely emulate bfloat16, slowly.
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -30,15 +30,15 @@ def native_bfloat16() -> bool:
 
 
 def compute(precision: str = "float32") -> Compute:
-    """The first GPU where there is one, otherwise the CPU.
+    """The first GPU if there is one, otherwise the CPU, and the type of the weights.
 
     Args:
-        precision: of the weights, one of ``PRECISIONS``; ``auto`` is bfloat16 on a GPU that has it natively, and
-            float32 elsewhere. On a CPU weights stay float32 under ``auto``: there bfloat16 is for training's
-            arithmetic only, whose weights are float32 always.
+        precision: The precision of the weights, one of ``PRECISIONS``. ``auto`` is bfloat16 on a GPU that has it
+            natively, and float32 elsewhere. On a CPU, ``auto`` keeps weights in float32; only training computes in
+            bfloat16 there, and its weights are always float32.
 
     Raises:
-        ModelError: the precision is unknown, or is float16 on a CPU, most of which cannot compute in it.
+        ModelError: The precision is unknown, or is float16 on a CPU; most CPUs cannot compute in it.
     """
     if precision not in PRECISIONS:
         raise ModelError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, not {precision!r}")

@@ -1,4 +1,4 @@
-"""The model hub: what has been downloaded, and fetching what has not; every failure is one sentence with its cure."""
+"""The model hub: what has been downloaded, and downloads of the rest; each failure is one sentence with its cure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from semdpo.models.loading import quiet
 
 
 def fetch(repository: str, name: str, files: Sequence[str], skipped: Sequence[str]) -> Path:
-    """The folder of a repository's files, complete.
+    """The folder of a repository's files; missing files are downloaded.
 
     Args:
-        repository: ``owner/name``.
-        name: what the user wrote.
-        files: patterns of those that are wanted.
-        skipped: patterns of those that are not.
+        repository: The repository, ``owner/name``.
+        name: The name that the user wrote.
+        files: The patterns of the files that are needed.
+        skipped: The patterns of files that are not needed.
 
     Raises:
-        ModelError: there is no connection and no copy, no such repository, no permission, or no room on the disk.
+        ModelError: There is neither a connection nor a local copy, no such repository, no permission, or no space.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -53,7 +53,7 @@ def fetch(repository: str, name: str, files: Sequence[str], skipped: Sequence[st
 
 
 def cached(repository: str, files: Sequence[str], skipped: Sequence[str]) -> bool:
-    """Whether a repository has been downloaded; the hub is not asked."""
+    """Whether a repository has been downloaded, found out without a connection."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -67,7 +67,7 @@ def cached(repository: str, files: Sequence[str], skipped: Sequence[str]) -> boo
 
 
 def ask(repository: str) -> Literal["there", "gated", "absent", "unreachable"]:
-    """Whether the hub would give a repository to this user."""
+    """Whether this user can download a repository from the hub."""
     from huggingface_hub import auth_check
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -78,20 +78,20 @@ def ask(repository: str) -> Literal["there", "gated", "absent", "unreachable"]:
         return "gated"
     except RepositoryNotFoundError:
         return "absent"
-    except Exception:  # what a lost connection is called depends on the library that the hub's own talks with
+    except Exception:  # the class of a lost connection's error depends on the hub's HTTP library
         return "unreachable"
     return "there"
 
 
 def cache_folder() -> Path:
-    """Where downloads go."""
+    """The folder of downloads."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def licence(repository: str) -> str | None:
-    """The licence that a data set of the hub names; None where it names none, or the hub cannot be reached."""
+    """The licence that a data set on the hub names; None if it names none, or the hub cannot be reached."""
     from huggingface_hub import HfApi
 
     try:
@@ -99,8 +99,8 @@ def licence(repository: str) -> str | None:
             card = HfApi().dataset_info(repository, timeout=5).card_data
     except Exception:  # see ask
         return None
-    found = None if card is None else card.get("license")
-    return found if isinstance(found, str) and found != "unknown" else None
+    name = None if card is None else card.get("license")
+    return name if isinstance(name, str) and name != "unknown" else None
 
 
 def _first_line(error: BaseException) -> str:

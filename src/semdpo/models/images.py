@@ -1,4 +1,4 @@
-"""Any image that Pillow opens, as every scorer sees it: upright, opaque, eight bits a channel, RGB."""
+"""Images as every scorer sees them: upright, opaque, RGB with eight bits a channel, from any that Pillow opens."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ PAPER = (255, 255, 255)  # what shows through transparent pixels
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """The image as it is shown on a white page.
+    """The image as it looks on a white page.
 
-    It is turned by its EXIF orientation. Transparent pixels show white. Palettes and CMYK become RGB. Images of
-    16 bits (modes ``I;16`` and ``I``) are scaled from 0 … 65,535, floating-point ones (``F``) from 0 … 1; an ``I`` or
-    ``F`` image that goes to 255 at most, as Pillow makes it of eight bits, is taken as it is.
+    It is rotated by its EXIF orientation. Transparent pixels become white. Palettes and CMYK become RGB. 16-bit images
+    (modes ``I;16`` and ``I``) are scaled from 0 … 65,535, and floating-point images (``F``) from 0 … 1. An ``I`` or
+    ``F`` image whose largest value is at most 255 is not scaled: Pillow makes such images from eight bits.
 
     Args:
-        image: any size and mode.
+        image: An image of any size and mode.
 
     Returns:
-        An RGB image; the same object where nothing had to change.
+        The RGB image; the same object if nothing had to change.
 
     Raises:
-        DataError: a 32-bit or floating-point image has values outside these ranges.
+        DataError: A 32-bit or floating-point image has values outside these ranges.
     """
-    from PIL import Image, ImageOps  # here, since nobody who brings images is without it
+    from PIL import Image, ImageOps  # imported here, because only users with images need Pillow
 
     if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
         image = ImageOps.exif_transpose(image)
@@ -47,7 +47,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey levels from 0 to 255, where Pillow's own conversion would clip them there."""
+    """The image scaled to grey levels from 0 to 255; Pillow's own conversion would clip it instead."""
     from PIL import Image
 
     values = np.asarray(image).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Reading models' folders: quietly, completely, in float32, from safetensors only."""
+"""Loads models and tokenizers from folders: without output, with every weight, by default in float32."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model's folder.
 
     Raises:
-        ModelError: the file is absent, or no JSON object.
+        ModelError: The file is missing, or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-# What transformers and diffusers raise for folders that they cannot read.
+# The errors that transformers and diffusers raise for folders that they cannot read.
 UNREADABLE = (
     *(OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError),
     *(SafetensorError, pickle.UnpicklingError),
@@ -53,7 +53,7 @@ UNREADABLE = (
 
 
 def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
-    """The error for a folder that transformers or diffusers refuses."""
+    """The error for a folder that transformers or diffusers cannot read."""
     return ModelError(
         f"'{folder}' does not hold a readable {what} ({reason(error)}); give the folder of a saved model, or download "
         "it again"
@@ -61,16 +61,16 @@ def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelErro
 
 
 def reason(error: BaseException) -> str:
-    """A library's message in one line; many run over several."""
+    """The first line of a library's message, at most 200 characters."""
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(" .") if lines else type(error).__name__
 
 
 def check_positive(name: str, value: int) -> None:
-    """Refuse a count below 1.
+    """Refuses a count below 1.
 
     Raises:
-        ModelError: with the name of the option.
+        ModelError: The count is below 1; the option is named.
     """
     if value < 1:
         raise ModelError(f"{name} must be at least 1, not {value}")
@@ -78,9 +78,9 @@ def check_positive(name: str, value: int) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, diffusers and the hub from printing: a user can act on none of it.
+    """Keeps transformers, diffusers and the hub from printing advice that a user cannot act on.
 
-    What they were set to comes back afterwards. A library that is imported inside is not quiet yet.
+    Their settings are restored afterwards. A library that is first imported inside is not silenced.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -105,25 +105,25 @@ def quiet() -> Iterator[None]:
 
 
 def load_model(model_class: Any, folder: str | Path, where: Compute | None = None, **more: Any) -> Any:
-    """A transformers model in evaluation mode, every weight of it read from the folder.
+    """A transformers model in evaluation mode, with every weight read from the folder.
 
     Args:
-        model_class: such as ``CLIPModel`` or ``AutoModelForCausalLM``.
-        folder: a saved model.
-        where: the device and the type of the weights; None is the CPU, in float32.
-        more: other arguments of ``from_pretrained``.
+        model_class: The model's class, such as ``CLIPModel`` or ``AutoModelForCausalLM``.
+        folder: The folder of a saved model.
+        where: The device and the weights' type; None is the CPU and float32.
+        more: Other arguments of ``from_pretrained``.
 
     Raises:
-        ModelError: the folder cannot be read, or lacks weights (which transformers would leave random).
+        ModelError: The folder cannot be read, or lacks weights (which transformers would leave random).
     """
     try:
         with quiet():
             model, info = model_class.from_pretrained(
                 str(folder),
-                # float32: half-precision files would stay half, which is slow and coarse on a CPU
+                # float32: half-precision weights would be slow and inexact on a CPU
                 dtype=torch.float32 if where is None else where.dtype,
                 local_files_only=True,
-                # Old publications have a file of torch's only; transformers reads it with weights_only.
+                # Old models have only torch's own file; transformers reads it with weights_only.
                 use_safetensors=any(Path(folder).glob("*.safetensors")) or not any(Path(folder).glob("*.bin")),
                 output_loading_info=True,
                 **more,
@@ -135,24 +135,24 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
 
 
 def refuse_missing(folder: str | Path, info: Mapping[str, Any]) -> None:
-    """Refuse a model of which transformers left weights random.
+    """Refuses a model with weights that transformers left random.
 
     Args:
-        folder: of the model, for the message.
-        info: transformers' loading information.
+        folder: The model's folder, for the message.
+        info: The loading information from transformers.
 
     Raises:
-        ModelError: weights were not in the files, or of another shape.
+        ModelError: Weights are missing in the files, or have another shape.
     """
-    if lost := sorted([*info["missing_keys"], *(str(each) for each in info["mismatched_keys"])]):
+    if missing := sorted([*info["missing_keys"], *map(str, info["mismatched_keys"])]):
         raise ModelError(
-            f"'{folder}' lacks {len(lost)} of its model's weights, such as {lost[0]}; save or download it again"
+            f"'{folder}' lacks {len(missing)} of its model's weights, such as {missing[0]}; save or download it again"
         )
 
 
 @contextlib.contextmanager
 def no_weights() -> Iterator[None]:
-    """Networks that are made inside have no weights yet, so that no time goes into those that are read afterwards."""
+    """Creates networks without weights, to save the time of initialising weights that are loaded afterwards."""
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):  # buffers are computed, not read
@@ -160,10 +160,10 @@ def no_weights() -> Iterator[None]:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The folder's tokenizer, padding on the right.
+    """The folder's tokenizer; it pads on the right.
 
     Raises:
-        ModelError: there is none that transformers can read.
+        ModelError: The folder has no tokenizer that transformers can read.
     """
     from transformers import AutoTokenizer
 
@@ -178,7 +178,7 @@ def load_image_processor(folder: str | Path) -> Any:
     """The folder's ``preprocessor_config.json`` as CLIP's or BLIP's image processor, without torchvision.
 
     Raises:
-        ModelError: the file is absent or of another kind.
+        ModelError: The file is missing, or is for another kind of model.
     """
     # The PIL classes are not exported at the top level, and AutoImageProcessor warns when torchvision is absent.
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
@@ -195,12 +195,12 @@ def load_image_processor(folder: str | Path) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Tokens of some texts, padded on the right.
+    """The tokens of n texts, padded on the right.
 
     Attributes:
-        input_ids: [n, length].
-        attention_mask: 1 for tokens, 0 for padding, [n, length].
-        truncated: texts that were longer than the model reads, [n].
+        input_ids: The token ids, [n, length].
+        attention_mask: The mask, [n, length]: 1 for tokens, 0 for padding.
+        truncated: Which texts were longer than the model reads, [n].
     """
 
     input_ids: Tensor
@@ -209,16 +209,16 @@ class Texts:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int, device: torch.device | str = "cpu") -> Texts:
-    """Tokens of texts; those that are too long are truncated, and flagged. Special tokens' text is read as text.
+    """The tokens of texts; texts that are too long are truncated and flagged. Special tokens' text is read as text.
 
     Args:
-        tokenizer: a transformers tokenizer.
-        texts: n texts.
-        max_tokens: what the model reads, special tokens included.
-        device: of the tensors.
+        tokenizer: A transformers tokenizer.
+        texts: The texts, n.
+        max_tokens: The number of tokens that the model reads, special tokens included.
+        device: The device of the tensors.
 
     Raises:
-        DataError: the tokenizer cannot read a text as plain text; the text is named.
+        DataError: The tokenizer cannot read a text as plain text; the text is named.
     """
     truncated = np.array([len(ids) > max_tokens for ids in plain_ids(tokenizer, texts)], np.bool_)
     batch = plain(tokenizer, texts, truncation=True, max_length=max_tokens, padding=True, return_tensors="pt")
@@ -226,7 +226,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int, device: torc
 
 
 def pixels(processor: Any, images: Sequence[Image.Image]) -> Tensor:
-    """Normalised images, [n, 3, height, width], as the processor makes them."""
+    """The images, resized and normalised by the processor, [n, 3, height, width]."""
     values: Tensor = processor(images=[rgb(image) for image in images], return_tensors="pt")["pixel_values"]
     return values
 

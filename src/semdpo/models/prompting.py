@@ -1,8 +1,8 @@
-"""Token ids of prompts and of what follows them: the same in training, for the reference and when a model writes.
+"""Token ids of prompts and of their rewrites: the same in training, for the reference and in generation.
 
 A causal language model reads ``begin tokens + ids(template with prompt)`` and writes ``ids(" " + rewrite)`` and one end
-token. The ids of prompt and rewrite together are those of the whole text, wherever the tokenizer leaves the prompt's
-own ids as they are when text follows.
+token. Together, the ids of prompt and rewrite are those of the whole text, unless the tokenizer would change the
+prompt's ids when text follows.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from semdpo.errors import DataError
 from semdpo.models.tokens import plain_ids, special_text
 from semdpo.recipe.base import SLOT
 
-_ANCHOR = "a"  # a word before a text that is tokenized apart, so that it is not taken for the beginning
+_ANCHOR = "a"  # a word put before a text that is tokenized alone, so that it does not look like a beginning
 
 
 def fill(template: str, prompt: str) -> str:
-    """What the language model reads for a prompt; the rewrite follows after a space."""
+    """The text that the language model reads for a prompt; the rewrite follows after a space."""
     return template.replace(SLOT, prompt.strip())
 
 
 def prompt_ids(
     tokenizer: Any, template: str, prompts: Sequence[str], names: Sequence[str] | None = None
 ) -> list[list[int]]:
-    """What the model reads for each prompt: begin tokens once, the filled template, no end token.
+    """The ids that the model reads for each prompt: begin tokens once, the filled template, no end token.
 
     Args:
-        tokenizer: of the model.
-        template: with ``{prompt}`` in it; it may hold control tokens, such as those of a chat.
-        prompts: n texts; what looks like a special token in them is text.
-        names: of the rows, for messages; None shows the text alone.
+        tokenizer: The model's tokenizer.
+        template: The template with ``{prompt}`` in it; it may contain control tokens, such as those of a chat.
+        prompts: The prompts, n; a special token's text inside them is read as text.
+        names: The names of the rows for messages, n; None names no row.
 
     Returns:
         n lists of ids.
 
     Raises:
-        DataError: a prompt's text would be a control token within this template, or for this tokenizer.
+        DataError: A prompt's text would be a control token within this template, or for this tokenizer.
     """
     begin = _begin(tokenizer)
     rows = _ids(tokenizer, template, list(prompts), [""] * len(prompts), names)
-    # A template may begin with the begin token by itself.
+    # A template may already begin with the begin token.
     return [ids if begin == ids[: len(begin)] else [*begin, *ids] for ids in rows]
 
 
@@ -52,37 +52,37 @@ def completion_ids(
     completions: Sequence[str],
     names: Sequence[str] | None = None,
 ) -> list[list[int]]:
-    """What the model writes after each prompt: a space, the text, and one end token.
+    """The ids that the model writes after each prompt: a space, the text, and one end token.
 
     Args:
-        tokenizer: of the model, with an end token.
-        template: as in ``prompt_ids``.
-        prompts: n texts.
-        completions: n texts, each after its prompt; an end token's text that closes one is its end, written once.
-        names: of the rows, for messages.
+        tokenizer: The model's tokenizer, with an end token.
+        template: As for ``prompt_ids``.
+        prompts: The prompts, n.
+        completions: The texts after the prompts, n; an end token's text at the end of one is not written twice.
+        names: The names of the rows for messages, n; None names no row.
 
     Returns:
         n lists of ids.
 
     Raises:
-        DataError: as ``prompt_ids``.
+        DataError: As for ``prompt_ids``.
     """
-    texts = [f" {_without_end(tokenizer, each)}" for each in completions]
+    texts = [f" {_without_end(tokenizer, completion)}" for completion in completions]
     before = _ids(tokenizer, template, list(prompts), [""] * len(texts), names)
     whole = _ids(tokenizer, template, list(prompts), texts, names)
-    found = [
+    written = [
         ids[len(start) :] if ids[: len(start)] == start else None for start, ids in zip(before, whole, strict=True)
     ]
-    apart = [k for k, ids in enumerate(found) if ids is None]
-    for k, ids in zip(apart, _apart(tokenizer, [texts[k] for k in apart]), strict=True):
-        found[k] = ids
-    return [[*(ids or []), tokenizer.eos_token_id] for ids in found]
+    merging = [k for k, ids in enumerate(written) if ids is None]
+    for k, ids in zip(merging, _apart(tokenizer, [texts[k] for k in merging]), strict=True):
+        written[k] = ids
+    return [[*(ids or []), tokenizer.eos_token_id] for ids in written]
 
 
 def _ids(
     tokenizer: Any, template: str, prompts: list[str], following: list[str], names: Sequence[str] | None
 ) -> list[list[int]]:
-    """Ids of filled templates with a text behind each, without the tokens that a tokenizer adds by itself."""
+    """Ids of filled templates with a text after each, without the tokens that a tokenizer adds itself."""
     texts = [fill(template, prompt) + text for prompt, text in zip(prompts, following, strict=True)]
     if not texts:
         return []
@@ -92,10 +92,10 @@ def _ids(
             return plain_ids(tokenizer, texts, add_special_tokens=False)
         except DataError as error:
             raise _named(tokenizer, texts, names, error) from error
-    # The template's own control tokens are meant as such; a text must not bring others among them.
-    own = sum(len(_specials(tokenizer, edge)) for edge in edges)
+    # The template's own control tokens are intended; the texts must not add others.
+    count = sum(len(_specials(tokenizer, edge)) for edge in edges)
     for k, text in enumerate(texts):
-        if len(_specials(tokenizer, text)) != own:
+        if len(_specials(tokenizer, text)) != count:
             bad = special_text(tokenizer, prompts[k] + following[k]) or "a control token"
             raise DataError(
                 f"{_name(names, k)}the text '{_short(prompts[k] + following[k])}' contains '{bad}', which would be a "
@@ -105,15 +105,15 @@ def _ids(
 
 
 def _specials(tokenizer: Any, text: str) -> list[str]:
-    found: list[str] = []
+    pieces: list[str] = []
     while (piece := special_text(tokenizer, text)) is not None:
-        found.append(piece)
+        pieces.append(piece)
         text = text.partition(piece)[2]
-    return found
+    return pieces
 
 
 def _apart(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Ids of texts whose prompt's last tokens would merge with them: as after any other word."""
+    """Ids of texts that would merge with their prompts' last tokens: tokenized as after any other word."""
     if not texts:
         return []
     (anchor,) = plain_ids(tokenizer, [_ANCHOR], add_special_tokens=False)
@@ -125,7 +125,7 @@ def _apart(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 
 def _begin(tokenizer: Any) -> list[int]:
-    """The tokens that a tokenizer puts before a text; those that it puts behind one would end it too early."""
+    """The tokens that a tokenizer puts before a text; those that it puts after a text would end it too early."""
     bare = list(tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"])
     full = list(tokenizer(_ANCHOR)["input_ids"])
     places = (k for k in range(len(full) - len(bare) + 1) if full[k : k + len(bare)] == bare)
@@ -140,7 +140,7 @@ def _without_end(tokenizer: Any, text: str) -> str:
 
 
 def _named(tokenizer: Any, texts: Sequence[str], names: Sequence[str] | None, error: DataError) -> DataError:
-    """The tokenizer's refusal of one of the texts, with the name of its row."""
+    """The tokenizer's error about one of the texts, with the name of its row."""
     for k, text in enumerate(texts):
         try:
             plain_ids(tokenizer, [text], add_special_tokens=False)

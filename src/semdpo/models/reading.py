@@ -1,8 +1,8 @@
-"""How much of a prompt a diffusers pipeline reads, and that it reads it as plain text.
+"""How much of a prompt a diffusers pipeline reads; it is made to read it as plain text.
 
-Pipelines have one to four text encoders (CLIP, T5, language models), each with a limit that stands in a signature, a
-tokenizer's settings or only in the code, and some put the prompt into a template. So the pipeline itself is asked: it
-is called once, the calls of its tokenizers are recorded, and it is stopped before it begins to render.
+Pipelines have one to four text encoders (CLIP, T5, language models). The limit of each is in a signature, in a
+tokenizer's settings or only in the code, and some pipelines put the prompt into a template. So the pipeline is called
+once: the calls of its tokenizers are recorded, and it is stopped before it begins to render.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from semdpo.models.loading import UNREADABLE, quiet
 from semdpo.models.tokens import always_plain, plain_ids, refuse_special_text, special_text
 
-PROBE = "a red house near a tree"  # lower case, for some pipelines make it so
+PROBE = "a red house near a tree"  # lower case, because some pipelines change prompts to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class Reading:
     """How one of a pipeline's tokenizers is used.
 
     Attributes:
-        tokenizer: of transformers.
-        limit: tokens that its encoder reads, special ones and the template's included.
-        before: what the pipeline writes before the prompt.
-        after: and after it.
-        special: whether the tokenizer puts its own special tokens around the text.
-        templated: whether the pipeline gives the tokenizer special tokens as text, which it must go on obeying.
+        tokenizer: A transformers tokenizer.
+        limit: The number of tokens that the encoder reads, including special tokens and the template's.
+        before: The text that the pipeline puts before the prompt.
+        after: The text that the pipeline puts after the prompt.
+        special: Whether the tokenizer adds its own special tokens around the text.
+        templated: Whether the pipeline's template has special tokens written as text, which must stay special.
     """
 
     tokenizer: Any
@@ -46,7 +46,7 @@ class Reading:
     templated: bool = False
 
     def count(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt, with what stands around it."""
+        """The number of tokens of each prompt, including the text around it."""
         texts = [f"{self.before}{prompt}{self.after}" for prompt in prompts]
         if not self.templated:
             return [len(ids) for ids in plain_ids(self.tokenizer, texts, add_special_tokens=self.special)]
@@ -55,11 +55,11 @@ class Reading:
 
 
 class PromptReader:
-    """What a pipeline reads of prompts. From here on its tokenizers take special tokens' text for text.
+    """How a pipeline reads prompts. From its creation on, the pipeline's tokenizers read special tokens' text as text.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline.
-        call: keyword arguments of every call of it.
+        pipeline: A diffusers text-to-image pipeline.
+        call: The keyword arguments of every call of the pipeline.
     """
 
     def __init__(self, pipeline: Any, call: Mapping[str, Any]) -> None:
@@ -67,50 +67,49 @@ class PromptReader:
         tokenizers = _tokenizers(pipeline)
         recorded = _recorded(pipeline, call, list(tokenizers.values()))
         self._readings = recorded or _declared(pipeline, call, tokenizers)
-        for each in self._readings:
-            if not each.templated:
-                always_plain(each.tokenizer)
+        for reading in self._readings:
+            if not reading.templated:
+                always_plain(reading.tokenizer)
 
     def check(self, prompts: Sequence[str]) -> None:
-        """Refuse prompts that the pipeline would misread.
+        """Refuses prompts that the pipeline would misread.
 
         Raises:
-            DataError: a prompt contains the text of a special token, and the pipeline's template is made of such.
+            DataError: A prompt contains the text of a special token, and so does the pipeline's template.
         """
-        for each in self._readings:
-            if each.templated:
-                refuse_special_text(each.tokenizer, prompts, type(self._pipeline).__name__)
+        for reading in self._readings:
+            if reading.templated:
+                refuse_special_text(reading.tokenizer, prompts, type(self._pipeline).__name__)
 
     def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which prompts even the encoder that reads most reads only in part, [n].
+        """Which prompts are too long even for the encoder that reads most, [n].
 
         Raises:
-            DataError: as of ``check``.
+            DataError: As for ``check``.
         """
         self.check(prompts)
         if not self._readings or not prompts:
             return np.zeros(len(prompts), np.bool_)
-        longest = max(self._readings, key=lambda each: each.limit - each.count([""])[0])
+        longest = max(self._readings, key=lambda reading: reading.limit - reading.count([""])[0])
         counts = longest.count(_prepared(self._pipeline, self._call, prompts))
         return np.array([count > longest.limit for count in counts], np.bool_)
 
 
 def _tokenizers(pipeline: Any) -> dict[str, Any]:
-    """A pipeline's tokenizers by name, those inside of processors too."""
-    found = {}
-    for name, part in vars(pipeline).items():
-        inner = getattr(part, "tokenizer", None)
-        for each in (part, inner):
-            if isinstance(each, PreTrainedTokenizerBase):
-                found[name] = each
-    return found
+    """A pipeline's tokenizers by name, including those inside processors."""
+    tokenizers = {}
+    for name, component in vars(pipeline).items():
+        for candidate in (component, getattr(component, "tokenizer", None)):
+            if isinstance(candidate, PreTrainedTokenizerBase):
+                tokenizers[name] = candidate
+    return tokenizers
 
 
 # --------------------------------------------------------------------------------------------- what it does
 
 
 class _EnoughError(BaseException):
-    """Stops the pipeline; no Exception, which a pipeline might catch."""
+    """Stops the pipeline; it is not an Exception, which a pipeline might catch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +120,19 @@ class _Call:
 
     @property
     def probed(self) -> bool:
-        """Whether it is about the prompt; others are about the negative prompt, or a template alone."""
+        """Whether the call contains the prompt; other calls have a negative prompt, or a template alone."""
         return any(PROBE in each for each in self.texts)
 
     @property
     def limit(self) -> float | None:
-        """What the text is truncated to; None when it is not."""
+        """The number of tokens that the text is truncated to; None if it is not truncated."""
         if self.named.get("truncation") in (None, False, "do_not_truncate"):
             return None
         return float(self.named.get("max_length") or self.tokenizer.model_max_length)
 
 
 def _recorded(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any]) -> list[Reading]:
-    """How the pipeline uses its tokenizers, from one call of it; empty where it cannot be called."""
+    """How the pipeline uses its tokenizers, recorded in one call; empty if the pipeline cannot be called."""
     rendering = [
         part
         for name, part in vars(pipeline).items()
@@ -147,16 +146,16 @@ def _recorded(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any])
             stack.callback(part.register_forward_pre_hook(_stop).remove)
         stack.enter_context(quiet())
         stack.enter_context(torch.inference_mode())
-        # An error in the call will be reported by the one that renders.
+        # An error in this call will be reported by the call that renders.
         stack.enter_context(contextlib.suppress(_EnoughError, *UNREADABLE, IndexError, NotImplementedError))
         pipeline(prompt=[PROBE], generator=[torch.Generator("cpu").manual_seed(0)], output_type="np", **call)
     most = _after_template(pipeline, call)
-    of_one = [[call for call in calls if call.tokenizer is each] for each in tokenizers]
-    return [reading for own in of_one if (reading := _concluded(pipeline, own, most)) is not None]
+    by_tokenizer = [[call for call in calls if call.tokenizer is tokenizer] for tokenizer in tokenizers]
+    return [reading for one in by_tokenizer if (reading := _concluded(pipeline, one, most)) is not None]
 
 
 def _concluded(pipeline: Any, calls: Sequence[_Call], most: float) -> Reading | None:
-    """What the calls of one tokenizer show; None when it was not asked about the prompt."""
+    """How the pipeline uses one tokenizer, from its calls; None if none of them contains the prompt."""
     probed = [each for each in calls if each.probed]
     if not probed:
         return None
@@ -175,7 +174,7 @@ def _stop(*_: object) -> None:
 
 @contextlib.contextmanager
 def _listening(tokenizers: Sequence[Any]) -> Iterator[list[_Call]]:
-    """Notes every call of the tokenizers, which answer as ever."""
+    """Records every call of the tokenizers; their results stay the same."""
     calls: list[_Call] = []
     with contextlib.ExitStack() as stack:
         for tokenizer in {id(each): each for each in tokenizers}.values():
@@ -187,50 +186,50 @@ def _listening(tokenizers: Sequence[Any]) -> Iterator[list[_Call]]:
                 calls.append(_Call(self, rows, named))
                 return _ask(self, *given, **named)
 
-            # Python looks a call up in the class, so this one object gets a class of its own meanwhile.
+            # Python looks up ``__call__`` in the class, so this one object gets its own class for the time being.
             tokenizer.__class__ = type(kind.__name__, (kind,), {"__call__": listening})
             stack.callback(setattr, tokenizer, "__class__", kind)
         yield calls
 
 
 def _after_template(pipeline: Any, call: Mapping[str, Any]) -> float:
-    """Tokens of template and prompt that a pipeline keeps when it slices its encoder's output, as Qwen-Image does."""
+    """The tokens of template and prompt that remain when a pipeline slices its encoder's output (Qwen-Image)."""
     start = getattr(pipeline, "prompt_template_encode_start_idx", None)
     read = _setting(pipeline, call, "max_sequence_length")
     return float("inf") if start is None or read is None else start + read
 
 
 def _setting(pipeline: Any, call: Mapping[str, Any], name: str) -> Any:
-    """What a call gives, or the pipeline's signature; None when neither does."""
+    """A setting from the call, or its default in the pipeline's signature; None if neither has it."""
     parameter = inspect.signature(type(pipeline).__call__).parameters.get(name)
     default = None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
     return call.get(name, default)
 
 
 def _prepared(pipeline: Any, call: Mapping[str, Any], prompts: Sequence[str]) -> list[str]:
-    """Prompts as the pipeline hands them to its tokenizers: some tidy them first."""
-    tidy = getattr(pipeline, "_text_preprocessing", None)
-    if tidy is None:
+    """Prompts as the pipeline passes them to its tokenizers; some pipelines clean them first."""
+    clean = getattr(pipeline, "_text_preprocessing", None)
+    if clean is None:
         return list(prompts)
     with quiet():
-        return list(tidy(list(prompts), clean_caption=bool(_setting(pipeline, call, "clean_caption"))))
+        return list(clean(list(prompts), clean_caption=bool(_setting(pipeline, call, "clean_caption"))))
 
 
 # ---------------------------------------------------------------------------------------------- what it declares
 
 
 def _declared(pipeline: Any, call: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> list[Reading]:
-    """The smallest number that tokenizer, encoder and signature name, for each encoder that is there.
+    """The readings that the pipeline declares: the smallest limit of tokenizer, encoder and signature.
 
-    A tokenizer of a language model that chats is taken to stand in a template.
+    A tokenizer with a chat template is assumed to be used with a template.
     """
-    found = []
+    readings = []
     for name, tokenizer in tokenizers.items():
         encoder = getattr(pipeline, name.replace("tokenizer", "text_encoder"), None)
         if encoder is None:
             continue
         positions = getattr(getattr(encoder, "config", None), "max_position_embeddings", None)
         numbers = [tokenizer.model_max_length, positions, _setting(pipeline, call, "max_sequence_length")]
-        limit = min(each for each in numbers if each is not None)
-        found.append(Reading(tokenizer, limit, templated=getattr(tokenizer, "chat_template", None) is not None))
-    return found
+        limit = min(number for number in numbers if number is not None)
+        readings.append(Reading(tokenizer, limit, templated=getattr(tokenizer, "chat_template", None) is not None))
+    return readings

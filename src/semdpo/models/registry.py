@@ -1,4 +1,4 @@
-"""From the name of a model to the place where it lies."""
+"""Finds the place of a model by its name: a folder or a repository of the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semdpo.errors import ModelError, did_you_mean
 from semdpo.tiny_world import shipped
 
 TINY = shipped.WEIGHTS
-OWN_MODELS = "SEMDPO_MODELS"  # environment variable: a folder of downloaded models, looked into before the hub
+OWN_MODELS = "SEMDPO_MODELS"  # environment variable: a folder of downloaded models, searched before the hub
 
 ADAPTERS = "adapter_config.json"  # PEFT's: the folder's weights are added to those of another model
 
@@ -28,13 +28,13 @@ class Published:
     """A published model.
 
     Attributes:
-        repository: of the hub.
-        files: patterns of those that are needed.
-        tokenizer: the repository of its tokenizer, where its own has none.
-        gated: whether its licence must be accepted on the hub first.
-        millions: of its parameters.
-        gigabytes: of the files that are fetched, about; a safety checker is among them.
-        runs_code: whether Python code that comes with it must run.
+        repository: The repository on the hub, ``owner/name``.
+        files: The patterns of the files that are needed.
+        tokenizer: The repository of the tokenizer, if the model's own repository has none.
+        gated: Whether its licence must be accepted on the hub before a download.
+        millions: The number of parameters, in millions.
+        gigabytes: The approximate size of the downloaded files in GB, a safety checker included.
+        runs_code: Whether Python code that comes with the model must run.
     """
 
     repository: str
@@ -88,14 +88,14 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.js
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a model lies.
+    """The place of a model: a folder, or a repository of the hub.
 
     Attributes:
-        name: what the user wrote.
-        path: a folder's path, or a hub id.
-        local: whether ``path`` is a folder.
-        files: patterns of the files that are fetched from the hub.
-        tokenizer: hub id of the tokenizer, for a folder without one.
+        name: The name that the user wrote.
+        path: The folder's path, or the hub id.
+        local: Whether ``path`` is a folder.
+        files: The patterns of the files to download from the hub.
+        tokenizer: The hub id of the tokenizer, for a model without one.
     """
 
     name: str
@@ -105,10 +105,10 @@ class Place:
     tokenizer: str | None = None
 
     def folder(self) -> Path:
-        """The folder; a hub id is looked up among what has been downloaded, and fetched when it is not there.
+        """The model's folder; a model of the hub is downloaded unless it already was.
 
         Raises:
-            ModelError: the hub cannot be reached, does not have it, or does not give it to this user.
+            ModelError: The hub cannot be reached, does not have the model, or does not give it to this user.
         """
         if self.local:
             return Path(self.path)
@@ -117,50 +117,50 @@ class Place:
         return fetch(self.path, self.name, self.files, SKIPPED)
 
     def tokenizer_folder(self) -> Path:
-        """The folder with the tokenizer: the model's own where it has one.
+        """The folder of the tokenizer: the model's own folder if it has one.
 
         Raises:
-            ModelError: as ``folder``.
+            ModelError: As for ``folder``.
         """
-        own = self.folder()
-        if self.tokenizer is None or has_tokenizer(own):
-            return own
+        folder = self.folder()
+        if self.tokenizer is None or has_tokenizer(folder):
+            return folder
         place = resolve(self.tokenizer)
         return Place(place.name, place.path, place.local, WORDS).folder()
 
     def separate_tokenizer(self) -> str | None:
-        """The hub id of the tokenizer that is needed beside the model; None when its own folder has one."""
+        """The hub id of the tokenizer that must be downloaded too; None if the model's own folder has one."""
         return None if self.local and has_tokenizer(Path(self.path)) else self.tokenizer
 
 
 def resolve(name: str) -> Place:
-    """Find a model.
+    """Finds a model by name.
 
     Args:
-        name: ``tiny:NAME`` (the embedded world), an existing folder, a short published name, or ``owner/name``. The
-            last two are looked for in the folder that the environment variable ``SEMDPO_MODELS`` names, before the
-            hub is asked.
+        name: The model's name: ``tiny:NAME`` (the embedded world), an existing folder, a short published name, or
+            ``owner/name``. The last two are searched in the folder that the environment variable ``SEMDPO_MODELS``
+            names, and then on the hub.
 
     Raises:
-        ModelError: nothing of that name is known, or the folder is no model folder.
+        ModelError: The name is unknown, or is a file.
     """
     text = str(name).strip()
     if text.startswith("tiny:"):
         return Place(text, str(_tiny(text)), local=True)
-    short = next((name for name, each in PUBLISHED.items() if text in (name, each.repository)), text)
+    short = next((name for name, model in PUBLISHED.items() if text in (name, model.repository)), text)
     published = PUBLISHED.get(short, Published(text))
-    own = _own(short) or _own(published.repository)
-    if own:
-        return Place(text, str(own), local=True, tokenizer=published.tokenizer)
+    copy = _users_copy(short) or _users_copy(published.repository)
+    if copy:
+        return Place(text, str(copy), local=True, tokenizer=published.tokenizer)
     if text in PUBLISHED and not is_dir(text):
         return Place(text, published.repository, False, published.files, published.tokenizer)
     if text and is_dir(text):
         return Place(text, text, local=True, tokenizer=_companion(Path(text)))
     if text and is_file(text):
-        raise ModelError(f"model '{text}' is a file; give the folder that it lies in")
+        raise ModelError(f"model '{text}' is a file; give the folder that contains it")
     if _HUB_ID.fullmatch(text):
         return Place(text, text, False, published.files, published.tokenizer)
-    known = [*PUBLISHED, *(f"tiny:{each}" for each in tiny_names())]
+    known = [*PUBLISHED, *(f"tiny:{name}" for name in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
 
@@ -168,10 +168,10 @@ def base_of(folder: Path) -> str:
     """The name of the model that a folder's adapters are added to.
 
     Args:
-        folder: with PEFT's ``adapter_config.json``.
+        folder: The adapters' folder, with PEFT's ``adapter_config.json``.
 
     Raises:
-        ModelError: it names none.
+        ModelError: The folder names no base model.
     """
     try:
         base = json.loads((folder / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -183,30 +183,30 @@ def base_of(folder: Path) -> str:
 
 
 def lasting(name: str) -> str:
-    """A model's name that works in any working directory: a user's folder by its whole path, others as they are."""
+    """A model's name that is valid in any working directory: a folder's absolute path, other names unchanged."""
     text = name.strip()
-    if text.startswith("tiny:") or text in PUBLISHED or _own(text) or not is_dir(text):
+    if text.startswith("tiny:") or text in PUBLISHED or _users_copy(text) or not is_dir(text):
         return text
     return str(Path(text).resolve())
 
 
 def published(name: str) -> Published | None:
-    """What is known of a published model, by its short name or its repository."""
-    return next((each for short, each in PUBLISHED.items() if name in (short, each.repository)), None)
+    """The published model of a short name or a repository; None for other names."""
+    return next((model for short, model in PUBLISHED.items() if name in (short, model.repository)), None)
 
 
 def tiny_names() -> list[str]:
-    """The models of the embedded world, sorted."""
-    return sorted(each.name for each in TINY.iterdir() if each.is_dir()) if TINY.is_dir() else []
+    """The names of the embedded world's models, sorted."""
+    return sorted(folder.name for folder in TINY.iterdir() if folder.is_dir()) if TINY.is_dir() else []
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds a tokenizer's files."""
+    """Whether a folder contains a tokenizer."""
     return any((folder / file).is_file() for file in _TOKENIZERS)
 
 
-def _own(name: str) -> Path | None:
-    """The user's own copy of a published model."""
+def _users_copy(name: str) -> Path | None:
+    """The folder of a published model under ``SEMDPO_MODELS``; None if the user has none."""
     root = os.environ.get(OWN_MODELS)
     if not root or not name or name.startswith((".", "/")):
         return None
@@ -215,18 +215,17 @@ def _own(name: str) -> Path | None:
 
 
 def _companion(folder: Path) -> str | None:
-    """Hub id of the tokenizer that an upstream checkpoint in a user's folder needs."""
-    for each in PUBLISHED.values():
-        if each.tokenizer is not None and each.files[0].endswith(".pt") and (folder / each.files[0]).is_file():
-            return each.tokenizer
+    """The hub id of the tokenizer that a published checkpoint in a user's folder needs."""
+    for model in PUBLISHED.values():
+        if model.tokenizer is not None and model.files[0].endswith(".pt") and (folder / model.files[0]).is_file():
+            return model.tokenizer
     return None
 
 
 def _tiny(name: str) -> Path:
-    wanted = name.removeprefix("tiny:")
-    known = tiny_names()
-    if wanted in known:
-        return TINY / wanted
-    if not known:
-        raise ModelError(f"model '{name}' is not there: build the embedded models with `semdpo world build`")
-    raise ModelError(f"there is no model '{name}'{did_you_mean(name, [f'tiny:{each}' for each in known])}")
+    short, names = name.removeprefix("tiny:"), tiny_names()
+    if short in names:
+        return TINY / short
+    if not names:
+        raise ModelError(f"model '{name}' is missing; build the embedded models with `semdpo world build --ship`")
+    raise ModelError(f"there is no model '{name}'{did_you_mean(name, [f'tiny:{each}' for each in names])}")

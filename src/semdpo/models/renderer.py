@@ -1,4 +1,4 @@
-"""Text-to-image models that diffusers loads."""
+"""Renderers: text-to-image models that diffusers loads."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def load_renderer(
     """A diffusion pipeline that samples with DDIM, as the paper does.
 
     Args:
-        model: ``tiny:NAME``, a folder or a published name.
-        steps: of the sampler, ≥ 1.
-        guidance: scale of classifier-free guidance; 1 or less switches it off.
-        height: pixels; None is the model's own.
-        width: pixels; None is the model's own.
-        batch_size: images at a time, ≥ 1.
-        precision: of the weights on a GPU, as for ``compute``. On a CPU weights are float32 always, and ``bfloat16``
-            computes in mixed precision, faster where the CPU has it.
-        safety_checker: blacken images that the model's own checker refuses; ``render_checked`` flags them. Off,
-            they are returned as they are.
+        model: The model: ``tiny:NAME``, a folder or a published name.
+        steps: The number of the sampler's steps, ≥ 1.
+        guidance: The scale of classifier-free guidance; 1 or less switches it off.
+        height: The images' height in pixels; None is the model's default.
+        width: The images' width in pixels; None is the model's default.
+        batch_size: The number of images rendered at a time, ≥ 1.
+        precision: The precision of the weights on a GPU, as for ``compute``. On a CPU, weights are always float32, and
+            ``bfloat16`` computes in mixed precision, which is faster on CPUs with bfloat16.
+        safety_checker: Whether images that the model's own checker rejects are blackened, and flagged by
+            ``render_checked``. Otherwise all images are returned as they are rendered.
 
     Raises:
         ConfigError: diffusers is not installed.
-        ModelError: the name is unknown, the folder holds no pipeline, or an option is out of range.
+        ModelError: The name is unknown, the folder holds no pipeline, or a setting is out of range.
     """
     extras.require(render="rendering")
     check_positive("steps", steps)
@@ -96,10 +96,10 @@ class DiffusionRenderer:
     """Renders prompts; an image depends on its prompt and seed only, up to rounding.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline.
-        call: keyword arguments of every call.
-        batch_size: images at a time.
-        mixed: compute in bfloat16 where torch holds it safe.
+        pipeline: A diffusers text-to-image pipeline.
+        call: The keyword arguments of every call of the pipeline.
+        batch_size: The number of images rendered at a time.
+        mixed: Whether to compute in bfloat16 wherever torch's autocast does.
     """
 
     def __init__(self, pipeline: Any, call: dict[str, Any], batch_size: int, mixed: bool) -> None:
@@ -116,17 +116,17 @@ class DiffusionRenderer:
         """One RGB image per prompt; rows with equal prompt and seed are rendered once.
 
         Args:
-            prompts: n texts.
-            seeds: of the noise, n.
+            prompts: The texts to render, n.
+            seeds: The seeds of the noise, n.
 
         Raises:
-            ModelError: numbers of rows differ, or an image has pixels that are not finite.
-            DataError: a prompt contains text that the pipeline would take for its own control tokens.
+            ModelError: The numbers of prompts and seeds differ, or an image has pixels that are not finite.
+            DataError: A prompt contains text that the pipeline would take for its own control tokens.
         """
         return [image for image, _ in self.render_checked(prompts, seeds)]
 
     def render_checked(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[tuple[Image.Image, bool]]:
-        """Like ``render``; with each image goes whether the pipeline's safety checker blackened it."""
+        """Like ``render``, but each image comes with a flag: whether the safety checker blackened it."""
         if len(prompts) != len(seeds):
             raise ModelError(f"an image needs one seed per prompt; got {len(prompts)} prompts and {len(seeds)} seeds")
         rows = list(zip(prompts, seeds, strict=True))
@@ -139,9 +139,9 @@ class DiffusionRenderer:
         return [rendered[row] for row in rows]
 
     def too_long(self, prompts: Sequence[str]) -> NDArray[np.bool_]:
-        """Which prompts are longer than the pipeline's text encoders read, [n]; it reads only their beginning.
+        """Which prompts are longer than the pipeline's text encoder reads, [n]; it reads only their beginning.
 
-        Where it has several, the one that reads most counts.
+        If the pipeline has several encoders, the one that reads most counts.
         """
         return self._reader.too_long(prompts)
 
@@ -164,14 +164,14 @@ class DiffusionRenderer:
             )
         from PIL import Image
 
-        images = [Image.fromarray(each) for each in (values * 255).round().astype(np.uint8)]
+        images = [Image.fromarray(pixels) for pixels in (values * 255).round().astype(np.uint8)]
         return list(zip(images, _blackened(output, len(rows)), strict=True))
 
 
 def _blackened(output: Any, n: int) -> list[bool]:
-    """Which of n images a pipeline's checker blackened; without a checker none."""
+    """Which of n images the pipeline's safety checker blackened; none without a checker."""
     for name in ("nsfw_content_detected", "nsfw_detected"):
         flags = getattr(output, name, None)
         if flags is not None:
-            return [bool(each) for each in flags]
+            return [bool(flag) for flag in flags]
     return [False] * n

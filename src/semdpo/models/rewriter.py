@@ -1,4 +1,4 @@
-"""Rewriters: causal language models that continue a template with the rewrite."""
+"""Rewriters: causal language models that read a template with the prompt in it, and write the rewrite after it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ THINKING = ("<think>",)  # the token with which Qwen3 begins its reasoning
 
 
 def load_template(folder: Path) -> str:
-    """The template that a rewriter was trained with: that of its ``semdpo.json``, or the usual one.
+    """The template that a rewriter was trained with: from its ``semdpo.json``, or the default without that file.
 
     Raises:
-        ModelError: the file is there, but names no template with ``{prompt}`` in it.
+        ModelError: The file has no template with ``{prompt}`` in it.
     """
     if not (folder / SETTINGS).is_file():
         return TEMPLATE
@@ -39,25 +39,25 @@ def load_template(folder: Path) -> str:
 
 
 def load_causal(folder: Path, tokenizer_folder: Path | None = None, where: Compute | None = None) -> tuple[Any, Any]:
-    """A causal language model and its tokenizer, which is sure to have an end and a padding token.
+    """A causal language model and its tokenizer, which always has an end token and a padding token.
 
     Args:
-        folder: a saved model, or adapters, which are added to the weights of the model that they belong to.
-        tokenizer_folder: of its tokenizer; None is ``folder``.
-        where: the device and the type of the weights; None is the CPU, in float32.
+        folder: The folder of a saved model, or of adapters, which are added to the weights of their base model.
+        tokenizer_folder: The folder of the tokenizer; None is ``folder``.
+        where: The device and the weights' type; None is the CPU and float32.
 
     Raises:
-        ModelError: the folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
+        ModelError: The folder cannot be read, or the tokenizer has no end token, without which no rewrite ends.
     """
-    model, own = _weights(Path(folder), where)
-    tokenizer = load_tokenizer(own if tokenizer_folder in (None, folder) else tokenizer_folder)
+    model, default_folder = _weights(Path(folder), where)
+    tokenizer = load_tokenizer(default_folder if tokenizer_folder in (None, folder) else tokenizer_folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    # A fresh one: published folders bring sampling settings that would mix with ours.
+    # A new configuration: a published one has sampling settings, which would mix with those of ``Decoding``.
     model.generation_config = GenerationConfig(
         eos_token_id=sorted({*ends, tokenizer.eos_token_id}),
         pad_token_id=tokenizer.pad_token_id,
@@ -67,11 +67,13 @@ def load_causal(folder: Path, tokenizer_folder: Path | None = None, where: Compu
 
 
 def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
-    """The model, and the folder of its tokenizer: that of adapters, or else of their base."""
+    """The model, and the folder of its tokenizer: the adapters' folder if it has one, otherwise their base's."""
     if not is_adapters(folder):
         return load_model(AutoModelForCausalLM, folder, where), folder
     place = place_of_base(folder)
-    base, tokenizer_folder = _weights(place.folder(), None)  # added in float32, whatever it will compute in
+    base, tokenizer_folder = _weights(
+        place.folder(), None
+    )  # adapters are added in float32, whatever type the model will compute in
     model = merged(base, folder)
     if has_tokenizer(folder):
         tokenizer_folder = folder
@@ -86,16 +88,16 @@ def load_rewriter(
     precision: str = "auto",
     **decoding: Any,
 ) -> CausalRewriter:
-    """A rewriter from a folder of transformers' kind, on the GPU where there is one.
+    """A rewriter from a transformers folder, on the GPU if there is one.
 
     Args:
-        path: ``tiny:NAME``, a folder or a published name.
-        template: with ``{prompt}`` in it; None takes that of the folder's ``semdpo.json``.
-        precision: of the weights, as for ``compute``.
-        decoding: the settings of ``Decoding``.
+        path: The model: ``tiny:NAME``, a folder or a published name.
+        template: The text that the model reads, with ``{prompt}`` in it; None is the template in ``semdpo.json``.
+        precision: The precision of the weights, as for ``compute``.
+        decoding: The settings of ``Decoding``.
 
     Raises:
-        ModelError: the name is unknown, the folder holds no language model, or an option is out of range.
+        ModelError: The name is unknown, the folder holds no language model, or a setting is out of range.
     """
     how = Decoding(**decoding)
     place = resolve(str(path))
@@ -119,17 +121,17 @@ class Decoding:
     """How a rewriter's tokens are chosen.
 
     Attributes:
-        temperature: 0 always takes the most probable token.
-        top_p: sample from the most probable tokens that make up this share, in (0, 1].
-        top_k: sample from this number of most probable tokens; None from all.
-        max_new_tokens: the rewrite's budget, ≥ 1.
-        num_beams: of beam search, which needs temperature 0; 1 is none.
-        length_penalty: of beam search: exponent of the length that divides a beam's log-probability.
-        repetition_penalty: divides the logits of tokens that are there already; 1 is none.
-        batch_size: prompts at a time, ≥ 1.
+        temperature: The sampling temperature, ≥ 0; 0 always takes the most probable token.
+        top_p: The share of probability, in (0, 1], that the most probable tokens to sample from make up.
+        top_k: The number of most probable tokens to sample from; None is all.
+        max_new_tokens: The token budget of a rewrite, ≥ 1.
+        num_beams: The number of beams of beam search, which needs temperature 0; 1 is no beam search.
+        length_penalty: The exponent of the length by which beam search divides a beam's log-probability.
+        repetition_penalty: The divisor of the logits of tokens that occurred before, > 0; 1 is no penalty.
+        batch_size: The number of prompts rewritten at a time, ≥ 1.
 
     Raises:
-        ModelError: a setting is out of range.
+        ModelError: A setting is out of range.
     """
 
     temperature: float = 1.0
@@ -153,21 +155,22 @@ class Decoding:
 
 
 class CausalRewriter:
-    """Samples rewrites; a rewrite depends on its prompt, index and seed, not on what else is in the batch.
+    """Samples rewrites; a rewrite depends only on its prompt, index and seed, not on the rest of its batch.
 
     Args:
-        model: a causal language model whose generation config names end and padding tokens.
-        tokenizer: its tokenizer.
-        template: with ``{prompt}`` in it.
-        decoding: how tokens are chosen.
+        model: A causal language model whose generation config names its end and padding tokens.
+        tokenizer: The model's tokenizer.
+        template: The text that the model reads, with ``{prompt}`` in it.
+        decoding: How tokens are chosen.
     """
 
     def __init__(self, model: Any, tokenizer: Any, template: str, decoding: Decoding) -> None:
         self._model, self._tokenizer = model, tokenizer
         self.template = template
         self._decoding = decoding
-        # A model that was trained to reason before it answers is kept from beginning to.
-        self._silenced = sorted({tokenizer.get_vocab()[each] for each in THINKING if each in tokenizer.get_vocab()})
+        # A model that was trained to reason before it answers must not begin to reason.
+        vocabulary = tokenizer.get_vocab()
+        self._suppressed = sorted({vocabulary[token] for token in THINKING if token in vocabulary})
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
         """The same rewriter with another temperature; the weights are shared."""
@@ -184,54 +187,54 @@ class CausalRewriter:
         """``n`` rewrites of each prompt, each on one line without outer blanks.
 
         Args:
-            prompts: texts.
-            n: rewrites of each, ≥ 1.
-            seed: another one samples other rewrites.
+            prompts: The users' prompts.
+            n: The number of rewrites of each prompt, ≥ 1.
+            seed: The seed of the sampling; another seed gives other rewrites.
 
         Raises:
-            DataError: a prompt is too long for the model.
+            DataError: A prompt is too long for the model.
         """
         return [[text for text, _ in row] for row in self.rewrite_flagged(prompts, n, seed)]
 
     def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
-        """Like ``rewrite``; with each text goes whether the token budget truncated it."""
+        """Like ``rewrite``, but each text comes with a flag: whether the token budget truncated it."""
         check_positive("n", n)
-        read = prompt_ids(self._tokenizer, self.template, prompts)
-        self._check_lengths(prompts, read)
-        found: list[list[tuple[str, bool]]] = []
+        inputs = prompt_ids(self._tokenizer, self.template, prompts)
+        self._check_lengths(prompts, inputs)
+        rewrites: list[list[tuple[str, bool]]] = []
         for start in range(0, len(prompts), self._decoding.batch_size):
             batch = prompts[start : start + self._decoding.batch_size]
             rows = self._generate(
-                [ids for ids in read[start : start + len(batch)] for _ in range(n)],
+                [ids for ids in inputs[start : start + len(batch)] for _ in range(n)],
                 [content_seed("rewrite", prompt, str(index), str(seed)) for prompt in batch for index in range(n)],
             )
-            found += [rows[i : i + n] for i in range(0, len(rows), n)]
-        return found
+            rewrites += [rows[i : i + n] for i in range(0, len(rows), n)]
+        return rewrites
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, without special tokens."""
+        """The number of tokens of each text, without special tokens."""
         return [len(ids) for ids in plain_ids(self._tokenizer, texts, add_special_tokens=False)]
 
-    def _check_lengths(self, prompts: Sequence[str], read: Sequence[Sequence[int]]) -> None:
+    def _check_lengths(self, prompts: Sequence[str], inputs: Sequence[Sequence[int]]) -> None:
         limit = getattr(self._model.config, "max_position_embeddings", None)
         if limit is None:
             return
-        for prompt, ids in zip(prompts, read, strict=True):
+        for prompt, ids in zip(prompts, inputs, strict=True):
             if len(ids) + self._decoding.max_new_tokens > limit:
                 raise DataError(
                     f"the prompt '{prompt[:60]}…' has {len(ids)} tokens with its template, and with max_new_tokens "
                     f"{self._decoding.max_new_tokens} exceeds the model's {limit}; shorten it or lower max_new_tokens"
                 )
 
-    def _generate(self, read: Sequence[list[int]], seeds: Sequence[int]) -> list[tuple[str, bool]]:
-        # Padding stands on the left, so that every row's next token follows its last.
+    def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[tuple[str, bool]]:
+        # Padding goes to the left, so that every row's next token follows its last one.
         with quiet():  # transformers advises to tokenize and pad in one call
-            inputs = self._tokenizer.pad({"input_ids": list(read)}, padding_side="left", return_tensors="pt")
+            inputs = self._tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
         inputs = inputs.to(self._model.device)
         how = self._decoding
         start = inputs["input_ids"].shape[1]
         chooser = Sampler(seeds, start, how.temperature, how.top_k, how.top_p) if how.temperature > 0 else Greedy()
-        # Rows that end early are padded, of which transformers warns although nothing reads the padding.
+        # Rows that end early are padded. transformers warns of that, although nothing reads the padding.
         with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
                 input_ids=inputs["input_ids"],
@@ -241,7 +244,7 @@ class CausalRewriter:
                 num_beams=how.num_beams,
                 length_penalty=how.length_penalty,
                 repetition_penalty=how.repetition_penalty,
-                suppress_tokens=self._silenced or None,
+                suppress_tokens=self._suppressed or None,
                 logits_processor=LogitsProcessorList([chooser]),
             )
         ends = set(self._model.generation_config.eos_token_id)

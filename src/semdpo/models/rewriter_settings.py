@@ -1,4 +1,4 @@
-"""``semdpo.json`` beside a trained rewriter's weights: the template, token budget and encoder to use it with."""
+"""``semdpo.json`` in a trained rewriter's folder: the template, token budget and encoder to use with it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from semdpo.models.rewriter import SETTINGS, load_template
 
 @dataclass(frozen=True, slots=True)
 class RewriterSettings:
-    """What a rewriter needs to be used as it was trained; None where it is not known.
+    """The settings for using a rewriter as it was trained; None for what is unknown.
 
     Attributes:
-        template: what it reads, with ``{prompt}`` in it.
-        max_new_tokens: token budget of a rewrite: no rewrite of its training data is longer.
-        encoder: name of the encoder that measured the drift of its training pairs.
-        encoder_fingerprint: SHA-256 of that encoder's files (``fingerprint.model``).
+        template: The text that the rewriter reads, with ``{prompt}`` in it.
+        max_new_tokens: The token budget of a rewrite: the length of the longest rewrite in its training data.
+        encoder: The name of the encoder that measured the drift of its training pairs.
+        encoder_fingerprint: The SHA-256 of that encoder's files (``fingerprint.model``).
     """
 
     template: str
@@ -29,20 +29,20 @@ class RewriterSettings:
     encoder_fingerprint: str | None = None
 
     def card_rows(self) -> dict[str, Any]:
-        """Rows of the model card's table: the values that are known."""
-        known = {
+        """The rows of the model card's table, without unknown values."""
+        rows = {
             "longest rewrite, in tokens": self.max_new_tokens,
             "encoder of the drift": self.encoder,
             "SHA-256 of the encoder": self.encoder_fingerprint,
         }
-        return {name: value for name, value in known.items() if value is not None}
+        return {name: value for name, value in rows.items() if value is not None}
 
 
 def read_settings(folder: Path) -> RewriterSettings:
-    """The settings in a rewriter's folder; the usual template alone where it has no ``semdpo.json``.
+    """The settings in a rewriter's folder; without a ``semdpo.json``, only the default template.
 
     Raises:
-        ModelError: the file is there, and one of its values is not valid.
+        ModelError: One of the file's values is not valid.
     """
     template, path = load_template(folder), folder / SETTINGS
     if not path.is_file():
@@ -59,13 +59,13 @@ def read_settings(folder: Path) -> RewriterSettings:
 
 
 def write_settings(folder: Path, settings: RewriterSettings) -> None:
-    """Writes ``semdpo.json``; what is not known is left out."""
-    known = {name: value for name, value in asdict(settings).items() if value is not None}
-    (folder / SETTINGS).write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes ``semdpo.json``, without unknown values."""
+    values = {name: value for name, value in asdict(settings).items() if value is not None}
+    (folder / SETTINGS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def name_encoder(folder: Path, encoder: str) -> None:
-    """Adds an encoder to a rewriter's folder and card where none is named: one that was not used in its training."""
+    """Adds an encoder to the settings and card of a rewriter whose training used none."""
     if not (folder / SETTINGS).is_file():
         return
     settings = read_settings(folder)

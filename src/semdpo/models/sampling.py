@@ -1,9 +1,8 @@
-"""Drawing tokens so that a draw depends on its row's seed and step only: not on the batch, its size or the device.
+"""Samples tokens so that a token depends only on its row's seed and step, not on the batch, its size or the device.
 
-The noise of a token is a hash of (seed, step, token id), computed where the scores lie. Nothing has a state, so rows
-may come in any order and any company; a token that another row's batch leaves out keeps its noise. The token is the
-winner of a race: with independent exponential times E_v, argmin E_v / p_v is distributed as p (the Gumbel-max trick,
-without its second logarithm).
+The noise of a token is a hash of (seed, step, token id), computed on the device of the scores. The sampler has no
+state, so rows may come in any order and in any batch. The sampled token is the winner of a race: with independent
+exponential times E_v, argmin E_v / p_v is distributed as p (the Gumbel-max trick, without its second logarithm).
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ MASK = 0xFFFFFFFF
 FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
 NEAR_ONE = 1 - 2.0**-24  # the largest float32 below 1
 COLDEST = 1e-30  # below it a temperature would be 0 in float32
-CACHED, IN_MEMORY = 2**19, 2**25  # numbers worked on at once: what a CPU's cache holds; what a GPU has memory for
+CACHED, IN_MEMORY = 2**19, 2**25  # numbers computed at once: what fits a CPU's cache, and what fits a GPU's memory
 
 
 class Sampler(LogitsProcessor):  # type: ignore[misc]
-    """Makes transformers' greedy choice a sample: all scores but the drawn token's become -inf.
+    """Makes transformers' greedy choice a sample: all scores except the sampled token's become -inf.
 
     Args:
-        seeds: of the rows.
-        start: length of the rows before anything is written.
-        temperature: > 0.
-        top_k: as in ``draw``.
-        top_p: as in ``draw``.
+        seeds: The rows' seeds, n.
+        start: The rows' length in tokens before generation.
+        temperature: The sampling temperature, > 0.
+        top_k: As in ``draw``.
+        top_p: As in ``draw``.
     """
 
     def __init__(
@@ -53,10 +52,10 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]
 
 
 class Greedy(LogitsProcessor):  # type: ignore[misc]
-    """Leaves the scores as they are, and refuses those that are not finite, of which any token could be the greatest.
+    """Leaves the scores unchanged, and refuses scores that are not finite, whose maximum would have no meaning.
 
     Raises:
-        ModelError: a row's scores are not finite.
+        ModelError: A row's scores are not finite.
     """
 
     def __call__(self, _input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -66,46 +65,46 @@ class Greedy(LogitsProcessor):  # type: ignore[misc]
 
 
 def keys(seeds: Sequence[int], step: int) -> Tensor:
-    """64 bits of each row for one step, as two numbers of 32 bits, int64 [n, 2]."""
+    """64 random bits for each row at one step, as two 32-bit numbers, int64 [n, 2]."""
     mixed = [content_seed("token", str(seed), str(step)) for seed in seeds]
-    return torch.tensor([[each & MASK, each >> 32] for each in mixed], dtype=torch.int64).reshape(-1, 2)
+    return torch.tensor([[value & MASK, value >> 32] for value in mixed], dtype=torch.int64).reshape(-1, 2)
 
 
 def draw(
     scores: Tensor, keys: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:
-    """One token of each row, distributed as the softmax of ``scores / temperature`` over those that are left.
+    """Samples one token for each row from the softmax of ``scores / temperature`` over the tokens that remain.
 
-    ``top_k`` comes first, then ``top_p``. A token is left by ``top_p`` when those that are more probable make up less
-    than this share, so tokens of equal probability are left together or not at all.
+    ``top_k`` is applied first, then ``top_p``. A token remains under ``top_p`` if all more probable tokens together
+    have less than this share, so tokens of equal probability remain together or not at all.
 
     Args:
-        scores: logits, [n, vocabulary]; -inf excludes a token.
-        keys: of the noise, [n, 2], from ``keys``.
-        temperature: > 0.
-        top_k: number of most probable tokens; None is all.
-        top_p: share of the most probable tokens, in (0, 1].
+        scores: The logits, [n, vocabulary]; -inf excludes a token.
+        keys: The keys of the noise from ``keys``, [n, 2].
+        temperature: The sampling temperature, > 0.
+        top_k: The number of most probable tokens that remain; None is all.
+        top_p: The share of probability of the most probable tokens that remain, in (0, 1].
 
     Returns:
-        Token ids, [n].
+        The sampled token ids, [n].
 
     Raises:
-        ModelError: a row's scores are not finite.
+        ModelError: A row's scores are not finite.
     """
     keys, size = keys.to(scores.device), scores.shape[1]
     tokens = _spread(size, scores.device)
-    # Blocks change no number: rows are independent.
+    # Rows are independent, so computing them in blocks changes no number.
     rows = max(1, (CACHED if scores.device.type == "cpu" else IN_MEMORY) // size)
     temperature = max(temperature, COLDEST)
     drawn = [
-        _race(_weights(some, temperature, top_k), negative_exponentials(own, tokens), top_p)
-        for some, own in zip(torch.split(scores, rows), torch.split(keys, rows), strict=True)
+        _race(_weights(block, temperature, top_k), negative_exponentials(block_keys, tokens), top_p)
+        for block, block_keys in zip(torch.split(scores, rows), torch.split(keys, rows), strict=True)
     ]
     return torch.cat(drawn)
 
 
 def _weights(scores: Tensor, temperature: float, top_k: int | None) -> Tensor:
-    """Probabilities up to a factor; the largest is 1."""
+    """The probabilities, scaled so that each row's largest is 1, [n, vocabulary]."""
     weights = (scores.float() - _top(scores)).div_(temperature).exp_()
     if top_k is not None and top_k < weights.shape[1]:
         least = weights.topk(top_k).values[:, -1:]
@@ -122,10 +121,10 @@ def _top(scores: Tensor) -> Tensor:
 
 
 def _race(weights: Tensor, times: Tensor, top_p: float) -> Tensor:
-    """The winners of the race among the tokens that ``top_p`` leaves, [n].
+    """The winners of the race among the tokens that remain under ``top_p``, [n].
 
-    These are found without sorting the vocabulary, which would cost more than the model: a winner that is not among
-    them shows that all less probable ones are not either, and the race is run again without these.
+    This avoids sorting the vocabulary, which would cost more than the model. If a winner does not remain under
+    ``top_p``, neither does any token that is at most as probable, and the race is run again without all of these.
     """
     race = times.div_(weights)
     drawn = race.argmax(1)
@@ -133,32 +132,32 @@ def _race(weights: Tensor, times: Tensor, top_p: float) -> Tensor:
         return drawn
     share = weights.sum(1) * top_p
     while True:
-        own = weights.gather(1, drawn[:, None])
-        above = torch.where(weights > own, weights, 0.0).sum(1)
-        beyond = (above >= share) & (above > 0)  # the most probable token is always left
+        winner = weights.gather(1, drawn[:, None])
+        above = torch.where(weights > winner, weights, 0.0).sum(1)
+        beyond = (above >= share) & (above > 0)  # the most probable token always remains
         if not bool(beyond.any()):
             return drawn
-        race.masked_fill_(beyond[:, None] & (weights <= own), -math.inf)
+        race.masked_fill_(beyond[:, None] & (weights <= winner), -math.inf)
         drawn = race.argmax(1)
 
 
 def negative_exponentials(keys: Tensor, tokens: Tensor) -> Tensor:
     """Minus independent exponential numbers of mean 1, float32 [n, vocabulary].
 
-    Small ones, which win races, are the finest: 32 bits and none of them 0.
+    Small numbers, which win races, have the finest resolution: 32 bits, and none of them is 0.
 
     Args:
-        keys: of the rows, [n, 2].
-        tokens: from ``_spread``, [vocabulary].
+        keys: The rows' keys from ``keys``, [n, 2].
+        tokens: The hashed token ids from ``_spread``, [vocabulary].
     """
     uniform = bits(keys, tokens).float().add_(0.5).mul_(2.0**-32).clamp_(max=NEAR_ONE)
     return uniform.neg_().log1p_()
 
 
 def bits(keys: Tensor, tokens: Tensor) -> Tensor:
-    """32 random bits of every row and token, int64 [n, vocabulary]: the same on every device."""
+    """32 random bits for every row and token, int64 [n, vocabulary], the same on every device."""
     mixed = tokens ^ keys[:, :1]
-    shifted = torch.empty_like(mixed)  # used again, since fresh memory would cost as much as the arithmetic
+    shifted = torch.empty_like(mixed)  # reused, because new memory would cost as much as the arithmetic
 
     def fold(by: int) -> None:
         mixed.bitwise_xor_(torch.bitwise_right_shift(mixed, by, out=shifted))
@@ -172,5 +171,5 @@ def bits(keys: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _spread(size: int, device: torch.device) -> Tensor:
-    """Token ids hashed, int64 [size], so that keys which are alike do not give the same noise to other tokens."""
+    """The hashed token ids, int64 [size], so that similar keys do not give the same noise to different tokens."""
     return bits(torch.tensor([[0, 1]], device=device), torch.arange(1, size + 1, device=device))[0]

@@ -1,4 +1,4 @@
-"""The frozen encoder e of the semantic distance: CLIP's text tower, or a sentence-transformers model."""
+"""The frozen text encoder e of the semantic distance: CLIP's text tower, or a sentence-transformers model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 
 def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> TextEncoder:
-    """The encoder that a name stands for.
+    """Loads a text encoder by name.
 
     Args:
-        name: ``tiny:NAME``, a folder or a published name, of a CLIPModel or a sentence-transformers model.
-        batch_size: texts at a time, ≥ 1.
+        name: A CLIPModel or a sentence-transformers model: ``tiny:NAME``, a folder or a published name.
+        batch_size: The number of texts encoded at a time, ≥ 1.
 
     Raises:
-        ModelError: the name is unknown, or the folder holds no such model.
-        ConfigError: it is a sentence-transformers model, and that library is not installed.
+        ModelError: The name is unknown, or the folder holds no such model.
+        ConfigError: It is a sentence-transformers model, and that library is not installed.
     """
     check_positive("batch_size", batch_size)
     place = resolve(name)
@@ -42,7 +42,7 @@ def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> 
     config = read_json(folder / "config.json")
     if config.get("model_type") != "clip":
         raise ModelError(
-            f"model '{name}' ({config.get('model_type', 'of no named type')}) cannot encode texts; give a CLIPModel "
+            f"model '{name}' ({config.get('model_type', 'type unknown')}) cannot encode texts; give a CLIPModel "
             "or a sentence-transformers model"
         )
     return CLIPTextEncoder(place, batch_size)
@@ -56,12 +56,12 @@ def is_sentence_model(folder: Path) -> bool:
 class CLIPTextEncoder:
     """CLIP's text tower with its projection.
 
-    A folder may have ``vocabulary.json``, a list of the lower-case words that the model has seen; the share of a
-    text's words that are not in it then comes with its vector.
+    If the folder has a ``vocabulary.json``, a list of the lower-case words that the model has seen in training, each
+    vector comes with the share of its text's words that are not in the list.
 
     Args:
-        place: a saved CLIPModel with tokenizer.
-        batch_size: texts at a time.
+        place: The place of a saved CLIPModel with its tokenizer.
+        batch_size: The number of texts encoded at a time.
     """
 
     def __init__(self, place: Place, batch_size: int) -> None:
@@ -72,10 +72,14 @@ class CLIPTextEncoder:
         self._batch_size = batch_size
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors; texts that are longer than CLIP reads are truncated and flagged.
+        """Unit vectors, [n, dim]; texts that are longer than CLIP reads are truncated and flagged.
 
         Args:
-            texts: n texts.
+            texts: The texts, n.
+
+        Raises:
+            DataError: The tokenizer cannot read a text as plain text; the text is named.
+            ModelError: A vector is not finite.
         """
         dim = self._towers.model.config.projection_dim
         vectors, truncated = np.zeros((len(texts), dim), np.float32), np.zeros(len(texts), np.bool_)
@@ -88,7 +92,7 @@ class CLIPTextEncoder:
         return Embeddings(vectors, truncated, self.unknown_words(texts))
 
     def unknown_words(self, texts: Sequence[str]) -> Float | None:
-        """Share of each text's words that are not in the vocabulary, [n]; None without one."""
+        """The share of each text's words that are not in the vocabulary, [n]; None without a vocabulary."""
         if self._words is None:
             return None
         return np.array([unknown_share(text, self._words) for text in texts], np.float32)
@@ -98,12 +102,12 @@ class SentenceEncoder:
     """Any sentence-transformers model.
 
     Args:
-        folder: a saved model, with ``modules.json``.
-        batch_size: texts at a time.
+        folder: The folder of a saved model, with ``modules.json``.
+        batch_size: The number of texts encoded at a time.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
-        ModelError: it cannot read the folder.
+        ModelError: The folder cannot be read.
     """
 
     def __init__(self, folder: Path, batch_size: int) -> None:
@@ -118,43 +122,43 @@ class SentenceEncoder:
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
             raise unreadable(folder, "sentence-transformers model", error) from error
         self._batch_size = batch_size
-        # A module of another kind (a bag of words, static vectors) has a tokenizer without special tokens.
+        # Other kinds of modules (a bag of words, static vectors) have a tokenizer without special tokens.
         self._tokenizer = self._model.tokenizer if hasattr(self._model.tokenizer, "all_special_tokens") else None
         if self._tokenizer is not None:
             always_plain(self._tokenizer)
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
-        """Unit vectors; texts that are longer than the model reads are truncated and flagged.
+        """Unit vectors, [n, dim]; texts that are longer than the model reads are truncated and flagged.
 
         Args:
-            texts: n texts.
+            texts: The texts, n.
 
         Raises:
-            DataError: the tokenizer cannot read a text as plain text; the text is named.
-            ModelError: a vector is not finite.
+            DataError: The tokenizer cannot read a text as plain text; the text is named.
+            ModelError: A vector is not finite.
         """
-        truncated = self._too_long(texts)  # which refuses what cannot be read as text
+        truncated = self._too_long(texts)  # also refuses a text that cannot be read as plain text
         with quiet():
-            vectors = self._model.encode(
+            encoded = self._model.encode(
                 list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
             )
-        found: Float = np.asarray(vectors, np.float32).reshape(len(texts), -1)
-        _check_finite(found, texts)
-        return Embeddings(found, truncated)
+        vectors: Float = np.asarray(encoded, np.float32).reshape(len(texts), -1)
+        _check_finite(vectors, texts)
+        return Embeddings(vectors, truncated)
 
     def _too_long(self, texts: Sequence[str]) -> Bool:
         limit = self._model.max_seq_length
         if self._tokenizer is None:
             return np.zeros(len(texts), np.bool_)
-        # The model's tokenizer may have truncation switched on, so ask for the whole length.
+        # The model's tokenizer may truncate by default, so the whole length is asked for.
         rows = plain_ids(self._tokenizer, texts, truncation=False, padding=False)
         return np.array([limit is not None and len(ids) > limit for ids in rows], np.bool_)
 
 
 def unknown_share(text: str, words: frozenset[str]) -> float:
-    """Share of a text's alphabetic words that are not among ``words``; 0 for a text without words."""
-    found = _WORD.findall(text.lower())
-    return sum(word not in words for word in found) / len(found) if found else 0.0
+    """The share of a text's alphabetic words that are not in ``words``; 0 for a text without words."""
+    in_text = _WORD.findall(text.lower())
+    return sum(word not in words for word in in_text) / len(in_text) if in_text else 0.0
 
 
 def _vocabulary(path: Path) -> frozenset[str] | None:
@@ -164,7 +168,7 @@ def _vocabulary(path: Path) -> frozenset[str] | None:
         words = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"'{path}' is not valid JSON; build the model again with `semdpo world build`") from error
-    if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ModelError(f"'{path}' must hold a list of words; build the model again with `semdpo world build`")
     return frozenset(words)
 
@@ -172,6 +176,4 @@ def _vocabulary(path: Path) -> frozenset[str] | None:
 def _check_finite(vectors: Float, texts: Sequence[str]) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:
-        raise ModelError(
-            f"the embedding of row {bad[0]} ('{texts[bad[0]][:60]}') is not finite; the encoder's weights are broken"
-        )
+        raise ModelError(f"the embedding of row {bad[0]} ('{texts[bad[0]][:60]}') is not finite; use another encoder")

@@ -1,8 +1,8 @@
-"""Token ids of plain text: what looks like a special token inside a prompt or a rewrite is read as text.
+"""Token ids of plain text: the text of a special token inside a prompt or a rewrite is read as text.
 
-``<|endoftext|>`` or ``[SEP]`` in a user's words is no order to the model. A tokenizer that is asked plainly takes it
-for one: CLIP would end its reading there, BERT would see two sentences. The begin and end tokens that a tokenizer puts
-around a text by itself stay where they are.
+``<|endoftext|>`` or ``[SEP]`` in a user's text must not control the model. By default, tokenizers turn such text into
+the special token: CLIP would stop reading there, and BERT would see two sentences. The begin and end tokens that a
+tokenizer itself puts around a text stay where they are.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SHOWN = 60  # characters of a text in a message
 
 @dataclass(frozen=True, slots=True)
 class _Special:
-    """What a tokenizer takes for special.
+    """A tokenizer's special tokens.
 
     Attributes:
-        pattern: matches the text of any special token; None when there is none.
-        ids: of the special tokens, without the unknown one, which plain text may have too.
-        size: of the tokenizer when this was found out; another one means that tokens were added since.
+        pattern: The pattern that matches the text of any special token; None if there is none.
+        ids: The ids of the special tokens, except the unknown token, which plain text may give too.
+        size: The tokenizer's size at the time; a different size now means that tokens were added.
     """
 
     pattern: re.Pattern[str] | None
@@ -43,29 +43,29 @@ def plain_ids(tokenizer: Any, texts: Sequence[str], **more: Any) -> list[list[in
     """Token ids of texts in which the text of a special token is read as text.
 
     Args:
-        tokenizer: a transformers tokenizer.
-        texts: n texts.
-        more: of the tokenizer's call, such as ``add_special_tokens=False`` or ``max_length``; no ``return_tensors``.
+        tokenizer: A transformers tokenizer.
+        texts: The texts, n.
+        more: Arguments of the tokenizer's call, such as ``add_special_tokens=False``; but no ``return_tensors``.
 
     Returns:
-        n lists. For a text without special tokens' text they are what the tokenizer's own call gives.
+        n lists of ids. Without special tokens' text they are what the tokenizer's own call gives.
 
     Raises:
-        DataError: the tokenizer cannot read such a text as text; the text is named.
+        DataError: The tokenizer cannot read a special token's text as text; the text is named.
     """
     return [list(ids) for ids in plain(tokenizer, texts, **more)["input_ids"]] if texts else []
 
 
 def plain(tokenizer: Any, texts: Sequence[str], **more: Any) -> Any:
-    """The whole answer of a tokenizer's call (ids, mask, ...) under the rule of ``plain_ids``; its arguments, too.
+    """The whole result of a tokenizer's call (ids, mask, …), with special tokens' text read as text.
 
     Args:
-        tokenizer: a transformers tokenizer.
-        texts: n texts, n ≥ 1.
-        more: of the tokenizer's call, such as ``padding``, ``truncation`` or ``return_tensors``.
+        tokenizer: A transformers tokenizer.
+        texts: The texts, n ≥ 1.
+        more: Arguments of the tokenizer's call, such as ``padding``, ``truncation`` or ``return_tensors``.
 
     Raises:
-        DataError: the tokenizer cannot read a text as text; the text is named.
+        DataError: The tokenizer cannot read a special token's text as text; the text is named.
     """
     rows = list(texts)
     suspects = [text for text in rows if special_text(tokenizer, text) is not None]
@@ -76,14 +76,14 @@ def plain(tokenizer: Any, texts: Sequence[str], **more: Any) -> Any:
 
 
 def special_text(tokenizer: Any, text: str) -> str | None:
-    """The first piece of a text that is the text of one of the tokenizer's special tokens; None without one."""
+    """The first special token's text inside a text; None if there is none."""
     pattern = _special(tokenizer).pattern
-    found = pattern.search(text) if pattern else None
-    return found.group() if found else None
+    match = pattern.search(text) if pattern else None
+    return match.group() if match else None
 
 
 def always_plain(tokenizer: Any) -> None:
-    """Makes a tokenizer read as ``plain_ids`` does whoever calls it, for libraries that call it by themselves."""
+    """Makes every call of a tokenizer read special tokens' text as text, for libraries that call it themselves."""
     reader = _reader(tokenizer)
     tokenizer.split_special_tokens = True
     if reader is not tokenizer:
@@ -91,44 +91,44 @@ def always_plain(tokenizer: Any) -> None:
 
 
 def refuse_special_text(tokenizer: Any, texts: Sequence[str], model: str, more: Sequence[str] = ()) -> None:
-    """For a model that reads texts by code which is not ours, and would obey a special token inside of them.
+    """Refuses special tokens' text, for a model whose own code reads the texts and would obey such tokens.
 
     Args:
-        tokenizer: of the model.
-        texts: that it would read.
-        model: its name, for the message.
-        more: other texts that the model's code replaces, such as the place of an image.
+        tokenizer: The model's tokenizer.
+        texts: The texts that the model would read.
+        model: The model's name, for the message.
+        more: Other texts that the model's code replaces, such as the placeholder of an image.
 
     Raises:
-        DataError: a text contains the text of a special token; both are named.
+        DataError: A text contains the text of a special token; both are named.
     """
     for text in texts:
-        found = special_text(tokenizer, text) or next((each for each in more if each in text), None)
-        if found is not None:
-            raise _refusal(text, found, model)
+        special = special_text(tokenizer, text) or next((piece for piece in more if piece in text), None)
+        if special is not None:
+            raise _refusal(text, special, model)
 
 
 def _special(tokenizer: Any) -> _Special:
-    known = _SPECIAL.get(tokenizer)
-    if known is not None and known.size == len(tokenizer):
-        return known
+    cached = _SPECIAL.get(tokenizer)
+    if cached is not None and cached.size == len(tokenizer):
+        return cached
     added = {index: token for index, token in tokenizer.added_tokens_decoder.items() if token.special}
     texts = {token.content for token in added.values()} | {str(token) for token in tokenizer.all_special_tokens}
     ids = {*added, *tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    # The longest first, so that a message names the whole of it.
+    # The longest first, so that a message names the whole token.
     alternatives = "|".join(re.escape(text) for text in sorted(texts - {""}, key=len, reverse=True))
-    found = _Special(re.compile(alternatives) if alternatives else None, frozenset(ids), len(tokenizer))
-    _SPECIAL[tokenizer] = found
+    special = _Special(re.compile(alternatives) if alternatives else None, frozenset(ids), len(tokenizer))
+    _SPECIAL[tokenizer] = special
     _READERS.pop(tokenizer, None)
-    return found
+    return special
 
 
 def _reader(tokenizer: Any) -> Any:
     """The tokenizer, or a copy of it that can read special tokens' text as text.
 
-    ``split_special_tokens`` keeps the added tokens from being looked for. In a unigram model (T5, XLM-R) they stand
-    among the ordinary pieces as well, with the best score of all, and would be found there. SentencePiece, from which
-    these vocabularies come, never finds them in a text; nor does the copy, in which they have names that no text has.
+    ``split_special_tokens`` stops the tokenizer from looking for added tokens. But in a unigram model (T5, XLM-R) they
+    are ordinary pieces too, with the best score of all, and would still be found. SentencePiece, from which these
+    vocabularies come, never finds them in a text. Neither does the copy, which gives them names that no text contains.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or type(backend.model).__name__ != "Unigram":
@@ -149,7 +149,7 @@ def _reader(tokenizer: Any) -> Any:
 
 
 def _refuse_special(tokenizer: Any, reader: Any, texts: Sequence[str]) -> None:
-    """Vocabularies are of many kinds; where a special token still comes out, no number must be made of it."""
+    """Refuses texts that still give a special token's id, whatever kind of vocabulary the tokenizer has."""
     forbidden = _special(tokenizer).ids
     rows = reader(list(texts), split_special_tokens=True, add_special_tokens=False, verbose=False)["input_ids"]
     for text, ids in zip(texts, rows, strict=True):
@@ -157,6 +157,6 @@ def _refuse_special(tokenizer: Any, reader: Any, texts: Sequence[str]) -> None:
             raise _refusal(text, special_text(tokenizer, text) or "", "this model's tokenizer")
 
 
-def _refusal(text: str, found: str, model: str) -> DataError:
+def _refusal(text: str, special: str, model: str) -> DataError:
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-    return DataError(f"the text '{shown}' contains '{found}', which {model} takes for a control token; remove it")
+    return DataError(f"the text '{shown}' contains '{special}', which {model} takes for a control token; remove it")

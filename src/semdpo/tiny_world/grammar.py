@@ -1,7 +1,7 @@
-"""What can be said in the tiny world: scenes, the many ways to word them, and how prompt writers rewrite them.
+"""The tiny world's scenes, the many ways to word them, and how prompt writers rewrite them.
 
-A `Scene` is a set of facts. Where a fact is None it was not said: a request may leave it open, an image may not.
-Everything here draws from a `random.Random` that the caller seeds, so equal seeds give equal texts.
+A `Scene` is a set of facts. A fact that is None was not stated: a request may leave it open, an image may not.
+All functions draw from a `random.Random` that the caller seeds, so equal seeds give equal texts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PLACES = ("meadow", "desert", "forest", "sea", "snow", "city")
 TIMES = ("day", "sunset", "night")
 LAYOUTS = ("row", "stack")
 STYLES = ("watercolor", "cinematic", "soft light", "dramatic lighting", "vivid colors", "vintage")
-# Words that prompt writers add and that change nothing in an image.
+# Words that prompt writers add, and that change nothing in an image.
 EMPTY_WORDS = ("highly detailed", "masterpiece", "8k", "trending on artstation")
 
-# Never together in any image or text that a model is trained on: they test composition.
+# Combinations that no model is trained on, in images or texts: they test composition.
 HELD_OUT = frozenset(
     {
         ("ball", "white"),
@@ -69,7 +69,7 @@ OPENINGS = ("", "", "", "a picture of ", "a photo of ", "an image of ")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing in a scene; ``size`` None means not said."""
+    """One thing in a scene; ``size`` is None if it is not stated."""
 
     thing: str
     color: str
@@ -78,7 +78,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One or two items and where, when and how they are shown; None means not said.
+    """One or two items, and where, when and in which styles they are shown; a fact that is not stated is None.
 
     Two items stand in a ``row`` (first one left) or a ``stack`` (first one on top).
     """
@@ -101,9 +101,9 @@ def scene(rng: Random, *, held_out: bool = False, count: int | None = None) -> S
     """A complete scene, every fact given.
 
     Args:
-        rng: source of chance.
-        held_out: draw the first item from `HELD_OUT` instead of from the allowed combinations.
-        count: number of items, 1 or 2; None draws it.
+        rng: The random numbers.
+        held_out: Whether the first item is one of `HELD_OUT` instead of an allowed combination.
+        count: The number of items, 1 or 2; None chooses it at random.
     """
     number = count or rng.choice((1, 2))
     items = (_item(rng, held_out), *(_item(rng, False) for _ in range(number - 1)))
@@ -113,12 +113,12 @@ def scene(rng: Random, *, held_out: bool = False, count: int | None = None) -> S
 
 
 def request(rng: Random, *, held_out: bool = False, count: int | None = None) -> Scene:
-    """What a user asks for: a scene without styles, with some facts left unsaid."""
+    """A user's request: a scene without styles, in which some facts are not stated."""
     return forget(replace(scene(rng, held_out=held_out, count=count), styles=()), rng)
 
 
 def forget(full: Scene, rng: Random) -> Scene:
-    """The scene as people word it: sizes, place and time are often left out, daylight most of all."""
+    """The scene as people describe it: sizes, place and time are often not stated, daylight least of all."""
     items = tuple(replace(item, size=item.size if rng.random() < 0.5 else None) for item in full.items)
     place = full.place if rng.random() < 0.9 else None
     time = full.time if rng.random() < (0.35 if full.time == "day" else 0.85) else None
@@ -126,7 +126,7 @@ def forget(full: Scene, rng: Random) -> Scene:
 
 
 def complete(asked: Scene, rng: Random) -> Scene:
-    """Fill in what was not said, as a painter must: any size and place, daylight mostly."""
+    """Fills in the facts that are not stated, as a painter must: any size and place, and mostly daylight."""
     items = tuple(replace(item, size=item.size or rng.choice(SIZES)) for item in asked.items)
     time = asked.time or rng.choices(TIMES, (0.7, 0.15, 0.15))[0]
     return replace(asked, items=items, place=asked.place or rng.choice(PLACES), time=time)
@@ -157,7 +157,7 @@ def _subject(said: Scene, rng: Random) -> str:
 
 
 def wording(said: Scene, rng: Random) -> str:
-    """One of the many ways to say a scene's facts, styles left out."""
+    """One of the many wordings of a scene's facts, without its styles."""
     where = [rng.choice(PLACE_WORDS[said.place])] if said.place else []
     when = [rng.choice(TIME_WORDS[said.time])] if said.time else []
     circumstances = where + when if rng.random() < 0.7 else when + where
@@ -168,20 +168,20 @@ def wording(said: Scene, rng: Random) -> str:
 
 
 def decorate(text: str, styles: tuple[str, ...], empty: int, rng: Random) -> str:
-    """Append styles and ``empty`` words without effect, in any order, after commas."""
+    """Appends the styles and ``empty`` words without effect after commas, in random order."""
     extras = [*styles, *rng.sample(EMPTY_WORDS, empty)]
     rng.shuffle(extras)
     return ", ".join([text, *extras])
 
 
 def caption(full: Scene, rng: Random) -> tuple[str, Scene]:
-    """A caption of an image and the facts it states: most of them, and about half of the styles."""
+    """A caption of an image, and the facts that it states: most facts, and about half of the styles."""
     styles = tuple(style for style in full.styles if rng.random() < 0.5)
     said = replace(forget(full, rng), styles=styles)
     return decorate(wording(said, rng), styles, int(rng.random() < 0.25), rng), said
 
 
-# What prompt writers slip in when they drift: popular content more often than chance.
+# The content that prompt writers add when they drift: popular content more often than chance.
 _FAVOURITE_THINGS = ("cat", "flower", "cat", "flower", *THINGS)
 _FAVOURITE_COLORS = ("purple", "purple", *COLORS)
 
@@ -223,12 +223,12 @@ def drift(said: Scene, rng: Random) -> Scene:
 
 
 def rewrite(said: Scene, prompt: str, rng: Random) -> str:
-    """How a practised prompt writer rewrites ``prompt``: styles, empty words, and in two of five cases drift.
+    """A rewrite of ``prompt`` by a practised prompt writer: styles, empty words, and in two of five cases drift.
 
     Args:
-        said: the facts of the prompt.
-        prompt: its wording, kept by most of the faithful rewrites.
-        rng: source of chance.
+        said: The facts of the prompt.
+        prompt: The prompt's wording, which most of the faithful rewrites keep.
+        rng: The random numbers.
     """
     if rng.random() < 0.4:
         text = wording(drift(said, rng), rng)

@@ -1,4 +1,4 @@
-"""The painter: draws a complete scene as a 64x64 image, three times oversampled, with Pillow."""
+"""The painter: draws a complete scene as an image of 64x64 pixels with Pillow, at three times that size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RGB = {
 }
 
 Points = list[tuple[float, float]]
-# A part: its fill (a role or a colour) and either a polygon or the box of an ellipse, in units of the thing's radius.
+# A part: its fill (a role), its kind (polygon or ellipse), and its corners or its box, in units of the thing's radius.
 Part = tuple[str, str, Points]
 
 
@@ -60,7 +60,7 @@ def _cap() -> Part:
     return "body", "polygon", [(math.cos(a), -0.98 * math.sin(a) + 0.15) for a in np.linspace(0, math.pi, 17)]
 
 
-# Light parts of a white thing would vanish, so "pale" is a light grey there; "shade" is the body's colour, darker.
+# "pale" is light grey on a white thing, on which white parts would vanish; "shade" is a darker tone of the body.
 SHAPES: dict[str, list[Part]] = {
     "ball": [_ellipse("body", 0, 0, 0.95, 0.95), _ellipse("gloss", -0.35, -0.38, 0.22, 0.17)],
     "house": [
@@ -181,7 +181,7 @@ def _fill(role: str, color: str) -> tuple[int, int, int]:
 
 
 def _draw_thing(canvas: ImageDraw.ImageDraw, item: Item, x: float, y: float, radius: float) -> None:
-    """Draw ink under every part first, so that a part's outline never crosses its neighbour."""
+    """Draws the outlines of all parts first, so that no outline crosses another part."""
 
     def place(points: Points) -> Points:
         return [(x + px * radius, y + py * radius) for px, py in points]
@@ -219,7 +219,7 @@ GROUND = {
     "snow": ((246, 250, 255), (206, 218, 236)),
     "city": ((132, 132, 140), (92, 92, 100)),
 }
-# What the light does to the ground: red, green and blue factors.
+# The light's factors for the red, green and blue of the ground.
 LIGHT = {"day": (1.0, 1.0, 1.0), "sunset": (0.92, 0.7, 0.6), "night": (0.34, 0.38, 0.56)}
 
 
@@ -312,7 +312,7 @@ def _background(place: str, time: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _spots(scene: Scene) -> list[tuple[float, float, float]]:
-    """Centre and radius of each item, in image widths."""
+    """The centre (x, y) and radius of each item, in image widths."""
     if len(scene.items) == 1:
         return [(0.5, 0.54, 0.31 if scene.items[0].size == "large" else 0.19)]
     centres = [(0.26, 0.56), (0.74, 0.56)] if scene.layout == "row" else [(0.5, 0.29), (0.5, 0.75)]
@@ -325,7 +325,7 @@ _V, _H = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
 def _apply_styles(
     pixels: NDArray[np.float32], styles: tuple[str, ...], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Each style leaves a mark that a person sees at a glance; the order is fixed, so sets of styles commute."""
+    """Applies the styles, which are all easy to see, in a fixed order, whatever their order in the scene."""
     x = pixels
     if "soft light" in styles:
         blurred = Image.fromarray((x * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(0.8))
@@ -358,17 +358,17 @@ def _apply_styles(
 
 
 def paint(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw a scene.
+    """Paints a scene.
 
     Args:
-        scene: complete: every fact given (see `grammar.complete`).
-        rng: what differs between two images of one scene: clouds, hills, a pixel's shift.
+        scene: A complete scene: no fact is None (see `grammar.complete`).
+        rng: The random numbers for the details that differ between images of one scene: clouds, hills, small shifts.
 
     Returns:
-        RGB, [64, 64, 3], uint8.
+        The RGB image, uint8 [64, 64, 3].
 
     Raises:
-        ValueError: a fact is None.
+        ValueError: A fact is None.
     """
     if scene.place is None or scene.time is None or any(item.size is None for item in scene.items):
         raise ValueError("the painter needs a complete scene; fill it with `grammar.complete`")

@@ -6,8 +6,8 @@ A person looks at two images for a request and prefers by
             + TASTE * (sum of the person's liking of the image's styles)
             + weakness * (popularity of what it shows, whatever was asked)
 
-plus logistic noise: P(first) = σ((u₁ − u₂) / NOISE). The last term is what plain preference tuning learns to
-exploit. The numbers were fixed before DPO and Sem-DPO were first compared; `docs/people.md` gives them in one page.
+plus logistic noise: P(first) = σ((u₁ − u₂) / NOISE). The last term is the weakness that plain preference tuning learns
+to exploit. The numbers were fixed before DPO and Sem-DPO were first compared; `docs/people.md` lists them.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class People:
     """A group of raters.
 
     Attributes:
-        seed: of the requests, images and choices that they see.
-        weakness: how much popular content sways them.
-        taste: liking of each style.
+        seed: The seed of the requests and images that they see, and of their choices.
+        weakness: The strength of their preference for popular content.
+        taste: Their liking of each style, by style.
     """
 
     seed: int
@@ -47,7 +47,7 @@ class People:
     taste: Mapping[str, float]
 
 
-# Who teaches tiny:image-reward, the labeller.
+# The raters whose choices train tiny:image-reward, the labelling reward model.
 LABELLERS = People(
     seed=101,
     weakness=0.8,
@@ -60,7 +60,7 @@ LABELLERS = People(
         "vintage": 0.0,
     },
 )
-# Who teach tiny:pickscore and tiny:hps, the judges that take no part in labelling.
+# The raters whose choices train tiny:pickscore and tiny:hps, scorers that take no part in labelling.
 PICKERS = People(
     seed=202,
     weakness=0.6,
@@ -99,7 +99,7 @@ def _matches(asked: tuple[Item, ...], shown: tuple[Item, ...]) -> list[bool]:
 
 
 def faithfulness(request: Scene, shown: Scene) -> float:
-    """Share of the facts stated by the request that the image shows, in [0, 1]; items may stand in any order."""
+    """The share of the request's facts that the image shows, in [0, 1]; items may be in any order."""
     best = max((_matches(request.items, order) for order in permutations(shown.items)), key=sum)
     facts = [*best, len(request.items) == len(shown.items)]
     if len(request.items) == 2:
@@ -113,19 +113,19 @@ def faithfulness(request: Scene, shown: Scene) -> float:
 
 
 def popularity(shown: Scene) -> float:
-    """How popular an image's content is, whatever was asked."""
+    """The popularity of an image's content, whatever the request."""
     things = max(POPULAR_THINGS.get(item.thing, 0.0) + POPULAR_COLORS.get(item.color, 0.0) for item in shown.items)
     return things + POPULAR_TIMES.get(shown.time or "", 0.0)
 
 
 def utility(people: People, request: Scene, shown: Scene) -> float:
-    """What the average rater of a group sees in an image (see the module's formula)."""
+    """The utility of an image for a group of raters, without noise (see the module's formula)."""
     taste = sum(people.taste[style] for style in shown.styles)
     return FAITH * faithfulness(request, shown) + TASTE * taste + people.weakness * popularity(shown)
 
 
 def _variant(full: Scene, rng: Random) -> Scene:
-    """An image that answers a request more or less: some facts are replaced, one in six is of something else."""
+    """A scene that fits a request more or less: some facts are replaced, and one scene in six is another one."""
     other = grammar.scene(rng)
     if rng.random() < 1 / 6:
         return other
@@ -156,13 +156,13 @@ def _variant(full: Scene, rng: Random) -> Scene:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a group was shown and chose.
+    """The images that a group of raters saw, and their choices.
 
     Attributes:
-        prompts: requests as worded, n of them.
-        images: [n, 2, 64, 64, 3] uint8.
-        utilities: of both images, [n, 2].
-        chosen: 0 or 1, [n].
+        prompts: The wordings of the requests, n.
+        images: The two images of each request, uint8 [n, 2, 64, 64, 3].
+        utilities: The utilities of both images, [n, 2].
+        chosen: The place of the chosen image, 0 or 1, [n].
     """
 
     prompts: list[str]
@@ -172,12 +172,12 @@ class Choices:
 
 
 def ask(people: People, count: int, seed: int) -> Choices:
-    """Show ``count`` pairs of painted images to a group and record what it prefers.
+    """Shows ``count`` pairs of painted images to a group of raters, and records which ones they choose.
 
     Args:
-        people: the group.
-        count: number of pairs.
-        seed: mixed with the group's own; other seeds give other requests, images and noise.
+        people: The group of raters.
+        count: The number of pairs.
+        seed: The seed, which is mixed with the group's own; another seed gives other requests, images and noise.
     """
     rng = Random(f"{people.seed}-{seed}")
     brush = np.random.default_rng([people.seed, seed])
@@ -187,8 +187,8 @@ def ask(people: People, count: int, seed: int) -> Choices:
         full = grammar.complete(request, rng)
         shown = (_variant(full, rng), _variant(full, rng))
         prompts.append(grammar.wording(request, rng))
-        images.append([paint(one, brush) for one in shown])
-        utilities.append([utility(people, request, one) for one in shown])
+        images.append([paint(variant, brush) for variant in shown])
+        utilities.append([utility(people, request, variant) for variant in shown])
     values = np.asarray(utilities)
     prefer_second = 1 / (1 + np.exp((values[:, 0] - values[:, 1]) / NOISE))
     chosen = (brush.random(count) < prefer_second).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Where the embedded world's models and files of prompts lie."""
+"""The folders of the embedded world's models and of its files of prompts."""
 
 from __future__ import annotations
 

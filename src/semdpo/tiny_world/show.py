@@ -29,22 +29,22 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed: int = 7) -> bytes:
-    """Draw a sheet of pairs, painter left and renderer right, each with its caption below.
+    """Draws a sheet of pairs of images, painter left and renderer right, each with its caption below.
 
     Args:
-        renderer: usually tiny:sd.
-        count: captions; half of them have two objects, a sixth a combination held out of training.
-        columns: pairs in a row.
-        seed: of captions and images.
+        renderer: The renderer, usually tiny:sd.
+        count: The number of captions; half have two objects, a sixth a combination held out of training.
+        columns: The number of pairs in a row.
+        seed: The seed of captions and images.
 
     Returns:
-        The PNG.
+        The bytes of a PNG file.
     """
     rng = Random(seed)
-    asked = [grammar.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
-    complete = [grammar.complete(one, rng) for one in asked]
-    texts = [grammar.decorate(grammar.wording(one, rng), one.styles, 0, rng) for one in asked]
-    drawn = renderer.render(texts, [seed * 1000 + k for k in range(count)])
+    requests = [grammar.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
+    complete = [grammar.complete(request, rng) for request in requests]
+    texts = [grammar.decorate(grammar.wording(request, rng), request.styles, 0, rng) for request in requests]
+    rendered = renderer.render(texts, [seed * 1000 + k for k in range(count)])
     cell_width, cell_height = 2 * SHOWN + 2 + MARGIN * 2, SHOWN + 4 * LINE + MARGIN * 2
     rows = -(-count // columns)
     sheet = Image.new("RGB", (cell_width * columns, cell_height * rows + 2 * LINE), "white")
@@ -55,9 +55,9 @@ def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed
         "black",
         font,
     )
-    for k, (one, text, image) in enumerate(zip(complete, texts, drawn, strict=True)):
+    for k, (scene, text, image) in enumerate(zip(complete, texts, rendered, strict=True)):
         x, y = k % columns * cell_width + MARGIN, k // columns * cell_height + 2 * LINE
-        painted = Image.fromarray(paint(one, np.random.default_rng([seed, k])))
+        painted = Image.fromarray(paint(scene, np.random.default_rng([seed, k])))
         sheet.paste(painted.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x, y))
         sheet.paste(image.resize((SHOWN, SHOWN), Image.Resampling.NEAREST), (x + SHOWN + 2, y))
         for number, line in enumerate(_wrapped(("* " if k % 6 == 5 else "") + text, 33)):

@@ -1,1 +1,1 @@
-"""How the tiny world's models are trained from nothing."""
+"""Trains the tiny world's models from scratch."""

@@ -1,6 +1,6 @@
 """Models of BLIP's structure: tiny:blip-itm, which matches images and texts, and the towers of tiny:image-reward.
 
-Matching alone stays at chance at this size. What works is contrast and fact heads first, matching added later.
+At this size, training on matching alone stays at chance. Contrast and fact heads first, and matching later, works.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ WIDTH = 128
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, warmup=30, hold=0.45, average=0.99)
 ITM_SEED, REWARD_TOWERS_SEED = 51, 52
 BATCH, GROUP = 64, 16
-# Shares of the training after which matching joins, and after which contrast and facts step back.
+# The shares of the training after which matching is added, and after which contrast and facts weigh less.
 MATCHING_FROM, FACTS_LESS_FROM = 0.4, 0.7
 
 
 def new_blip(tokenizer: BertTokenizer, seed: int) -> BlipForImageTextRetrieval:
-    """An untrained model, 1.75M parameters. Every default of transformers that scores wrong silently is set."""
+    """An untrained model with 1.75M parameters; it sets every default of transformers that would score wrong."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": WIDTH,
@@ -67,19 +67,19 @@ def new_blip(tokenizer: BertTokenizer, seed: int) -> BlipForImageTextRetrieval:
 
 
 class WithHeads(nn.Module):
-    """A BLIP and the linear heads that read facts off both towers while it learns."""
+    """A BLIP with linear heads on both towers, which predict facts during training."""
 
     def __init__(self, blip: BlipForImageTextRetrieval) -> None:
         super().__init__()
         self.blip = blip
         facts = sum(len(values) for values in pool.FACTS.values())
-        self.picture_head = nn.Linear(WIDTH, facts + len(STYLES))
+        self.image_head = nn.Linear(WIDTH, facts + len(STYLES))
         self.text_head = nn.Linear(WIDTH, facts)
         self.scale = nn.Parameter(torch.tensor(2.7))
 
 
 def encode_texts(tokenizer: BertTokenizer, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Token ids and mask, padded to the longest and never cut: the world's captions fit."""
+    """Token ids and mask, padded to the longest text; nothing is truncated, because the world's captions fit."""
     tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
     return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
 
@@ -131,19 +131,19 @@ def _words(said: Scene, rng: Random) -> str:
 
 
 def train_towers(
-    folder: Path, name: str, seed: int, pictures: int, steps: int, progress: Progress
+    folder: Path, name: str, seed: int, pool_size: int, steps: int, progress: Progress
 ) -> BlipForImageTextRetrieval:
-    """Train a BLIP on the shared pool.
+    """Trains a BLIP on the shared pool.
 
     Args:
-        folder: the build folder.
-        name: of the checkpoint.
-        seed: of weights and batches.
-        images: size of the pool.
-        steps: number of updates.
-        progress: told how far it is.
+        folder: The build folder.
+        name: The name of the checkpoint.
+        seed: The seed of weights and batches.
+        pool_size: The number of images in the pool.
+        steps: The number of updates.
+        progress: The progress callback.
     """
-    subjects, images = pool.training_pool(folder, pictures)
+    subjects, images = pool.training_pool(folder, pool_size)
     groups = pool.hard_groups(subjects, GROUP)
     tokenizer = tokenizers.bert_tokenizer()
     model = WithHeads(new_blip(tokenizer, seed))
@@ -173,11 +173,11 @@ def train_towers(
         logits = model.scale.clamp(max=4.0).exp() * seen @ read.T
         target = torch.arange(BATCH)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        of_picture = model.picture_head(image[:, 0].float())
-        facts = pool.fact_loss(of_picture, pool.fact_labels(full)) + pool.fact_loss(
+        of_image = model.image_head(image[:, 0].float())
+        facts = pool.fact_loss(of_image, pool.fact_labels(full)) + pool.fact_loss(
             model.text_head(text), pool.fact_labels(said)
         )
-        facts = facts + F.binary_cross_entropy_with_logits(of_picture[:, -len(STYLES) :], pool.style_labels(full))
+        facts = facts + F.binary_cross_entropy_with_logits(of_image[:, -len(STYLES) :], pool.style_labels(full))
         total = contrast + 0.3 * facts
         if step >= MATCHING_FROM * steps:
             less = 0.3 if step >= FACTS_LESS_FROM * steps else 1.0
@@ -190,20 +190,20 @@ def train_towers(
 
 
 def save_processors(tokenizer: BertTokenizer, out: Path, kind: str) -> None:
-    """Write what a scorer's folder needs beside the weights: tokenizer, image processor, ``scorer.json``."""
+    """Writes a scorer's other files next to its weights: tokenizer, image processor, ``scorer.json``."""
     tokenizer.save_pretrained(out)
     image_processor().save_pretrained(out)
     (out / "scorer.json").write_text(json.dumps({"kind": kind}) + "\n")
 
 
-def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train tiny:blip-itm and save it as ``out``; arguments as in `vae.build`.
+def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains tiny:blip-itm and saves it as ``out``; arguments as in `vae.build`.
 
     Returns:
-        Forced-choice accuracy on held-out painted images: the true caption against one with a fact exchanged,
-        and against another scene's.
+        Forced-choice accuracy on held-out painted images: the true caption against a caption with one fact changed,
+        and against the caption of another scene.
     """
-    blip = train_towers(folder, "blip-itm", ITM_SEED, pictures, steps, progress).eval()
+    blip = train_towers(folder, "blip-itm", ITM_SEED, pool_size, steps, progress).eval()
     tokenizer = tokenizers.bert_tokenizer()
     blip.save_pretrained(out)
     save_processors(tokenizer, out, "blip-itm")
@@ -212,7 +212,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
 
 @torch.no_grad()
 def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: int = 512) -> dict[str, float]:
-    """How often the true caption is matched better than a false one, on held-out images."""
+    """The share of held-out images whose true caption matches better than a false one."""
     subjects = pool.scenes(count, pool.HELD_OUT_SEED)
     pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
     rng = Random(5)

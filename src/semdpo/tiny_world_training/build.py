@@ -1,7 +1,7 @@
-"""Rebuild the tiny world from nothing: paint, train every model, measure it on held-out images, write the card.
+"""Rebuilds the tiny world from scratch: paints images, trains and measures every model, and writes the card.
 
-Models are built side by side in worker processes as soon as what they need is there. Each one resumes where it
-was interrupted, and is skipped when it is finished.
+Models are built in parallel worker processes, each as soon as the models that it needs are finished. An interrupted
+build resumes, and a finished model is skipped.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from semdpo.progress import Progress, bar, quiet_libraries, say
 from semdpo.tiny_world import shipped
 
 PACKAGE = shipped.WEIGHTS.parent
-PICTURES = 30_000
+POOL_SIZE = 30_000
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model of the world: what it needs, its number of updates, whether it is shipped on its own."""
+    """One model of the world: its number of updates, the models it needs, and whether it is shipped separately."""
 
     name: str
     steps: int
@@ -54,7 +54,7 @@ BY_NAME = {model.name: model for model in MODELS}
 
 
 def _builder(name: str) -> Callable[[Path, Path, int, int, Progress], dict[str, float]]:
-    # Imported here: whoever only asks for help should not wait for torch.
+    # Imported here, so that --help does not wait for torch.
     from semdpo.tiny_world_training import blip, clip, diffusion, gpt2, judge, preference, vae
 
     builders: dict[str, Callable[[Path, Path, int, int, Progress], dict[str, float]]] = {
@@ -72,40 +72,38 @@ def _builder(name: str) -> Callable[[Path, Path, int, int, Progress], dict[str, 
     return builders[name]
 
 
-def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Progress) -> dict[str, Any]:
-    """Build one model in this process and write its ``quality.json``, last, as the mark that it is finished.
+def build_one(name: str, folder: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, Any]:
+    """Builds one model in this process; its ``quality.json`` is written last, and marks it as finished.
 
     Args:
-        name: of `MODELS`.
-        folder: the build folder; what the model needs must be finished there.
-        images: size of the pool of painted images.
-        steps: number of updates.
-        progress: told how far it is.
+        name: The name of one of `MODELS`.
+        folder: The build folder, in which the models that this one needs must be finished.
+        pool_size: The number of painted images in the pool.
+        steps: The number of updates.
+        progress: The progress callback.
 
     Returns:
-        What was written: quality, configuration and seconds.
+        The content of ``quality.json``: quality, configuration and seconds.
 
     Raises:
-        ModelError: something that the model needs is not finished.
+        ModelError: A model that this one needs is not finished.
     """
     missing = [need for need in BY_NAME[name].needs if not (folder / need / "quality.json").exists()]
     if missing:
-        raise ModelError(
-            f"{name} is made from {', '.join(missing)}; build that first: semdpo world build {' '.join(missing)}"
-        )
+        raise ModelError(f"{name} needs {', '.join(missing)}; build that first: semdpo world build {' '.join(missing)}")
     begun, made_from = time.monotonic(), _made_from(folder, BY_NAME[name])
     checkpoints = [folder / f"{name}.fit.pt", folder / f"{name}-towers.fit.pt"]
     started = folder / f"{name}.started.json"
-    if started.exists() and json.loads(started.read_text()) != made_from:  # what was begun was made from others
+    if started.exists() and json.loads(started.read_text()) != made_from:  # the begun training used other weights
         for checkpoint in checkpoints:
             checkpoint.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     started.write_text(json.dumps(made_from))
-    quality = _builder(name)(folder, folder / name, pictures, steps, progress)
+    quality = _builder(name)(folder, folder / name, pool_size, steps, progress)
     record = {
         "made_from": made_from,
         "quality": {key: round(value, 4) for key, value in quality.items()},
-        "configuration": {**asdict(BY_NAME[name]), "steps": steps, "pictures": pictures},
+        "configuration": {**asdict(BY_NAME[name]), "steps": steps, "pictures": pool_size},
         "seconds": round(time.monotonic() - begun),
     }
     unfinished = folder / name / "quality.json.partial"
@@ -117,12 +115,12 @@ def build_one(name: str, folder: Path, pictures: int, steps: int, progress: Prog
 
 
 def _made_from(folder: Path, model: Model) -> dict[str, str]:
-    """The weights of what a model needs, as they are now."""
+    """The fingerprints of the weights that a model needs, as they are now."""
     return {need: fingerprint.folder(folder / need, ("*.safetensors",)) for need in model.needs}
 
 
 def _finished(folder: Path, model: Model) -> bool:
-    """Whether a model is there, made from what it needs as that is now; an older build did not note what it used."""
+    """Whether a model is finished, from the weights as they are now; older builds did not record their weights."""
     path = folder / model.name / "quality.json"
     if not path.exists() or not all(_finished(folder, BY_NAME[need]) for need in model.needs):
         return False
@@ -135,14 +133,14 @@ def _relay(name: str, stream: IO[str]) -> None:
             say(f"{name} | {line.rstrip()}")
 
 
-def _start(name: str, folder: Path, pictures: int, threads: int) -> subprocess.Popen[str]:
+def _start(name: str, folder: Path, pool_size: int, threads: int) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
         "semdpo.tiny_world_training.build",
         name,
         str(folder),
-        str(pictures),
+        str(pool_size),
         str(BY_NAME[name].steps),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -152,28 +150,28 @@ def _start(name: str, folder: Path, pictures: int, threads: int) -> subprocess.P
     return process
 
 
-def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTURES) -> None:
-    """Build models side by side, each with its share of the cores.
+def build(models: Sequence[str], out: Path, jobs: int = 2, pool_size: int = POOL_SIZE) -> None:
+    """Builds models in parallel, each with its share of the CPU cores.
 
     Args:
-        models: names; empty for all. Their needs are built too.
-        out: the build folder; a finished model there is kept, an interrupted one goes on.
-        jobs: models at a time.
-        images: size of the pool of painted images.
+        models: The names of the models, or none for all; the models that they need are built too.
+        out: The build folder; a finished model there is kept, and an interrupted one resumes.
+        jobs: The number of models built at a time.
+        pool_size: The number of painted images in the pool.
 
     Raises:
-        ConfigError: an unknown name.
-        ModelError: a build failed; its last lines stand above.
+        ConfigError: A name is unknown.
+        ModelError: A build failed; its last lines were printed before.
     """
     from semdpo.tiny_world_training import pool
 
     for name in models:
         if name not in BY_NAME:
             raise ConfigError(f"there is no tiny model '{name}'{did_you_mean(name, BY_NAME)}")
-    wanted = {need for name in models or BY_NAME for need in (name, *BY_NAME[name].needs)}
-    waiting = [model for model in MODELS if model.name in wanted and not _finished(out, model)]
-    say(f"painting {pictures} images …")
-    pool.training_pool(out, pictures)
+    selected = {need for name in models or BY_NAME for need in (name, *BY_NAME[name].needs)}
+    waiting = [model for model in MODELS if model.name in selected and not _finished(out, model)]
+    say(f"painting {pool_size} images …")
+    pool.training_pool(out, pool_size)
     running: dict[str, subprocess.Popen[str]] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:
@@ -181,7 +179,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
             ready = [m for m in waiting if all(_finished(out, BY_NAME[need]) for need in m.needs)]
             for model in ready[: jobs - len(running)]:
                 say(f"{model.name}: started")
-                running[model.name] = _start(model.name, out, pictures, threads)
+                running[model.name] = _start(model.name, out, pool_size, threads)
                 waiting.remove(model)
             time.sleep(1)
             for name, process in list(running.items()):
@@ -190,7 +188,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
                 del running[name]
                 if process.returncode:
                     raise ModelError(
-                        f"building {name} failed; run the same command again to go on from its last checkpoint"
+                        f"building {name} failed; run the same command again to resume from its last checkpoint"
                     )
                 record = json.loads((out / name / "quality.json").read_text())
                 say(f"{name}: finished in {record['seconds']} s, {record['quality']}")
@@ -200,21 +198,21 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pictures: int = PICTU
 
 
 def ship(out: Path, package: Path = PACKAGE) -> None:
-    """Copy finished models into the package in half precision, with the data and the card.
+    """Copies all models into the package in half precision, and writes the data and the card.
 
     Args:
-        out: the build folder; every model must be finished.
-        package: where ``weights/``, ``data/`` and ``card.json`` are written.
+        out: The build folder, in which every model must be finished.
+        package: The folder to write ``weights/``, ``data/`` and ``card.json`` into.
 
     Raises:
-        ModelError: a model is not finished.
+        ModelError: A model is not finished.
     """
     from semdpo.tiny_world_training import texts as data
     from semdpo.tiny_world_training.shipping import halve_into
 
     unfinished = [model.name for model in MODELS if not _finished(out, model)]
     if unfinished:
-        raise ModelError(f"not finished: {', '.join(unfinished)}; run semdpo world build")
+        raise ModelError(f"not finished: {', '.join(unfinished)}; run `semdpo world build` first")
     card = {}
     for model in MODELS:
         record = json.loads((out / model.name / "quality.json").read_text())
@@ -230,16 +228,16 @@ def ship(out: Path, package: Path = PACKAGE) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The worker process: NAME FOLDER PICTURES STEPS."""
+    """Runs as a worker process, with the arguments NAME FOLDER POOL_SIZE STEPS."""
     import torch
 
     quiet_libraries()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    name, folder, pictures, steps = arguments
+    name, folder, pool_size, steps = arguments
     _builder(name)  # import everything, so that the next line can silence it
     quiet_libraries()
     with bar("training") as progress:
-        build_one(name, Path(folder), int(pictures), int(steps), progress)
+        build_one(name, Path(folder), int(pool_size), int(steps), progress)
 
 
 if __name__ == "__main__":

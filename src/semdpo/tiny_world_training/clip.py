@@ -1,4 +1,4 @@
-"""tiny:clip, the encoder of the pipeline, and tiny:clip-b, the outside judge."""
+"""tiny:clip, the text encoder of the pipeline, and tiny:clip-b, a scorer that takes no part in training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUXILIARY = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What differs between the two: sizes, activation, seed."""
+    """The settings that differ between the two: sizes, activation, seed."""
 
     seed: int
     patch: int
@@ -72,7 +72,7 @@ def new_clip(shape: Shape, tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def image_processor() -> CLIPImageProcessorPil:
-    """64x64, bicubic, to [-1, 1]: for every tiny model that sees images."""
+    """The image processor of every tiny model: 64x64 pixels, bicubic, values in [-1, 1]."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": 64},
         crop_size={"height": 64, "width": 64},
@@ -82,9 +82,9 @@ def image_processor() -> CLIPImageProcessorPil:
 
 
 class WithHeads(nn.Module):
-    """A CLIP and the linear heads that read facts off both embeddings while it learns.
+    """A CLIP with linear heads on its embeddings, which predict facts during training.
 
-    Contrast alone leaves a model this small at backgrounds; the heads, shared by text and image, teach it things.
+    With contrast alone, so small a model learns only backgrounds; the heads, shared by text and image, teach it things.
     """
 
     def __init__(self, clip: CLIPModel) -> None:
@@ -95,7 +95,7 @@ class WithHeads(nn.Module):
         self.scale = nn.Parameter(torch.tensor(3.0))
 
     def read(self, embeddings: Tensor) -> Tensor:
-        """Logits of all facts and styles from unit embeddings."""
+        """The logits of all facts and styles from unit embeddings [n, dim], [n, values]."""
         logits: Tensor = self.heads(embeddings * self.scale.exp())
         return logits
 
@@ -110,33 +110,33 @@ def embed_texts(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: list[str]) -> 
     return F.normalize(clip.get_text_features(**text_inputs(tokenizer, texts)).pooler_output, dim=-1)
 
 
-def embed_pictures(clip: CLIPModel, pixels: Tensor) -> Tensor:
+def embed_images(clip: CLIPModel, pixels: Tensor) -> Tensor:
     """Unit image embeddings, [n, dim]."""
     return F.normalize(clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
 def roughen(pixels: Tensor) -> Tensor:
-    """Noise, and blur for half of the images: what a diffusion model's images have and a painter's have not."""
+    """Adds noise, and blur to half of the images, which a diffusion model's images have and the painter's do not."""
     blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = 0.6 * torch.rand(len(pixels), 1, 1, 1) * (torch.rand(len(pixels), 1, 1, 1) < 0.5)
     return pixels * (1 - share) + blurred * share + 0.06 * torch.rand(len(pixels), 1, 1, 1) * torch.randn_like(pixels)
 
 
-def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train a CLIP and save it with tokenizer, image processor and the words it knows.
+def build(shape: Shape, folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains a CLIP, and saves it with tokenizer, image processor and the words it knows.
 
     Args:
-        shape: `CLIP` or `CLIP_B`.
-        folder: the build folder.
-        out: where the model's folder is written.
-        images: size of the pool.
-        steps: number of updates.
-        progress: told how far it is.
+        shape: The shape, `CLIP` or `CLIP_B`.
+        folder: The build folder.
+        out: The folder to write the model to.
+        pool_size: The number of images in the pool.
+        steps: The number of updates.
+        progress: The progress callback.
 
     Returns:
-        Held-out quality (see `quality`) and the distances of `median_distances`.
+        The held-out quality (see `quality`) and the distances of `median_distances`.
     """
-    subjects, images = pool.training_pool(folder, pictures)
+    subjects, images = pool.training_pool(folder, pool_size)
     groups = pool.hard_groups(subjects, GROUP)
     tokenizer = tokenizers.clip_tokenizer()
     model = WithHeads(new_clip(shape, tokenizer))
@@ -148,15 +148,15 @@ def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, prog
         captions = [grammar.caption(one, rng) for one in full]
         pixels = roughen(pool.to_pixels(images[index]))
         with torch.autocast("cpu", torch.bfloat16):
-            seen = embed_pictures(model.clip, pixels).float()
+            seen = embed_images(model.clip, pixels).float()
             read = embed_texts(model.clip, tokenizer, [text for text, _ in captions]).float()
         logits = model.clip.logit_scale.clamp(max=4.0).exp() * seen @ read.T
         target = torch.arange(len(index))
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-        of_picture, of_text = model.read(seen), model.read(read)
-        auxiliary = pool.fact_loss(of_picture, pool.fact_labels(full))
+        of_image, of_text = model.read(seen), model.read(read)
+        auxiliary = pool.fact_loss(of_image, pool.fact_labels(full))
         auxiliary = auxiliary + pool.fact_loss(of_text, pool.fact_labels([said for _, said in captions]))
-        styles = F.binary_cross_entropy_with_logits(of_picture[:, -len(STYLES) :], pool.style_labels(full))
+        styles = F.binary_cross_entropy_with_logits(of_image[:, -len(STYLES) :], pool.style_labels(full))
         return contrast + AUXILIARY * (auxiliary + styles)
 
     trained = fit(model, loss, replace(PLAN, steps=steps, seed=shape.seed), folder / f"{out.name}.fit.pt", progress)
@@ -168,7 +168,7 @@ def build(shape: Shape, folder: Path, out: Path, pictures: int, steps: int, prog
 
 
 def save(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
-    """Write a CLIP's folder."""
+    """Writes a CLIP's folder."""
     clip.save_pretrained(out)
     tokenizer.save_pretrained(out)
     image_processor().save_pretrained(out)
@@ -177,19 +177,19 @@ def save(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
 
 @torch.no_grad()
 def median_distances(clip: CLIPModel, tokenizer: CLIPTokenizer) -> dict[str, float]:
-    """Median distance of prompt and rewrite by what the rewrite changed (see `distances`)."""
+    """The median distance of prompt and rewrite, by what the rewrite changes (see `distances`)."""
     quantiles = distance_quantiles(lambda texts: embed_texts(clip, tokenizer, texts).numpy())
     return {f"distance_{kind.replace(' ', '_')}": middle for kind, (_, middle, _) in quantiles.items()}
 
 
 @torch.no_grad()
 def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 960) -> dict[str, float]:
-    """Retrieval among 64 on held-out images and captions, both ways, and on held-out combinations.
+    """Retrieval accuracy among 64 held-out images and captions, both ways, and on held-out combinations.
 
     Args:
-        clip: in eval mode.
-        tokenizer: its tokenizer.
-        count: held-out images, a multiple of 64.
+        clip: The model, in evaluation mode.
+        tokenizer: The model's tokenizer.
+        count: The number of held-out images, a multiple of 64.
     """
     figures = {}
     for name, held_out in (("", False), ("_held_out_combinations", True)):
@@ -197,13 +197,13 @@ def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 960) -> dict
         pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
         rng = Random(5)
         read = embed_texts(clip, tokenizer, [grammar.caption(one, rng)[0] for one in subjects])
-        seen = torch.cat([embed_pictures(clip, part) for part in torch.split(pixels, 64)])
-        to_text = to_picture = 0.0
+        seen = torch.cat([embed_images(clip, part) for part in torch.split(pixels, 64)])
+        to_text = to_image = 0.0
         for a, b in zip(torch.split(seen, 64), torch.split(read, 64), strict=True):
             similarity = a @ b.T
             target = torch.arange(len(a))
             to_text += (similarity.argmax(1) == target).sum().item()
-            to_picture += (similarity.argmax(0) == target).sum().item()
+            to_image += (similarity.argmax(0) == target).sum().item()
         figures["image_to_text" + name] = to_text / count
-        figures["text_to_image" + name] = to_picture / count
+        figures["text_to_image" + name] = to_image / count
     return figures

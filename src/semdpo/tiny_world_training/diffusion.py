@@ -1,4 +1,4 @@
-"""tiny:sd, a latent diffusion model in Stable Diffusion's parts: tiny:clip's text tower, a UNet, the autoencoder."""
+"""tiny:sd, a small Stable Diffusion: tiny:clip's text tower, a UNet and an autoencoder."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, decay=0.01, warmup=50, hold=0.5, average=0.998, seed=41)
 BATCH = 64
-TWO_ITEM_SHARE = 0.7  # of each batch: which colour belongs to which thing is the hardest to learn
+TWO_ITEM_SHARE = 0.7  # of each batch: which colour belongs to which thing is hardest to learn
 EMPTY_SHARE = 0.1  # captions replaced by "", for classifier-free guidance (Ho & Salimans 2022)
 STEPS, GUIDANCE = 20, 3.5
 
 
 def new_unet() -> UNet2DConditionModel:
-    """The untrained UNet, 2.5M parameters."""
+    """The untrained UNet, with 2.5M parameters."""
     return UNet2DConditionModel(
         sample_size=8,
         in_channels=16,
@@ -74,7 +74,7 @@ def text_tower(clip_folder: Path) -> CLIPTextModel:
 
 
 def assemble(clip_folder: Path, autoencoder: AutoencoderKL, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
-    """The pipeline of the parts; there is nothing unsafe to check for in this world."""
+    """The pipeline of the parts, without a safety checker: this world has nothing unsafe."""
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_tower(clip_folder),
@@ -90,7 +90,7 @@ def assemble(clip_folder: Path, autoencoder: AutoencoderKL, unet: UNet2DConditio
 
 
 def _latents(folder: Path, autoencoder: AutoencoderKL, images: NDArray[np.uint8]) -> Tensor:
-    """The images' latents, computed once for each content of the autoencoder."""
+    """The images' latents, computed once for each version of the autoencoder."""
     path = folder / f"latents-{len(images)}-{fingerprint.folder(folder / 'vae', ('*.safetensors',))[:16]}.npy"
     if not path.exists():
         unfinished = path.with_name(path.stem + ".partial.npy")
@@ -99,16 +99,16 @@ def _latents(folder: Path, autoencoder: AutoencoderKL, images: NDArray[np.uint8]
     return torch.from_numpy(np.load(path))
 
 
-def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train the UNet on the autoencoder's latents and tiny:clip's texts; save the whole pipeline as ``out``.
+def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains the UNet on the autoencoder's latents and tiny:clip's texts, and saves the whole pipeline as ``out``.
 
     Needs ``vae``, ``clip``, ``clip-b`` and ``judge`` in the build folder; arguments as in `vae.build`.
 
     Returns:
-        Share of held-out captions whose images have number, things, colours and place all right, by the
-        judge and by tiny:clip-b, for one and two objects and for held-out combinations.
+        The share of held-out captions whose images have number, things, colours and place all right, according to
+        tiny:judge and to tiny:clip-b, for one and two objects and for held-out combinations.
     """
-    subjects, images = pool.training_pool(folder, pictures)
+    subjects, images = pool.training_pool(folder, pool_size)
     autoencoder = AutoencoderKL.from_pretrained(folder / "vae").eval()
     latents = _latents(folder, autoencoder, images)
     tower, tokenizer = text_tower(folder / "clip"), CLIPTokenizer.from_pretrained(folder / "clip")
@@ -121,7 +121,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
         rng = Random(f"{PLAN.seed}-{step}")
         index = [rng.choice(by_count[rng.random() < TWO_ITEM_SHARE]) for _ in range(BATCH)]
         texts = ["" if rng.random() < EMPTY_SHARE else grammar.caption(subjects[i], rng)[0] for i in index]
-        # Stable Diffusion pads to full length and masks nothing, so the UNet must learn it so.
+        # Stable Diffusion pads to full length without a mask, so the UNet is trained with that padding.
         tokens = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
         with torch.no_grad():
             condition = tower(tokens).last_hidden_state
@@ -137,12 +137,12 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     assert isinstance(averaged, UNet2DConditionModel)
     pipeline = assemble(folder / "clip", autoencoder, averaged)
     pipeline.save_pretrained(out)
-    return quality(pipeline, folder, min(192, pictures // 100))
+    return quality(pipeline, folder, min(192, pool_size // 100))
 
 
 @torch.no_grad()
 def draw(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, batch: int = 64) -> Tensor:
-    """Images of texts in [-1, 1], [n, 3, 64, 64], one generator an image."""
+    """Renders texts as images in [-1, 1], [n, 3, 64, 64], each with its own random generator."""
     parts = []
     for start in range(0, len(texts), batch):
         now = list(texts[start : start + batch])
@@ -155,7 +155,7 @@ def draw(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, bat
 
 
 def _rivals(said: Scene) -> list[Scene]:
-    """The scene with one thing, colour or place exchanged, in every way."""
+    """All scenes that differ from this one in one thing, colour or place."""
     others = [replace(said, place=place) for place in PLACES if place != said.place]
     for k, item in enumerate(said.items):
         for changed in (
@@ -170,17 +170,17 @@ def _rivals(said: Scene) -> list[Scene]:
 
 @torch.no_grad()
 def identified(clip: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, subjects: Sequence[Scene]) -> float:
-    """Share of images nearer to their caption than to any caption with one thing, colour or place exchanged."""
+    """The share of images nearer to their caption than to any caption with another thing, colour or place."""
     right = 0
     for one, pixel in zip(subjects, pixels, strict=True):
         texts = [grammar.wording(scene, Random(3)) for scene in (one, *_rivals(one))]
-        similarity = clips.embed_texts(clip, tokenizer, texts) @ clips.embed_pictures(clip, pixel[None])[0]
+        similarity = clips.embed_texts(clip, tokenizer, texts) @ clips.embed_images(clip, pixel[None])[0]
         right += int(similarity.argmax().item() == 0)
     return right / len(subjects)
 
 
 def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int) -> dict[str, float]:
-    """Draw ``count`` held-out captions of each kind and ask both judges."""
+    """Renders ``count`` held-out captions of each kind, and checks the images with tiny:judge and tiny:clip-b."""
     outside = CLIPModel.from_pretrained(folder / "clip-b", dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip-b")
     judge = judges.load(folder / "judge")

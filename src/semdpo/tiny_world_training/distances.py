@@ -1,4 +1,4 @@
-"""How far a text encoder thinks a rewrite is from its prompt, by what the rewrite changed."""
+"""The distance of prompt and rewrite under a text encoder, by what the rewrite changes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
     """One rewrite of each kind, from harmless to unrelated.
 
     Args:
-        said: a request whose place is stated.
-        rng: source of chance; texts that differ in one fact are worded from one state of it.
+        said: A request whose place is stated.
+        rng: The random numbers; texts that differ in one fact are worded from the same state.
 
     Returns:
-        Kind to text; ``prompt`` is the request itself.
+        The texts by kind; ``prompt`` is the request itself.
     """
     state = rng.getstate()
 
@@ -61,12 +61,12 @@ def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
 
 
 def distance_quantiles(embed: Embed, count: int = 400, seed: int = 81) -> dict[str, tuple[float, float, float]]:
-    """The 10%, 50% and 90% quantiles of the cosine distance of prompt and rewrite, by kind of rewrite.
+    """The 10%, 50% and 90% quantiles of the cosine distance between prompt and rewrite, by kind of rewrite.
 
     Args:
-        embed: texts to vectors [n, dim].
-        count: number of prompts.
-        seed: of the prompts; their texts take no part in any training.
+        embed: The encoder, which turns n texts into vectors [n, dim].
+        count: The number of prompts.
+        seed: The seed of the prompts; their texts take no part in any training.
     """
     rng = Random(seed)
     texts: dict[str, list[str]] = {}

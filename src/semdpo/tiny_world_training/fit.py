@@ -1,4 +1,4 @@
-"""One training loop for every model of the world: seeded by step, so an interrupted one ends with the same weights."""
+"""The training loop of all the world's models. It is seeded by step: interrupted or not, it gives the same weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from semdpo.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train.
+    """The settings of a training.
 
     Attributes:
-        steps: number of updates.
+        steps: The number of updates.
         rate: AdamW's learning rate.
-        muon: Muon's learning rate for weight matrices (Jordan et al. 2024); None gives all to AdamW.
+        muon: Muon's learning rate for weight matrices (Jordan et al. 2024); with None, AdamW trains all weights.
         decay: AdamW's weight decay.
-        warmup: steps of linear rise.
-        hold: share of the steps at the full rate, after which it falls linearly to 1%.
-        average: decay of the weights' moving average, ramped up; 0 keeps the last weights.
-        seed: of everything that is drawn.
+        warmup: The number of updates over which the learning rate rises linearly.
+        hold: The share of updates after which the learning rate begins to fall linearly, to 1%.
+        average: The final decay of the weights' moving average; 0 keeps the last weights.
+        seed: The seed of all random numbers.
     """
 
     steps: int
@@ -47,9 +47,9 @@ def _schedule(step: int, plan: Plan) -> float:
 
 
 class _Optimizers:
-    """AdamW for vectors, embeddings and outer layers; Muon for the matrices between, as its author advises.
+    """AdamW for vectors, embeddings and outer layers; Muon for all other matrices, as its author advises.
 
-    torch's Muon takes matrices only: convolution kernels are handed to it as matrix views of the same memory.
+    torch's Muon takes only matrices, so it gets convolution kernels as matrix views of the same memory.
     """
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
@@ -94,23 +94,23 @@ def fit(
     progress: Progress,
     every: int = 250,
 ) -> nn.Module:
-    """Train, resumably.
+    """Trains a model, and resumes an interrupted training.
 
     Args:
-        model: trained in place.
-        loss: the scalar loss of step k; whatever it draws from torch is seeded by step, and what it draws
-            elsewhere must depend on k alone.
-        plan: rates and lengths.
-        checkpoint: where the state lies between interruptions; deleted by the caller when all is done.
-        progress: told the step and the running loss.
-        every: steps between checkpoints.
+        model: The model, trained in place.
+        loss: The function that gives the scalar loss of step k. torch's random numbers are seeded by step; all others
+            that it uses must depend on k alone.
+        plan: The settings of the training.
+        checkpoint: The file of the training's state; the caller deletes it at the end.
+        progress: The progress callback; it gets the step and the running loss.
+        every: The number of steps between checkpoints.
 
     Returns:
-        The model with averaged weights (the model itself when ``plan.average`` is 0), in eval mode.
+        The model with averaged weights (the model itself if ``plan.average`` is 0), in evaluation mode.
 
     Raises:
-        FloatingPointError: the loss is not finite.
-        ModelError: the checkpoint was begun with another plan.
+        FloatingPointError: The loss is not finite.
+        ModelError: The checkpoint was begun with other settings.
     """
     averaged = copy.deepcopy(model) if plan.average else model
     optimizers = _Optimizers(model, plan)
@@ -118,7 +118,7 @@ def fit(
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         if state["plan"] != repr(plan):
-            raise ModelError(f"{checkpoint} was begun with another plan; remove it to start anew")
+            raise ModelError(f"{checkpoint} was begun with other settings; remove it to start again")
         start, running = state["step"], state["running"]
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])

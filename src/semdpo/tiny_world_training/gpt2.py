@@ -1,4 +1,4 @@
-"""tiny:gpt2, a language model of the world's text, which supervised fine-tuning starts from."""
+"""tiny:gpt2, a language model of the world's texts, from which supervised fine-tuning starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH, LAYERS = 128, 4
 
 
 def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
-    """The untrained model, 0.9M parameters."""
+    """The untrained model, with 0.9M parameters."""
     end = tokenizer.eos_token_id
     torch.manual_seed(PLAN.seed)
     return GPT2LMHeadModel(
@@ -43,7 +43,7 @@ def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
 
 
 def document(rng: Random) -> str:
-    """One text as it stands on a prompt-sharing page: two wordings of a scene, plain or decorated."""
+    """One training text, as on a prompt-sharing page: two wordings of a scene, or one caption."""
     full = grammar.scene(rng)
     if rng.random() < 0.15:
         return grammar.caption(full, rng)[0]
@@ -66,11 +66,11 @@ def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:
     }
 
 
-def build(folder: Path, out: Path, _pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train tiny:gpt2 and save it as ``out``; arguments as in `vae.build`.
+def build(folder: Path, out: Path, _pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains tiny:gpt2 and saves it as ``out``; arguments as in `vae.build`.
 
     Returns:
-        Held-out perplexity per token.
+        The perplexity per token on held-out texts.
     """
     tokenizer = tokenizers.gpt2_tokenizer()
     model = new_gpt2(tokenizer)

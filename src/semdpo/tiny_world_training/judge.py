@@ -1,6 +1,6 @@
-"""A plain convolutional classifier that has seen the painter's images only: it checks the renderer.
+"""tiny:judge, a convolutional classifier trained on the painter's images only, which checks the renderer.
 
-It is an instrument, not a part of the pipeline, and the only model that is shown the held-out combinations.
+It is not a part of the pipeline, and the only model that is trained on the held-out combinations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 64
 
 
 class Judge(nn.Module):
-    """Five convolutional blocks and one linear head for all facts, 0.5M parameters."""
+    """Convolutional blocks and one linear head for all facts, with 0.5M parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Judge(nn.Module):
 
 
 def load(folder: Path) -> Judge:
-    """The judge of a folder, in eval mode."""
+    """Loads the judge of a folder, in evaluation mode."""
     judge = Judge()
     judge.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
@@ -65,7 +65,7 @@ def load(folder: Path) -> Judge:
 
 @torch.no_grad()
 def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict[str, Tensor]:
-    """For each fact stated by a scene, does its image show it? [n] bool each; what was not stated counts as shown."""
+    """Whether each image shows each fact of its scene, bool [n] by fact; a fact that is not stated counts as shown."""
     logits = torch.cat([judge(part) for part in torch.split(pixels, 128)])
     labels = pool.fact_labels(subjects)
     return {
@@ -75,28 +75,28 @@ def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict
 
 
 def all_right(shown: dict[str, Tensor]) -> Tensor:
-    """Number, things, colours and place all right, [n] bool. (Size and time are not asked for.)"""
+    """Whether number, things, colours and place are all right, bool [n]; size and time are not checked."""
     names = ("count", "thing0", "color0", "thing1", "color1", "place")
     return torch.stack([shown[name] for name in names]).all(0)
 
 
-def _with_held_out(folder: Path, pictures: int) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """The shared pool and a fifth as many images of held-out combinations.
+def _with_held_out(folder: Path, pool_size: int) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """The shared pool, and a fifth as many images of held-out combinations.
 
-    The judge measures composition, so it must be able to see what the models that it measures were never shown.
+    The judge measures composition, so it must recognise combinations that the measured models were never trained on.
     """
-    subjects, images = pool.training_pool(folder, pictures)
-    more = pool.scenes(pictures // 5, pool.TRAIN_SEED, held_out=True)
+    subjects, images = pool.training_pool(folder, pool_size)
+    more = pool.scenes(pool_size // 5, pool.TRAIN_SEED, held_out=True)
     return subjects + more, np.concatenate([images, pool.paint_all(more, pool.TRAIN_SEED + 1000)])
 
 
-def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train the judge on painted images and save it as ``out``; arguments as in `vae.build`.
+def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains the judge on painted images and saves it as ``out``; arguments as in `vae.build`.
 
     Returns:
         Accuracy on held-out painted images, and on held-out combinations.
     """
-    subjects, images = _with_held_out(folder, pictures)
+    subjects, images = _with_held_out(folder, pool_size)
     torch.manual_seed(PLAN.seed)
     judge = Judge()
 

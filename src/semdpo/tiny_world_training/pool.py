@@ -1,4 +1,4 @@
-"""The images that the world's models learn from: painted once, shared by all, and their labels."""
+"""The images that the world's models are trained on, painted once and shared by all, and their labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from semdpo.tiny_world.painter import SIZE, paint
 
 TRAIN_SEED = 1
 HELD_OUT_SEED = 2
-# Facts that an image or a text can be asked for, with their values.
+# The facts of an image or a text, with their possible values.
 FACTS: dict[str, tuple[str, ...]] = {
     "count": ("1", "2"),
     "layout": LAYOUTS,
@@ -29,7 +29,7 @@ FACTS: dict[str, tuple[str, ...]] = {
     "place": PLACES,
     "time": TIMES,
 }
-UNSAID = -100  # what cross-entropy ignores
+UNSAID = -100  # the label that cross-entropy ignores
 
 
 def scenes(count: int, seed: int, *, held_out: bool = False, items: int | None = None) -> list[Scene]:
@@ -39,19 +39,19 @@ def scenes(count: int, seed: int, *, held_out: bool = False, items: int | None =
 
 
 def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
-    """Images of scenes, [n, 64, 64, 3] uint8; each has its own brush, so order does not matter."""
-    pictures = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)
+    """Images of scenes, uint8 [n, 64, 64, 3]; each has its own seed, so their order does not matter."""
+    images = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)
     for k, subject in enumerate(subjects):
-        pictures[k] = paint(subject, np.random.default_rng([seed, k]))
-    return pictures
+        images[k] = paint(subject, np.random.default_rng([seed, k]))
+    return images
 
 
 def training_pool(folder: Path, count: int) -> tuple[list[Scene], NDArray[np.uint8]]:
-    """The shared training scenes and their images, painted at the first call and memory-mapped after.
+    """The shared training scenes and their images, which are painted by the first call and memory-mapped later.
 
     Args:
-        folder: the build folder.
-        count: number of images.
+        folder: The build folder.
+        count: The number of images.
     """
     path = folder / f"pool-{count}.npy"
     subjects = scenes(count, TRAIN_SEED)
@@ -63,13 +63,13 @@ def training_pool(folder: Path, count: int) -> tuple[list[Scene], NDArray[np.uin
     return subjects, np.load(path, mmap_mode="r")
 
 
-def to_pixels(pictures: NDArray[np.uint8]) -> Tensor:
+def to_pixels(images: NDArray[np.uint8]) -> Tensor:
     """[n, 64, 64, 3] uint8 to [n, 3, 64, 64] float32 in [-1, 1], which is the tiny models' normalisation."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def fact_labels(said: Sequence[Scene]) -> dict[str, Tensor]:
-    """Class index of each fact for each scene, [n] int64 each; `UNSAID` where it was not stated."""
+    """The class index of each fact in each scene, int64 [n] by fact; `UNSAID` if the fact is not stated."""
     rows: dict[str, list[int]] = {name: [] for name in FACTS}
 
     def add(name: str, value: str | None) -> None:
@@ -94,7 +94,7 @@ def style_labels(said: Sequence[Scene]) -> Tensor:
 
 
 def fact_loss(logits: Tensor, labels: dict[str, Tensor]) -> Tensor:
-    """Sum over facts of the cross-entropy of their slice of ``logits`` [n, sum of values]."""
+    """The sum over facts of the cross-entropy of their slices of ``logits``, [n, sum of values]."""
     total = logits.new_zeros(())
     for name, part in split_facts(logits).items():
         if (labels[name] != UNSAID).any():
@@ -110,7 +110,7 @@ def split_facts(logits: Tensor) -> dict[str, Tensor]:
 
 
 def hard_groups(subjects: Sequence[Scene], size: int) -> list[list[list[int]]]:
-    """Two ways to group scenes that look alike, each a list of groups with at least ``size`` members.
+    """Groups of scenes that look alike, in two ways, each a list of groups with at least ``size`` members.
 
     Images that share place and time teach the things; images that share the first thing and the number
     teach colour, size and place. Without such batches a contrastive model learns backgrounds only.
@@ -124,7 +124,7 @@ def hard_groups(subjects: Sequence[Scene], size: int) -> list[list[list[int]]]:
 
 
 def draw_hard_batch(groups: list[list[list[int]]], batch: int, size: int, rng: Random) -> list[int]:
-    """``batch`` indices in groups of ``size`` that look alike."""
+    """The indices of a batch of ``batch`` scenes, in groups of ``size`` that look alike."""
     chosen: list[int] = []
     for _ in range(batch // size):
         chosen += rng.sample(rng.choice(rng.choice(groups)), size)

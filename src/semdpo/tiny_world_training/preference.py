@@ -1,4 +1,4 @@
-"""Reward models trained on simulated people's choices: the labeller, and two judges held out from labelling."""
+"""Reward models trained on simulated people's choices: one that labels, and two that take no part in labelling."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _train(
     checkpoint: Path,
     progress: Progress,
 ) -> nn.Module:
-    """Bradley–Terry on a group's choices: −log σ(score of chosen − score of the other)."""
+    """Trains on a group's choices with the Bradley–Terry loss, −log σ(score of chosen − score of the other)."""
     choices = ask(people, pairs, TRAIN)
     order = np.random.default_rng(people.seed).permutation(pairs)
 
@@ -55,12 +55,12 @@ def _train(
 
 @torch.no_grad()
 def quality(score: Score, people: People, pairs: int) -> dict[str, float]:
-    """Held-out accuracy on a group's noisy choices, what its own noise permits, their ratio, and on its true order.
+    """Accuracy on a group's held-out choices, the best that their noise allows, the ratio, and accuracy without noise.
 
     Args:
-        score: of texts and pixels.
-        people: the group.
-        pairs: number of held-out pairs.
+        score: The function that scores texts and pixels.
+        people: The group of raters.
+        pairs: The number of held-out pairs.
     """
     choices = ask(people, pairs, HELD_OUT)
     values = _score_choices(score, choices)
@@ -85,21 +85,22 @@ def _score_choices(score: Score, choices: Choices) -> np.ndarray[tuple[int, int]
     return torch.cat(parts).numpy()
 
 
-def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train tiny:image-reward: its own BLIP towers on the pool, then the labellers' choices.
+def build_image_reward(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains tiny:image-reward: first its own BLIP towers on the pool, then the model on the labellers' choices.
 
     Args:
-        folder: the build folder.
-        out: where the model's folder is written.
-        images: size of the pool; twice as many choices are asked for, since a choice seen twice teaches its noise.
-        steps: updates of the towers, and as many on choices.
-        progress: told how far it is.
+        folder: The build folder.
+        out: The folder to write the model to.
+        pool_size: The number of images in the pool. There are twice as many choices, because a model that sees a choice
+            twice learns its noise.
+        steps: The number of updates of the towers, and again of the model on choices.
+        progress: The progress callback.
 
     Returns:
-        Held-out quality (see `quality`).
+        The held-out quality (see `quality`).
     """
-    pairs = pictures * 2
-    towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pictures, steps, progress)
+    pairs = pool_size * 2
+    towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pool_size, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)
     model = ImageRewardModel(towers.config.vision_config, towers.config.text_config, HEAD_SIZES)
@@ -112,7 +113,7 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     plan = replace(PLAN, steps=steps, seed=LABELLERS.seed)
     trained = _train(model, score_with(model), LABELLERS, pairs, plan, folder / "image-reward.fit.pt", progress)
     assert isinstance(trained, ImageRewardModel)
-    # Upstream's scores have mean 0 and deviation 1 over ordinary images; so have ours.
+    # As upstream's, the scores get mean 0 and standard deviation 1 over ordinary images.
     scores = _score_choices(score_with(trained), ask(LABELLERS, min(pairs, 500), TRAIN))
     trained.mean, trained.std = float(scores.mean()), float(scores.std()) or 1.0
     trained.save_pretrained(out)
@@ -120,7 +121,7 @@ def build_image_reward(folder: Path, out: Path, pictures: int, steps: int, progr
     return quality(score_with(trained), LABELLERS, min(2000, pairs))
 
 
-def _build_clip_judge(
+def _build_clip_scorer(
     people: People, kind: str, folder: Path, out: Path, pairs: int, steps: int, progress: Progress
 ) -> dict[str, float]:
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip-b")
@@ -130,7 +131,7 @@ def _build_clip_judge(
 
     def score_with(clip: CLIPModel) -> Score:
         def score(texts: list[str], pixels: Tensor) -> Tensor:
-            cosine = (clips.embed_pictures(clip, pixels) * clips.embed_texts(clip, tokenizer, texts)).sum(-1)
+            cosine = (clips.embed_images(clip, pixels) * clips.embed_texts(clip, tokenizer, texts)).sum(-1)
             scaled: Tensor = clip.logit_scale.clamp(max=4.0).exp() * cosine
             return scaled
 
@@ -146,11 +147,11 @@ def _build_clip_judge(
     return quality(score_with(trained), people, min(2000, pairs))
 
 
-def build_pickscore(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train tiny:pickscore from tiny:clip-b on the pickers' choices; arguments as in `build_image_reward`."""
-    return _build_clip_judge(PICKERS, "pickscore", folder, out, pictures * 2 // 5, steps, progress)
+def build_pickscore(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains tiny:pickscore from tiny:clip-b on the pickers' choices; arguments as in `build_image_reward`."""
+    return _build_clip_scorer(PICKERS, "pickscore", folder, out, pool_size * 2 // 5, steps, progress)
 
 
-def build_hps(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train tiny:hps from tiny:clip-b on the HPS raters' choices; arguments as in `build_image_reward`."""
-    return _build_clip_judge(HPS_RATERS, "hpsv2.1", folder, out, pictures * 2 // 5, steps, progress)
+def build_hps(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains tiny:hps from tiny:clip-b on the HPS raters' choices; arguments as in `build_image_reward`."""
+    return _build_clip_scorer(HPS_RATERS, "hpsv2.1", folder, out, pool_size * 2 // 5, steps, progress)

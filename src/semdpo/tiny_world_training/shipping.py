@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 
 def halve_into(source: Path, target: Path) -> None:
-    """Copy a model's folder, every floating-point weight in half precision.
+    """Copies a model's folder, with every floating-point weight in half precision.
 
     Args:
-        source: any transformers or diffusers folder, or one with a bare ``model.safetensors``.
-        target: replaced when it exists.
+        source: A folder of transformers or diffusers, or one with only a ``model.safetensors``.
+        target: The folder to write; an existing one is replaced.
     """
     unfinished = target.with_name(target.name + ".partial")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -27,7 +27,7 @@ def halve_into(source: Path, target: Path) -> None:
         for part in (settings, settings.get("text_config"), settings.get("vision_config")):
             if isinstance(part, dict) and part.get("dtype"):
                 part["dtype"] = "float16"
-        # Where a model was trained is nobody's business, and differs between machines.
+        # The path of the training folder is private, and differs between machines.
         settings.pop("_name_or_path", None)
         file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
     shutil.rmtree(target, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The prompts and rewrites that the tiny world ships; no prompt stands in two of the files."""
+"""The files of prompts and rewrites that the tiny world ships; no prompt is in two of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from random import Random
 
 from semdpo.tiny_world import grammar
 
-# File → (seed, number). Prompts for tuning are kept apart from those that results are reported on.
+# File → (seed, number). Tuning prompts are separate from those that results are reported on.
 PROMPTS = {"prompts.jsonl": (71, 2000), "tuning.jsonl": (72, 400), "evaluation.jsonl": (73, 600)}
 REWRITES = ("rewrites.jsonl", 74, 3000)
-# Sets of a study, which differ in what they ask: file → (seed, number, number of things, unseen combinations).
+# The sets of a study, with different kinds of prompts: file → (seed, number, number of things, unseen combinations).
 SETS = {
     "one-thing.jsonl": (75, 200, 1, False),
     "two-things.jsonl": (76, 200, 2, False),
-    "unseen.jsonl": (77, 200, None, True),  # things in colours that no model has met together: out of domain
+    "unseen.jsonl": (
+        77,
+        200,
+        None,
+        True,
+    ),  # combinations of thing and colour that no model was trained on: out of domain
 }
 
 
@@ -24,10 +29,10 @@ def _lines(rows: list[dict[str, str]]) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write all files into ``folder``; no prompt stands in two of them.
+    """Writes all files into ``folder``; no prompt is in two of them.
 
     Args:
-        folder: made when absent.
+        folder: The folder to write into; it is created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     seen: set[str] = set()

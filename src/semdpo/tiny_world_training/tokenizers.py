@@ -1,4 +1,4 @@
-"""Tokenizers of the tiny models, trained on the world's own text, in the classes that the published models use."""
+"""The tiny models' tokenizers: trained on the world's own texts, in the classes that published models use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def world_text(count: int, seed: int) -> list[str]:
 
 
 def write_vocabulary(folder: Path) -> None:
-    """Write ``vocabulary.json``, the words that the world knows, so that an encoder can say what it does not."""
+    """Writes ``vocabulary.json``, the words that the world knows, so that an encoder can report unknown words."""
     words = {word for line in world_text(4000, 1) for word in re.findall(r"[a-z]+", line.lower())}
     words |= {"rephrase", "the", "of", "and", "with", "an"}
     (folder / "vocabulary.json").write_text(json.dumps(sorted(words), indent=0) + "\n")
@@ -43,7 +43,7 @@ def _pieces(trained: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's lower-casing byte-pair encoding. Every byte is in it, also as a word's end, so any text can be encoded."""
+    """CLIP's lower-casing byte-pair encoding. It has every byte, also at a word's end, so it encodes any text."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -54,8 +54,8 @@ def clip_tokenizer() -> CLIPTokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
         min_frequency=2,
-        # Pieces of one character get their ids in the order of a random hash map unless they are named here.
-        # The end token must not have id 2: transformers then pools CLIP texts where the highest id stands.
+        # Without these names, pieces of one character would get their ids in the order of a random hash map.
+        # The end token must not have id 2: transformers would then pool CLIP texts at the highest id.
         special_tokens=[
             "<|pad|>",
             "<|startoftext|>",
@@ -97,7 +97,7 @@ def bert_tokenizer() -> BertTokenizer:
 
 
 def gpt2_tokenizer() -> GPT2Tokenizer:
-    """GPT-2's byte-level encoding, which gives every text back as it was."""
+    """GPT-2's byte-level encoding, which decodes every text exactly."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

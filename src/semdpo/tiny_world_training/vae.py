@@ -21,7 +21,7 @@ BATCH = 16
 
 
 def new_vae() -> AutoencoderKL:
-    """The untrained autoencoder, 0.97M parameters."""
+    """The untrained autoencoder, with 0.97M parameters."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -41,11 +41,11 @@ def _edges(error: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 100) -> Tensor:
-    """Scaled latents of images, [n, 16, 8, 8], half precision."""
+def encode(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 100) -> Tensor:
+    """The scaled latents of images uint8 [n, 64, 64, 3], half precision [n, 16, 8, 8]."""
     parts = []
-    for start in range(0, len(pictures), batch):
-        mean = vae.encode(pool.to_pixels(pictures[start : start + batch])).latent_dist.mean
+    for start in range(0, len(images), batch):
+        mean = vae.encode(pool.to_pixels(images[start : start + batch])).latent_dist.mean
         parts.append((mean * vae.config.scaling_factor).half())
     return torch.cat(parts)
 
@@ -58,20 +58,20 @@ def _quality(vae: AutoencoderKL) -> dict[str, float]:
     return {"psnr_db": 10 * math.log10(4 / error.mean().item())}
 
 
-def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress) -> dict[str, float]:
-    """Train the autoencoder and save it as ``out``.
+def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+    """Trains the autoencoder and saves it as ``out``.
 
     Args:
-        folder: the build folder, with the shared pool of images.
-        out: where the model's folder is written.
-        images: size of the pool.
-        steps: number of updates.
-        progress: told how far it is.
+        folder: The build folder, with the shared pool of images.
+        out: The folder to write the model to.
+        pool_size: The number of images in the pool.
+        steps: The number of updates.
+        progress: The progress callback.
 
     Returns:
-        Held-out quality: ``psnr_db`` of reconstructions.
+        The quality on held-out images: ``psnr_db`` of their reconstructions.
     """
-    _, images = pool.training_pool(folder, pictures)
+    _, images = pool.training_pool(folder, pool_size)
     vae = new_vae()
 
     def loss(step: int) -> Tensor:
@@ -90,7 +90,7 @@ def build(folder: Path, out: Path, pictures: int, steps: int, progress: Progress
     torch.manual_seed(PLAN.seed)
     averaged = fit(vae, loss, replace(PLAN, steps=steps), folder / "vae.fit.pt", progress)
     assert isinstance(averaged, AutoencoderKL)
-    # Stable Diffusion divides latents by their deviation, so that noise of variance one covers them.
+    # Stable Diffusion divides latents by their standard deviation, to match noise of variance 1.
     averaged.register_to_config(scaling_factor=1.0)
     deviation = encode(averaged, images[:2000]).float().std().item()
     averaged.register_to_config(scaling_factor=1 / deviation)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from semdpo.analysis.semantics import alpha_of_weights
 from semdpo.data.records import Pair
 from semdpo.errors import DataError
 from semdpo.models.rewriter_settings import RewriterSettings
@@ -68,15 +68,14 @@ def _refuse_semantic_weights(pairs: Sequence[Pair]) -> None:
     Raises:
         DataError: they are.
     """
-    known = [(each.weight, each.distance) for each in pairs if each.weight is not None and each.distance is not None]
-    strengths = [-math.log(weight) / distance for weight, distance in known if weight > 0 and distance > 1e-3]
-    if len(known) < len(pairs) or len(strengths) < 2 or min(strengths) <= 0:
+    weighted = [(pair.weight, pair.distance) for pair in pairs if pair.weight is not None and pair.distance is not None]
+    if len(weighted) < len(pairs):
         return
-    alpha = sum(strengths) / len(strengths)
-    if all(abs(weight - math.exp(-alpha * distance)) < 1e-4 for weight, distance in known):
+    if alpha := alpha_of_weights(*zip(*weighted, strict=True)):
         raise DataError(
             f"the column weight is exp(-{alpha:.3g} * distance) already, and this objective would apply such a weight "
-            "twice; remove the column, or train with the objective dpo"
+            "twice; train with the objective dpo, which uses the column (--objective dpo), or write the file again by "
+            "`semdpo weigh` without --alpha"
         )
 
 

@@ -1,4 +1,4 @@
-"""What all scorers share: how one is described to the registry, and how it scores batch by batch."""
+"""Code that all scorers share: how a scorer describes itself to the registry, and how it scores in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from semdpo.models.images import rgb
 from semdpo.models.registry import Place
 from semdpo.protocols import Bool, ScoreBatch
 
-# Some images and their prompts to scores, [b], and which prompts are longer than the scorer reads, [b].
+# Takes b images and their prompts; gives scores, [b], and which prompts are longer than the scorer reads, [b].
 ScoreFunction = Callable[[Sequence[Image.Image], Sequence[str]], tuple[Tensor, Bool]]
 
 
@@ -33,13 +33,13 @@ class ScorerKind:
     first, then by ``kind``, ``files``, ``architectures`` and ``takes``, in this order.
 
     Attributes:
-        kind: its name in a folder's ``scorer.json``.
-        load: makes the score function from a model's place, on a device.
-        names: of published models that nothing else tells apart from another kind.
-        files: of upstream's own checkpoint; a folder that holds one of them is of this kind.
-        architectures: classes that a folder's ``config.json`` may name.
-        takes: whether it scores with a model of this ``config.json``, asked when no kind knows its class.
-        runs_code: whether Python code that comes with its models runs, which the user must allow.
+        kind: The kind's name in a folder's ``scorer.json``.
+        load: The function that makes a score function from a model's place, on a device.
+        names: The names of published models that nothing else distinguishes from another kind.
+        files: The names of published checkpoints; a folder that holds one of them is of this kind.
+        architectures: The classes of this kind that a folder's ``config.json`` may name.
+        takes: A test of a ``config.json`` whose class no kind lists: whether this kind can score with the model.
+        runs_code: Whether its models run Python code of their own, which the user must allow.
     """
 
     kind: str
@@ -56,8 +56,8 @@ class BatchedScorer:
     """A scorer that works batch by batch, without gradients.
 
     Attributes:
-        score_batch: scores one batch.
-        batch_size: images at a time.
+        score_batch: The function that scores one batch.
+        batch_size: The number of images scored at a time.
     """
 
     score_batch: ScoreFunction
@@ -67,11 +67,11 @@ class BatchedScorer:
         """One score per image, higher is better; prompts longer than the scorer reads are truncated and flagged.
 
         Args:
-            images: n images of any size and mode; a scorer sees them as ``models.images.rgb`` converts them.
-            prompts: what the user asked for, n.
+            images: The images, n, of any size and mode; a scorer sees them as ``models.images.rgb`` converts them.
+            prompts: The users' prompts, n.
 
         Raises:
-            ModelError: numbers of rows differ, or a score is not finite.
+            ModelError: The numbers of images and prompts differ, or a score is not finite.
         """
         if len(images) != len(prompts):
             raise ModelError(f"a score needs one prompt per image; got {len(images)} images and {len(prompts)} prompts")

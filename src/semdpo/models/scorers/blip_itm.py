@@ -22,11 +22,11 @@ def blip_itm(place: Place, where: Compute) -> ScoreFunction:
     """The matching head's probability that image and prompt belong together, in [0, 1].
 
     Args:
-        place: a saved BlipForImageTextRetrieval with tokenizer and image processor.
-        where: the device and the type of the weights.
+        place: The place of a saved BlipForImageTextRetrieval with tokenizer and image processor.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: the folder cannot be read, or its text tower has BERT-base's width without its 12 heads
+        ModelError: The folder cannot be read, or its text tower has BERT-base's width without its 12 heads
             (transformers' default is 8, which loads and scores wrong).
     """
     folder = place.folder()

@@ -19,11 +19,11 @@ def clip_score(place: Place, where: Compute) -> ScoreFunction:
     """The cosine of image and prompt, in [-1, 1]; unlike the paper's score, neither scaled by 2.5 nor clipped at 0.
 
     Args:
-        place: a saved CLIPModel with tokenizer and image processor.
-        where: the device and the type of the weights.
+        place: The place of a saved CLIPModel with tokenizer and image processor.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: the folder cannot be read.
+        ModelError: The folder cannot be read.
     """
     towers, processor = load_towers(place, where), load_image_processor(place.folder())
 

@@ -1,4 +1,4 @@
-"""Human Preference Score v2.1 (Wu et al., arXiv 2306.09341): a CLIP with preprocessing of its own."""
+"""Human Preference Score v2.1 (Wu et al., arXiv 2306.09341): a CLIP with its own preprocessing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from semdpo.protocols import Bool
 CHECKPOINT = "HPS_v2.1_compressed.pt"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
-# open_clip's ViT-H-14. Its GELU is the plain one, where transformers' CLIP takes quick_gelu by default.
+# open_clip's ViT-H-14. It has the plain GELU, while transformers' CLIP has quick_gelu by default.
 CONFIG = {
     "projection_dim": 1024,
     "text_config": {
@@ -61,10 +61,10 @@ _IN_BLOCK |= {"attn.out_proj": "self_attn.out_proj"}
 
 
 def to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's names and layouts to CLIPModel's; an unknown name stays, so that loading refuses it.
+    """The weights of open_clip's CLIP with CLIPModel's names and layouts; loading refuses names that stay unknown.
 
     Args:
-        state: of open_clip's CLIP.
+        state: The weights of open_clip's CLIP, by its names.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -79,7 +79,10 @@ def to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _block(layer: str, name: str, value: Tensor) -> dict[str, Tensor]:
     if name in ("attn.in_proj_weight", "attn.in_proj_bias"):
         kind = name.removeprefix("attn.in_proj_")
-        return {f"{layer}.self_attn.{part}_proj.{kind}": each for part, each in zip("qkv", value.chunk(3), strict=True)}
+        return {
+            f"{layer}.self_attn.{letter}_proj.{kind}": weight
+            for letter, weight in zip("qkv", value.chunk(3), strict=True)
+        }
     stem, _, kind = name.rpartition(".")
     return {f"{layer}.{_IN_BLOCK.get(stem, stem)}.{kind}": value}
 
@@ -93,15 +96,15 @@ def clean(text: str) -> str:
 def fit_square(image: Image.Image, side: int) -> Tensor:
     """The image inside a black square, its longest side resized to ``side``.
 
-    It becomes float before it is resized (bicubic, antialiased), so nothing is rounded to whole grey levels in
-    between; a square image is only resized.
+    The image is converted to floating point before it is resized (bicubic, antialiased), so no value is rounded to a
+    whole grey level in between. A square image is only resized.
 
     Args:
-        image: any size and mode.
-        side: pixels.
+        image: An image of any size and mode.
+        side: The side of the square, in pixels.
 
     Returns:
-        [3, side, side], about 0 to 1 (bicubic interpolation may overshoot a little, as upstream's does).
+        The pixels, [3, side, side], about 0 to 1 (bicubic interpolation may overshoot a little, as upstream's does).
     """
     values = to_tensor(image)
     height, width = values.shape[1:]
@@ -117,11 +120,11 @@ def hps(place: Place, where: Compute) -> ScoreFunction:
     """The cosine of image and prompt under HPS v2.1, unscaled (tables often show it times 100).
 
     Args:
-        place: upstream's checkpoint, or a saved CLIPModel of its structure.
-        where: the device and the type of the weights.
+        place: The place of the published checkpoint, or of a saved CLIPModel of the same structure.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: a folder cannot be read, or the weights do not fit.
+        ModelError: A folder cannot be read, or the weights do not fit.
     """
     towers = _upstream(place, where) if (place.folder() / CHECKPOINT).is_file() else load_towers(place, where)
     mean, std = _normalisation(place)
@@ -145,8 +148,8 @@ def _upstream(place: Place, where: Compute) -> CLIPTowers:
 
 def _normalisation(place: Place) -> tuple[Tensor, Tensor]:
     settings = place.folder() / "preprocessor_config.json"
-    known = read_json(settings) if settings.is_file() else {}
-    mean, std = known.get("image_mean", MEAN), known.get("image_std", STD)
+    values = read_json(settings) if settings.is_file() else {}
+    mean, std = values.get("image_mean", MEAN), values.get("image_std", STD)
     return torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
 
 

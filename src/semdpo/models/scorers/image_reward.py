@@ -66,20 +66,20 @@ _RENAMED = (
 class ImageRewardModel(nn.Module):
     """The network, in transformers' BLIP parts; key names are ``vision_model.*``, ``text_encoder.*``, ``mlp.*``.
 
-    Three settings load silently and score wrong when left at transformers' defaults: the text tower's number of
-    heads (8; BERT-base has 12), the image tower's ``layer_norm_eps`` (1e-5; upstream 1e-6) and its ``image_size``
-    (384; upstream 224). Give all three.
+    Three settings load without an error and score wrong at transformers' defaults: the text tower's number of heads
+    (8; BERT-base has 12), the image tower's ``layer_norm_eps`` (1e-5; upstream 1e-6) and its ``image_size`` (384;
+    upstream 224). Give all three.
 
     Args:
-        vision_config: the image tower's sizes.
-        text_config: the text tower's sizes; ``is_decoder`` must be true, so that cross-attention is built, and
+        vision_config: The image tower's sizes.
+        text_config: The text tower's sizes; ``is_decoder`` must be true, so that cross-attention is built, and
             ``encoder_hidden_size`` must be the image tower's width.
-        head_sizes: widths of the linear head, input and output included; upstream (768, 1024, 128, 64, 16, 1).
-        mean: subtracted from the head's output (upstream 0.16717362830052426).
-        std: divides the difference (upstream 1.0333394966054072).
+        head_sizes: The widths of the linear head, input and output included; upstream (768, 1024, 128, 64, 16, 1).
+        mean: The number subtracted from the head's output (upstream 0.16717362830052426).
+        std: The number that divides the difference (upstream 1.0333394966054072).
 
     Raises:
-        ModelError: sizes that do not fit each other.
+        ModelError: The sizes do not fit each other.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class ImageRewardModel(nn.Module):
         """Scores of images against texts.
 
         Args:
-            pixel_values: normalised images, [n, 3, height, width].
-            input_ids: the texts' tokens, [n, length].
-            attention_mask: 1 for tokens, 0 for padding, [n, length].
+            pixel_values: The normalised images, [n, 3, height, width].
+            input_ids: The texts' token ids, [n, length].
+            attention_mask: The mask, [n, length]: 1 for tokens, 0 for padding.
 
         Returns:
-            Scores, [n]; higher is better.
+            The scores, [n]; higher is better.
         """
-        # last_hidden_state, for pooler_output passes the last norm twice.
+        # last_hidden_state, because pooler_output applies the last norm twice.
         image = self.vision_model(pixel_values=pixel_values).last_hidden_state
-        # is_decoder stays out of the call: the text attends in both directions.
+        # is_decoder is not passed in the call, so the text attends in both directions.
         text = self.text_encoder(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -122,10 +122,10 @@ class ImageRewardModel(nn.Module):
         return (reward - self.mean) / self.std
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, in the parameters' own precision.
+        """Writes ``config.json`` and ``model.safetensors``, in the parameters' own precision.
 
         Args:
-            folder: made when absent.
+            folder: The folder to write; it is created if it does not exist.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
@@ -145,13 +145,13 @@ class ImageRewardModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ImageRewardModel:
-        """Read a folder that ``save_pretrained`` wrote; the model is in float32 and in evaluation mode.
+        """Reads a folder that ``save_pretrained`` wrote; the model is in float32 and in evaluation mode.
 
         Args:
-            folder: with ``config.json`` and ``model.safetensors``.
+            folder: The folder, with ``config.json`` and ``model.safetensors``.
 
         Raises:
-            ModelError: a file is absent or unreadable, or the weights do not fit the configuration.
+            ModelError: A file is missing or unreadable, or the weights do not fit the configuration.
         """
         source = Path(folder)
         try:
@@ -174,10 +174,10 @@ class ImageRewardModel(nn.Module):
 
 
 def to_parts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Upstream's names to ours; an unknown name stays, so that loading refuses it.
+    """The weights of upstream's ImageReward with this network's names; loading refuses names that stay unknown.
 
     Args:
-        state: of upstream's ImageReward.
+        state: The weights of upstream's ImageReward, by its names.
     """
     return {_renamed(name): value for name, value in state.items() if name not in UNUSED}
 
@@ -195,10 +195,10 @@ def published() -> ImageRewardModel:
 
 
 def from_upstream(path: Path) -> ImageRewardModel:
-    """The published model from upstream's file.
+    """The published model, from its own checkpoint.
 
     Raises:
-        ModelError: the file cannot be read, or its weights do not fit.
+        ModelError: The file cannot be read, or its weights do not fit.
     """
     with no_weights():
         model = published()
@@ -237,18 +237,18 @@ def shortest_side(image: Image.Image, side: int) -> Image.Image:
     transformers' processor rounds the crop's corner differently, which shifts some images by a pixel.
 
     Args:
-        image: any size and mode.
-        side: pixels.
+        image: An image of any size and mode.
+        side: The side of the square, in pixels.
 
     Returns:
-        RGB, side x side.
+        The RGB image, side x side.
     """
     image = rgb(image)
     short = min(image.size)
     if short != side:
-        width, height = (side if each == short else int(side * each / short) for each in image.size)
+        width, height = (side if length == short else int(side * length / short) for length in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (round((each - side) / 2) for each in image.size)
+    left, top = (round((length - side) / 2) for length in image.size)
     return image.crop((left, top, left + side, top + side))
 
 
@@ -256,11 +256,11 @@ def image_reward(place: Place, where: Compute) -> ScoreFunction:
     """ImageReward, about 0 ± 1 for ordinary images; it reads 35 tokens.
 
     Args:
-        place: upstream's ``ImageReward.pt``, or a folder that ``ImageRewardModel.save_pretrained`` wrote.
-        where: the device and the type of the weights.
+        place: The place of the published ``ImageReward.pt``, or of a folder from ``ImageRewardModel.save_pretrained``.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: a folder cannot be read, or the weights do not fit.
+        ModelError: A folder cannot be read, or the weights do not fit.
     """
     folder = place.folder()
     upstream = (folder / CHECKPOINT).is_file()

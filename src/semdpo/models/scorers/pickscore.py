@@ -19,12 +19,12 @@ def pickscore(place: Place, where: Compute) -> ScoreFunction:
     """exp(logit_scale)·cos; a softmax over the images of one prompt gives the probability of being picked.
 
     Args:
-        place: a saved CLIPModel; tokenizer and image processor lie in ``place.tokenizer_folder()``, since upstream
-            takes them from the CLIP that it was tuned from.
-        where: the device and the type of the weights.
+        place: The place of a saved CLIPModel. Tokenizer and image processor are in ``place.tokenizer_folder()``:
+            upstream takes them from the CLIP that the model was tuned from.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: a folder cannot be read.
+        ModelError: A folder cannot be read.
     """
     towers, processor = load_towers(place, where), load_image_processor(place.tokenizer_folder())
 
@@ -36,5 +36,5 @@ def pickscore(place: Place, where: Compute) -> ScoreFunction:
     return score
 
 
-# Its files are those of a plain CLIPModel: only the name tells that the score is scaled.
+# Its files are those of a plain CLIPModel; only the name shows that the score is scaled.
 SCORER = ScorerKind("pickscore", pickscore, names=("pickscore",))

@@ -1,4 +1,4 @@
-"""``load_scorer``, which finds the scorer that a name stands for among the files of this package."""
+"""``load_scorer``: finds the scorer of a name among the files of this package."""
 
 from __future__ import annotations
 
@@ -25,81 +25,81 @@ def load_scorer(
     precision: str = "float32",
     allow_remote_code: Sequence[str] = (),
 ) -> Scorer:
-    """The scorer that a name stands for, on the GPU where there is one.
+    """Loads a scorer by name, on the GPU if there is one.
 
-    ``scorer.json`` ({"kind": …}) in the folder names its kind. Without that file the kind follows from upstream's file
-    name, or from the class that ``config.json`` names: a CLIPModel gives the CLIP score, an image-text-to-text model
-    its P("Yes").
+    ``scorer.json`` ({"kind": …}) in the folder names its kind. Without that file, the kind follows from a published
+    checkpoint's file name, or from the class that ``config.json`` names: a CLIPModel gives the CLIP score, an
+    image-text-to-text model gives P("Yes").
 
     Args:
-        name: ``tiny:NAME``, a folder, or a published name.
-        batch_size: images at a time, ≥ 1.
-        precision: of the weights, as for ``compute``.
-        allow_remote_code: names of models whose own Python code may run.
+        name: The model's name: ``tiny:NAME``, a folder, or a published name.
+        batch_size: The number of images scored at a time, ≥ 1.
+        precision: The precision of the weights, as for ``compute``.
+        allow_remote_code: The names of models whose own Python code may run.
 
     Raises:
-        ModelError: the name is unknown, the folder cannot be read, holds no scorer, or needs to run code of its own.
+        ModelError: The name is unknown, or the folder cannot be read, holds no scorer, or has to run its own code.
     """
     check_positive("batch_size", batch_size)
     where = compute(precision)
     place = resolve(name)
-    found = _kind(place)
-    if found.runs_code and name not in allow_remote_code:
+    kind = _kind(place)
+    if kind.runs_code and name not in allow_remote_code:
         raise ModelError(
             f"model '{place.name}' runs Python code that comes with it; if you trust its publisher, allow it with "
             f"scoring.allow_remote_code=['{place.name}']"
         )
-    return BatchedScorer(found.load(place, where), batch_size)
+    return BatchedScorer(kind.load(place, where), batch_size)
 
 
 def kinds() -> list[ScorerKind]:
     """All kinds of scorers: the constant ``SCORER`` of each file of this package, in order of the files' names.
 
     Raises:
-        AttributeError: a file has no such constant.
+        AttributeError: A file has no such constant.
     """
     names = sorted(module.name for module in pkgutil.iter_modules(scorers.__path__))
     return [importlib.import_module(f"{scorers.__name__}.{name}").SCORER for name in names if name not in _NO_SCORERS]
 
 
 def _kind(place: Place) -> ScorerKind:
-    """Which kind a model is of; ``ScorerKind`` lists what is asked, and in which order."""
+    """The kind of a model; ``ScorerKind`` lists what decides it, in order."""
     known = kinds()
-    named = [each for each in known if place.name in each.names]
-    if named:
-        return named[0]
+    by_name = [kind for kind in known if place.name in kind.names]
+    if by_name:
+        return by_name[0]
     folder = place.folder()
     if (folder / "scorer.json").is_file():
         return _kind_in_file(folder / "scorer.json", known)
-    holding = [each for each in known if any((folder / file).is_file() for file in each.files)]
+    holding = [kind for kind in known if any((folder / file).is_file() for file in kind.files)]
     if len(holding) > 1:
         raise ModelError(
-            f"'{folder}' holds the checkpoints of several scorers ({', '.join(each.kind for each in holding)}); "
+            f"'{folder}' holds the checkpoints of several scorers ({', '.join(kind.kind for kind in holding)}); "
             'name one in a file scorer.json there, such as {"kind": "' + holding[0].kind + '"}'
         )
     return holding[0] if holding else _kind_of_class(place.name, folder, known)
 
 
 def _kind_in_file(path: Path, known: Sequence[ScorerKind]) -> ScorerKind:
-    kind = read_json(path).get("kind")
-    for each in known:
-        if each.kind == kind:
-            return each
-    raise ModelError(f"'{path}' names the kind {kind!r}; known: {', '.join(each.kind for each in known)}")
+    name = read_json(path).get("kind")
+    for kind in known:
+        if kind.kind == name:
+            return kind
+    raise ModelError(f"'{path}' names the kind {name!r}; known: {', '.join(kind.kind for kind in known)}")
 
 
 def _kind_of_class(name: str, folder: Path, known: Sequence[ScorerKind]) -> ScorerKind:
     config = read_json(folder / "config.json")
     architectures = config.get("architectures") or []
-    by_class = {architecture: each for each in known for architecture in each.architectures}
+    by_class = {architecture: kind for kind in known for architecture in kind.architectures}
     for architecture in architectures:
         if architecture in by_class:
             return by_class[architecture]
-    for each in known:
-        if each.takes(config):
-            return each
+    for kind in known:
+        if kind.takes(config):
+            return kind
     raise ModelError(
         f"model '{name}' ({', '.join(architectures) or 'no architecture named'}) is not a scorer of images; give a "
         f"CLIPModel, a BlipForImageTextRetrieval, an image-text-to-text model, or a folder whose scorer.json names one "
-        f"of {', '.join(each.kind for each in known)}"
+        f"of {', '.join(kind.kind for kind in known)}"
     )

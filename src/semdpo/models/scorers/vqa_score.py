@@ -25,11 +25,11 @@ def vqa_score(place: Place, where: Compute) -> ScoreFunction:
     """exp(−cross-entropy of "Yes") as the answer to VQAScore's question, in [0, 1].
 
     Args:
-        place: any image-text-to-text model that transformers loads, with its processor.
-        where: the device and the type of the weights.
+        place: The place of an image-text-to-text model that transformers loads, with its processor.
+        where: The device and the weights' type.
 
     Raises:
-        ModelError: the folder cannot be read, or the tokenizer joins the answer with the question.
+        ModelError: The folder cannot be read, or the tokenizer joins the answer with the question.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -43,12 +43,14 @@ def vqa_score(place: Place, where: Compute) -> ScoreFunction:
     processor.tokenizer.padding_side = "left"  # so that every row ends with its answer
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
-    # The question stands in a template of special tokens, so that a prompt cannot be read as plain text beside it.
-    own = [text for name in ("image_token", "video_token") if isinstance(text := getattr(processor, name, None), str)]
+    # The question is inside a template of special tokens, so special tokens' text in a prompt must be refused.
+    placeholders = [
+        text for name in ("image_token", "video_token") if isinstance(text := getattr(processor, name, None), str)
+    ]
     answer = processor.tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
 
     def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
-        refuse_special_text(processor.tokenizer, prompts, place.name, own)
+        refuse_special_text(processor.tokenizer, prompts, place.name, placeholders)
         texts = [_question(processor, prompt) + ANSWER for prompt in prompts]
         rows = [[image] for image in images]
         with quiet():
@@ -59,14 +61,14 @@ def vqa_score(place: Place, where: Compute) -> ScoreFunction:
             raise ModelError(f"'{folder}' reads '{ANSWER}' together with what precedes it; use another model")
         logits = model(**inputs).logits[:, -len(answer) - 1 : -1].float()
         logps = logits.log_softmax(-1).gather(-1, ids[:, :, None]).squeeze(-1)
-        # Nothing is truncated: the processor reads all of it, and the model has room for thousands of tokens.
+        # Nothing is truncated: the processor reads the whole prompt, and the model reads thousands of tokens.
         return logps.mean(-1).exp(), np.zeros(len(texts), np.bool_)
 
     return score
 
 
 def answers_questions(config: Mapping[str, Any]) -> bool:
-    """Whether transformers loads a model of this ``config.json`` as one from image and text to text."""
+    """Whether transformers loads a model with this ``config.json`` as an image-text-to-text model."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
     return config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
