@@ -96,11 +96,14 @@ class Tables:
         return [self.baseline, *reversed(rest)] if self.baseline else []
 
 
+NOT_SIGNIFICANT = "no significant difference"
+
+
 def verdict(difference: Estimate | Difference) -> str:
-    """What an interval allows to say: ``higher``, ``lower`` or ``no difference could be seen``."""
+    """What a confidence interval shows: ``higher``, ``lower``, or, where it contains 0, ``NOT_SIGNIFICANT``."""
     if difference.low > 0:
         return "higher"
-    return "lower" if difference.high < 0 else "no difference could be seen"
+    return "lower" if difference.high < 0 else NOT_SIGNIFICANT
 
 
 def compute_tables(data: ReportData) -> Tables:

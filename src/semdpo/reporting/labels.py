@@ -5,6 +5,7 @@ from __future__ import annotations
 # What every method has besides the scorers' scores: the distance of prompt and rewrite, the share of rewrites beyond
 # the threshold, the rewrites' length, the share of repeated three-word sequences, the number of stock phrases.
 EXTRAS = ("drift", "drifted", "tokens", "repetition", "cliches")
+USER = "human"  # the method that leaves the user's prompt as it is
 ORDER = ("human", "sft", "dpo", "sem_dpo")
 METHOD_LABELS = {
     "human": "User's prompt",
@@ -40,6 +41,11 @@ METRIC_LABELS = {
 def method_label(name: str) -> str:
     """The name of a method as people write it."""
     return METHOD_LABELS.get(name, name)
+
+
+def in_a_sentence(name: str) -> str:
+    """The name of a method within a sentence."""
+    return "the user's own prompt" if name == USER else method_label(name)
 
 
 def metric_label(name: str) -> str:

@@ -16,7 +16,7 @@ from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
-from semdpo.reporting.labels import EXTRAS, method_label, metric_label
+from semdpo.reporting.labels import EXTRAS, in_a_sentence, method_label, metric_label
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.style import colours
 from semdpo.reporting.tables import counts_frame
@@ -56,7 +56,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         plots={name: Markup(svg) for name, svg in plots.items()},
         colours=colours(tables.methods),
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
-        tiles=rows.tiles(data, tables),
+        comparisons=rows.comparisons(data, tables),
         gallery=_gallery(data, tables),
         scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
         word_rows=rows.mean_rows(tables, [name for name in EXTRAS if name != "drift"]),
@@ -108,7 +108,12 @@ def _template(name: str) -> Template:
         auto_reload=False,
     )
     environment.filters.update(
-        method=method_label, metric=metric_label, runs=runs, number=_two_places, duration=duration
+        method=method_label,
+        in_a_sentence=in_a_sentence,
+        metric=metric_label,
+        runs=runs,
+        number=_two_places,
+        duration=duration,
     )
     return environment.get_template(name)
 

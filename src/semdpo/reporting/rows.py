@@ -10,10 +10,10 @@ import pandas as pd
 from semdpo.analysis.length_control import LengthControlled
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Pair
-from semdpo.reporting.compute import SetTable, Tables, verdict
+from semdpo.reporting.compute import NOT_SIGNIFICANT, SetTable, Tables, verdict
 from semdpo.reporting.data import ReportData, weights
 from semdpo.reporting.formats import decimals, interval, number, p_value, signed
-from semdpo.reporting.labels import EXTRAS
+from semdpo.reporting.labels import EXTRAS, USER, in_a_sentence, method_label, metric_label
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import printed
 from semdpo.reporting.words import word_marks
@@ -21,24 +21,52 @@ from semdpo.reporting.words import word_marks
 LISTED_PAIRS = 5
 
 
-def tiles(data: ReportData, tables: Tables) -> list[dict[str, str]]:
-    """Every independent scorer and the drift, subject − baseline: what the first screen says in words."""
+def comparisons(data: ReportData, tables: Tables) -> list[dict[str, object]]:
+    """What the first screen shows: the subject against the user's own prompt, then against the baseline.
+
+    Both by the scorers that took no part in training, or by all scorers where every one took part. The user's own
+    prompt has no drift, so drift is compared with the baseline only.
+    """
     if not tables.baseline:
         return []
+    scorers = data.held_out or data.metrics
+    others = dict.fromkeys(name for name in (USER, tables.baseline) if name in tables.others)
+    return [
+        _comparison(data, tables, other, [*scorers, *([] if other == USER else ["drift"])], scorers) for other in others
+    ]
+
+
+def _comparison(
+    data: ReportData, tables: Tables, other: str, names: Sequence[str], scorers: Sequence[str]
+) -> dict[str, object]:
+    """One tile for each name, and a sentence that sums up the scorers' verdicts."""
     tiles = []
-    for name in [*(data.held_out or data.metrics), "drift"]:
-        d = tables.differences[tables.baseline, name]
-        value, interval = signed(d)
+    for name in names:
+        difference = tables.differences[other, name]
+        value, interval = signed(difference)
         tiles.append(
             {
                 "name": name,
                 "question": _question(data, name),
                 "value": value,
                 "interval": interval,
-                "verdict": verdict(d),
+                "verdict": verdict(difference),
             }
         )
-    return tiles
+    return {"other": other, "tiles": tiles, "summary": _summary(tables, other, scorers)}
+
+
+def _summary(tables: Tables, other: str, scorers: Sequence[str]) -> str:
+    """Which scorers rate the subject higher, which lower, and which show no significant difference."""
+    by_verdict: dict[str, list[str]] = {"higher": [], "lower": [], NOT_SIGNIFICANT: []}
+    for name in scorers:
+        by_verdict[verdict(tables.differences[other, name])].append(metric_label(name))
+    parts = [f"{words} on {_listed(labels)}" for words, labels in by_verdict.items() if labels]
+    return f"{method_label(str(tables.subject))} compared with {in_a_sentence(other)}: {'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _question(data: ReportData, name: str) -> str:
@@ -72,7 +100,7 @@ def difference_table(data: ReportData, tables: Tables, other: str) -> dict[str, 
                 "name": name,
                 "value": value,
                 "interval": interval,
-                "seen": number(d.detectable, decimals((d.high - d.low) / 2)),
+                "detectable": number(d.detectable, decimals((d.high - d.low) / 2)),
                 "p_t": p_value(d.p_t),
                 "p_holm": p_value(tables.corrected[other, name]) if duel else "",
                 "duel": f"{duel.wins} / {duel.ties} / {duel.losses}" if duel else "",
@@ -83,8 +111,8 @@ def difference_table(data: ReportData, tables: Tables, other: str) -> dict[str, 
     return {"other": other, "rows": rows}
 
 
-def _share(found: LengthControlled | None) -> str:
-    return f"{100 * found.share:.0f}% [{100 * found.low:.0f}, {100 * found.high:.0f}]" if found else "cannot be told"
+def _share(equal: LengthControlled | None) -> str:
+    return f"{100 * equal.share:.0f}% [{100 * equal.low:.0f}, {100 * equal.high:.0f}]" if equal else "not estimable"
 
 
 def set_tables(data: ReportData, tables: Tables) -> list[dict[str, object]]:
