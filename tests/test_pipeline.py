@@ -325,7 +325,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert table["alpha"].tolist() == [0, 2, 8]
     assert table["chosen"].sum() == 1
     assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
-    assert "Take α" in page.read_text()
+    assert "Chosen: α" in page.read_text()
     assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
     assert _has_sweep(Run(run, recipe, models()))
     assert not _has_sweep(Run(run, recipe_of(finished, *section, "sweep.image_seeds=[8]"), models())), "another sweep"
@@ -432,7 +432,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
     assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
-    assert dict(data.tokens)["candidates, written"] > 0
+    assert dict(data.tokens)["sampled for the candidates"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
     assert data.truncated_rewrites == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}

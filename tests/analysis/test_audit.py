@@ -126,7 +126,7 @@ def test_limits() -> None:
         ("duplicate", "did you mean 'duplicates'"),
         ("length-bias", r"needs a share, such as --fail-on length-bias=0\.7"),
         ("leaks=many", "'many' is not a share"),
-        ("leaks=2", "a share lies between 0 and 1"),
+        ("leaks=2", "a share must lie between 0 and 1"),
     ):
         with pytest.raises(ConfigError, match=told):
             limits([text])

@@ -100,8 +100,8 @@ def data() -> ReportData:
         preference=PREFERENCE,
         losses=[PairLoss(each.pair_id, float(each.distance or 0), 0.1 + i / 60) for i, each in enumerate(pairs())],
         encoder_metric="clip",
-        drawn=432,
-        tokens=[("candidates, written", 4321)],
+        rendered=432,
+        tokens=[("sampled for the candidates", 4321)],
         truncated_rewrites={"sft": 3},
     )
 
@@ -251,7 +251,7 @@ def test_the_first_screen_compares_with_the_users_prompt_and_the_baseline_by_ind
     assert tiles_of(html) == [scorers, [*scorers, "drift"]], "the user's own prompt has no drift to compare"
     assert "Sem-DPO compared with the user&#39;s own prompt: " in html
     assert "Sem-DPO compared with DPO: " in html
-    assert "ImageReward is no independent scorer: it labelled the training pairs" in html
+    assert "ImageReward is not an independent scorer: it labelled the training pairs" in html
 
 
 def test_the_first_screen_has_the_numbers_of_the_differences_file(data, folder, html):
@@ -304,20 +304,23 @@ def test_sections_come_in_reading_order(html):
         "Sem-DPO − DPO",
         "Prompts, rewrites and images",
         "Results",
-        "Meaning against preference",
+        "Fidelity and preference",
         "Head to head",
         "Weights of the training pairs",
         "What the theory bounds",
         "Training",
         "What it cost",
-        "How to reproduce it",
+        "How to reproduce this report",
     ]
 
 
 def test_counts_are_shown(html):
-    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images drawn", "102 seconds"):
+    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images rendered", "102 seconds"):
         assert text in html
-    for text in ("candidates, written: 4321", "longer than a model reads; 3 rewrites cut at the token budget"):
+    for text in (
+        "sampled for the candidates: 4321",
+        "longer than a model reads; 3 rewrites truncated at the token budget",
+    ):
         assert text in html
     assert "longer than the encoder reads: 1<" in html
 
@@ -352,7 +355,7 @@ def test_what_an_older_report_wrote_goes_and_what_others_wrote_stays(data, tmp_p
 def test_a_method_without_weights_shows_none(data, tmp_path):
     write_report(dataclasses.replace(data, alpha=None, subject="dpo", baseline="sft"), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
-    for words in ("Weights of the training pairs", "silenced", "Proposition 1"):
+    for words in ("Weights of the training pairs", "lowest weights", "Proposition 1"):
         assert words not in html
     assert "longer than the encoder reads: 1<" in html
     assert not (tmp_path / "plots/weights.png").exists()
@@ -362,7 +365,7 @@ def test_one_kind_of_metric_is_not_drawn_against_itself(data, tmp_path):
     rows = [dataclasses.replace(r, metrics={"clip": r.metrics["clip"]}) for r in data.evaluation]
     one = dataclasses.replace(data, evaluation=rows, fidelity=["clip"], preference=[])
     write_report(one, tmp_path / "report.html")
-    assert "Meaning against preference" not in (tmp_path / "report.html").read_text()
+    assert "Fidelity and preference" not in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "plots/scatter.png").exists()
 
 

@@ -20,8 +20,8 @@ def as_text(audit: Audit, failed: Sequence[Check]) -> str:
     """The audit for a terminal.
 
     Args:
-        audit: The audit.
-        failed: The checks that exceed what ``--fail-on`` allows.
+        audit: the audit.
+        failed: the checks that exceed what ``--fail-on`` allows.
     """
     d, w = audit.distances, audit.weights
     lower, median, upper = np.quantile(d, [0.25, 0.5, 0.75])
@@ -49,8 +49,8 @@ def as_numbers(audit: Audit, failed: Sequence[Check]) -> dict[str, Any]:
     """The audit for another program, ready for JSON.
 
     Args:
-        audit: The audit.
-        failed: The checks that exceed what ``--fail-on`` allows.
+        audit: the audit.
+        failed: the checks that exceed what ``--fail-on`` allows.
     """
     return {
         "pairs": len(audit.pairs),
@@ -80,12 +80,12 @@ def as_page(audit: Audit, source: str, failed: Sequence[Check]) -> str:
     """The audit for a browser: HTML that loads no other file; every text of the pairs is escaped.
 
     Args:
-        audit: The audit.
-        source: The name of the pairs, for the title.
-        failed: The checks that exceed what ``--fail-on`` allows.
+        audit: the audit.
+        source: name of the pairs, for the title.
+        failed: the checks that exceed what ``--fail-on`` allows.
 
     Raises:
-        ConfigError: The extra ``report`` is not installed; text and numbers do not need it.
+        ConfigError: the extra ``report`` is not installed; text and numbers do not need it.
     """
     extras.require(report="a page")
     from jinja2 import Environment, StrictUndefined

@@ -15,7 +15,7 @@ def draw(audit: Audit) -> dict[str, str]:
     """The plots as ``<svg>`` elements, by name; ``margins`` only where the pairs have scores.
 
     Args:
-        audit: The audit.
+        audit: the audit.
     """
     with style():
         figures = {
