@@ -97,10 +97,10 @@ def test_margins_are_in_page_and_numbers() -> None:
     found = audit(GOOD, 4.0)
     margins = [(each.chosen_score or 0) - (each.rejected_score or 0) for each in GOOD]
     assert as_numbers(found, [])["margin"]["0.5"] == pytest.approx(float(np.median(margins)))
-    assert "How sure the labels are" in as_page(found, "p", [])
+    assert "How clear the labels are" in as_page(found, "p", [])
     unscored = audit([replace(each, chosen_score=None) for each in GOOD], 4.0)
     assert as_numbers(unscored, [])["margin"] is None
-    assert "How sure the labels are" not in as_page(unscored, "p", [])
+    assert "How clear the labels are" not in as_page(unscored, "p", [])
     assert "(  0%)" not in next(line for line in as_text(unscored, []).splitlines() if " ties " in line)
 
 
@@ -126,7 +126,7 @@ def test_limits() -> None:
         ("duplicate", "did you mean 'duplicates'"),
         ("length-bias", r"needs a share, such as --fail-on length-bias=0\.7"),
         ("leaks=many", "'many' is not a share"),
-        ("leaks=2", "a share lies between 0 and 1"),
+        ("leaks=2", "a share must lie between 0 and 1"),
     ):
         with pytest.raises(ConfigError, match=told):
             limits([text])
@@ -153,10 +153,10 @@ def test_the_command(tmp_path: Path) -> None:
     options = ["--html", str(tmp_path / "a.html"), "--json", str(tmp_path / "a.json"), "--evaluation", str(held)]
     done = CliRunner().invoke(app, ["audit", str(pairs), *options])
     assert done.exit_code == 0
-    assert "5 pairs; at alpha 4 they teach as much as 5 equal ones" in done.output
+    assert "5 pairs; at alpha 4 their effective sample size is 5" in done.output
     known = json.loads((tmp_path / "a.json").read_text())
     assert known["checks"]["duplicates"]["count"] == known["checks"]["leaks"]["count"] == 1
-    assert "What pairs.jsonl will teach" in (tmp_path / "a.html").read_text()
+    assert "<h1>Audit of pairs.jsonl" in (tmp_path / "a.html").read_text()
     failing = CliRunner().invoke(app, ["audit", str(pairs), "--fail-on", "duplicates", "--fail-on", "silenced"])
     assert failing.exit_code == 1
     assert "FAILS duplicates" in failing.output
@@ -196,3 +196,12 @@ def test_a_terminal_is_not_steered(
     with pytest.raises(SystemExit):
         cli.main()
     assert not [each for each in capsys.readouterr().err[:-1] if unicodedata.category(each) in ("Cc", "Cf")]
+
+
+def test_on_a_phone_a_row_of_the_page_is_stacked_below_its_check() -> None:
+    """So that no verdict or remark lies outside a narrow screen."""
+    page = as_page(audit(GOOD, 4.0), "p", [])
+    assert page.count('<table class="stacked">') == page.count("<table")
+    assert re.search(r"@media \(max-width: 560px\) \{.*\.stacked td[^{]*\{ display: block;", page, re.DOTALL)
+    first_cells = re.findall(r"<tr>\s*<td class=\"name[^>]*>([\w-]+)", page)
+    assert first_cells == list(CHECKS)

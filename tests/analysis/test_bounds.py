@@ -86,7 +86,7 @@ def test_vectors_that_are_not_of_unit_length_are_refused(bad: float) -> None:
     wrong = good.copy()
     wrong[1] = [0.0, bad]
     for rows in ((wrong, good, good), (good, wrong, good), (good, good, wrong)):
-        with pytest.raises(ValueError, match=r"rows \[1\] of (prompts|rewrites|images) are not of unit length"):
+        with pytest.raises(ValueError, match=r"rows \[1\] of (prompts|rewrites|images) do not have unit length"):
             drift_decomposition(*rows)
     with pytest.raises(ValueError, match="one shape"):
         drift_decomposition(good, good[:1], good)
@@ -116,7 +116,7 @@ def test_cosines_give_the_same_lengths_as_vectors(vectors: np.ndarray) -> None:
 
 
 def test_what_is_no_cosine_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows \[1\] of prompt_image are no cosines"):
+    with pytest.raises(ValueError, match=r"rows \[1\] of prompt_image are not cosines"):
         drift_of_cosines([1.0, 0.5], [0.0, 1.5], [0.1, 0.1])
     with pytest.raises(ValueError, match="not of shapes"):
         drift_of_cosines([1.0], [0.0, 0.5], [0.1, 0.1])

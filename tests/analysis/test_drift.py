@@ -80,7 +80,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
             found.vectors[[t == "near" for t in texts]] = np.nan
             return found
 
-    with pytest.raises(DataError, match="no finite embedding of 'near'"):
+    with pytest.raises(DataError, match="the embedding of 'near' is not finite"):
         weigh(PAIRS, Broken())
 
 

@@ -22,7 +22,7 @@ def test_a_setting_below_the_floor_is_out_however_it_is_liked() -> None:
     found = choose(_table(low=0.0, high=-1.0), _table(low=1.0, high=9.0), FLOOR)
     assert found.setting == "low"
     assert found.above_floor == {"low": True, "high": False}
-    assert "of 1 not below the floor, of 2" in found.reason
+    assert "1 of 2 are not below the floor" in found.reason
 
 
 def test_of_those_that_are_liked_alike_the_most_faithful_is_taken() -> None:

@@ -89,7 +89,7 @@ def test_the_effective_sample_size_falls_as_alpha_grows(distance: np.ndarray) ->
 
 def test_an_alpha_that_does_not_exist_is_refused() -> None:
     assert automatic_alpha([0.1, 0.5], 1.0) == 0.0
-    with pytest.raises(ValueError, match="too many are equally near"):
+    with pytest.raises(ValueError, match="too many pairs have the smallest distance"):
         automatic_alpha([0.3] * 5, 0.5)
     with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
         automatic_alpha([0.1], 0.0)

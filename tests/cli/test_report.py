@@ -32,7 +32,7 @@ def _report(table: pd.DataFrame, folder: Path, **options: object) -> Path:
 def test_a_table_becomes_a_page(tmp_path: Path) -> None:
     page = _report(_table(), tmp_path, seen=["clip"])
     text = page.read_text("utf-8")
-    assert "CLIP is no independent scorer: it took part in training" in text
+    assert "CLIP is not an independent scorer: it took part in training" in text
     again = pd.read_csv(page.with_name("evaluation.csv"))
     assert again["clip"].tolist() == pytest.approx(_table()["clip"].tolist())
     # what a report wrote can be reported again

@@ -20,6 +20,7 @@ from semdpo.reporting.compute import compute_tables, verdict
 from semdpo.reporting.formats import decimals, number, signed
 from semdpo.reporting.propositions import drift_table
 from semdpo.reporting.report import ReportData, write_report
+from semdpo.reporting.rows import comparisons
 from semdpo.reporting.words import Word, runs, word_marks
 
 METHODS = ("human", "sft", "dpo", "sem_dpo")
@@ -99,8 +100,8 @@ def data() -> ReportData:
         preference=PREFERENCE,
         losses=[PairLoss(each.pair_id, float(each.distance or 0), 0.1 + i / 60) for i, each in enumerate(pairs())],
         encoder_metric="clip",
-        drawn=432,
-        tokens=[("candidates, written", 4321)],
+        rendered=432,
+        tokens=[("sampled for the candidates", 4321)],
         truncated_rewrites={"sft": 3},
     )
 
@@ -228,7 +229,7 @@ def test_differences_file_and_page_agree(data, folder, html):
 def test_words_follow_the_interval():
     assert verdict(Estimate(0.1, 0.01, 0.2)) == "higher"
     assert verdict(Estimate(-0.1, -0.2, -0.01)) == "lower"
-    assert verdict(Estimate(0.1, 0.0, 0.2)) == "no difference could be seen"
+    assert verdict(Estimate(0.1, 0.0, 0.2)) == "no significant difference"
 
 
 def test_swapping_the_scores_of_two_methods_swaps_the_words(data):
@@ -239,30 +240,87 @@ def test_swapping_the_scores_of_two_methods_swaps_the_words(data):
     assert (verdict(ours), verdict(theirs)) == ("higher", "lower")
 
 
-def test_the_tiles_are_the_independent_judges(html):
-    tiles = re.findall(r'<div class="tile"><span><strong>([\w-]+)', html)
-    assert tiles == ["CLIP-B", "BLIP-ITM", "HPS", "PickScore", "drift"]
-    assert "ImageReward is no independent scorer: it labelled the training pairs" in html
+def tiles_of(html: str) -> list[list[str]]:
+    """The names in the tiles of each comparison on the first screen."""
+    first_screen = html.split('class="cells"')[0].split('<div class="tiles">')[1:]
+    return [re.findall(r'<div class="tile"><span><strong>([\w-]+)', part) for part in first_screen]
+
+
+def test_the_first_screen_compares_with_the_users_prompt_and_the_baseline_by_independent_scorers(html):
+    scorers = ["CLIP-B", "BLIP-ITM", "HPS", "PickScore"]
+    assert tiles_of(html) == [scorers, [*scorers, "drift"]], "the user's own prompt has no drift to compare"
+    assert "Sem-DPO compared with the user&#39;s own prompt: " in html
+    assert "Sem-DPO compared with DPO: " in html
+    assert "ImageReward is not an independent scorer: it labelled the training pairs" in html
+
+
+def test_the_first_screen_has_the_numbers_of_the_differences_file(data, folder, html):
+    table = pd.read_csv(folder / "tables/differences.csv").set_index(["minus", "metric"])
+    comparison = comparisons(data, compute_tables(data))[0]
+    assert comparison["other"] == "human"
+    for tile in comparison["tiles"]:
+        row = table.loc[("human", tile["name"])]
+        places = decimals((row["high"] - row["low"]) / 2)
+        assert tile["value"] == number(row["difference"], places, sign=True)
+        assert f"<b>{tile['value']}</b><span>{tile['interval']}</span>" in html
+
+
+def test_the_first_screen_says_where_the_users_own_prompt_is_better(data):
+    """LEVEL puts the user's prompt above Sem-DPO by 0.04 in fidelity; exchanging the two reverses the sentence."""
+    data = dataclasses.replace(data, preference=[])
+    summary = comparisons(data, compute_tables(data))[0]["summary"]
+    assert summary == "Sem-DPO compared with the user's own prompt: lower on CLIP-B and BLIP-ITM."
+    other = {"human": "sem_dpo", "sem_dpo": "human"}
+    exchanged = [dataclasses.replace(r, method=other.get(r.method, r.method)) for r in data.evaluation]
+    data = dataclasses.replace(data, evaluation=exchanged)
+    summary = comparisons(data, compute_tables(data))[0]["summary"]
+    assert summary == "Sem-DPO compared with the user's own prompt: higher on CLIP-B and BLIP-ITM."
+
+
+def test_without_the_users_prompt_the_first_screen_compares_with_the_baseline_only(data):
+    without = dataclasses.replace(data, evaluation=[r for r in data.evaluation if r.method != "human"])
+    assert [each["other"] for each in comparisons(without, compute_tables(without))] == ["dpo"]
+    against_it = dataclasses.replace(data, baseline="human")
+    assert [each["other"] for each in comparisons(against_it, compute_tables(against_it))] == ["human"]
+
+
+def test_the_verdict_comes_before_the_wide_columns(html):
+    """On a phone the first columns are on the screen, and the rest is scrolled to."""
+    tables = re.findall(r"<thead>.*?</thead>", html, re.DOTALL)
+    columns = [re.findall(r"<th[^>]*>([^<]*)</th>", head) for head in tables]
+    with_verdict = [names for names in columns if "verdict" in names]
+    assert len(with_verdict) == 3, "one for each method that the subject is compared with"
+    assert all(names[:2] == ["scorer", "verdict"] for names in with_verdict)
+    row = re.search(r"<tr><td>CLIP-B</td>(.*?)</tr>", html)
+    assert row
+    assert re.match(r'<td class="text verdict">(higher|lower|no significant difference)</td>', row[1])
+    assert ".scroll { overflow-x: auto; }" in html
+    assert re.search(r"\.scroll td:first-child \{ position: sticky; left: 0;", html)
 
 
 def test_sections_come_in_reading_order(html):
     assert re.findall(r"<h2>([^<]+)</h2>", html) == [
-        "What was asked, and what came of it",
+        "Sem-DPO − the user&#39;s own prompt",
+        "Sem-DPO − DPO",
+        "Prompts, rewrites and images",
         "Results",
-        "Meaning against preference",
+        "Fidelity and preference",
         "Head to head",
         "Weights of the training pairs",
         "What the theory bounds",
         "Training",
         "What it cost",
-        "How to reproduce it",
+        "How to reproduce this report",
     ]
 
 
 def test_counts_are_shown(html):
-    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images drawn", "102 seconds"):
+    for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images rendered", "102 seconds"):
         assert text in html
-    for text in ("candidates, written: 4321", "longer than a model reads; 3 rewrites cut at the token budget"):
+    for text in (
+        "sampled for the candidates: 4321",
+        "longer than a model reads; 3 rewrites truncated at the token budget",
+    ):
         assert text in html
     assert "longer than the encoder reads: 1<" in html
 
@@ -297,7 +355,7 @@ def test_what_an_older_report_wrote_goes_and_what_others_wrote_stays(data, tmp_p
 def test_a_method_without_weights_shows_none(data, tmp_path):
     write_report(dataclasses.replace(data, alpha=None, subject="dpo", baseline="sft"), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
-    for words in ("Weights of the training pairs", "silenced", "Proposition 1"):
+    for words in ("Weights of the training pairs", "lowest weights", "Proposition 1"):
         assert words not in html
     assert "longer than the encoder reads: 1<" in html
     assert not (tmp_path / "plots/weights.png").exists()
@@ -307,7 +365,7 @@ def test_one_kind_of_metric_is_not_drawn_against_itself(data, tmp_path):
     rows = [dataclasses.replace(r, metrics={"clip": r.metrics["clip"]}) for r in data.evaluation]
     one = dataclasses.replace(data, evaluation=rows, fidelity=["clip"], preference=[])
     write_report(one, tmp_path / "report.html")
-    assert "Meaning against preference" not in (tmp_path / "report.html").read_text()
+    assert "Fidelity and preference" not in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "plots/scatter.png").exists()
 
 

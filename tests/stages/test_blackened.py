@@ -180,5 +180,5 @@ def test_where_nothing_is_left_to_compare_the_report_says_why(tmp_path: Path) ->
     run_without_report(recipe, tmp_path / "run", models(), "losses")
     parts = _strict("another")
     pipeline.run(recipe, tmp_path / "run", only="evaluate", models=parts)
-    with pytest.raises(DataError, match=r"nothing is left to compare: .* evaluate\.renderer\.safety_checker=false"):
+    with pytest.raises(DataError, match=r"no image is left to compare: .* evaluate\.renderer\.safety_checker=false"):
         report_data(flow(recipe), Run(tmp_path / "run", recipe, parts))

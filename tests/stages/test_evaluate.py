@@ -189,7 +189,7 @@ def test_a_judge_that_gives_too_few_scores_or_no_numbers_is_refused_by_name() ->
 def test_judgements_of_other_images_are_refused() -> None:
     images = _drawn(["x", "y", "z"])
     found = score_images(images, Judge(), "clip")
-    with pytest.raises(DataError, match="'clip' scored 5 images, and there are 6"):
+    with pytest.raises(DataError, match="'clip' scored 5 images, but there are 6"):
         join(images, {"clip": found[:-1]}, 0)
     with pytest.raises(DataError, match=f"'clip' scored rewrite {images[1].candidate_id}, seed 5, where"):
         join(images, {"clip": [found[1], found[0], *found[2:]]}, 0)

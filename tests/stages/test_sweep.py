@@ -70,7 +70,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert table["alpha"].tolist() == [0, 2, 8]
     assert table["chosen"].sum() == 1
     assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
-    assert "Take α" in page.read_text()
+    assert "Chosen: α" in page.read_text()
     assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
     assert _has_sweep(Run(run, recipe, models()))
     assert not _has_sweep(Run(run, recipe_of(finished, *section, "sweep.image_seeds=[8]"), models())), "another sweep"

@@ -1,1 +1,1 @@
-"""Mathematics and statistics of texts and scores: no model, no file."""
+"""Mathematics and statistics of texts and scores, without models and files."""

@@ -17,18 +17,18 @@ from semdpo.protocols import Float, KnowsWords, TextEncoder
 from semdpo.recipe import defaults
 
 CHUNK = 512  # pairs whose embeddings are in memory at a time
-PROMPTS_HELD = 4096  # prompts whose embeddings are kept for pairs that follow; 12 MB of 768 dimensions
+PROMPTS_HELD = 4096  # prompts whose embeddings are kept for later pairs; 12 MB at 768 dimensions
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What an encoder says about pairs.
+    """The drift of preference pairs as one encoder measures it.
 
     Attributes:
-        distance: of prompt and chosen, [n].
-        rejected_distance: of prompt and rejected, [n].
-        truncated: whether the encoder could not read the prompt, the chosen or the rejected to its end, [n].
-        unknown: mean share of words that the encoder has never seen, over all texts; None when it cannot tell.
+        distance: cosine distances between prompt and chosen, [n], in [0, 2].
+        rejected_distance: cosine distances between prompt and rejected, [n], in [0, 2].
+        truncated: whether the prompt, the chosen or the rejected is longer than the encoder reads, [n].
+        unknown: mean share of words per text that the encoder does not know; None where it does not report this.
     """
 
     distance: NDArray[np.float64]
@@ -40,15 +40,15 @@ class Drift:
 def measure(
     pairs: Sequence[Pair], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME, progress: Progress = silent
 ) -> Drift:
-    """Takes the distances chunk by chunk, so that embeddings of a bounded number of texts are in memory at a time.
+    """Measures the distances chunk by chunk, so that a bounded number of embeddings is in memory at a time.
 
-    A text is embedded once in a chunk, and a prompt once while it is among the ``PROMPTS_HELD`` that were met last.
+    Every text is embedded once per chunk, and a prompt only once while it is among the last ``PROMPTS_HELD`` prompts.
 
     Args:
-        pairs: at least one.
+        pairs: preference pairs, at least one.
         encoder: the frozen encoder e.
-        batch_size: texts at a time.
-        progress: how many pairs are done; called after every batch.
+        batch_size: number of texts that are encoded at a time.
+        progress: called after every batch with the number of finished pairs.
 
     Raises:
         DataError: there are no pairs, the encoder cannot read a text (its row is named), or an embedding is not finite.
@@ -62,26 +62,28 @@ def measure(
 
 
 class _Measuring:
-    """What is kept from one chunk of pairs to the next."""
+    """The state that is kept from one chunk of pairs to the next."""
 
     def __init__(self, encoder: TextEncoder, batch_size: int) -> None:
         self.encoder, self.batch_size = encoder, batch_size
-        self.prompts: dict[str, _Embedded] = {}  # those met last, the oldest first
-        self.columns: list[tuple[NDArray[Any], ...]] = []  # of each chunk: both distances, truncated
-        self.shares: list[Float] = []  # of unknown words, one for each distinct text …
-        self.counted: set[str] = set()  # … of these; empty where the encoder cannot tell
+        self.prompts: dict[str, _Embedded] = {}  # the latest prompts, the oldest first
+        self.columns: list[tuple[NDArray[Any], ...]] = []  # per chunk: both distances, truncated
+        self.shares: list[Float] = []  # share of unknown words of every distinct text …
+        self.counted: set[str] = set()  # … in this set; empty where the encoder does not report them
 
     def add(self, chunk: Sequence[Pair], start: int, progress: Progress) -> None:
-        """Measures pairs, of which the first stands in row ``start``, counted from 0."""
-        found = self._embed(chunk, start, progress)
-        triples = [(found[p.prompt], found[p.chosen], found[p.rejected]) for p in chunk]
-        prompt, chosen, rejected = (np.stack([each.vector for each in column]) for column in zip(*triples, strict=True))
-        truncated = np.array([any(each.truncated for each in triple) for triple in triples])
+        """Measures a chunk of pairs; ``start`` is the row of its first pair, counted from 0."""
+        embedded = self._embed(chunk, start, progress)
+        triples = [(embedded[p.prompt], embedded[p.chosen], embedded[p.rejected]) for p in chunk]
+        prompt, chosen, rejected = (np.stack([text.vector for text in column]) for column in zip(*triples, strict=True))
+        truncated = np.array([any(text.truncated for text in triple) for triple in triples])
         self.columns.append((cosine_distance(prompt, chosen), cosine_distance(prompt, rejected), truncated))
         for pair in chunk:
-            # A copy, for a row of a batch would keep the whole batch in memory.
-            known = self.prompts.pop(pair.prompt) if pair.prompt in self.prompts else found[pair.prompt].copy()
-            self.prompts[pair.prompt] = known
+            # A copy, because a view of one row would keep its whole batch in memory.
+            prompt_embedding = (
+                self.prompts.pop(pair.prompt) if pair.prompt in self.prompts else embedded[pair.prompt].copy()
+            )
+            self.prompts[pair.prompt] = prompt_embedding
         while len(self.prompts) > PROMPTS_HELD:
             del self.prompts[next(iter(self.prompts))]
 
@@ -91,8 +93,8 @@ class _Measuring:
 
     def _embed(self, chunk: Sequence[Pair], start: int, progress: Progress) -> dict[str, _Embedded]:
         texts = dict.fromkeys(text for p in chunk for text in (p.prompt, p.chosen, p.rejected))
-        found = {text: self.prompts[text] for text in texts if text in self.prompts}
-        new = [text for text in texts if text not in found]
+        embedded = {text: self.prompts[text] for text in texts if text in self.prompts}
+        new = [text for text in texts if text not in embedded]
         for first in range(0, len(new), self.batch_size):
             batch = new[first : first + self.batch_size]
             try:
@@ -100,10 +102,10 @@ class _Measuring:
             except DataError as error:
                 raise _named(chunk, start, self.encoder, error) from error
             _refuse_broken(batch, encoded.vectors)
-            found |= zip(batch, map(_Embedded, encoded.vectors, encoded.truncated), strict=True)
+            embedded |= zip(batch, map(_Embedded, encoded.vectors, encoded.truncated), strict=True)
             self._count(batch, encoded.unknown)
             progress(len(chunk) * (first + len(batch)) // len(new), len(chunk))
-        return found
+        return embedded
 
     def _count(self, texts: Sequence[str], unknown: Float | None) -> None:
         if unknown is not None:
@@ -121,10 +123,13 @@ class _Embedded:
 
 
 def refuse_none(count: int) -> None:
-    """Refuses to weigh no pairs.
+    """Refuses an empty set of pairs.
+
+    Args:
+        count: number of pairs.
 
     Raises:
-        DataError: ``count``, the number of pairs, is 0.
+        DataError: ``count`` is 0.
     """
     if not count:
         raise DataError("there are no pairs to weigh; lower pairs.margin or give more prompts")
@@ -133,11 +138,11 @@ def refuse_none(count: int) -> None:
 def _refuse_broken(texts: Sequence[str], vectors: Float) -> None:
     if not np.isfinite(vectors).all():
         bad = texts[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise DataError(f"the encoder gives no finite embedding of {bad[:80]!r}; use another encoder or precision")
+        raise DataError(f"the embedding of {bad[:80]!r} is not finite; use another encoder or precision")
 
 
 def _named(chunk: Sequence[Pair], start: int, encoder: TextEncoder, error: DataError) -> DataError:
-    """The encoder's refusal of a text, with the row that the text stands in."""
+    """The encoder's error, with the row of the text that caused it."""
     for row, pair in enumerate(chunk, start=start + 1):
         try:
             encoder.encode([pair.prompt, pair.chosen, pair.rejected])
@@ -149,17 +154,23 @@ def _named(chunk: Sequence[Pair], start: int, encoder: TextEncoder, error: DataE
 def unknown_share(
     texts: Sequence[str], encoder: TextEncoder, batch_size: int = defaults.TEXTS_AT_A_TIME
 ) -> float | None:
-    """Mean share of the texts' words that the encoder has never seen; None when it cannot tell."""
+    """Mean share of words per text that the encoder does not know; None where the encoder does not report this.
+
+    Args:
+        texts: the texts, n.
+        encoder: the frozen encoder e.
+        batch_size: number of texts that are encoded at a time.
+    """
     batches = (encoder.encode(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size))
     shares = [batch.unknown for batch in batches if batch.unknown is not None]
     return float(np.concatenate(shares).mean()) if shares else None
 
 
 def unknown_beforehand(pairs: Iterable[Pair], encoder: TextEncoder) -> float | None:
-    """``Drift.unknown`` of all pairs, without embedding them; None when the encoder cannot tell it so.
+    """``Drift.unknown`` of all pairs, computed without embedding them; None where the encoder does not support this.
 
     Args:
-        pairs: read one after the other, if the encoder can tell.
+        pairs: preference pairs; not read where the encoder does not support this.
         encoder: the frozen encoder e.
     """
     if not isinstance(encoder, KnowsWords) or encoder.unknown_words([]) is None:
@@ -170,14 +181,14 @@ def unknown_beforehand(pairs: Iterable[Pair], encoder: TextEncoder) -> float | N
 
 
 def refuse_unknown_words(unknown: float | None, name: str) -> None:
-    """Refuses words that the encoder has never seen, of which its distances would mean nothing.
+    """Refuses texts with many words that the encoder does not know, because their distances would be meaningless.
 
     Args:
-        unknown: their share, as measured; None passes.
-        name: the encoder's.
+        unknown: mean share of unknown words per text, in [0, 1]; None passes.
+        name: name of the encoder, for the message.
 
     Raises:
-        DataError: on average, more than a fifth of the words are unknown.
+        DataError: the share is above ``UNKNOWN_ALLOWED``.
     """
     if unknown is not None and unknown > UNKNOWN_ALLOWED:
         raise DataError(
@@ -196,11 +207,11 @@ def with_drift(
             pair,
             distance=float(d),
             rejected_distance=float(r),
-            truncated=bool(cut),
+            truncated=bool(truncated),
             encoder=encoder,
             encoder_fingerprint=fingerprint,
         )
-        for pair, d, r, cut in columns
+        for pair, d, r, truncated in columns
     ]
 
 
@@ -215,12 +226,12 @@ def weigh(
     """Measures pairs and fills in ``distance``, ``rejected_distance``, ``truncated`` and the encoder's two columns.
 
     Args:
-        pairs: at least one.
+        pairs: preference pairs, at least one.
         encoder: the frozen encoder e.
-        batch_size: texts at a time.
-        name: of the encoder, to be found again by.
-        progress: told after every batch.
-        fingerprint: of the encoder; without it, it is not noted with the pairs.
+        batch_size: number of texts that are encoded at a time.
+        name: name of the encoder, recorded with the pairs.
+        progress: called after every batch.
+        fingerprint: fingerprint of the encoder; where None, neither name nor fingerprint is recorded.
 
     Raises:
         DataError: there are no pairs, or the encoder does not know their words.

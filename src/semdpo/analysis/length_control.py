@@ -1,4 +1,4 @@
-"""How often a method wins at equal length: scorers like long prompts, and a rewriter can win by writing more."""
+"""The share of wins at equal length: scorers favour long prompts, so a rewriter can win by writing more."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def length_controlled(
     tolerance: float = 1e-9,
     level: float = 0.95,
 ) -> LengthControlled | None:
-    """Logistic regression of winning on the difference of lengths, read off at no difference.
+    """The probability that a beats b at equal length: logistic regression of the win on the difference in length.
 
     P(a beats b) = σ(c + k·tanh(Δtokens / sd(Δtokens))), and the share is σ(c). Ties count as half a win.
 
     Args:
-        a: one value per prompt, [prompts].
-        b: the other method's, [prompts].
-        tokens_a: lengths of a's rewrites, [prompts].
-        tokens_b: lengths of b's rewrites, [prompts].
-        tolerance: differences up to this size are ties.
-        level: confidence of the interval (Wald's, on the scale of log odds, with robust errors), in (0, 1).
+        a: scores of the first method, one per prompt, [prompts].
+        b: scores of the other method, [prompts].
+        tokens_a: tokens of a's rewrites, [prompts].
+        tokens_b: tokens of b's rewrites, [prompts].
+        tolerance: differences in score up to this size are ties.
+        level: confidence level of the Wald interval (on the log-odds scale, robust standard errors), in (0, 1).
 
     Returns:
-        None where the data cannot tell: one method wins everywhere, length alone decides who wins, or one method's
-        rewrites are longer on every prompt, so that nothing is known of equal length.
+        The share with its confidence interval. None where it cannot be estimated: one method wins on every prompt,
+        length alone separates wins from losses, or one method's rewrites are longer on every prompt.
 
     Raises:
-        DataError: shapes differ, there are fewer than two prompts, or a value is not finite.
+        DataError: the shapes differ, there are fewer than two prompts, or a value is not finite.
 
     Source: Dubois et al. 2024, "Length-Controlled AlpacaEval", without its terms for the difficulty of instructions.
     """
-    columns = [np.asarray(each, np.float64) for each in (a, b, tokens_a, tokens_b)]
+    columns = [np.asarray(values, np.float64) for values in (a, b, tokens_a, tokens_b)]
     shapes = {column.shape for column in columns}
     if len(shapes) > 1 or columns[0].ndim != 1 or columns[0].size < 2:
         raise DataError(f"values and lengths must be one per prompt, for at least two prompts, not of shapes {shapes}")

@@ -1,4 +1,4 @@
-"""Choosing a setting, such as α, by what it does on tuning prompts."""
+"""The choice of a setting, such as α, by its results on tuning prompts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RULE = (
-    "of the settings whose fidelity is not below the floor's, keep those whose preference is not below that of the "
-    "most preferred one, and take the most faithful of them; where all are below the floor, the most faithful of all. "
-    "Below means that the 95% interval of the difference, paired by prompt, lies under 0"
+    "Keep the settings whose fidelity is not below the floor's. Of these, keep those whose preference is not below "
+    "the highest, and pick the one with the highest fidelity. If all settings are below the floor, pick the one with "
+    "the highest fidelity. “Below” means that the 95% confidence interval of the paired difference lies below 0."
 )
 
 
@@ -24,10 +24,10 @@ class Choice:
     """A chosen setting.
 
     Attributes:
-        setting: its name.
+        setting: name of the chosen setting.
         above_floor: setting → whether its fidelity is not below the floor's.
         differences: setting → its fidelity minus the floor's, paired by prompt.
-        reason: which part of the rule decided, for people.
+        reason: the part of the rule that decided, in words.
     """
 
     setting: str
@@ -37,29 +37,29 @@ class Choice:
 
 
 def choose(fidelity: pd.DataFrame, preference: pd.DataFrame, floor: Array) -> Choice:
-    """The setting that ``RULE`` picks; of equal ones, the first.
+    """The setting that ``RULE`` picks; among equal ones, the first.
 
     Args:
-        fidelity: one value per tuning prompt (rows) and setting (columns).
-        preference: likewise.
-        floor: fidelity of what must not be fallen below, [prompts].
+        fidelity: mean fidelity per tuning prompt (rows) and setting (columns).
+        preference: mean preference score, with the same rows and columns.
+        floor: fidelity of the method that sets the floor, [prompts].
 
     Raises:
-        DataError: fewer than two prompts, or a value is not finite.
+        DataError: there are fewer than two prompts, or a value is not finite.
     """
     names = [str(name) for name in fidelity.columns]
     faithful = {name: fidelity[name].to_numpy(np.float64) for name in names}
     liked = {name: preference[name].to_numpy(np.float64) for name in names}
     differences = {name: paired_difference(faithful[name], floor) for name in names}
-    above = {name: found.high >= 0 for name, found in differences.items()}
+    above = {name: difference.high >= 0 for name, difference in differences.items()}
     allowed = [name for name in names if above[name]]
     if not allowed:
-        kept, reason = names, f"the most faithful, for all {len(names)} are below the floor"
+        candidates, reason = names, f"it has the highest fidelity, and all {len(names)} are below the floor"
     else:
         best = max(allowed, key=lambda name: liked[name].mean())
-        kept = [n for n in allowed if n == best or paired_difference(liked[n], liked[best]).high >= 0]
+        candidates = [n for n in allowed if n == best or paired_difference(liked[n], liked[best]).high >= 0]
         reason = (
-            f"the most faithful of {len(kept)} that cannot be told from the most preferred one, "
-            f"of {len(allowed)} not below the floor, of {len(names)}"
+            f"it has the highest fidelity of the {len(candidates)} whose preference is not below the highest; "
+            f"{len(allowed)} of {len(names)} are not below the floor"
         )
-    return Choice(max(kept, key=lambda name: faithful[name].mean()), above, differences, reason)
+    return Choice(max(candidates, key=lambda name: faithful[name].mean()), above, differences, reason)

@@ -1,4 +1,4 @@
-"""Semantic distance and the weight made from it (Sem-DPO, arXiv 2507.20133, section 3)."""
+"""Semantic distance and the weight computed from it (Sem-DPO, arXiv 2507.20133, section 3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 
 Array = NDArray[np.float64]
 
-# Of a text's words, the share that an encoder may never have seen before its distances mean nothing.
+# Largest mean share of unknown words per text at which an encoder's distances are still meaningful.
 UNKNOWN_ALLOWED = 0.2
 _NO_DRIFT = 1e-3  # the weight of a smaller distance says too little about α
 _EQUAL_WEIGHTS = 1e-4  # two weights that differ by less were made from one α, and rounded when they were written
@@ -18,14 +18,14 @@ def cosine_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """d(x, y) = 1 − cos(e(x), e(y)), row by row.
 
     Args:
-        a: embeddings, [n, dim]; need not be of unit length.
+        a: embeddings, [n, dim], of any length.
         b: embeddings, [n, dim].
 
     Returns:
         Distances in [0, 2], [n], float64.
 
     Raises:
-        ValueError: shapes differ, a row is zero, or a value is not finite.
+        ValueError: the shapes differ, a row is zero, or a value is not finite.
     """
     left, right = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if left.shape != right.shape or left.ndim != 2:
@@ -40,14 +40,14 @@ def cosine_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
-    """W = exp(−α·d), the weight of a pair whose winner lies at distance d from the prompt.
+    """W = exp(−α·d), the weight of a pair whose chosen rewrite has distance d from the prompt.
 
     Args:
-        distance: cosine distances, any shape, in [0, 2].
-        alpha: strength, ≥ 0; 0 gives every pair weight 1, which is DPO exactly. The paper uses 4.
+        distance: cosine distances in [0, 2], any shape.
+        alpha: strength of the weight, ≥ 0; 0 gives every pair weight 1, which is DPO exactly. The paper uses 4.
 
     Returns:
-        Weights in (0, 1], of the shape of ``distance``, float64.
+        Weights in (0, 1], same shape as ``distance``, float64.
 
     Raises:
         ValueError: alpha is negative or not finite, or a distance is outside [0, 2] or not a number.
@@ -63,7 +63,7 @@ def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
     d = np.asarray(distance, np.float64)
     if not np.isfinite(alpha) or alpha < 0:
         raise ValueError(f"alpha must be a finite number ≥ 0, not {alpha}")
-    # float32 storage may leave a distance a hair below 0
+    # float32 storage may round a distance to slightly below 0
     if not ((d >= -1e-6) & (d <= 2 + 1e-6)).all():
         raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
     weights: Array = np.exp(-alpha * np.clip(d, 0.0, 2.0))
@@ -93,29 +93,29 @@ def alpha_of_weights(weights: ArrayLike, distance: ArrayLike) -> float | None:
 
 
 def effective_sample_size(weights: ArrayLike) -> float:
-    """(ΣW)² / Σ(W²): how many equally weighted pairs carry the same information (Kish 1965)."""
+    """(ΣW)² / Σ(W²): the number of equally weighted pairs with the same information (Kish 1965)."""
     w = np.asarray(weights, np.float64)
     return float(w.sum() ** 2 / (w**2).sum()) if w.size else 0.0
 
 
 def automatic_alpha(distance: ArrayLike, share: float) -> float:
-    """The α at which the effective sample size of W = exp(−α·d) is a share of the number of pairs.
+    """The α at which the effective sample size of W = exp(−α·d) is the given share of the number of pairs.
 
-    The size falls as α grows, for W leaves ever more of the say to the nearest pairs; so there is one such α. It needs
-    neither images nor preference scores: it says how much of the data may be given up for meaning.
+    The effective sample size falls as α grows, because W concentrates on the pairs with the smallest distances; so
+    there is exactly one such α. Computing it needs neither images nor preference scores.
 
     Args:
         distance: cosine distances, [n], n ≥ 1.
-        share: of n, in (0, 1]; 1 gives 0, which is DPO.
+        share: effective sample size divided by n, in (0, 1]; 1 gives α = 0, which is DPO.
 
     Raises:
-        ValueError: the share is out of range, or no α reaches it because too many pairs are equally near.
+        ValueError: the share is out of range, or no α reaches it.
     """
     d = np.asarray(distance, np.float64)
     if not 0 < share <= 1 or d.ndim != 1 or not d.size:
         raise ValueError(f"the share must lie in (0, 1] and distances be [n], n ≥ 1, not {share} and {d.shape}")
-    semantic_weight(d, 0.0)  # which refuses distances out of range
-    nearest = d - d.min()  # a common factor changes no effective sample size, and this one underflows less
+    semantic_weight(d, 0.0)  # raises for distances out of range
+    nearest = d - d.min()  # a common factor leaves the effective sample size unchanged and prevents underflow
 
     def excess(alpha: float) -> float:
         return effective_sample_size(np.exp(-alpha * nearest)) - share * d.size
@@ -127,7 +127,7 @@ def automatic_alpha(distance: ArrayLike, share: float) -> float:
         high *= 2
         if high > 1e6:
             raise ValueError(
-                f"no alpha brings the effective sample size down to {share:g} of the pairs, for too many are equally "
-                "near to their prompts; give a number"
+                f"no alpha reduces the effective sample size to {share:g} of the pairs, because too many pairs have "
+                "the smallest distance; give alpha as a number"
             )
     return float(brentq(excess, 0.0, high, xtol=1e-9))

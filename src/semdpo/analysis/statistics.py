@@ -1,7 +1,7 @@
-"""Comparing methods on the same prompts: paired differences, intervals, win counts, the paper's average score.
+"""Compares methods on the same prompts: paired differences, intervals, win counts, the paper's average score.
 
-Images of one prompt are not independent, so every function here works on one value per prompt: the mean over
-that prompt's image seeds (see ``prompt_means``). Prompts are the unit that intervals resample.
+Images of the same prompt are not independent, so every function here works on one value per prompt: the mean over
+that prompt's image seeds (see ``prompt_means``). The bootstrap resamples prompts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEYS = ["prompt_id", "image_seed"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over prompts and its confidence interval, in the unit of what was averaged."""
+    """A mean over prompts and its confidence interval, in the unit of the values."""
 
     mean: float
     low: float
@@ -36,11 +36,11 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean paired difference a − b over ``prompts`` prompts, its interval, and two two-sided p-values.
+    """Mean paired difference a − b over ``prompts`` prompts, its confidence interval, and two two-sided p-values.
 
-    ``detectable`` is the smallest true difference, either way, that so many prompts would show with a power of 80%.
-    ``p_t`` is the paired t-test's, ``p_wilcoxon`` the signed-rank test's; neither is corrected for how many
-    comparisons are made (see ``holm``).
+    ``detectable`` is the minimum detectable effect of the paired t-test at 80% power with this number of prompts.
+    ``p_t`` is the p-value of the paired t-test, ``p_wilcoxon`` that of the Wilcoxon signed-rank test; neither is
+    corrected for multiple comparisons (see ``holm``).
     """
 
     mean: float
@@ -54,9 +54,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class HeadToHead:
-    """Prompts on which a beat b, tied, lost; ``share`` = wins among decided prompts with its Wilson interval.
+    """Prompts on which a wins, ties or loses against b; ``share``: wins among decided prompts, Wilson interval.
 
-    ``p_sign`` is the two-sided sign test's p-value over the decided prompts; 1 when there are none.
+    ``p_sign`` is the p-value of the two-sided sign test over the prompts without ties; 1 where there are none.
     """
 
     wins: int
@@ -76,19 +76,19 @@ def prompt_means(rows: pd.DataFrame, value: str) -> pd.DataFrame:
         value: the column to average.
 
     Returns:
-        [prompts, methods], both in order of first appearance, float64.
+        The means, [prompts, methods], both in order of first appearance, float64.
 
     Raises:
         DataError: a value is missing or infinite, an image occurs twice, or the methods were not evaluated on
-            the same prompts and seeds, so that they cannot be paired.
+            the same prompts and seeds.
     """
     if rows.empty:
         raise DataError("there are no evaluated images to compare; run `semdpo evaluate` first")
     numbers = rows[value].to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if bad.size:
-        named = ", ".join(_name(rows, int(i)) for i in bad[:3])
-        raise DataError(f"'{value}' is not a number in {bad.size} rows ({named}); evaluate these again")
+        examples = ", ".join(_name(rows, int(i)) for i in bad[:3])
+        raise DataError(f"'{value}' is not a number in {bad.size} rows ({examples}); evaluate these again")
     twice = np.flatnonzero(rows.duplicated(["method", *KEYS]).to_numpy())
     if twice.size:
         raise DataError(f"{_name(rows, int(twice[0]))} was evaluated twice; keep one row per image")
@@ -109,26 +109,26 @@ def _check_paired(rows: pd.DataFrame) -> None:
     }
     first, *others = images
     for other in others:
-        apart = images[first] ^ images[other]
-        if apart:
-            prompt, seed = min(apart, key=str)
+        unpaired = images[first] ^ images[other]
+        if unpaired:
+            prompt, seed = min(unpaired, key=str)
             raise DataError(
-                f"methods '{first}' and '{other}' cannot be paired: {len(apart)} images belong to one of them "
+                f"methods '{first}' and '{other}' cannot be paired: {len(unpaired)} images belong to one of them "
                 f"only (prompt {prompt}, seed {seed}); evaluate both on the same prompts and image seeds"
             )
 
 
 def mean_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Estimate:
-    """Mean over prompts with a bias-corrected and accelerated bootstrap interval.
+    """Mean over prompts with its bias-corrected and accelerated (BCa) bootstrap confidence interval.
 
     Args:
         values: one value per prompt, [prompts]; at least two.
-        level: confidence, in (0, 1).
-        resamples: bootstrap samples.
-        seed: of the resampling; equal seeds give equal intervals.
+        level: confidence level, in (0, 1).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling; equal seeds give equal intervals.
 
     Returns:
-        Mean and interval, in the unit of ``values``. Values that are all equal give an interval of no width.
+        Mean and interval, in the unit of ``values``. Where all values are equal, the interval has width 0.
 
     Raises:
         DataError: fewer than two prompts, or a value is not finite.
@@ -156,25 +156,25 @@ def mean_intervals(values: ArrayLike, *, level: float = 0.95, resamples: int = 4
     """Means of many columns with percentile bootstrap intervals, all from the same resamples of prompts.
 
     Args:
-        values: [prompts, columns]; one prompt gives intervals of no width.
-        level: confidence, in (0, 1).
-        resamples: bootstrap samples.
-        seed: of the resampling.
+        values: values of every prompt and column, [prompts, columns]; one prompt gives intervals of width 0.
+        level: confidence level, in (0, 1).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling.
 
     Raises:
-        DataError: there is nothing, or a value is not finite.
+        DataError: there are no values, or a value is not finite.
     """
     x = np.asarray(values, np.float64)
     if x.ndim != 2 or not x.size or not np.isfinite(x).all():
         raise DataError(f"values must be finite and [prompts, columns], not of shape {x.shape}; evaluate these again")
     prompts = len(x)
-    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), resamples) / prompts
-    low, high = np.quantile(drawn @ x, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [Estimate(*map(float, each)) for each in zip(x.mean(axis=0), low, high, strict=True)]
+    shares = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), resamples) / prompts
+    low, high = np.quantile(shares @ x, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [Estimate(*map(float, column)) for column in zip(x.mean(axis=0), low, high, strict=True)]
 
 
 def _bca_is_defined(x: Array) -> bool:
-    """BCa's bias correction needs resampled means on both sides of the mean; a handful of values may have none."""
+    """BCa's bias correction needs resampled means on both sides of the mean, which a few values may not have."""
     return x.size >= 8
 
 
@@ -191,18 +191,18 @@ def _checked(values: ArrayLike) -> Array:
 def paired_difference(
     a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0
 ) -> Difference:
-    """How much a exceeds b on the same prompts.
+    """The mean difference a − b over the same prompts.
 
     Args:
         a: one value per prompt, [prompts].
-        b: the other method's values for the same prompts in the same order, [prompts].
-        level: confidence of the bootstrap interval, in (0, 1).
-        resamples: bootstrap samples.
-        seed: of the resampling.
+        b: the other method's values for the same prompts, in the same order, [prompts].
+        level: confidence level of the bootstrap interval, in (0, 1).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling.
 
     Returns:
         Mean of a − b in the unit of the values, BCa interval, p-values of the paired t-test and of the Wilcoxon
-        signed-rank test (zero differences dropped; 1 when nothing differs).
+        signed-rank test (zero differences dropped; 1 where all differences are 0), and minimum detectable effect.
 
     Raises:
         DataError: the shapes differ, there are fewer than two prompts, or a value is not finite.
@@ -220,7 +220,7 @@ def paired_difference(
 
 
 def _t_test(d: Array) -> float:
-    # By hand, since scipy warns of lost precision when all differences are equal.
+    # Computed here, because scipy warns of lost precision where all differences are equal.
     mean, error = float(d.mean()), float(d.std(ddof=1)) / np.sqrt(d.size)
     if error <= 1e-15 * max(1.0, abs(mean)):
         return 1.0 if abs(mean) <= 1e-12 else 0.0
@@ -228,17 +228,17 @@ def _t_test(d: Array) -> float:
 
 
 def detectable_effect(differences: ArrayLike, *, level: float = 0.95, power: float = 0.8) -> float:
-    """The smallest true mean difference that a paired t-test on so many prompts finds with the given power.
+    """The minimum detectable effect of a paired t-test at the given power.
 
-    It tells what "no difference could be seen" leaves open.
+    A difference that is not significant may still be as large as this.
 
     Args:
-        differences: one per prompt, [prompts]; their spread is taken for the truth.
-        level: of the two-sided test, in (0, 1).
-        power: probability of finding it, in (0, 1).
+        differences: paired differences, one per prompt, [prompts]; their standard deviation is taken as the true one.
+        level: 1 − significance level of the two-sided test, in (0, 1).
+        power: probability that the test finds a true difference of that size, in (0, 1).
 
     Returns:
-        A difference > 0 in the unit of the values; 0 where all differences are equal.
+        The effect, > 0, in the unit of the values; 0 where all differences are equal.
 
     Raises:
         DataError: fewer than two prompts, or a value is not finite.
@@ -252,9 +252,9 @@ def detectable_effect(differences: ArrayLike, *, level: float = 0.95, power: flo
         return 0.0
     freedom, critical = d.size - 1, stats.t.isf((1 - level) / 2, d.size - 1)
 
-    def excess(shift: float) -> float:  # of the power over what is asked, at a noncentrality
-        either = [float(stats.nct.sf(critical, freedom, side)) for side in (shift, -shift)]
-        return sum(either) - power
+    def excess(shift: float) -> float:  # power at a noncentrality minus the requested power
+        tails = [float(stats.nct.sf(critical, freedom, side)) for side in (shift, -shift)]
+        return sum(tails) - power
 
     high = 1.0
     while excess(high) < 0:
@@ -263,17 +263,17 @@ def detectable_effect(differences: ArrayLike, *, level: float = 0.95, power: flo
 
 
 def crossed_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 4000, seed: int = 0) -> Estimate:
-    """Mean with an interval that speaks of other prompts *and* of other training seeds.
+    """Mean with a bootstrap confidence interval over prompts *and* training seeds.
 
-    Prompts and seeds are resampled independently of each other (the pigeonhole bootstrap), since every seed is
-    evaluated on every prompt and neither the values of one prompt nor those of one seed are independent. It errs on
-    the wide side.
+    Prompts and seeds are resampled independently of each other (the pigeonhole bootstrap), because every seed is
+    evaluated on every prompt, and neither the values of one prompt nor those of one seed are independent. The interval
+    is conservative.
 
     Args:
-        values: [prompts, seeds]; at least two of each.
-        level: confidence, in (0, 1).
-        resamples: bootstrap samples.
-        seed: of the resampling.
+        values: values of every prompt and training seed, [prompts, seeds]; at least two of each.
+        level: confidence level, in (0, 1).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling.
 
     Raises:
         DataError: there are fewer than two prompts or seeds, or a value is not finite.
@@ -288,7 +288,7 @@ def crossed_interval(values: ArrayLike, *, level: float = 0.95, resamples: int =
         raise DataError(f"the value of prompt number {bad[0][0]}, seed number {bad[0][1]} is not finite")
     rng = np.random.default_rng(seed)
     prompts, seeds = x.shape
-    # How often each prompt and each seed is drawn; a resample's mean needs no more than that.
+    # How often every prompt and every seed is resampled; the mean of a resample needs no more.
     rows = rng.multinomial(prompts, np.full(prompts, 1 / prompts), resamples) / prompts
     columns = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
     means = np.einsum("rp,ps,rs->r", rows, x, columns, optimize=True)
@@ -297,7 +297,10 @@ def crossed_interval(values: ArrayLike, *, level: float = 0.95, resamples: int =
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for being several: Holm's step-down method, in the order given.
+    """P-values corrected for multiple comparisons by Holm's step-down method, in the order given.
+
+    Args:
+        p_values: uncorrected p-values, in [0, 1].
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
@@ -312,18 +315,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def head_to_head(
     a: ArrayLike, b: ArrayLike, *, tolerance: float = 1e-9, level: float = 0.95, higher_wins: bool = True
 ) -> HeadToHead:
-    """On how many prompts a beats b.
+    """The number of prompts on which a beats b.
 
     Args:
         a: one value per prompt, [prompts].
         b: the other method's values for the same prompts, [prompts].
         tolerance: differences up to this size are ties, in the unit of the values.
-        level: confidence of the interval, in (0, 1).
-        higher_wins: False for quantities of which less is better.
+        level: confidence level of the interval, in (0, 1).
+        higher_wins: False for quantities where lower is better.
 
     Returns:
-        Counts, and the share of wins among decided prompts with its Wilson score interval (Wilson 1927). With
-        ties only, nothing is known: share 0.5, interval [0, 1].
+        Counts, and the share of wins among the prompts without ties with its Wilson score interval (Wilson 1927). If
+        all prompts are ties, the share is 0.5 and its interval [0, 1].
 
     Raises:
         DataError: the shapes differ, there are fewer than two prompts, or a value is not finite.
@@ -348,11 +351,11 @@ def min_max_average(means: pd.DataFrame) -> pd.Series[float]:
     """The paper's average score: each metric scaled to [0, 1] over the compared methods, then averaged.
 
     Args:
-        means: mean of each metric (columns, higher is better) for each method (rows), on one set of prompts.
+        means: mean of every metric (columns, higher is better) and method (rows), on one set of prompts.
 
     Returns:
-        One score in [0, 1] per method. It is relative: adding or removing a method changes all of them. A metric
-        on which all methods are equal gives each of them one half.
+        One score in [0, 1] per method. Scores are relative: adding or removing a method changes all of them. A metric
+        on which all methods are equal contributes 0.5 to each of them.
 
     Raises:
         DataError: there is no method or metric, or a mean is not finite.
@@ -369,6 +372,6 @@ def min_max_average(means: pd.DataFrame) -> pd.Series[float]:
     low, span = values.min(axis=0), np.ptp(values, axis=0)
     flat = span <= 1e-12
     scaled = np.where(flat, 0.5, (values - low) / np.where(flat, 1.0, span))
-    import pandas as pd  # which whoever brings means has
+    import pandas as pd  # callers already have it
 
     return pd.Series(scaled.mean(axis=1), index=means.index, name="average")

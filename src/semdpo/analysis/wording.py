@@ -1,10 +1,10 @@
-"""How rewrites are worded, whatever their images: repetition, and the stock phrases of prompt writing."""
+"""The wording of rewrites: repetition, and the stock phrases of prompt writing."""
 
 from __future__ import annotations
 
 import re
 
-# Phrases that writers of prompts add by habit; they stand at the top of every count of DiffusionDB's modifiers.
+# Phrases that prompt writers add by habit; they are the most frequent modifiers in DiffusionDB.
 CLICHES = (
     "4k",
     "8k",
@@ -57,31 +57,32 @@ FUNCTION_WORDS = frozenset(
     who whom whose which what where when how why there here
     am is are was were be been being do does did have has had having can could may might must shall should will would
     not only very too also just
-    """.split()  # noqa: SIM905 - as a list literal it could not be read
+    """.split()  # noqa: SIM905 - a list literal would be hard to read
 )
 
 
 def words(text: str) -> list[str]:
-    """A text's words in small letters, without marks of punctuation."""
+    """The words of a text in lower case, without punctuation."""
     return re.findall(r"[^\W_]+", text.casefold())
 
 
 def content_words(text: str) -> list[str]:
-    """A text's words but function words, each once, in their order."""
+    """The distinct words of a text without function words, in their order."""
     return [word for word in dict.fromkeys(words(text)) if word not in FUNCTION_WORDS]
 
 
 def repetition(text: str, n: int = 3) -> float:
-    """Share of a text's n-word sequences that occurred in it before, in [0, 1]; 0 for a shorter text.
+    """The share of a text's n-word sequences that occur earlier in it, in [0, 1]; 0 for a text of fewer than n words.
 
     Source: seq-rep-n of Welleck et al. 2020, "Neural Text Generation with Unlikelihood Training".
     """
-    found = words(text)
-    grams = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
+    sequence = words(text)
+    grams = [tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def cliches(prompt: str, rewrite: str) -> list[str]:
-    """The stock phrases of a rewrite that the user did not write, each once, in their order."""
-    asked = f" {' '.join(words(prompt))} "
-    return list(dict.fromkeys(each for each in _CLICHE.findall(" ".join(words(rewrite))) if f" {each} " not in asked))
+    """The distinct stock phrases that are in a rewrite but not in its prompt, in their order."""
+    in_prompt = f" {' '.join(words(prompt))} "
+    phrases = dict.fromkeys(_CLICHE.findall(" ".join(words(rewrite))))
+    return [phrase for phrase in phrases if f" {phrase} " not in in_prompt]

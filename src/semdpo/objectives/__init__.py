@@ -1,7 +1,7 @@
-"""What preference training minimises: pure functions of log-probabilities, one loss a pair, unreduced.
+"""The objectives of preference training: pure functions of log-probabilities that return one loss per pair.
 
-One objective a file: its formula, and how a batch is given to it. All compute in float32 or wider, and all take a
-``weight`` for each pair.
+Every objective is one file with its formula and its ``compute`` function, which applies the formula to a batch. All
+objectives compute in float32 or wider, and all take a ``weight`` per pair.
 """
 
 from semdpo.objectives.additive import additive, coefficient_of

@@ -1,4 +1,4 @@
-"""The additive baseline (arXiv 2507.20133, appendix D): fidelity is added to the reward, then DPO."""
+"""The additive baseline (arXiv 2507.20133, appendix D): DPO on the sum of preference and fidelity scores."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def additive(
 ) -> PairLosses:
     """DPO, where the sign of (preference + coefficient·fidelity) decides which rewrite is the chosen one.
 
-    The paper leaves open what the coefficient normalises and what a tie means. The choice made here: the coefficient
-    is λ times (deviation of the preference scores / deviation of the fidelity scores) over the whole data set, so
-    that λ = 1 gives both the same say (see ``coefficient_of``); a pair whose sums are equal teaches nothing.
+    The paper does not define what the coefficient normalises or how ties are handled. Here the coefficient is λ times
+    (standard deviation of the preference scores / standard deviation of the fidelity scores) over the whole data set,
+    so that λ = 1 weights both equally (see ``coefficient_of``); a tie has loss 0.
 
     Args:
-        policy_first: log π_θ of the rewrite that preference alone chose, summed over tokens, [n].
-        policy_second: the same of the other rewrite, [n].
-        reference_first: log π_ref of the first, [n].
-        reference_second: log π_ref of the second, [n].
-        beta: strength of the tie to the reference, > 0.
+        policy_first: log π_θ of the rewrite with the higher preference score, summed over tokens, [n].
+        policy_second: log π_θ of the other rewrite, [n].
+        reference_first: log π_ref of the first rewrite, [n].
+        reference_second: log π_ref of the second rewrite, [n].
+        beta: strength of the regularisation towards the reference, > 0.
         preference: preference score of the first minus that of the second, [n].
         fidelity: text-fidelity score of the first minus that of the second, [n].
-        coefficient: ≥ 0; 0 is DPO.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        coefficient: factor of the fidelity difference, ≥ 0; 0 is DPO.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
-        Losses, and the rewards of the rewrites that became chosen and rejected.
+        Losses, and the rewards of the chosen and rejected rewrites after this decision, each [n].
 
     Raises:
         ValueError: as in ``dpo``, or the coefficient is negative.
@@ -65,38 +65,38 @@ def additive(
         raise ValueError(f"coefficient must be a finite number ≥ 0, not {coefficient}")
     same_shape(policy_first, preference, fidelity)
     total = wide(preference) + coefficient * wide(fidelity)
-    stays = total > 0
-    found = dpo(
-        policy_first.where(stays, policy_second),
-        policy_second.where(stays, policy_first),
-        reference_first.where(stays, reference_second),
-        reference_second.where(stays, reference_first),
+    keep_order = total > 0
+    result = dpo(
+        policy_first.where(keep_order, policy_second),
+        policy_second.where(keep_order, policy_first),
+        reference_first.where(keep_order, reference_second),
+        reference_second.where(keep_order, reference_first),
         beta=beta,
         weight=weight,
     )
-    return found._replace(losses=found.losses * (total != 0))
+    return result._replace(losses=result.losses * (total != 0))
 
 
 def coefficient_of(preferences: Tensor, fidelities: Tensor, strength: float) -> float:
-    """λ·(deviation of the preference scores / deviation of the fidelity scores).
+    """λ·(standard deviation of the preference scores / standard deviation of the fidelity scores).
 
     Args:
-        preferences: scores of all rewrites of the data set, [m].
-        fidelities: theirs, [m].
+        preferences: preference scores of all rewrites of the data set, [m].
+        fidelities: fidelity scores of the same rewrites, [m].
         strength: λ, ≥ 0.
 
     Raises:
-        ValueError: the fidelity scores are all equal, so that nothing can be added.
+        ValueError: the fidelity scores are all equal.
     """
     spread = float(wide(fidelities).std())
     if not spread > 0:
-        raise ValueError("the fidelity scores are all equal, so that they decide nothing; use another fidelity scorer")
+        raise ValueError("the fidelity scores are all equal, so they have no effect; use another fidelity scorer")
     return strength * float(wide(preferences).std()) / spread
 
 
 def constants(settings: AdditiveSettings, data: Data) -> Constants:
-    """The coefficient, from all scores of the data set."""
-    preferences, fidelities = (torch.tensor(each).flatten() for each in (data.scores, data.fidelities))
+    """See ``Objective.constants``: the coefficient, computed from all scores of the data set."""
+    preferences, fidelities = (torch.tensor(scores).flatten() for scores in (data.scores, data.fidelities))
     return {"coefficient": coefficient_of(preferences, fidelities, settings.strength)}
 
 

@@ -1,4 +1,4 @@
-"""From an objective's settings to its formula: the one place where objectives are chosen."""
+"""Maps an objective's settings to its formula; no other module selects objectives."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from semdpo.recipe.objectives import ObjectiveSettings
 
 
 def objective_of(settings: ObjectiveSettings) -> Objective:
-    """The ``OBJECTIVE`` that settings belong to: of ``objectives/NAME.py``, or of the module of their own class.
+    """The ``OBJECTIVE`` that settings belong to: in ``objectives/NAME.py``, or in the module that defines their class.
 
     Args:
-        settings: of any objective.
+        settings: settings of any objective.
     """
-    home = type(settings).__module__
-    if home == ObjectiveSettings.__module__:
-        home = f"semdpo.objectives.{settings.name}"
-    found: Objective = importlib.import_module(home).OBJECTIVE
-    return found
+    module = type(settings).__module__
+    if module == ObjectiveSettings.__module__:
+        module = f"semdpo.objectives.{settings.name}"
+    objective: Objective = importlib.import_module(module).OBJECTIVE
+    return objective
 
 
 def apply(settings: ObjectiveSettings, batch: Batch, memory: Memory) -> Computed:
-    """The losses of a batch, with the term that every preference objective may add: −log π(y_w|x) per token.
+    """The losses of a batch; with ``nll_coef`` they include that factor times −log π(y_w|x) per token.
 
     Args:
-        settings: which objective, and how.
-        batch: n pairs.
-        memory: β, and what is known from the data set and the batches before.
+        settings: settings of the objective.
+        batch: the pairs, n.
+        memory: β, the constants of the data set, and the state after the previous batch.
     """
-    found = objective_of(settings).compute(batch, settings, memory)
+    computed = objective_of(settings).compute(batch, settings, memory)
     if not settings.nll_coef:
-        return found
+        return computed
     nll = sft(batch.policy[:, 0], mean_tokens=batch.mean_tokens, weight=batch.weight)
-    return replace(found, losses=found.losses + settings.nll_coef * nll)
+    return replace(computed, losses=computed.losses + settings.nll_coef * nll)

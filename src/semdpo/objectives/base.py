@@ -1,4 +1,4 @@
-"""What all objectives share: what they see, what they give back, and the checks of their inputs."""
+"""The types that all objectives share: their inputs, their results, and checks of the inputs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-Constants = Mapping[str, float]  # what an objective knows of the whole data set
-State = Mapping[str, float]  # what it keeps from one batch to the next
+Constants = Mapping[str, float]  # what an objective computes once from the whole data set
+State = Mapping[str, float]  # what an objective keeps from one batch to the next
 
 
 class PairLosses(NamedTuple):
-    """What a formula says of n pairs.
+    """The result of a formula for n pairs.
 
     Attributes:
-        losses: one a pair, with weights applied, [n]; a batch's loss is their sum over n.
-        chosen_rewards: implicit reward of y_w, without gradient, [n].
-        rejected_rewards: the same of y_l, [n].
+        losses: loss of every pair with weights applied, [n]; a batch's loss is their sum divided by n.
+        chosen_rewards: implicit rewards of y_w, without gradient, [n].
+        rejected_rewards: implicit rewards of y_l, without gradient, [n].
     """
 
     losses: Tensor
@@ -29,19 +29,19 @@ class PairLosses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What an objective sees of n pairs, of all processes together.
+    """The input of an objective: n pairs of all processes together.
 
     Attributes:
-        policy: log π_θ of each pair's completions, summed over tokens, [n, k]: of the chosen, of the rejected, and,
-            where the objective asks for them, of completions of other prompts. Of the chosen alone in fine-tuning.
-        reference: log π_ref of the same, [n, k]; zeros where the objective has no reference.
+        policy: log π_θ of every pair's completions, summed over tokens, [n, k]: chosen, rejected, and completions of
+            other prompts where the objective needs them; only the chosen in fine-tuning.
+        reference: log π_ref of the same completions, [n, k]; zeros where the objective has no reference.
         lengths: tokens of chosen and rejected, [n, k].
-        mean_tokens: how many tokens the chosen of the whole step have on average.
-        weight: the data's own weight of each pair, [n].
-        distance: cosine distance of prompt and chosen, [n].
+        mean_tokens: mean number of tokens of the chosen completions in the whole step.
+        weight: the data's own weight of every pair, [n].
+        distance: cosine distances between prompt and chosen, [n].
         preference: preference score of the chosen minus that of the rejected, [n].
-        fidelity: the same of the text-fidelity score, [n].
-        real: False for rows that only fill up the last process, [n].
+        fidelity: text-fidelity score of the chosen minus that of the rejected, [n].
+        real: whether a row is real, [n]; False for rows that only pad the last process's share.
     """
 
     policy: Tensor
@@ -62,12 +62,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What an objective may ask of the whole data set, before training.
+    """The columns of the whole data set from which an objective computes its constants before training.
 
     Attributes:
-        distances: of prompt and chosen, of every pair.
-        scores: preference scores of chosen and rejected, of every pair.
-        fidelities: their text-fidelity scores.
+        distances: cosine distance between prompt and chosen of every pair.
+        scores: preference scores of chosen and rejected of every pair.
+        fidelities: text-fidelity scores of chosen and rejected of every pair.
     """
 
     distances: Sequence[float]
@@ -77,14 +77,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What an objective needs beside a batch.
+    """What an objective needs in addition to a batch.
 
     Attributes:
-        beta: strength of the tie to the reference.
-        constants: of the whole data set, as ``Objective.constants`` gave them.
-        state: after the batch before; empty before the first.
-        generator: of random draws; it depends on the seed and the step only.
-        first: no update has moved the policy yet, so that policy and reference are one model.
+        beta: strength of the regularisation towards the reference.
+        constants: result of ``Objective.constants`` for the whole data set.
+        state: state after the previous batch; empty before the first.
+        generator: random generator; it depends on the seed and the step only.
+        first: whether no update has changed the policy yet, so that policy and reference are the same model.
     """
 
     beta: float
@@ -96,14 +96,14 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What an objective says of a batch of n pairs.
+    """The result of an objective for a batch of n pairs.
 
     Attributes:
-        losses: weights applied, [n].
-        chosen_rewards: implicit rewards, [n].
-        rejected_rewards: [n].
-        logged: what this objective logs beside what all do; its state is always among it.
-        state: after this batch.
+        losses: loss of every pair with weights applied, [n].
+        chosen_rewards: implicit rewards of y_w, [n].
+        rejected_rewards: implicit rewards of y_l, [n].
+        logged: values that this objective logs in addition to those of all objectives; includes its state.
+        state: state after this batch.
     """
 
     losses: Tensor
@@ -113,27 +113,27 @@ class Computed:
     state: State = field(default_factory=dict)
 
 
-def of_pairs(found: PairLosses) -> Computed:
-    """A formula's result, of an objective without a state."""
-    return Computed(found.losses, found.chosen_rewards, found.rejected_rewards)
+def of_pairs(result: PairLosses) -> Computed:
+    """The result of a formula as the result of an objective without a state."""
+    return Computed(result.losses, result.chosen_rewards, result.rejected_rewards)
 
 
 def no_constants(_settings: Any, _data: Data) -> Constants:
-    """For an objective that asks nothing of the whole data set."""
+    """``Objective.constants`` of an objective that needs nothing from the whole data set."""
     return {}
 
 
 def weight_one(_settings: Any, distance: Tensor, _constants: Constants) -> Tensor:
-    """For an objective that does not weight pairs."""
+    """``Objective.pair_weight`` of an objective that does not weight pairs."""
     return torch.ones_like(distance)
 
 
 class Start(NamedTuple):
-    """What is known of a loss before the first update, while policy and reference are one model.
+    """The known loss before the first update, while policy and reference are the same model.
 
     Attributes:
-        loss: of a pair of weight 1.
-        slope: the most by which a nat more or less of one log-probability changes it.
+        loss: loss of a pair of weight 1.
+        slope: largest change of the loss when one log-probability changes by 1 nat.
     """
 
     loss: float
@@ -142,17 +142,17 @@ class Start(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """An objective: one file has its formula and one of these, called ``OBJECTIVE``.
+    """An objective. Its file has its formula and an instance of this class, called ``OBJECTIVE``.
 
-    What it needs (a reference, distances, whole batches) is said by its settings' class, which loads without torch.
+    The class of its settings, which loads without torch, declares its needs: a reference, distances, whole batches.
 
     Attributes:
-        compute: the losses of a batch, from its settings and memory.
-        constants: what is computed once, of the whole data set; raises ``ValueError`` where the data do not allow it.
-        pair_weight: the weight that the objective itself gives each pair, of distances [n]; reported, and summed up
-            where a batch is divided by its weights.
-        state_names: of the values in its state, all of which it logs, so that a resumed training finds them in its log.
-        start: the loss of every pair before the first update, of β; None where it depends on the texts.
+        compute: computes the losses of a batch from the settings and the memory.
+        constants: computes the constants once from the whole data set; raises ``ValueError`` for unsuitable data.
+        pair_weight: computes the objective's own weight of every pair from the distances, [n]; it is reported, and
+            summed where a batch's loss is divided by its weights.
+        state_names: names of the values in its state; all are logged, so that a resumed training reads them there.
+        start: computes the loss of every pair before the first update from β; None where it depends on the texts.
     """
 
     compute: Callable[[Batch, Any, Memory], Computed]
@@ -163,36 +163,44 @@ class Objective:
 
 
 def wide(values: Tensor) -> Tensor:
-    """At least float32: sums of log-probabilities near −900 lose whole units in half precision."""
+    """The values in float32 or wider: in half precision, sums of log-probabilities near −900 lose whole nats."""
     return values if values.element_size() > 4 else values.float()
 
 
 def positive(name: str, value: float) -> None:
-    """Refuses a setting that is not a number above 0.
+    """Refuses a setting that is not a finite number above 0.
+
+    Args:
+        name: name of the setting, for the message.
+        value: its value.
 
     Raises:
-        ValueError: with its name.
+        ValueError: the value is not a finite number above 0.
     """
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be positive, not {value}")
 
 
 def same_shape(*tensors: Tensor) -> None:
-    """Refuses log-probabilities that do not belong together.
+    """Refuses log-probabilities of different shapes.
 
     Raises:
-        ValueError: they are not [n] tensors of one length.
+        ValueError: the tensors are not all [n] with the same n.
     """
-    shapes = {tuple(each.shape) for each in tensors}
+    shapes = {tuple(tensor.shape) for tensor in tensors}
     if len(shapes) > 1 or tensors[0].ndim != 1:
         raise ValueError(f"log-probabilities must be [n] tensors of one length, not {sorted(shapes)}")
 
 
 def weighted(losses: Tensor, weight: Tensor | None) -> Tensor:
-    """Losses times the data's own weights; a weight of 1 changes no bit.
+    """Losses times weights; a weight of 1 leaves a loss unchanged to the bit.
+
+    Args:
+        losses: loss of every pair, [n].
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Raises:
-        ValueError: the weights have another shape, or one is negative or not finite.
+        ValueError: the weights have another shape, or a weight is negative or not finite.
     """
     if weight is None:
         return losses
@@ -209,7 +217,7 @@ def log_ratio_gap(
     """log π_θ − log π_ref of y_w and of y_l, each [n], at least float32.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     same_shape(policy_chosen, policy_rejected, reference_chosen, reference_rejected)
     return wide(policy_chosen) - wide(reference_chosen), wide(policy_rejected) - wide(reference_rejected)

@@ -1,4 +1,4 @@
-"""β-DPO (Wu et al. 2024, arXiv 2407.08639): β follows the batch's quality, and outliers are left out."""
+"""β-DPO (Wu et al. 2024, arXiv 2407.08639): β adapts to each batch, and outlier pairs are left out."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class GapState(NamedTuple):
 
 
 class BetaDPOLosses(NamedTuple):
-    """What β-DPO says of n pairs.
+    """The result of β-DPO for n pairs.
 
     Attributes:
-        losses: one a pair, weights applied, of all pairs, [n]; the batch's loss is the mean over those ``kept``.
-        chosen_rewards: with the base β, without gradient, [n].
-        rejected_rewards: the same of y_l, [n].
-        kept: indices of the pairs that are learnt from, sorted.
-        beta: that was used for the whole batch.
-        state: after this batch.
+        losses: loss of every pair with weights applied, [n]; the batch's loss is the mean over the ``kept`` pairs.
+        chosen_rewards: implicit rewards of y_w with the base β, without gradient, [n].
+        rejected_rewards: implicit rewards of y_l with the base β, without gradient, [n].
+        kept: sorted indices of the pairs that are trained on.
+        beta: the β of the whole batch.
+        state: state after this batch.
     """
 
     losses: Tensor
@@ -58,29 +58,29 @@ def beta_dpo(
 ) -> BetaDPOLosses:
     """−log σ(β_batch·g), β_batch = max(β(1 + a(mean of g over the kept − m)), 10⁻³), g the gap without β.
 
-    First the state moves, m ← 0.9 m + 0.1 mean(g), s ← 0.9 s + 0.1 std(g) (equations 7 to 9, unbiased deviation);
-    then ``share``·n pairs are drawn without replacement with weights exp(−½((g − m)/s)²) (equation 10). Where the
-    official code fails (policy equal to reference at the first step, one pair, nothing to draw, all weights
-    zero), all pairs are kept and β stays as it is.
+    First the state is updated, m ← 0.9 m + 0.1 mean(g), s ← 0.9 s + 0.1 std(g) (equations 7 to 9, unbiased deviation);
+    then ``share``·n pairs are sampled without replacement with weights exp(−½((g − m)/s)²) (equation 10). Where the
+    official code fails (policy equal to reference at the first step, one pair, no pair to sample, all weights
+    zero), all pairs are kept and β is unchanged.
 
     Args:
         policy_chosen: log π_θ(y_w|x), summed over tokens, [n]: the whole batch, of all processes.
         policy_rejected: log π_θ(y_l|x), [n].
         reference_chosen: log π_ref(y_w|x), [n].
         reference_rejected: log π_ref(y_l|x), [n].
-        beta: base strength, > 0.
+        beta: base β, > 0.
         sensitivity: a, > 0; upstream uses 0.6.
-        share: ρ in (0, 1]; upstream uses 0.8.
-        state: before this batch; evaluation must not move it.
-        generator: draws the kept pairs.
-        kept: indices, when they were drawn elsewhere.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        share: ρ, the share of pairs to keep, in (0, 1]; upstream uses 0.8.
+        state: state before this batch; evaluation must not change it.
+        generator: random generator that samples the kept pairs.
+        kept: indices of the kept pairs, where they were sampled elsewhere.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
-        Losses of all pairs, which ones to learn from, and the new state.
+        Losses of all pairs, the indices of the kept pairs, and the new state.
 
     Raises:
-        ValueError: a setting is out of range, shapes differ, or the weights do not fit.
+        ValueError: a setting is out of range, the shapes differ, or a weight is negative or not finite.
 
     Source:
         junkangwu/beta-DPO, ``get_batch_metrics`` and ``preference_loss``.
@@ -88,8 +88,8 @@ def beta_dpo(
     Example:
         >>> zeros = torch.zeros(2)
         >>> four = torch.tensor([1.0, 3.0]), zeros, zeros, zeros
-        >>> found = beta_dpo(*four, beta=0.1, sensitivity=0.6, share=1.0, state=GapState())
-        >>> round(found.state.mean, 3), round(found.state.std, 3)
+        >>> result = beta_dpo(*four, beta=0.1, sensitivity=0.6, share=1.0, state=GapState())
+        >>> round(result.state.mean, 3), round(result.state.std, 3)
         (0.2, 0.141)
     """
     positive("beta", beta)
@@ -108,7 +108,7 @@ def beta_dpo(
             MOMENTUM * state.mean + (1 - MOMENTUM) * float(fixed.mean()),
             MOMENTUM * state.std + (1 - MOMENTUM) * float(fixed.std()),
         )
-        kept = _draw(fixed, state, share, generator) if kept is None else kept
+        kept = _sample(fixed, state, share, generator) if kept is None else kept
         if kept is None:
             kept = everything
         else:
@@ -117,27 +117,27 @@ def beta_dpo(
     return BetaDPOLosses(losses, beta * chosen.detach(), beta * rejected.detach(), kept, used, state)
 
 
-def _draw(gap: Tensor, state: GapState, share: float, generator: torch.Generator | None) -> Tensor | None:
-    """Indices to keep; None where the draw has no meaning."""
-    wanted = int(len(gap) * share)
-    if wanted == 0 or state.std == 0:
+def _sample(gap: Tensor, state: GapState, share: float, generator: torch.Generator | None) -> Tensor | None:
+    """Indices of the pairs to keep; None where sampling is not possible."""
+    count = int(len(gap) * share)
+    if count == 0 or state.std == 0:
         return None
     chances = torch.exp(-0.5 * ((gap.double() - state.mean) / state.std) ** 2).cpu()
-    if int((chances > 0).sum()) < wanted:
+    if int((chances > 0).sum()) < count:
         return None
-    return torch.multinomial(chances, wanted, replacement=False, generator=generator).sort().values.to(gap.device)
+    return torch.multinomial(chances, count, replacement=False, generator=generator).sort().values.to(gap.device)
 
 
 def compute(batch: Batch, settings: BetaDPOSettings, memory: Memory) -> Computed:
-    """See ``Objective.compute``; rows that only fill up are counted nowhere."""
+    """See ``Objective.compute``; padding rows are ignored."""
     real = batch.real.nonzero().squeeze(-1)
     four = batch.pairs
-    if memory.first:  # whatever the gaps are now is rounding, which must not decide who is learnt from
+    if memory.first:  # the gaps are rounding errors now, which must not decide which pairs are kept
         policy, reference = four[:2], four[2:]
         unmoved = (r + (p - p.detach()) for p, r in zip(policy, reference, strict=True))
         four = (next(unmoved), next(unmoved), *reference)
-    found = beta_dpo(
-        *(each[real] for each in four),
+    result = beta_dpo(
+        *(values[real] for values in four),
         beta=memory.beta,
         sensitivity=settings.sensitivity,
         share=settings.share,
@@ -145,19 +145,19 @@ def compute(batch: Batch, settings: BetaDPOSettings, memory: Memory) -> Computed
         generator=memory.generator,
         weight=batch.weight[real],
     )
-    # The mean over the kept, in a sum over all that is divided by all.
-    kept = torch.zeros_like(found.losses)
-    kept[found.kept] = len(real) / len(found.kept)
+    # The caller divides the sum over all pairs by their number; this factor makes that the mean over the kept pairs.
+    factor = torch.zeros_like(result.losses)
+    factor[result.kept] = len(real) / len(result.kept)
 
     def spread(values: Tensor) -> Tensor:
         return torch.zeros(len(batch.real), dtype=values.dtype, device=values.device).index_copy(0, real, values)
 
-    state = {"gap_mean": found.state.mean, "gap_std": found.state.std}
+    state = {"gap_mean": result.state.mean, "gap_std": result.state.std}
     return Computed(
-        spread(found.losses * kept),
-        spread(found.chosen_rewards),
-        spread(found.rejected_rewards),
-        {"beta": found.beta, "kept_share": len(found.kept) / len(real)} | state,
+        spread(result.losses * factor),
+        spread(result.chosen_rewards),
+        spread(result.rejected_rewards),
+        {"beta": result.beta, "kept_share": len(result.kept) / len(real)} | state,
         state,
     )
 

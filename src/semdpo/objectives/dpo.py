@@ -38,14 +38,14 @@ def dpo(
         policy_rejected: log π_θ(y_l|x), [n].
         reference_chosen: log π_ref(y_w|x), [n].
         reference_rejected: log π_ref(y_l|x), [n].
-        beta: strength of the tie to the reference, > 0.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        beta: strength of the regularisation towards the reference, > 0.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
-        Losses, and rewards β(log π_θ − log π_ref), at least float32.
+        Losses, and rewards β(log π_θ − log π_ref), each [n], at least float32.
 
     Raises:
-        ValueError: beta is not positive, shapes differ, or the weights do not fit.
+        ValueError: beta is not positive, the shapes differ, or a weight is negative or not finite.
 
     Example:
         >>> zeros = torch.zeros(2)
@@ -64,7 +64,7 @@ def compute(batch: Batch, _settings: DPOSettings, memory: Memory) -> Computed:
 
 
 def start(beta: float) -> Start:
-    """See ``Objective.start``: Δ is 0, and β times a nat changes the loss by no more than itself."""
+    """See ``Objective.start``: Δ is 0, and 1 nat more or less changes the loss by at most β."""
     return Start(loss=math.log(2), slope=beta)
 
 

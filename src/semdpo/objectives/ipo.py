@@ -1,4 +1,4 @@
-"""Identity preference optimisation (Azar et al. 2023, arXiv 2310.12036): a gap that is reached, not stretched."""
+"""Identity preference optimisation (Azar et al. 2023, arXiv 2310.12036): a squared loss towards a fixed gap."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def ipo(
 ) -> PairLosses:
     """(h − 1/(2τ))², h = (log π_θ − log π_ref)(y_w|x) − (log π_θ − log π_ref)(y_l|x), with τ = β (equation 17).
 
-    The log-probabilities are means over tokens. The paper does not say so, and sums make the loss depend on the texts'
-    lengths; its authors confirmed to TRL's that their results are those of the mean.
+    The log-probabilities are means over tokens. The paper does not specify this, but with sums the loss depends on the
+    texts' lengths; its authors confirmed to the authors of TRL that they used the mean.
 
     Args:
         policy_chosen_mean: log π_θ(y_w|x) as the mean over tokens, [n].
         policy_rejected_mean: log π_θ(y_l|x), likewise, [n].
         reference_chosen_mean: log π_ref(y_w|x), likewise, [n].
         reference_rejected_mean: log π_ref(y_l|x), likewise, [n].
-        beta: the paper's τ, strength of the tie to the reference, > 0.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        beta: the paper's τ, strength of the regularisation towards the reference, > 0.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
         Losses, and rewards β(log π_θ − log π_ref) per token, at least float32.
 
     Raises:
-        ValueError: beta is not positive, shapes differ, or the weights do not fit.
+        ValueError: beta is not positive, the shapes differ, or a weight is negative or not finite.
 
     Source:
         huggingface/trl, ``DPOTrainer`` with ``loss_type="ipo"``, since version 0.9 per token.
@@ -70,7 +70,7 @@ def compute(batch: Batch, _settings: IPOSettings, memory: Memory) -> Computed:
 
 
 def start(beta: float) -> Start:
-    """See ``Objective.start``: h is 0, and a nat of it changes the loss by 1/β and by its square."""
+    """See ``Objective.start``: h is 0, and a change of h by 1 nat changes the loss by at most 1/β + 1."""
     return Start(loss=1 / (4 * beta**2), slope=1 / beta + 1)
 
 

@@ -1,4 +1,4 @@
-"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306): good and bad examples, not pairs."""
+"""Kahneman–Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306): good and bad examples instead of pairs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from semdpo.recipe.objectives import KTOSettings
 
 
 class ExampleLosses(NamedTuple):
-    """What KTO says of n examples.
+    """The result of KTO for n examples.
 
     Attributes:
-        losses: one an example, weights applied, [n]; the batch's loss is their mean.
-        rewards: log π_θ − log π_ref, without β (as upstream logs it) and without gradient, [n].
-        kl: the reference point, a scalar without gradient.
+        losses: loss of every example with weights applied, [n]; the batch's loss is their mean.
+        rewards: log π_θ − log π_ref, without β (as upstream logs them) and without gradient, [n].
+        kl: reference point, a scalar without gradient.
     """
 
     losses: Tensor
@@ -37,27 +37,27 @@ def kto(
     undesirable_weight: float = 1.0,
     weight: Tensor | None = None,
 ) -> ExampleLosses:
-    """λ_D(1 − σ(β(r − KL))) for what is desirable, λ_U(1 − σ(β(KL − r))) for what is not (equations 7 and 8).
+    """λ_D(1 − σ(β(r − KL))) for desirable examples, λ_U(1 − σ(β(KL − r))) for the others (equations 7 and 8).
 
-    KL is estimated from prompts with completions of other prompts: the sum of their log-ratios over the number of
-    those that are not exactly 0, and never below 0.
+    KL is estimated from prompts with completions of other prompts: the sum of their log-ratios divided by the number
+    of log-ratios that are not exactly 0, and at least 0.
 
     Args:
-        policy: log π_θ(y|x), summed over tokens, [n]: the whole batch, of all processes.
+        policy: log π_θ(y|x), summed over tokens, [n]: the whole batch of all processes.
         reference: log π_ref(y|x), [n].
-        desirable: whether y is a good answer, bool, [n].
+        desirable: whether y is a good completion, bool, [n].
         policy_kl: log π_θ of mismatched pairs (prompt i with the completion of example i + 1, cyclic), [k].
-        reference_kl: log π_ref of the same, [k].
-        beta: strength of the tie to the reference, > 0.
+        reference_kl: log π_ref of the same pairs, [k].
+        beta: strength of the regularisation towards the reference, > 0.
         desirable_weight: λ_D, > 0.
         undesirable_weight: λ_U, > 0.
-        weight: of each example, ≥ 0, [n]; None is 1.
+        weight: weight of every example, ≥ 0, [n]; None is 1.
 
     Returns:
         Losses and rewards, at least float32.
 
     Raises:
-        ValueError: a setting is not positive, or shapes differ.
+        ValueError: a setting is not positive, or the shapes differ.
 
     Source:
         ContextualAI/HALOs, ``KTOTrainer.loss``.
@@ -84,7 +84,7 @@ def kto(
 
 
 def compute(batch: Batch, settings: KTOSettings, memory: Memory) -> Computed:
-    """See ``Objective.compute``: all chosen, then all rejected, and their prompts with completions of others."""
+    """See ``Objective.compute``: the examples are all chosen, then all rejected completions."""
     real = batch.real.repeat(2)
 
     def chosen_then_rejected(columns: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def compute(batch: Batch, settings: KTOSettings, memory: Memory) -> Computed:
         weight=batch.weight.repeat(2),
     )
     chosen, rejected = (memory.beta * rewards).chunk(2)
-    # The mean over examples is the mean over pairs of their two examples' mean.
+    # The mean over examples equals the mean over pairs of the mean of their two examples.
     return Computed(losses.view(2, -1).mean(0), chosen, rejected, {"kl": kl.item()})
 
 

@@ -36,19 +36,19 @@ def orpo(
 
     Args:
         chosen_mean: log π_θ(y_w|x) as the mean over tokens, [n].
-        rejected_mean: the same of y_l, [n].
-        nll: negative log-likelihood of the chosen, [n], or one number for the batch.
+        rejected_mean: log π_θ(y_l|x) as the mean over tokens, [n].
+        nll: negative log-likelihood of the chosen completions, [n], or one number for the batch.
         odds_weight: λ, > 0.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
         Losses, and rewards λ·(mean log-probability), at least float32.
 
     Raises:
-        ValueError: λ is not positive, or shapes differ.
+        ValueError: λ is not positive, or the shapes differ.
 
     Source:
-        xfactlab/orpo, ``ORPOTrainer.compute_loss``; ours in a form that stays finite near probability 1.
+        xfactlab/orpo, ``ORPOTrainer.compute_loss``; here in a form that stays finite near probability 1.
 
     Example:
         >>> p = torch.tensor([-1.0])
@@ -66,7 +66,7 @@ def orpo(
 def _log1mexp(values: Tensor) -> Tensor:
     """log(1 − eᵛ) for v < 0, exact on both sides of −log 2 (Mächler 2012)."""
     near = values > -math.log(2)
-    # Each branch gets harmless values where the other one answers, so that no gradient is 0·∞.
+    # Where the other branch is used, each branch gets harmless values, so that no gradient is 0·∞.
     by_expm1 = torch.log(-torch.expm1(values.masked_fill(~near, -0.1)))
     by_log1p = torch.log1p(-torch.exp(values.masked_fill(near, -1.0)))
     return torch.where(near, by_expm1, by_log1p)

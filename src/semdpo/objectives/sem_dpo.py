@@ -1,4 +1,4 @@
-"""Sem-DPO (arXiv 2507.20133): DPO in which a winner that left the user's meaning counts little."""
+"""Sem-DPO (arXiv 2507.20133): DPO in which a pair counts less the further its chosen rewrite drifted."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def sem_dpo(
     alpha: float,
     weight: Tensor | None = None,
 ) -> PairLosses:
-    """W·ℓ(Δ) with W = exp(−α·d(x, y_w)) (equations 3 and 4); DPO exactly, to the bit, where α = 0.
+    """W·ℓ(Δ) with W = exp(−α·d(x, y_w)) (equations 3 and 4); with α = 0 bit for bit the same as DPO.
 
-    The paper's print lacks the second logarithm of Δ; its equation 3 is meant. The weights enter after the per-pair
-    loss, and the batch's loss divides by the number of pairs, not by the sum of the weights.
+    Where the paper prints the loss without the second logarithm of Δ, this follows its equation 3. The weights multiply
+    the loss of every pair, and the batch's loss is divided by the number of pairs, not by the sum of the weights.
 
     Args:
         policy_chosen: log π_θ(y_w|x), summed over tokens, [n].
         policy_rejected: log π_θ(y_l|x), [n].
         reference_chosen: log π_ref(y_w|x), [n].
         reference_rejected: log π_ref(y_l|x), [n].
-        beta: strength of the tie to the reference, > 0.
-        distance: cosine distance of prompt and chosen rewrite, in [0, 2], [n].
-        alpha: ≥ 0; the paper uses 4.
-        weight: of each pair, ≥ 0, [n], on top of W; None is 1.
+        beta: strength of the regularisation towards the reference, > 0.
+        distance: cosine distances between prompt and chosen rewrite, in [0, 2], [n].
+        alpha: strength of the weight, ≥ 0; the paper uses 4.
+        weight: the data's own weight of every pair, ≥ 0, [n], which multiplies W; None is 1.
 
     Returns:
         Weighted losses, and rewards as in DPO.
 
     Raises:
-        ValueError: as in ``dpo``, or alpha is negative, or a distance is outside [0, 2] or of another shape.
+        ValueError: as in ``dpo``, or alpha is negative, or the distances are outside [0, 2] or of another shape.
 
     Example:
         >>> zeros, distance = torch.zeros(2), torch.tensor([0.0, 0.25])
@@ -67,11 +67,11 @@ def sem_dpo(
 
 
 def semantic_weight(distance: Tensor, alpha: float) -> Tensor:
-    """W = exp(−α·d), the tensor twin of ``semantics.semantic_weight``.
+    """W = exp(−α·d), for tensors; ``semantics.semantic_weight`` is the same for arrays.
 
     Args:
         distance: cosine distances in [0, 2], any shape.
-        alpha: ≥ 0.
+        alpha: strength of the weight, ≥ 0.
 
     Returns:
         Weights in (0, 1], at least float32.
@@ -82,14 +82,14 @@ def semantic_weight(distance: Tensor, alpha: float) -> Tensor:
     if not 0 <= alpha < float("inf"):
         raise ValueError(f"alpha must be a finite number ≥ 0, not {alpha}")
     values = wide(distance)
-    # Storage in float32 may leave a distance a hair below 0.
+    # float32 storage may round a distance to slightly below 0.
     if not bool(((values >= -1e-6) & (values <= 2 + 1e-6)).all()):
         raise ValueError("cosine distances must lie in [0, 2]; recompute them with `semdpo weigh`")
     return torch.exp(-alpha * values.clamp(0.0, 2.0))
 
 
 def constants(settings: SemDPOSettings, data: Data) -> Constants:
-    """α: a number as it is, or, where it is ``auto``, the one that keeps the asked share of the pairs."""
+    """See ``Objective.constants``: α; ``auto`` is the α whose effective sample size is ``kept_share`` of the pairs."""
     if settings.alpha == "auto":
         try:
             return {"alpha": automatic_alpha(data.distances, settings.kept_share)}
@@ -98,16 +98,16 @@ def constants(settings: SemDPOSettings, data: Data) -> Constants:
     return {"alpha": float(settings.alpha)}
 
 
-def pair_weight(_settings: SemDPOSettings, distance: Tensor, known: Constants) -> Tensor:
-    """W of each pair, [n]."""
-    return semantic_weight(distance, known["alpha"])
+def pair_weight(_settings: SemDPOSettings, distance: Tensor, constants: Constants) -> Tensor:
+    """See ``Objective.pair_weight``: W of every pair, [n]."""
+    return semantic_weight(distance, constants["alpha"])
 
 
 def compute(batch: Batch, _settings: SemDPOSettings, memory: Memory) -> Computed:
     """See ``Objective.compute``."""
     alpha = memory.constants["alpha"]
-    found = sem_dpo(*batch.pairs, beta=memory.beta, distance=batch.distance, alpha=alpha, weight=batch.weight)
-    return of_pairs(found)
+    result = sem_dpo(*batch.pairs, beta=memory.beta, distance=batch.distance, alpha=alpha, weight=batch.weight)
+    return of_pairs(result)
 
 
 OBJECTIVE = Objective(compute, constants, pair_weight, start=start)

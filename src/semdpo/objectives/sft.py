@@ -10,18 +10,18 @@ from semdpo.recipe.objectives import SFTSettings
 
 
 def sft(policy_chosen: Tensor, *, mean_tokens: float, weight: Tensor | None = None) -> Tensor:
-    """−log π_θ(y_w|x), in units of a token: its mean over a batch is the mean over the batch's tokens.
+    """−log π_θ(y_w|x) divided by the mean number of tokens: its mean over a batch is the mean over the batch's tokens.
 
     Args:
         policy_chosen: log π_θ(y_w|x), summed over tokens, [n].
-        mean_tokens: how many completion tokens the batch's sequences have on average, > 0.
-        weight: of each sequence, ≥ 0, [n]; None is 1.
+        mean_tokens: mean number of completion tokens of the batch's sequences, > 0.
+        weight: weight of every sequence, ≥ 0, [n]; None is 1.
 
     Returns:
         Losses, [n], at least float32.
 
     Raises:
-        ValueError: ``mean_tokens`` is not positive, or the weights do not fit.
+        ValueError: ``mean_tokens`` is not positive, or a weight is negative or not finite.
 
     Example:
         >>> sft(torch.tensor([-6.0, -2.0]), mean_tokens=4)

@@ -30,20 +30,21 @@ def simpo(
 ) -> PairLosses:
     """−log σ(r(y_w) − r(y_l) − γ), r(y) = (β/|y|)·log π_θ(y|x) (equations 4 and 6).
 
-    The paper's β only scales the reward; it ties the policy to nothing, and so has a name of its own here.
+    The paper's β only scales the reward and does not regularise towards a reference, so it is called ``reward_scale``.
 
     Args:
         chosen_mean: log π_θ(y_w|x) as the mean over tokens, [n].
-        rejected_mean: the same of y_l, [n].
+        rejected_mean: log π_θ(y_l|x) as the mean over tokens, [n].
         reward_scale: the paper's β, > 0.
         margin: γ, by which the chosen reward should exceed the rejected one, ≥ 0.
-        weight: of each pair, ≥ 0, [n]; None is 1.
+        weight: weight of every pair, ≥ 0, [n]; None is 1.
 
     Returns:
         Losses, and rewards r, at least float32.
 
     Raises:
-        ValueError: the scale is not positive, the margin is negative, shapes differ, or the weights do not fit.
+        ValueError: the scale is not positive, the margin is negative, the shapes differ, or a weight is negative or
+            not finite.
 
     Source:
         princeton-nlp/SimPO, ``SimPOTrainer.simpo_loss``.

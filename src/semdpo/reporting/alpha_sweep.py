@@ -1,4 +1,4 @@
-"""A sweep over α: what each does to fidelity and preference (the paper's figure 5), and which one the rule picks."""
+"""A sweep over α: fidelity and preference at every value (the paper's figure 5), and the value that the rule picks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Sweep:
 
     Attributes:
         alphas: method → α, in the order of the recipe.
-        fidelity: name of the metric.
-        preference: name of the metric.
-        floor: the method that fidelity must not fall below.
-        means: (method or floor, metric or ``drift``) → mean over prompts with its interval.
-        choice: the α that the rule picks, and what it rests on.
-        correlation: Pearson's r of fidelity and preference over the α, and its p; None for fewer than three, or
-            where one of them does not move.
-        effective: method → share of the pairs that its weights leave as effective sample size.
+        fidelity: name of the fidelity metric.
+        preference: name of the preference metric.
+        floor: name of the method whose fidelity sets the floor.
+        means: (method or floor, metric or ``drift``) → mean over prompts with its 95% confidence interval.
+        choice: the value of α that the rule picks, and why.
+        correlation: Pearson's r between fidelity and preference over the values of α, and its p-value; None for fewer
+            than three values, or where one of the two is constant.
+        effective: method → effective sample size of its weights as a share of the pairs, in [0, 1].
         prompts: number of tuning prompts.
     """
 
@@ -58,12 +58,12 @@ def compute_sweep(
     """The numbers of a sweep.
 
     Args:
-        rows: one per image, of the floor and of every α.
+        rows: evaluated images of the floor and of every α, one row per image.
         alphas: method → α.
-        fidelity: the metric of faithfulness.
-        preference: the metric of liking.
-        floor: the method that fidelity must not fall below.
-        effective: method → effective sample size of its weights over the number of pairs.
+        fidelity: name of the fidelity metric.
+        preference: name of the preference metric.
+        floor: name of the method whose fidelity sets the floor.
+        effective: method → effective sample size of its weights divided by the number of pairs.
 
     Raises:
         DataError: rows are missing, not numbers, or cannot be paired.
@@ -93,19 +93,19 @@ def compute_sweep(
 def _pearson(x: Sequence[float], y: Sequence[float]) -> tuple[float, float] | None:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    found = stats.pearsonr(x, y)
-    return float(found.statistic), float(found.pvalue)
+    result = stats.pearsonr(x, y)
+    return float(result.statistic), float(result.pvalue)
 
 
 def sweep_frame(sweep: Sweep) -> pd.DataFrame:
-    """``sweep.csv``: one row for each α."""
+    """The sweep as a table: one row per α."""
     rows = []
     for method, alpha in sweep.alphas.items():
-        found: Difference = sweep.choice.differences[method]
+        difference: Difference = sweep.choice.differences[method]
         row: dict[str, object] = {"alpha": alpha, "effective_share": sweep.effective[method]}
         for name in (sweep.fidelity, sweep.preference, "drift"):
             e = sweep.means[method, name]
             row |= {name: e.mean, f"{name}_low": e.low, f"{name}_high": e.high}
-        row |= {"minus_floor": found.mean, "minus_floor_low": found.low, "minus_floor_high": found.high}
+        row |= {"minus_floor": difference.mean, "minus_floor_low": difference.low, "minus_floor_high": difference.high}
         rows.append(row | {"above_floor": sweep.choice.above_floor[method], "chosen": method == sweep.choice.setting})
     return pd.DataFrame(rows)

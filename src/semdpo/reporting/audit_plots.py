@@ -11,30 +11,30 @@ from semdpo.reporting.style import COLOURS, INK, style, to_svg
 from semdpo.reporting.weight_plots import histogram
 
 
-def draw(found: Audit) -> dict[str, str]:
-    """The plots as ``<svg>`` elements, by name; margins only where the pairs have scores.
+def draw(audit: Audit) -> dict[str, str]:
+    """The plots as ``<svg>`` elements, by name; ``margins`` only where the pairs have scores.
 
     Args:
-        found: the audit.
+        audit: the audit.
     """
     with style():
         figures = {
-            "distances": distances(found.distances, found.alpha),
-            "weights": histogram(found.weights, found.alpha),
+            "distances": distances(audit.distances, audit.alpha),
+            "weights": histogram(audit.weights, audit.alpha),
         }
-        if found.margins.size:
-            figures["margins"] = margins(found.margins)
+        if audit.margins.size:
+            figures["margins"] = margins(audit.margins)
     return {name: to_svg(figure, name) for name, figure in figures.items()}
 
 
 def distances(d: NDArray[np.float64], alpha: float) -> Figure:
-    """How the distances are spread, and beside them the weight that alpha gives to each."""
+    """A histogram of the distances, and the weight at each distance as a line."""
     figure = Figure(figsize=(10, 3.1))
     axes = figure.subplots()
     end = max(0.1, float(d.max()) * 1.02)
     axes.hist(d, bins=np.linspace(0, end, 41).tolist(), color=COLOURS["dpo"], alpha=0.8, edgecolor="white")
     axes.set_xlim(0, end)
-    axes.set_xlabel("distance of prompt and chosen (0: means the same)")
+    axes.set_xlabel("distance between prompt and chosen (0: same meaning)")
     axes.set_ylabel("pairs")
     axes.grid(axis="x", visible=False)
     weight = axes.twinx()
@@ -47,7 +47,7 @@ def distances(d: NDArray[np.float64], alpha: float) -> Figure:
 
 
 def margins(m: NDArray[np.float64]) -> Figure:
-    """How far the scores of chosen and rejected are apart."""
+    """A histogram of the margins: score of the chosen minus score of the rejected."""
     figure = Figure(figsize=(10, 2.6))
     axes = figure.subplots()
     axes.hist(m, bins=41, color=COLOURS["sft"], alpha=0.8, edgecolor="white")

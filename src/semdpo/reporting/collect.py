@@ -1,4 +1,4 @@
-"""What a report shows of a run, gathered from its folder."""
+"""Collects the data of a report from a run's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
 
 
 def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
-    """Everything that the page of a finished run shows."""
+    """All data of a finished run's report.
+
+    Args:
+        stages: the run's stages, in order.
+        run: the finished run.
+    """
     recipe, titles = run.recipe, run.recipe.report
     models = [stage for stage in stages if isinstance(stage, ModelStage)]
     curves = [row for s in models for row in parquet.read_file(run.folder / s.name / model_folders.CURVES, Curve)]
@@ -36,7 +41,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         if not stage.name.startswith("evaluate/")
     }
     metrics = recipe.evaluate.metrics
-    found = ReportData(
+    data = ReportData(
         title=titles.title,
         evaluation=evaluation_rows(evaluation(recipe), run),
         pairs=weighed,
@@ -62,26 +67,28 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         ),
         sweep=swept(run) if _has_sweep(run) else None,
         shown_methods=titles.images,
-        drawn=_drawn(stages, run),
+        rendered=_rendered(stages, run),
         tokens=_tokens(curves, run),
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
     )
-    if found.encoder_metric is None or gives_cosines(found):
-        return found
-    note = f"Proposition 2 was not measured: the scores of {recipe.drift.encoder} are no cosines."
-    return replace(found, notes=[*found.notes, note])
+    if data.encoder_metric is None or gives_cosines(data):
+        return data
+    note = f"Proposition 2 was not measured, because the scores of {recipe.drift.encoder} are not cosines."
+    return replace(data, notes=[*data.notes, note])
 
 
 def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:
-    """The libraries that made the stages; where they were of several versions, which stages each made."""
+    """The versions of the libraries that ran the stages; where they differ, the stages of each version."""
     made: dict[str, dict[str, list[str]]] = {}
     for stage in stages:
         for library, version in store.library_versions(run.folder / stage.name).items():
             made.setdefault(library, {}).setdefault(version, []).append(stage.name)
     return {
-        library: next(iter(found)) if len(found) == 1 else "; ".join(f"{v} ({', '.join(s)})" for v, s in found.items())
-        for library, found in made.items()
+        library: next(iter(versions))
+        if len(versions) == 1
+        else "; ".join(f"{version} ({', '.join(names)})" for version, names in versions.items())
+        for library, versions in made.items()
     }
 
 
@@ -92,17 +99,17 @@ def _losses(run: Run) -> list[PairLoss]:
 
 
 def _has_sweep(run: Run) -> bool:
-    """Whether a finished sweep of this recipe, made from these pairs, lies in the folder."""
+    """Whether the folder has a finished sweep of this recipe that used these pairs."""
     if run.recipe.sweep is None:
         return False
-    return all(_is_of_now(stage, run) for stage in sweep_flow(run.recipe) if stage.name.startswith("sweep/"))
+    return all(_is_up_to_date(stage, run) for stage in sweep_flow(run.recipe) if stage.name.startswith("sweep/"))
 
 
-def _is_of_now(stage: AnyStage, run: Run) -> bool:
+def _is_up_to_date(stage: AnyStage, run: Run) -> bool:
     folder, needed = run.folder / stage.name, [run.folder / name for name in stage.inputs]
-    if not all(store.is_complete(each) for each in (folder, *needed)):
+    if not all(store.is_complete(path) for path in (folder, *needed)):
         return False
-    inputs = {name: store.manifest_hash(each) for name, each in zip(stage.inputs, needed, strict=True)}
+    inputs = {name: store.manifest_hash(path) for name, path in zip(stage.inputs, needed, strict=True)}
     return store.mismatch(folder, store.Plan(stage.config, inputs)) is None
 
 
@@ -110,7 +117,7 @@ def swept(run: Run) -> Sweep:
     """The numbers of a finished sweep."""
     config = settings(run.recipe)
     alphas = methods(config)
-    distances = [each.distance or 0.0 for each in run.rows("drift", Pair)]
+    distances = [pair.distance or 0.0 for pair in run.rows("drift", Pair)]
     sizes = {m: effective_sample_size(semantic_weight(distances, alpha)) for m, alpha in alphas.items()}
     return compute_sweep(
         evaluation_rows(sweep_evaluation(run.recipe), run),
@@ -129,34 +136,35 @@ def _spent(stages: Sequence[AnyStage], run: Run) -> tuple[str, float, int]:
 
 
 def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float | None:
-    """Of the weights that the report shows; None where the subject has none."""
+    """The strength α of the subject's weights; None where the subject has no weights."""
     if not isinstance(objective, SemDPOSettings):
         return None
     if objective.alpha == "auto":
-        return automatic_alpha([each.distance or 0.0 for each in pairs], objective.kept_share)
+        return automatic_alpha([pair.distance or 0.0 for pair in pairs], objective.kept_share)
     return float(objective.alpha)
 
 
-def _drawn(stages: Sequence[AnyStage], run: Run) -> int:
-    """Images: of every candidate, and of every method's held-out prompts."""
-    drawing = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
-    return sum(store.counts(run.folder / name)["rows"] for name in drawing)
+def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
+    """The number of rendered images: of the candidates, and of every method on the held-out prompts."""
+    rendering = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
+    return sum(store.counts(run.folder / name)["rows"] for name in rendering)
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
-    learnt: dict[str, int] = {}
+    """Tokens that were sampled for the candidates, and tokens that every method was trained on."""
+    trained: dict[str, int] = {}
     for curve in curves:
         if curve.name == "tokens":
-            learnt[curve.method] = learnt.get(curve.method, 0) + int(curve.value)
-    written = store.counts(run.folder / "candidates").get("tokens", 0)
+            trained[curve.method] = trained.get(curve.method, 0) + int(curve.value)
+    sampled = store.counts(run.folder / "candidates").get("tokens", 0)
     return [
-        ("candidates, written", written),
-        *((f"{method}, learnt from", tokens) for method, tokens in learnt.items()),
+        ("sampled for the candidates", sampled),
+        *((f"processed in training {method}", tokens) for method, tokens in trained.items()),
     ]
 
 
 def _truncated_rewrites(run: Run) -> dict[str, int]:
-    """Rewrites of each method that met the token budget before they had ended."""
+    """The number of every method's rewrites that were truncated at the token budget."""
     methods = evaluation(run.recipe).models
     return {m: store.counts(run.folder / f"evaluate/{m}/images").get("rewrites_truncated", 0) for m in methods}
 
@@ -166,7 +174,7 @@ def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _seen(recipe: Recipe) -> dict[str, str]:
-    """Which scorers are no outsiders, and why."""
+    """The scorers that took part in training, and how."""
     reasons = {
         recipe.label.fidelity or "": "it helped to choose the pairs of the additive reward",
         recipe.drift.encoder: "its text tower measured the drift that set the weights",
@@ -176,21 +184,22 @@ def _seen(recipe: Recipe) -> dict[str, str]:
 
 
 _LEFT_OUT = (
-    "At {} places of the evaluation (a prompt and an image seed) the safety checker blackened the image of a method; "
-    "these are left out of every method, so that all are compared on the same."
+    "For {} combinations of prompt and image seed the safety checker blackened the image of at least one method; "
+    "they are left out for all methods, so that all are compared on the same images."
 )
 
 
 def _notes(run: Run) -> list[str]:
-    drawn, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
+    candidates, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.counts(run.folder / "drift")
     black = labelled.get("blackened", 0)
-    places = {place for own in blackened(evaluation(run.recipe), run).values() for place in own}
+    places = {place for of_method in blackened(evaluation(run.recipe), run).values() for place in of_method}
     return [
-        f"Candidates: {drawn['kept']} kept, {drawn['duplicates']} duplicates and {drawn['empty']} empty ones dropped, "
-        f"{drawn['truncated']} truncated at the token limit; {drawn['prompts_without']} prompts were left without any.",
+        f"Candidates: {candidates['kept']} kept, {candidates['duplicates']} duplicates and {candidates['empty']} empty "
+        f"ones dropped, {candidates['truncated']} truncated at the token budget; "
+        f"{candidates['prompts_without']} prompts have none left.",
         f"Longer than the renderer or the labelling scorer reads: {labelled['truncated']} candidates; "
         f"longer than the encoder reads: {weighed['truncated']} pairs.",
-        *([f"Blackened by the safety checker: {black} candidates, which stand in no pair."] if black else []),
+        *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
     ]

@@ -1,4 +1,4 @@
-"""Two rewriters compared on the same prompts by their words alone: nothing is rendered."""
+"""Compares two rewriters on the same prompts by their texts alone; no image is rendered."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Side:
     """One rewriter's rewrites of n prompts.
 
     Attributes:
-        name: of the rewriter.
-        rewrites: the most probable rewrite of each prompt, n; "" where it wrote nothing.
-        truncated: which of them met the token budget before they had ended, n.
-        unread: which of them the encoder could not read to their end, n.
-        values: of each measure one value a prompt, n; see ``Comparison.measures``.
+        name: name of the rewriter.
+        rewrites: the greedily decoded rewrite of every prompt, n; "" where the rewriter wrote nothing.
+        truncated: whether the rewrite was truncated at the token budget, n.
+        unread: whether the rewrite is longer than the encoder reads, n.
+        values: measure → one value per prompt, n; see ``Comparison.measures``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Means over prompts with 95% intervals, and the paired difference b − a; None where it has no meaning."""
+    """Means over prompts with 95% confidence intervals, and the paired difference b − a; None where not comparable."""
 
     a: Estimate
     b: Estimate
@@ -61,15 +61,16 @@ class Comparison:
     """Two rewriters on the same prompts.
 
     Attributes:
-        prompts: n of them.
+        prompts: the prompts, n.
         a: the first rewriter.
-        b: the second.
-        encoder: that measured the drift.
-        reference: the model that gave the likelihoods; None: each rewriter gave those of the other's rewrites.
-        measures: by name. ``drift``: cosine distance of prompt and rewrite. ``tokens``: of the rewrite, by the
-            tokenizer of the reference, or else of a. ``words_added`` and ``words_dropped``: content words of the
-            rewrite that are not in the prompt, and the reverse. ``likelihood``: log π(rewrite | prompt) divided by
-            the rewrite's tokens, its end token counted, in nats.
+        b: the second rewriter.
+        encoder: name of the encoder that measured the drift.
+        reference: name of the model that computed the likelihoods; None where each rewriter computed those of the
+            other's rewrites.
+        measures: the measures by name. ``drift``: cosine distance between prompt and rewrite. ``tokens``: tokens of
+            the rewrite, by the tokenizer of the reference, or else of a. ``words_added`` and ``words_dropped``: number
+            of content words of the rewrite that are not in the prompt, and the reverse. ``likelihood``:
+            log π(rewrite | prompt) per token of the rewrite, including its end token, in nats.
     """
 
     prompts: list[str]
@@ -81,13 +82,13 @@ class Comparison:
 
     @property
     def same(self) -> int:
-        """Prompts for which both wrote the same."""
+        """The number of prompts for which both rewriters wrote the same text."""
         return sum(first == second for first, second in zip(self.a.rewrites, self.b.rewrites, strict=True))
 
     def examples(self, count: int) -> list[int]:
-        """The places of the prompts whose drift differs most between the two, the largest difference first."""
+        """The indices of the ``count`` prompts whose drift differs most between the two, largest difference first."""
         gaps = np.abs(np.subtract(self.a.values[DRIFT], self.b.values[DRIFT]))
-        return [int(place) for place in np.argsort(-gaps, kind="stable")[:count]]
+        return [int(index) for index in np.argsort(-gaps, kind="stable")[:count]]
 
 
 def compare(
@@ -100,61 +101,64 @@ def compare(
     max_new_tokens: int | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Compares the most probable rewrites of two rewriters.
+    """Compares the greedily decoded rewrites of two rewriters.
 
-    The likelihood is that under the reference. Without one, each rewriter says how probable the other's rewrites are;
-    the difference of the two has a meaning only where both have the same tokens.
+    The reference computes the likelihoods of all rewrites. Without a reference, each rewriter computes those of the
+    other's rewrites; their difference is meaningful only where both rewriters have the same vocabulary.
 
     Args:
-        prompts: at least two, all different.
-        a: name or folder of a rewriter.
-        b: of the other; the difference is b − a.
-        encoder: measures the drift; None takes the one that weighed the pairs which the rewriters learnt from, and
-            ``tiny:clip`` where neither names one.
-        reference: name or folder of a rewriter under which both are measured.
-        max_new_tokens: budget of every rewrite; None takes the larger of the two rewriters' own.
-        progress: told after every batch of prompts.
+        prompts: at least two different prompts, n.
+        a: name or folder of the first rewriter.
+        b: name or folder of the second rewriter; differences are b − a.
+        encoder: name or folder of the encoder that measures drift; None uses the encoder that measured the distances
+            of the rewriters' training pairs, or ``tiny:clip`` where neither rewriter records one.
+        reference: name or folder of a rewriter that computes all likelihoods.
+        max_new_tokens: token budget of every rewrite; None uses the larger of the two rewriters' budgets.
+        progress: called after every batch of prompts.
 
     Raises:
-        ConfigError: a and b are one name, or they learnt from the distances of two encoders and none is named.
-        DataError: there are fewer than two prompts, one is too long for a model, or the encoder does not know their
-            words.
+        ConfigError: a and b are the same name, or their training pairs were measured by different encoders and
+            ``encoder`` is None.
+        DataError: there are fewer than two prompts, a prompt is longer than a model reads, or the encoder does not
+            know the words of the prompts.
         ModelError: a model cannot be loaded.
-        StoreError: this package wrote a rewriter, and a file of it is not as it was written.
+        StoreError: a file of a rewriter that semdpo wrote has changed since.
     """
     if a == b:
         raise ConfigError(f"both rewriters are '{a}'; name two different ones")
     if len(prompts) < 2:
-        raise DataError(f"there is {len(prompts)} prompt, and an interval needs at least two; give more")
+        raise DataError(f"there is {len(prompts)} prompt, and an interval needs at least two; give more prompts")
     for name in (a, b, *([] if reference is None else [reference])):
         fingerprint.model(name)  # an unknown name is refused before hours are spent
         model_folders.refuse_damaged(resolve(name).folder())
-    used = encoder or _own_encoder(a, b)
-    eyes = load_text_encoder(used)
-    refuse_unknown_words(unknown_share(prompts, eyes), used)
+    encoder_name = encoder or _encoder_of_the_pairs(a, b)
+    text_encoder = load_text_encoder(encoder_name)
+    refuse_unknown_words(unknown_share(prompts, text_encoder), encoder_name)
     budget = max_new_tokens or max(_budget(a), _budget(b))
-    steps = [progress_of_step(progress, place, 4) for place in range(2)]
-    written = [_rewritten(name, prompts, budget, step) for name, step in zip((a, b), steps, strict=True)]
+    written = [
+        _rewritten(name, prompts, budget, progress_of_step(progress, part, 4)) for part, name in enumerate((a, b))
+    ]
     counter = load_rewriter(reference or a)
-    vectors, _ = _embedded(prompts, eyes)
+    vectors, _ = _embedded(prompts, text_encoder)
     first, second = (
-        _side(name, prompts, rewrites, vectors, eyes, counter) for name, rewrites in zip((a, b), written, strict=True)
+        _side(name, prompts, rewrites, vectors, text_encoder, counter)
+        for name, rewrites in zip((a, b), written, strict=True)
     )
     del counter  # before other models need its memory
     comparable = _add_likelihoods((first, second), prompts, reference, progress)
     measures = {name: _measure(first, second, name, comparable or name != LIKELIHOOD) for name in first.values}
-    return Comparison(list(prompts), first, second, used, reference, measures)
+    return Comparison(list(prompts), first, second, encoder_name, reference, measures)
 
 
-def _own_encoder(a: str, b: str) -> str:
+def _encoder_of_the_pairs(a: str, b: str) -> str:
     names = {name: read_settings(resolve(name).folder()).encoder for name in (a, b)}
-    known = sorted({encoder for encoder in names.values() if encoder is not None})
-    if len(known) > 1:
+    recorded = sorted({encoder for encoder in names.values() if encoder is not None})
+    if len(recorded) > 1:
         raise ConfigError(
-            f"the drift that '{a}' learnt from is of {names[a]}, and that of '{b}' is of {names[b]}; name one of these "
-            "encoders with --encoder"
+            f"the training pairs of '{a}' were measured by {names[a]}, and those of '{b}' by {names[b]}; name one of "
+            "these encoders with --encoder"
         )
-    return known[0] if known else defaults.ENCODER
+    return recorded[0] if recorded else defaults.ENCODER
 
 
 def _budget(name: str) -> int:
@@ -163,16 +167,16 @@ def _budget(name: str) -> int:
 
 def _rewritten(name: str, prompts: Sequence[str], budget: int, progress: Progress) -> list[tuple[str, bool]]:
     rewriter = load_rewriter(name, temperature=0.0, max_new_tokens=budget)
-    found: list[tuple[str, bool]] = []
+    rewrites: list[tuple[str, bool]] = []
     for start in range(0, len(prompts), defaults.TEXTS_AT_A_TIME):
         part = prompts[start : start + defaults.TEXTS_AT_A_TIME]
-        found += [row[0] for row in rewriter.rewrite_flagged(part, 1, seed=0)]
-        progress(len(found), len(prompts), "rewriting")
-    return found
+        rewrites += [row[0] for row in rewriter.rewrite_flagged(part, 1, seed=0)]
+        progress(len(rewrites), len(prompts), "rewriting")
+    return rewrites
 
 
 def _embedded(texts: Sequence[str], encoder: TextEncoder) -> tuple[Float, list[bool]]:
-    """Unit vectors, [n, dim], and which texts were not read to their end, n."""
+    """Unit vectors of texts, [n, dim], and whether each text is longer than the encoder reads, n."""
     size = defaults.TEXTS_AT_A_TIME
     parts = [encoder.encode(texts[start : start + size]) for start in range(0, len(texts), size)]
     return np.concatenate([part.vectors for part in parts]), [bool(flag) for part in parts for flag in part.truncated]
@@ -187,9 +191,9 @@ def _side(
     counter: CausalRewriter,
 ) -> Side:
     rewrites = [text for text, _ in written]
-    own, unread = _embedded(rewrites, encoder)
+    rewrite_vectors, unread = _embedded(rewrites, encoder)
     values = {
-        DRIFT: cosine_distance(vectors, own).tolist(),
+        DRIFT: cosine_distance(vectors, rewrite_vectors).tolist(),
         TOKENS: [float(count) for count in counter.tokens(rewrites)],
         ADDED: [_missing(rewrite, prompt) for prompt, rewrite in zip(prompts, rewrites, strict=True)],
         DROPPED: [_missing(prompt, rewrite) for prompt, rewrite in zip(prompts, rewrites, strict=True)],
@@ -198,17 +202,17 @@ def _side(
 
 
 def _missing(text: str, other: str) -> float:
-    """Content words of a text that another does not have."""
+    """The number of a text's content words that another text does not have."""
     return float(len(set(content_words(text)) - set(content_words(other))))
 
 
 def _add_likelihoods(sides: Sequence[Side], prompts: Sequence[str], reference: str | None, progress: Progress) -> bool:
-    """Adds the likelihoods to both sides; returns whether they are of the same tokens, and can be compared."""
+    """Adds the likelihoods to both sides; returns whether they are comparable (equal vocabularies)."""
     vocabularies = []
-    for place, side in enumerate(sides):
-        reader = reference or sides[1 - place].name
-        told = progress_of_step(progress, 2 + place, 4)
-        side.values[LIKELIHOOD], vocabulary = _likelihoods(reader, prompts, side.rewrites, told)
+    for index, side in enumerate(sides):
+        model = reference or sides[1 - index].name
+        part = progress_of_step(progress, 2 + index, 4)
+        side.values[LIKELIHOOD], vocabulary = _likelihoods(model, prompts, side.rewrites, part)
         vocabularies.append(vocabulary)
     return bool(vocabularies[0] == vocabularies[1])
 
@@ -216,7 +220,7 @@ def _add_likelihoods(sides: Sequence[Side], prompts: Sequence[str], reference: s
 def _likelihoods(
     name: str, prompts: Sequence[str], rewrites: Sequence[str], progress: Progress
 ) -> tuple[list[float], dict[str, int]]:
-    """Of each rewrite log π(y|x) per token, in float32, and the model's vocabulary."""
+    """log π(y|x) per token of every rewrite, computed in float32, and the model's vocabulary."""
     place = resolve(name)
     model, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""The numbers of a report, computed from its rows."""
+"""Computes the numbers of a report from its rows."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class SetTable:
     """The numbers of one set of prompts.
 
     Attributes:
-        source: its name.
-        prompts: how many.
-        means: (method, column) → mean and interval.
+        source: name of the set.
+        prompts: number of prompts.
+        means: (method, column) → mean and 95% confidence interval.
         average: method → the paper's average score.
-        tokens: lengths of the rewrites, [prompts, methods].
+        tokens: tokens of the rewrites, [prompts, methods], mean over image seeds.
     """
 
     source: str
@@ -50,19 +50,19 @@ class Tables:
     """The numbers of a report.
 
     Attributes:
-        methods: names in order of display.
+        methods: names, in order of display.
         prompts: number of prompts.
-        seeds: images of one prompt and method (the largest number where it differs).
-        values: metric or extra → [prompts, methods], mean over image seeds.
-        means: (method, column) → mean and interval.
-        average: method → the paper's average score; of several sets, of the means over them.
-        sets: the same for each set of prompts.
-        subject: the method that is compared, None when there is only one.
-        baseline: the method it is compared with first.
-        differences: (other method, column) → subject − other.
-        corrected: (other method, metric) → the t-test's p-value, corrected over the metrics by Holm.
-        duels: (other method, metric) → win, tie, loss of the subject.
-        equal_length: (other method, metric) → share won at equal length; None where the data cannot tell.
+        seeds: number of images per prompt and method (the largest number where it differs).
+        values: column → values, [prompts, methods], mean over image seeds.
+        means: (method, column) → mean and 95% confidence interval.
+        average: method → the paper's average score; of several sets, computed from the mean over the sets.
+        sets: the same numbers for every set of prompts.
+        subject: the method that is compared with the others; None where there is only one method.
+        baseline: the method that the subject is compared with first.
+        differences: (other method, column) → subject − other, paired by prompt.
+        corrected: (other method, metric) → p-value of the paired t-test, Holm-corrected over the metrics.
+        duels: (other method, metric) → wins, ties and losses of the subject.
+        equal_length: (other method, metric) → share won at equal length; None where it cannot be estimated.
     """
 
     methods: list[str]
@@ -81,33 +81,36 @@ class Tables:
 
     @property
     def everything(self) -> SetTable:
-        """All sets together, as if they were one."""
+        """The numbers of all sets together as one set."""
         return SetTable("all", self.prompts, self.means, self.average, self.values["tokens"])
 
     @property
     def sets_and_all(self) -> list[SetTable]:
-        """The sets and, where there are several, all of them together."""
+        """Every set and, where there are several, all sets together."""
         return [*self.sets, *([self.everything] if len(self.sets) > 1 else [])]
 
     @property
     def others(self) -> list[str]:
-        """Methods that the subject is compared with, the baseline first."""
+        """The methods that the subject is compared with, the baseline first."""
         rest = [name for name in self.methods if name not in (self.subject, self.baseline)]
         return [self.baseline, *reversed(rest)] if self.baseline else []
 
 
+NOT_SIGNIFICANT = "no significant difference"
+
+
 def verdict(difference: Estimate | Difference) -> str:
-    """What an interval allows to say: ``higher``, ``lower`` or ``no difference could be seen``."""
+    """What a confidence interval shows: ``higher``, ``lower``, or, where it contains 0, ``NOT_SIGNIFICANT``."""
     if difference.low > 0:
         return "higher"
-    return "lower" if difference.high < 0 else "no difference could be seen"
+    return "lower" if difference.high < 0 else NOT_SIGNIFICANT
 
 
 def compute_tables(data: ReportData) -> Tables:
     """All numbers of a report.
 
     Raises:
-        DataError: there are no images, a metric is absent or not a number, or methods cannot be paired.
+        DataError: there are no images, a metric is missing or not a number, or methods cannot be paired.
     """
     frame = _frame(data)
     present = [str(name) for name in frame["method"].unique()]
@@ -147,17 +150,17 @@ def compute_tables(data: ReportData) -> Tables:
 
 def _frame(data: ReportData) -> pd.DataFrame:
     if not data.evaluation:
-        raise DataError("there is nothing to report: no image was evaluated; run `semdpo evaluate` first")
+        raise DataError("no image was evaluated, so there is nothing to report; run `semdpo evaluate` first")
     if not data.metrics:
         raise DataError("a report needs at least one metric; name them under report.fidelity in the recipe")
     clash = {*EXTRAS, "average"} & set(data.metrics)
     if clash:
         raise DataError(f"'{min(clash)}' is a column of every report; give the metric another name")
     for row in data.evaluation:
-        lost = [name for name in data.metrics if name not in row.metrics]
-        if lost:
+        missing = [name for name in data.metrics if name not in row.metrics]
+        if missing:
             raise DataError(
-                f"metric '{lost[0]}' is missing for method '{row.method}', prompt {row.prompt_id}; "
+                f"metric '{missing[0]}' is missing for method '{row.method}', prompt {row.prompt_id}; "
                 "evaluate it again or leave the metric out of the report"
             )
     return pd.DataFrame(
@@ -180,21 +183,21 @@ def _frame(data: ReportData) -> pd.DataFrame:
 def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportData) -> SetTable:
     columns = [*data.metrics, *EXTRAS]
     values = {name: prompt_means(frame, name) for name in columns}
-    lost = [m for m in methods if m not in values[columns[0]]]
-    if lost:
-        raise DataError(f"method '{lost[0]}' has no images of the set '{source}'; evaluate all methods on all sets")
+    missing = [m for m in methods if m not in values[columns[0]]]
+    if missing:
+        raise DataError(f"method '{missing[0]}' has no images of the set '{source}'; evaluate all methods on all sets")
     means: dict[tuple[str, str], Estimate] = {}
     for name, table in values.items():
-        found = mean_intervals(table[list(methods)].to_numpy())
-        means |= {(m, name): each for m, each in zip(methods, found, strict=True)}
+        estimates = mean_intervals(table[list(methods)].to_numpy())
+        means |= {(m, name): estimate for m, estimate in zip(methods, estimates, strict=True)}
     average = _average([{m: {n: float(values[n][m].mean()) for n in data.metrics} for m in methods}])
     tokens = values["tokens"][list(methods)]
     return SetTable(source, len(tokens), means, average, tokens)
 
 
 def _average(sets: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Each method's average score, over one set's means or, as in the paper's tables 8 and 9, over several sets'."""
-    frames = [pd.DataFrame.from_dict(each, orient="index") for each in sets]
+    """The average score of every method; means of several sets are averaged first, as in the paper's tables 8 and 9."""
+    frames = [pd.DataFrame.from_dict(means, orient="index") for means in sets]
     means = sum(frames[1:], frames[0]) / len(frames)
     return {str(method): float(score) for method, score in min_max_average(means).items()}
 
@@ -210,28 +213,28 @@ def _compared(data: ReportData, methods: list[str]) -> tuple[str | None, str | N
 def _corrected(
     differences: dict[tuple[str, str], Difference], others: Sequence[str], metrics: Sequence[str]
 ) -> dict[tuple[str, str], float]:
-    found: dict[tuple[str, str], float] = {}
+    corrected: dict[tuple[str, str], float] = {}
     for other in others:
         adjusted = holm([differences[other, name].p_t for name in metrics])
-        found |= {(other, name): p for name, p in zip(metrics, adjusted, strict=True)}
-    return found
+        corrected |= {(other, name): p for name, p in zip(metrics, adjusted, strict=True)}
+    return corrected
 
 
 def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """``tables/results.csv``: one row per set, method and column; ``all`` is every set; the average has no interval."""
+    """``tables/results.csv``: one row per set, method and column; set ``all`` has all prompts."""
     rows: list[dict[str, object]] = []
-    for found in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
+    for one_set in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
         for method in tables.methods:
-            shared = {"source": found.source, "method": method, "prompts": found.prompts}
+            shared = {"source": one_set.source, "method": method, "prompts": one_set.prompts}
             for name in [*data.metrics, *EXTRAS]:
-                e = found.means[method, name]
+                e = one_set.means[method, name]
                 rows.append(shared | {"metric": name, "mean": e.mean, "low": e.low, "high": e.high})
-            rows.append(shared | {"metric": "average", "mean": found.average[method]})
+            rows.append(shared | {"metric": "average", "mean": one_set.average[method]})
     return pd.DataFrame(rows)
 
 
 def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """``tables/differences.csv``: subject − other for each column; ``p_holm`` corrects the t-test over the metrics."""
+    """``tables/differences.csv``: subject − other for every column; ``p_holm`` is Holm-corrected over the metrics."""
     rows: list[dict[str, object]] = []
     for other in tables.others:
         for name in [*data.metrics, *EXTRAS]:

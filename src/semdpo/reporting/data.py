@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""The data of a report."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def _seen() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What of the paper stands beside a run's numbers.
+    """Where to find the paper's numbers for a run.
 
     Attributes:
-        model: the rewriter as ``semdpo.reporting.paper`` names it.
-        columns: metric → the paper's name of the same scorer.
+        model: the rewriter's name in ``semdpo.reporting.paper``.
+        columns: metric → the paper's name for the same scorer.
     """
 
     model: str
@@ -37,34 +37,35 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything that a report shows.
+    """All data that a report shows.
 
     Attributes:
         title: heading of the page.
-        evaluation: one row per image; every method on the same prompts and image seeds.
-        pairs: the weighed training pairs; may be empty.
-        pair_counts: name → count (kept, ties, truncated …), shown as they are.
+        evaluation: one row per image; every method has the same prompts and image seeds.
+        pairs: the training pairs with their distances; may be empty.
+        pair_counts: name → count (kept, ties, truncated …), shown unchanged.
         curves: training curves; may be empty.
-        stages: (name, seconds, rows) in the order in which they ran; may be empty.
+        stages: (name, seconds, rows) of every stage in the order in which they ran; may be empty.
         recipe: the recipe's YAML text.
         versions: name → version or hash.
-        alpha: strength of the subject's weights, W = exp(−alpha·distance); None where it has none.
-        notes: remarks, shown as they are.
-        fidelity: metrics that ask whether the image shows what was asked.
-        preference: metrics that ask whether people would like the image.
-        seen: metric → how its model took part in training, so that it is no independent scorer.
-        subject: the method that the page compares …
-        baseline: … with this one first; the last two methods stand in where these were not evaluated.
-        drift_threshold: τ, beyond which a rewrite has drifted.
-        losses: of the training pairs under the subject; may be empty.
-        encoder_metric: the metric whose scorer is the encoder that measures drift, None when there is none.
-        published: the paper's numbers of the same model, None when it has none.
-        sweep: over α, None when none was made.
-        pictured: the methods whose images are shown side by side; empty shows all.
-        drawn: images that were drawn, for training and evaluation.
-        tokens: (what, tokens) that were written or learnt from; may be empty.
-        truncated_rewrites: method → its rewrites that met the token budget before they had ended.
-        blackened: method → its images that the safety checker blackened; ``evaluation`` holds none of their places.
+        alpha: strength of the subject's weights, W = exp(−alpha·distance); None where it has no weights.
+        notes: remarks, shown unchanged.
+        fidelity: names of the metrics for whether the image shows what the user asked for.
+        preference: names of the metrics for whether people would like the image.
+        seen: metric → how its model took part in training, which makes it a scorer that is not independent.
+        subject: the method that the page compares with the others; the last method where it was not evaluated.
+        baseline: the method that the subject is compared with first; another one where it was not evaluated.
+        drift_threshold: τ, the distance from which on a rewrite counts as drifted.
+        losses: losses of the training pairs under the subject; may be empty.
+        encoder_metric: the metric whose scorer is the encoder that measures drift; None where there is none.
+        published: where to find the paper's numbers; None where the paper has none for this run.
+        sweep: the sweep over α; None where there is none.
+        shown_methods: the methods whose images are shown side by side; empty shows all.
+        rendered: number of images that were rendered, for training and evaluation.
+        tokens: (description, number of tokens) of what was sampled or trained on; may be empty.
+        truncated_rewrites: method → number of its rewrites that were truncated at the token budget.
+        blackened: method → number of its images that the safety checker blackened; ``evaluation`` has no row with
+            their prompt and image seed.
     """
 
     title: str
@@ -88,14 +89,14 @@ class ReportData:
     published: Published | None = None
     sweep: Sweep | None = None
     shown_methods: Sequence[str] = ()
-    drawn: int = 0
+    rendered: int = 0
     tokens: Sequence[tuple[str, int]] = ()
     truncated_rewrites: Mapping[str, int] = field(default_factory=dict)
     blackened: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weighted(self) -> bool:
-        """Whether there are pairs, and the subject weights them."""
+        """Whether there are pairs, and the subject's objective weights them."""
         return bool(self.pairs) and self.alpha is not None
 
     @property
@@ -110,10 +111,10 @@ class ReportData:
 
 
 def weights(data: ReportData) -> NDArray[np.float64]:
-    """W of every pair, [pairs], where the subject weights them.
+    """The weight W of every pair, [pairs]; only where ``data.weighted``.
 
     Raises:
-        DataError: a pair has no distance yet, or one outside [0, 2].
+        DataError: a pair has no distance, or one outside [0, 2].
     """
     assert data.alpha is not None  # see ReportData.weighted
     try:
@@ -123,16 +124,16 @@ def weights(data: ReportData) -> NDArray[np.float64]:
 
 
 def _distances(data: ReportData) -> NDArray[np.float64]:
-    known = [pair.distance for pair in data.pairs if pair.distance is not None]
-    if len(known) < len(data.pairs):
+    distances = [pair.distance for pair in data.pairs if pair.distance is not None]
+    if len(distances) < len(data.pairs):
         raise DataError(
-            f"{len(data.pairs) - len(known)} pairs have no semantic distance; run `semdpo weigh` on them first"
+            f"{len(data.pairs) - len(distances)} pairs have no semantic distance; run `semdpo weigh` on them first"
         )
-    return np.array(known, np.float64)
+    return np.array(distances, np.float64)
 
 
 def effective_frame(data: ReportData) -> pd.DataFrame:
-    """The effective sample size that each α would leave of the pairs: columns alpha, effective, share."""
+    """The effective sample size of the pairs at every α: columns alpha, effective, share."""
     assert data.alpha is not None  # see ReportData.weighted
     distances = _distances(data)
     alphas = np.linspace(0, max(16.0, 1.5 * data.alpha), 65)
@@ -141,6 +142,6 @@ def effective_frame(data: ReportData) -> pd.DataFrame:
 
 
 def weights_frame(data: ReportData) -> pd.DataFrame:
-    """Each pair's distance and weight: columns pair_id, distance, weight."""
+    """Every pair's distance and weight: columns pair_id, distance, weight."""
     rows = zip(data.pairs, weights(data), strict=True)
     return pd.DataFrame({"pair_id": p.pair_id, "distance": p.distance, "weight": w} for p, w in rows)

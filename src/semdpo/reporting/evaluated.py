@@ -1,4 +1,4 @@
-"""The rows of a finished evaluation: one an image, with every metric, of the images that all methods have."""
+"""The rows of a finished evaluation: one per image, with every metric, for the images that all methods have."""
 
 from __future__ import annotations
 
@@ -19,30 +19,34 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
     """One row per image of the finished evaluation, method by method.
 
     Where the safety checker blackened one method's image, the images of the same prompt and image seed are
-    left out of all methods, so that all are compared on the same.
+    left out for all methods, so that all are compared on the same images.
+
+    Args:
+        evaluation: the stages of the evaluation.
+        run: the finished run.
 
     Raises:
-        DataError: a judge's scores and the images do not belong together, or no place is left.
+        DataError: a scorer's scores do not belong to the images, or no image is left.
     """
-    found: list[EvaluationRow] = []
-    black = blackened(evaluation, run)
-    places = {place for own in black.values() for place in own}
+    kept: list[EvaluationRow] = []
+    places = {place for of_method in blackened(evaluation, run).values() for place in of_method}
     for method in evaluation.models:
         scores = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Score) for m in evaluation.config.metrics}
-        images, own = _drawn(evaluation, run, method), f"{evaluation.folder}/{method}/{CONSISTENCY}"
-        consistencies = run.rows(own, Score) if method in evaluation.compared(run.recipe) else None
+        images = _images(evaluation, run, method)
+        stage = f"{evaluation.folder}/{method}/{CONSISTENCY}"
+        consistencies = run.rows(stage, Score) if method in evaluation.compared(run.recipe) else None
         rows = join(images, scores, evaluation.config.keep_images, consistencies)
-        found += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
-    if places and not found:
+        kept += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
+    if places and not kept:
         raise DataError(
-            "nothing is left to compare: for every prompt and image seed the safety checker blackened the image "
+            "no image is left to compare: for every prompt and image seed the safety checker blackened the image "
             "of a method; set evaluate.renderer.safety_checker=false, or give other prompts"
         )
-    return found
+    return kept
 
 
 def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int]]]:
-    """Of each method the prompt and image seed of the images that the safety checker blackened."""
+    """For every method the prompt id and image seed of the images that the safety checker blackened."""
     counts = {m: store.counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models}
     return {
         method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if p.blackened]
@@ -56,8 +60,8 @@ def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[Rende
     return run.rows(evaluation.images_stage(method), RenderedImage, unread={"image": b""})
 
 
-def _drawn(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
-    """A method's images, of which only those that a report shows have their image."""
+def _images(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
+    """A method's rows; only those that a report shows carry their image."""
     images = _without_images(evaluation, run, method)
     shown = shown_rows(images, evaluation.config.keep_images)
     cells = run.shards(evaluation.images_stage(method), RenderedImage).cells("image", shown)
@@ -72,16 +76,16 @@ def join(
     keep_images: int,
     consistencies: Sequence[Score] | None = None,
 ) -> list[EvaluationRow]:
-    """One row per image, with every judge's score; those that the safety checker blackened have none, and no row.
+    """One row per image, with the score of every scorer; images that the safety checker blackened are left out.
 
     Args:
-        images: of one method, prompt by prompt.
-        scores: metric to scores of the same images in the same order.
-        keep_images: of so many prompts, the ``shown_rows`` carry their image; no other image is looked at.
-        consistencies: of the images and the rewrites, where the encoder is one of the scorers.
+        images: one method's images, prompt by prompt.
+        scores: metric → scores of the same images in the same order.
+        keep_images: number of prompts whose ``shown_rows`` carry their image; no other image is read.
+        consistencies: scores of the images against the rewrites, where the encoder is one of the scorers.
 
     Raises:
-        DataError: a metric's scores are of other images; the first one is named.
+        DataError: a metric's scores belong to other images; the message names the first one.
     """
     for name, rows in scores.items():
         _refuse_others(images, rows, name)
@@ -109,14 +113,14 @@ def join(
 
 
 def shown_rows(images: Sequence[RenderedImage], keep_images: int) -> list[int]:
-    """Which images a report shows: of the first prompts, those at the first image seed that are not blackened.
+    """The images that a report shows: for the first prompts, those at the first image seed that are not blackened.
 
     Args:
-        images: of one method, prompt by prompt.
-        keep_images: of how many prompts.
+        images: one method's images, prompt by prompt.
+        keep_images: number of prompts.
 
     Returns:
-        Rows, counted from 0, ascending.
+        Ascending row numbers, counted from 0.
     """
     shown = set(list(dict.fromkeys(image.prompt_id for image in images))[:keep_images])
     return [
@@ -134,11 +138,11 @@ def _value(score: Score, image: RenderedImage) -> float:
 
 def _refuse_others(images: Sequence[RenderedImage], rows: Sequence[Score], name: str) -> None:
     if len(rows) != len(images):
-        raise DataError(f"'{name}' scored {len(rows)} images, and there are {len(images)}; evaluate again")
+        raise DataError(f"'{name}' scored {len(rows)} images, but there are {len(images)}; evaluate again")
     for image, row in zip(images, rows, strict=True):
         if (image.candidate_id, image.image_seed) != (row.candidate_id, row.image_seed):
             raise DataError(
-                f"'{name}' scored rewrite {row.candidate_id}, seed {row.image_seed}, where {described(image)} stands; "
+                f"'{name}' scored rewrite {row.candidate_id}, seed {row.image_seed}, instead of {described(image)}; "
                 "evaluate again"
             )
 

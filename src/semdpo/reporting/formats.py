@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers formatted for readers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from semdpo.analysis.statistics import Difference, Estimate
 
 
 def decimals(half_width: float) -> int:
-    """Decimal places that tell values apart by a third of an interval's half width, at least 0 and at most 5."""
+    """Decimal places, 0 to 5, that resolve a third of an interval's half-width."""
     if not half_width > 0:
         return 2
     return int(min(5, max(0, -math.floor(math.log10(half_width / 3)))))
 
 
 def number(value: float, places: int, *, sign: bool = False) -> str:
-    """A number with a true minus sign; ``sign`` also writes the plus. A rounded zero carries no sign."""
+    """A number with a true minus sign; ``sign=True`` also writes a plus. A number that rounds to 0 has no sign."""
     text = f"{value:+.{places}f}" if sign else f"{value:.{places}f}"
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("+-")
@@ -23,27 +23,27 @@ def number(value: float, places: int, *, sign: bool = False) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that people would say it in."""
+    """A duration in seconds, minutes or hours, whichever suits its length."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.1f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def p_value(p: float) -> str:
-    """A p-value as journals print it."""
+    """A p-value with three decimal places, or ``< 0.001``."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def interval(e: Estimate, places: int) -> tuple[str, str]:
-    """A mean, and its interval in brackets."""
+    """A mean, and its confidence interval in brackets."""
     return number(e.mean, places), f"[{number(e.low, places)}, {number(e.high, places)}]"
 
 
 def signed(d: Difference) -> tuple[str, str]:
-    """A difference with its sign, and its interval in brackets."""
+    """A difference with its sign, and its confidence interval in brackets."""
     places = decimals((d.high - d.low) / 2)
-    # An end that lies off zero must not read as zero: the words beside it depend on its sign.
-    while places < 5 and any(end and not round(end, places) for end in (d.low, d.high)):
+    # A bound that is not 0 must not be printed as 0: the verdict depends on its sign.
+    while places < 5 and any(bound and not round(bound, places) for bound in (d.low, d.high)):
         places += 1
-    low, high = (number(end, places, sign=True) for end in (d.low, d.high))
+    low, high = (number(bound, places, sign=True) for bound in (d.low, d.high))
     return number(d.mean, places, sign=True), f"[{low}, {high}]"

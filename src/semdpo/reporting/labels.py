@@ -1,10 +1,11 @@
-"""The names that people read, and what every method has besides the scorers' scores."""
+"""Display names of methods and metrics, and the columns that every report has."""
 
 from __future__ import annotations
 
-# What every method has besides the scorers' scores: the distance of prompt and rewrite, the share of rewrites beyond
-# the threshold, the rewrites' length, the share of repeated three-word sequences, the number of stock phrases.
+# Columns in addition to the scorers' scores: distance between prompt and rewrite, share of rewrites whose distance
+# reaches the threshold, tokens of the rewrite, share of repeated three-word sequences, number of stock phrases.
 EXTRAS = ("drift", "drifted", "tokens", "repetition", "cliches")
+USER = "human"  # the method that leaves the user's prompt as it is
 ORDER = ("human", "sft", "dpo", "sem_dpo")
 METHOD_LABELS = {
     "human": "User's prompt",
@@ -38,10 +39,15 @@ METRIC_LABELS = {
 
 
 def method_label(name: str) -> str:
-    """The name of a method as people write it."""
+    """The display name of a method."""
     return METHOD_LABELS.get(name, name)
 
 
+def in_a_sentence(name: str) -> str:
+    """The display name of a method within a sentence."""
+    return "the user's own prompt" if name == USER else method_label(name)
+
+
 def metric_label(name: str) -> str:
-    """The name of a metric as people write it."""
+    """The display name of a metric."""
     return METRIC_LABELS.get(name, name)

@@ -1,4 +1,4 @@
-"""The page of a report: values made ready for people, then one HTML text from ``report.html.j2``."""
+"""The page of a report: formats the values, then fills the template ``report.html.j2``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
-from semdpo.reporting.labels import EXTRAS, method_label, metric_label
+from semdpo.reporting.labels import EXTRAS, in_a_sentence, method_label, metric_label
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.style import colours
 from semdpo.reporting.tables import counts_frame
 from semdpo.reporting.words import runs, word_marks
 
 EXPLAINED = {
-    "human": "what the user wrote, as it is",
-    "sft": "a rewriter that learnt from examples of rewrites",
-    "dpo": "tuned further on pairs of rewrites, towards the one whose image a scorer liked more",
-    "sem_dpo": "the same, but a pair counts less the further its better rewrite drifted from the prompt",
-    "kto": "tuned on the same rewrites one by one, each liked or not",
-    "orpo": "tuned on the same pairs without a reference model",
-    "beta_dpo": "DPO whose tie to the reference follows the batch",
-    "ipo": "tuned on the same pairs until the better rewrite leads by a fixed gap, and no further",
-    "simpo": "tuned on the same pairs without a reference model, by probability per token",
-    "additive": "DPO where a scorer of faithfulness helps to decide which rewrite is the better one",
+    "human": "the prompt as the user wrote it",
+    "sft": "a rewriter fine-tuned on examples of rewrites",
+    "dpo": "trained further on pairs of rewrites, towards the one whose image a scorer preferred",
+    "sem_dpo": "like DPO, but a pair counts less the further its preferred rewrite drifted from the prompt",
+    "kto": "trained on the same rewrites one by one, each marked as good or bad",
+    "orpo": "trained on the same pairs without a reference model",
+    "beta_dpo": "DPO whose β adapts to each batch",
+    "ipo": "trained on the same pairs until the preferred rewrite leads by a fixed margin",
+    "simpo": "trained on the same pairs without a reference model, by log-probability per token",
+    "additive": "DPO where a fidelity scorer helps to decide which rewrite is preferred",
     "promptist": "a published rewriter (arXiv 2212.09611)",
     "beautiful_prompt": "a published rewriter (arXiv 2311.06752)",
 }
@@ -42,13 +42,13 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
     """The whole page.
 
     Args:
-        data: what is reported.
-        tables: its numbers.
-        shown: the paper's tables for this run.
-        plots: name → ``<svg>`` text, which is trusted; everything else is escaped.
+        data: the data of the report.
+        tables: the numbers computed from ``data``.
+        shown: the tables that are written as files.
+        plots: name → ``<svg>`` text, inserted as it is; all other text is escaped.
 
     Returns:
-        HTML that loads nothing from anywhere.
+        HTML that loads no other file.
     """
     return _template("report.html.j2").render(
         data=data,
@@ -56,21 +56,21 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         plots={name: Markup(svg) for name, svg in plots.items()},
         colours=colours(tables.methods),
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
-        tiles=rows.tiles(data, tables),
+        comparisons=rows.comparisons(data, tables),
         gallery=_gallery(data, tables),
         scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
         word_rows=rows.mean_rows(tables, [name for name in EXTRAS if name != "drift"]),
         set_tables=rows.set_tables(data, tables),
-        beside=rows.beside(data, tables),
+        has_paper_numbers=rows.has_paper_numbers(data, tables),
         paper_files=shown,
         bound=rows.bound(data),
         drift_rows=rows.drift_rows(data, tables),
-        written=rows.written(data),
+        rewrites_and_tokens=rows.rewrites_and_tokens(data),
         difference_tables=[rows.difference_table(data, tables, other) for other in tables.others],
         weighing=rows.weighing(data),
         counts=counts_frame(data, tables).astype(int).to_dict("index"),
         truncated_pairs=rows.truncated_pairs(data),
-        paper_tables=[(each, rows.shown(each.frame)) for each in shown if each.name.startswith("table")],
+        paper_tables=[(table, rows.shown(table.frame)) for table in shown if table.name.startswith("table")],
         seconds=sum(stage[1] for stage in data.stages),
         recipe_hash=hashlib.sha256(data.recipe.encode()).hexdigest(),
         sources=list(dict.fromkeys(row.source for row in data.evaluation)),
@@ -78,7 +78,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
 
 
 def render_sweep(sweep: Sweep, plot: str) -> str:
-    """The page of a sweep over α: what each does, which one the rule picks, and why."""
+    """The page of a sweep over α: the results of every value, the value that the rule picks, and why."""
     columns = [sweep.fidelity, sweep.preference, "drift"]
     places = {
         name: decimals(max(sweep.means[m, name].high - sweep.means[m, name].low for m in sweep.alphas) / 2)
@@ -108,7 +108,12 @@ def _template(name: str) -> Template:
         auto_reload=False,
     )
     environment.filters.update(
-        method=method_label, metric=metric_label, runs=runs, number=_two_places, duration=duration
+        method=method_label,
+        in_a_sentence=in_a_sentence,
+        metric=metric_label,
+        runs=runs,
+        number=_two_places,
+        duration=duration,
     )
     return environment.get_template(name)
 
@@ -118,20 +123,20 @@ def _two_places(value: float) -> str:
 
 
 def _gallery(data: ReportData, tables: Tables) -> list[dict[str, object]]:
-    """The kept images: each prompt's first seed that every shown method has, in the order of the evaluation."""
+    """The kept images, in evaluation order: for every prompt the first seed at which all shown methods have one."""
     methods = [method for method in tables.methods if not data.shown_methods or method in data.shown_methods]
     kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
     for row in data.evaluation:
         if row.image is not None and row.method in methods:
             kept.setdefault((row.prompt_id, row.image_seed), {})[row.method] = row
     shown: dict[str, dict[str, object]] = {}
-    for (prompt_id, seed), found in kept.items():
-        if prompt_id in shown or set(found) != set(methods):
+    for (prompt_id, seed), by_method in kept.items():
+        if prompt_id in shown or set(by_method) != set(methods):
             continue
         shown[prompt_id] = {
-            "prompt": next(iter(found.values())).prompt,
+            "prompt": next(iter(by_method.values())).prompt,
             "seed": seed,
-            "cells": [_cell(data, tables, found[method]) for method in methods],
+            "cells": [_cell(data, tables, by_method[method]) for method in methods],
         }
     return list(shown.values())
 

@@ -19,8 +19,8 @@ from semdpo.reporting.weight_plots import bound_figure, drift_figure, trade_off,
 
 
 def draw_all(data: ReportData, tables: Tables) -> dict[str, Figure]:
-    """Name → figure, for everything that the data allow to draw."""
-    with style():  # most of the look is taken up when a figure is made
+    """All figures for which there are data, by name."""
+    with style():  # matplotlib reads most of its settings when a figure is created
         return _draw(data, tables)
 
 
@@ -49,7 +49,7 @@ def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
 
 
 def scatter(data: ReportData, tables: Tables) -> Figure:
-    """Fidelity against preference, by independent scorers and by those that took part in training."""
+    """Fidelity and preference of every method, by independent scorers and by scorers that took part in training."""
     panels = [
         ("Independent scorers", _first(data.fidelity, data, False), _first(data.preference, data, False)),
         ("Scorers used in training", _first(data.fidelity, data, True), _first(data.preference, data, True)),
@@ -70,18 +70,18 @@ def scatter(data: ReportData, tables: Tables) -> Figure:
 
 
 def landscape(data: ReportData, tables: Tables) -> Figure:
-    """The paper's figures 3 and 6: the same for each set of prompts, by independent scorers where there are any."""
+    """Fidelity and preference per set (the paper's figures 3 and 6), by independent scorers where there are any."""
     x, y = (_first(names, data, False) or names[0] for names in (data.fidelity, data.preference))
     rows = -(-len(tables.sets) // 3)
     figure = Figure(figsize=(10, 3.3 * rows + 0.4))
     grid = figure.subplots(rows, 3, squeeze=False).ravel()
-    for axes, each in zip(grid, tables.sets, strict=False):
-        axes.set_title(f"{each.source} ({each.prompts} prompts)")
+    for axes, one_set in zip(grid, tables.sets, strict=False):
+        axes.set_title(f"{one_set.source} ({one_set.prompts} prompts)")
         axes.set_xlabel(f"{metric_label(x)}: shows what was asked →", fontsize=9)
         axes.set_ylabel(f"{metric_label(y)}: people like it →", fontsize=9)
         axes.margins(0.1)
         axes.tick_params(labelsize=8.5)
-        _crosses(axes, tables.methods, each.means, x, y)
+        _crosses(axes, tables.methods, one_set.means, x, y)
     for axes in grid[len(tables.sets) :]:
         axes.set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -112,7 +112,7 @@ def _crosses(axes: Any, methods: Sequence[str], means: dict[tuple[str, str], Est
 
 
 def duels(data: ReportData, tables: Tables) -> Figure:
-    """Win, tie and loss of the subject against each other method, one bar per metric."""
+    """Wins, ties and losses of the subject against every other method, one bar per metric."""
     names, others, palette = data.metrics, tables.others, colours(tables.methods)
     subject = str(tables.subject)
     figure = Figure(figsize=(10, (0.34 * len(names) + 0.75) * len(others) + 0.3))
@@ -143,7 +143,7 @@ def duels(data: ReportData, tables: Tables) -> Figure:
 
 
 def lengths(tables: Tables) -> Figure:
-    """How long each method's rewrites are: half of them within the box, nine in ten within the whiskers."""
+    """Box plots of the rewrites' tokens per method: quartiles, and whiskers from the 5th to the 95th percentile."""
     palette, tokens = colours(tables.methods), tables.values["tokens"]
     figure = Figure(figsize=(10, 0.36 * len(tables.methods) + 0.9))
     axes = figure.subplots()
@@ -175,7 +175,7 @@ PANELS = (
 
 
 def training(curves: Sequence[Curve], methods: Sequence[str]) -> Figure:
-    """Training curves: supervised and preference training have panels of their own, for their losses differ."""
+    """Training curves; supervised and preference training have separate panels, because their losses are unlike."""
     tuned = {curve.method for curve in curves if curve.name == "reward_margin"}
     panels: list[tuple[str, str, Callable[[str], bool]]] = [
         (name, title, lambda method: method in tuned)
@@ -188,10 +188,10 @@ def training(curves: Sequence[Curve], methods: Sequence[str]) -> Figure:
     rows = -(-len(panels) // 3) or 1
     figure = Figure(figsize=(10, 2.7 * rows))
     grid = figure.subplots(rows, 3, squeeze=False).ravel()
-    for axes, (name, title, wanted) in zip(grid, panels, strict=False):
+    for axes, (name, title, shows) in zip(grid, panels, strict=False):
         axes.set_title(title)
         axes.set_xlabel("step", fontsize=9)
-        _lines(axes, [curve for curve in curves if curve.name == name and wanted(curve.method)], names)
+        _lines(axes, [curve for curve in curves if curve.name == name and shows(curve.method)], names)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     return figure
@@ -207,7 +207,7 @@ def _lines(axes: Any, curves: Sequence[Curve], methods: Sequence[str]) -> None:
         window = max(1, len(values) // 12)
         if window > 1:
             axes.plot(steps, values, color=palette[method], alpha=0.22, linewidth=0.8)
-        # Mean over a centred window that shrinks at the ends, so that no end is bent towards zero.
+        # The mean over a centred window that shrinks at both ends; zero padding would bend the ends towards 0.
         smooth = [values[max(0, i - window // 2) : i + window // 2 + 1].mean() for i in range(len(values))]
         axes.plot(steps, smooth, color=palette[method], linewidth=1.8, label=method_label(method))
     axes.tick_params(labelsize=8.5)

@@ -1,4 +1,4 @@
-"""The paper's two propositions, measured on a run."""
+"""The two sides of the paper's two propositions, measured on a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAUS = tuple(float(tau) for tau in np.linspace(0, 1, 41))
 
 @dataclass(frozen=True, slots=True)
 class FilterBound:
-    """Proposition 1: the smooth weight against a hard filter at each τ.
+    """Proposition 1: the smooth weight compared with a hard filter at every τ.
 
     Attributes:
         alpha: strength of the weight.
@@ -41,7 +41,7 @@ def filter_bound(data: ReportData) -> FilterBound | None:
     """Proposition 1 on the subject's training pairs; None where their losses were not measured."""
     if not data.losses or data.alpha is None:
         return None
-    losses, distances = ([getattr(each, name) for each in data.losses] for name in ("loss", "distance"))
+    losses, distances = ([getattr(row, name) for row in data.losses] for name in ("loss", "distance"))
     top, alpha = max(losses), data.alpha
     rows = [
         {
@@ -57,7 +57,7 @@ def filter_bound(data: ReportData) -> FilterBound | None:
 
 
 def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None:
-    """Proposition 2: each method's total, prompt-level and generator-level drift; None where it was not measured.
+    """Proposition 2: total, prompt-level and generator-level drift per method; None where it was not measured.
 
     Columns: total, prompt_level, generator_level (means over images), generator_95 (95th percentile of ε), and slack
     (mean of the two parts minus the total).
@@ -68,21 +68,21 @@ def drift_table(data: ReportData, methods: Sequence[str]) -> pd.DataFrame | None
         return None
     rows = {}
     for method in methods:
-        found = _drift(data, method)
+        drift = _drift(data, method)
         rows[method] = {
-            "total": found.total.mean(),
-            "prompt_level": found.prompt_level.mean(),
-            "generator_level": found.generator_level.mean(),
-            "generator_95": np.quantile(found.generator_level, 0.95),
-            "slack": (found.prompt_level + found.generator_level - found.total).mean(),
+            "total": drift.total.mean(),
+            "prompt_level": drift.prompt_level.mean(),
+            "generator_level": drift.generator_level.mean(),
+            "generator_95": np.quantile(drift.generator_level, 0.95),
+            "slack": (drift.prompt_level + drift.generator_level - drift.total).mean(),
         }
     return pd.DataFrame(rows).T.astype(float)
 
 
 def gives_cosines(data: ReportData) -> bool:
-    """Whether the encoder's scores of images are cosines, without which there are no lengths to compare."""
+    """Whether the encoder's scores of images are cosines, from which Proposition 2's lengths can be computed."""
     scores = [row.metrics[str(data.encoder_metric)] for row in data.evaluation]
-    return all(abs(each) <= 1 + UNIT for each in scores)
+    return all(abs(score) <= 1 + UNIT for score in scores)
 
 
 def _drift(data: ReportData, method: str) -> Drift:

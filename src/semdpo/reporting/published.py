@@ -1,7 +1,7 @@
-"""The paper's tables (arXiv 2507.20133) for a user's own run, with the paper's numbers beside them where it has any.
+"""The paper's tables (arXiv 2507.20133) for a user's own run, next to the paper's numbers where it has any.
 
-Each is a frame whose cells are numbers, and whose rows and columns are named as people write them; ``paper: …`` columns
-hold what the paper printed for the same model, set and scorer.
+Every table is a data frame of numbers with display names as row and column labels; the columns ``paper: …`` have the
+numbers that the paper printed for the same model, set and scorer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SCORERS = {
 }
 SCORES = ("table5", "table6", "table7", "table3")
 MEANS = ("table8", "table9")
-PAPER_SETS = {"coco", "diffusiondb", "lexica"}  # of table 1, which does not say whose rewriter's lengths it gives
+PAPER_SETS = {"coco", "diffusiondb", "lexica"}  # of table 1, which does not say which rewriter its lengths are of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class PaperTable:
     """One table.
 
     Attributes:
-        name: of its files.
-        title: for people, with its number in the paper.
-        frame: numbers; rows are methods (or set and method), columns are named as people write them.
+        name: name of its files, without the suffix.
+        title: its title, with the table's number in the paper.
+        frame: its numbers; rows are methods (or set and method), columns have display names.
     """
 
     name: str
@@ -58,27 +58,27 @@ class PaperTable:
 
 
 def paper_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
-    """Tables 1, 2, 3, 5–9 and 12, as far as the run has what they show."""
-    whose = "; the paper does not say of which rewriter" if of_the_paper(data) else ""
-    found = [
-        PaperTable("table1_length", f"Length of the prompts in tokens (table 1{whose})", _lengths(data, tables)),
-        PaperTable("table2_median_length", f"Median length per set (table 2{whose})", _medians(data, tables)),
+    """Tables 1, 2, 3, 5–9 and 12, as far as the run has the data."""
+    caveat = "; the paper does not say which rewriter it is" if of_the_paper(data) else ""
+    shown = [
+        PaperTable("table1_length", f"Length of the prompts in tokens (table 1{caveat})", _lengths(data, tables)),
+        PaperTable("table2_median_length", f"Median length per set (table 2{caveat})", _medians(data, tables)),
     ]
     independent = [name for name in data.fidelity if name in data.held_out]
     if independent:
         chosen = [m for m in ("human", tables.baseline, tables.subject) if m in tables.methods] or tables.methods
         frame = _scores(data, tables, chosen, [*_first_seen(data), *independent], average=False)
-        found.append(PaperTable("table3_fidelity", "Faithfulness by scorers not used in training (table 3)", frame))
+        shown.append(PaperTable("table3_fidelity", "Fidelity by scorers not used in training (table 3)", frame))
     frame = _scores(data, tables, tables.methods, data.metrics, average=True)
-    found.append(PaperTable("table5_scores", "All scores per set (tables 5 to 9)", frame))
+    shown.append(PaperTable("table5_scores", "All scores per set (tables 5 to 9)", frame))
     if tables.subject and "additive" in {*tables.methods} - {tables.subject}:
         frame = _scores(data, tables, [tables.subject, "additive"], data.metrics, average=False)
-        found.append(PaperTable("table12_additive", "Against the additive reward (table 12)", frame))
-    return found
+        shown.append(PaperTable("table12_additive", "Against the additive reward (table 12)", frame))
+    return shown
 
 
 def printed(data: ReportData, source: str, method: str, metric: str) -> float | None:
-    """What the paper printed for a set, method and metric (or ``average``) with the run's model; None if nothing."""
+    """The paper's number for a set, method and metric (or ``average``) with the run's model; None if it has none."""
     if data.published is None or method not in METHODS:
         return None
     column = "average" if metric == "average" else data.published.columns.get(metric, "")
@@ -89,14 +89,14 @@ def printed(data: ReportData, source: str, method: str, metric: str) -> float | 
 
 
 def _rows(model: str, source: str, method: str) -> Iterator[Mapping[str, Any]]:
-    known = paper.tables()
+    published = paper.tables()
     for name in SCORES:
-        if known[name]["model"] == model:
-            yield known[name]["scores"].get(source, {}).get(method, {})
+        if published[name]["model"] == model:
+            yield published[name]["scores"].get(source, {}).get(method, {})
     for name in MEANS:
-        if known[name]["model"] == model and source == "all":
-            yield known[name]["mean_over_sets"].get(method, {})
-    additive = known["table12"]
+        if published[name]["model"] == model and source == "all":
+            yield published[name]["mean_over_sets"].get(method, {})
+    additive = published["table12"]
     if additive["model"] == model:
         values = additive["scores"].get(source, {}).get(method)
         yield dict(zip(additive["columns"], values, strict=True)) if values else {}
@@ -107,22 +107,22 @@ def _first_seen(data: ReportData) -> list[str]:
 
 
 def of_the_paper(data: ReportData) -> bool:
-    """Whether the run's rewriter is one of those that the paper has numbers of."""
-    models = {each["model"] for each in paper.tables().values() if isinstance(each, dict) and "model" in each}
+    """Whether the paper has numbers for the run's rewriter."""
+    models = {table["model"] for table in paper.tables().values() if isinstance(table, dict) and "model" in table}
     return data.published is not None and data.published.model in models
 
 
 def _lengths(data: ReportData, tables: Tables) -> pd.DataFrame:
     tokens = tables.values["tokens"]
-    its_sets = of_the_paper(data) and {each.source for each in tables.sets} == PAPER_SETS
-    known = paper.tables()["table1"]["tokens"] if its_sets else {}
+    its_sets = of_the_paper(data) and {one_set.source for one_set in tables.sets} == PAPER_SETS
+    in_paper = paper.tables()["table1"]["tokens"] if its_sets else {}
     rows = {}
     for method in tables.methods:
         x = tokens[method].to_numpy()
-        theirs = known.get(METHODS.get(method, ""), {})
-        own = {"prompts": len(x), "mean": x.mean(), "sd": x.std(ddof=1) if len(x) > 1 else 0.0}
-        own |= {"median": np.median(x), "max": x.max()}
-        rows[method_label(method)] = own | {f"paper: {name}": theirs.get(name) for name in ("mean", "median")}
+        published = in_paper.get(METHODS.get(method, ""), {})
+        measured = {"prompts": len(x), "mean": x.mean(), "sd": x.std(ddof=1) if len(x) > 1 else 0.0}
+        measured |= {"median": np.median(x), "max": x.max()}
+        rows[method_label(method)] = measured | {f"paper: {name}": published.get(name) for name in ("mean", "median")}
     return _framed(rows)
 
 
@@ -134,24 +134,26 @@ def _framed(rows: Mapping[Any, Mapping[str, float | None]]) -> pd.DataFrame:
 
 def _medians(data: ReportData, tables: Tables) -> pd.DataFrame:
     rows: dict[str, dict[str, float | None]] = {method_label(m): {} for m in tables.methods}
-    known = paper.tables()["table2"]["median_tokens"] if of_the_paper(data) else {}
-    for each in tables.sets:
-        theirs = known.get(each.source)
+    in_paper = paper.tables()["table2"]["median_tokens"] if of_the_paper(data) else {}
+    for one_set in tables.sets:
+        published = in_paper.get(one_set.source)
         for method in tables.methods:
             row = rows[method_label(method)]
-            row[each.source] = float(each.tokens[method].median())
-            if theirs is not None:
-                row[f"paper: {each.source}"] = theirs.get(METHODS.get(method, ""))
+            row[one_set.source] = float(one_set.tokens[method].median())
+            if published is not None:
+                row[f"paper: {one_set.source}"] = published.get(METHODS.get(method, ""))
     return _framed(rows)
 
 
 def _scores(data: ReportData, tables: Tables, methods: list[str], metrics: list[str], *, average: bool) -> pd.DataFrame:
     rows: dict[tuple[str, str], dict[str, float | None]] = {}
-    for each in tables.sets_and_all:
+    for one_set in tables.sets_and_all:
         for method in methods:
             row: dict[str, float | None] = {}
             for name in [*metrics, *(["average"] if average else [])]:
-                row[metric_label(name)] = each.average[method] if name == "average" else each.means[method, name].mean
-                row[f"paper: {metric_label(name)}"] = printed(data, each.source, method, name)
-            rows[each.source, method_label(method)] = row
+                row[metric_label(name)] = (
+                    one_set.average[method] if name == "average" else one_set.means[method, name].mean
+                )
+                row[f"paper: {metric_label(name)}"] = printed(data, one_set.source, method, name)
+            rows[one_set.source, method_label(method)] = row
     return _framed(rows)

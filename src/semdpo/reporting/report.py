@@ -1,4 +1,4 @@
-"""The report: one page that opens from disk, and beside it its numbers and plots as files."""
+"""Writes the report: one page that opens from disk, and its numbers and plots as files in the same folder."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from semdpo.reporting.tables import all_tables, latex, sweep_table
 
 __all__ = ["ReportData", "write_report", "write_sweep"]
 
-OWN = ".files.json"  # in the report's folder: what the last report wrote there
-OWN_SWEEP = ".files.alpha.json"
+REPORT_FILES = ".files.json"  # in the report's folder: the names of the files that the last report wrote there
+SWEEP_FILES = ".files.alpha.json"
 
 
 def write_report(data: ReportData, path: Path) -> None:
     """Write a report; equal data give equal bytes.
 
     Args:
-        data: what is reported.
-        path: of the HTML file. Beside it appear its numbers as CSV and LaTeX, its plots as PNG and SVG, and, when
-            images were kept, ``strip.png``. What an older report wrote here is replaced or removed; other files
-            stay. The page comes after all that it speaks of.
+        data: the data of the report.
+        path: path of the HTML file. Its folder also gets the numbers as CSV and LaTeX, the plots as PNG and SVG,
+            and ``strip.png`` where images were kept. Files that an older report wrote there are replaced or
+            removed; other files stay. The page is written last.
 
     Raises:
-        DataError: nothing was evaluated, values are missing, methods cannot be paired, or pairs are not weighed.
+        DataError: no image was evaluated, values are missing, methods cannot be paired, or pairs have no distance.
         StoreError: a file cannot be written.
     """
-    # Plotting takes a second to import; a wrong row should be told before.
+    # The plotting libraries take a second to import, so wrong rows are reported first.
     tables = compute_tables(data)
     shown = all_tables(data, tables)
     from semdpo.reporting.page import render_page
@@ -47,13 +47,13 @@ def write_report(data: ReportData, path: Path) -> None:
     from semdpo.reporting.style import to_png, to_svg
 
     figures = draw_all(data, tables)
-    drawn = {name: to_svg(figure, name) for name, figure in figures.items()}
-    page = render_page(data, tables, shown, drawn)
+    svgs = {name: to_svg(figure, name) for name, figure in figures.items()}
+    page = render_page(data, tables, shown, svgs)
     files = {
         "evaluation.csv": _csv(images_frame(data)),
-        **{name: content for each in shown for name, content in _table(each).items()},
+        **{name: content for table in shown for name, content in _table(table).items()},
         **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
-        **{f"plots/{name}.svg": svg.encode() for name, svg in drawn.items()},
+        **{f"plots/{name}.svg": svg.encode() for name, svg in svgs.items()},
     }
     if data.curves:
         files["tables/curves.csv"] = _csv(pd.DataFrame(data.curves))
@@ -61,41 +61,43 @@ def write_report(data: ReportData, path: Path) -> None:
         files["tables/weights.csv"] = _csv(weights_frame(data))
     if (images := strip(data, tables)) is not None:
         files["strip.png"] = images
-    publish(path, page, files, OWN)
+    publish(path, page, files, REPORT_FILES)
 
 
-def publish(path: Path, page: str, files: Mapping[str, bytes], own: str) -> None:
-    """Writes a page and what lies beside it, and removes what an older one wrote and this one does not.
+def publish(path: Path, page: str, files: Mapping[str, bytes], list_name: str) -> None:
+    """Writes a page and its files, and removes the files that an older page wrote and this one does not.
 
     Args:
-        path: of the page, which is written last.
-        page: its HTML.
-        files: by their names relative to the page's folder.
-        own: name of the list of what was written here; nothing else is replaced or removed.
+        path: path of the page, which is written last.
+        page: the page's HTML.
+        files: path relative to the page's folder → content.
+        list_name: name of the file that lists what was written; only listed files are replaced or removed.
 
     Raises:
-        StoreError: a file is there that no report wrote, or cannot be written.
+        StoreError: a file that no report wrote already exists, or a file cannot be written.
     """
     folder, names = path.parent, {*files, path.name}
-    before = _written(folder / own)
+    before = _written(folder / list_name)
     if foreign := sorted(name for name in names - before if (folder / name).exists()):
-        raise StoreError(f"{folder / foreign[0]} is there, and no report wrote it; move it or choose another folder")
-    write_bytes(folder / own, json.dumps(sorted(names | before), indent=1).encode())
+        raise StoreError(
+            f"{folder / foreign[0]} already exists, and no report wrote it; move it or choose another folder"
+        )
+    write_bytes(folder / list_name, json.dumps(sorted(names | before), indent=1).encode())
     for name in sorted(before - names):
         disk.remove_file(folder, name)
     for name, content in files.items():
         write_bytes(folder / name, content)
     write_bytes(path, page.encode())
-    write_bytes(folder / own, json.dumps(sorted(names), indent=1).encode())
+    write_bytes(folder / list_name, json.dumps(sorted(names), indent=1).encode())
 
 
 def _written(path: Path) -> set[str]:
-    """What the list says; nothing where it is not there, or is none of ours."""
+    """The file names in a list that ``publish`` wrote; empty where there is no such list."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return set()
-    return {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
 def _table(table: PaperTable) -> dict[str, bytes]:
@@ -105,7 +107,7 @@ def _table(table: PaperTable) -> dict[str, bytes]:
 
 def _csv(frame: pd.DataFrame) -> bytes:
     plain = frame.astype(object).where(frame.notna(), None)
-    return encoded(".csv", {str(name): [_python(each) for each in plain[name]] for name in plain})
+    return encoded(".csv", {str(name): [_python(value) for value in plain[name]] for name in plain})
 
 
 def _python(value: object) -> object:
@@ -113,11 +115,11 @@ def _python(value: object) -> object:
 
 
 def write_sweep(sweep: Sweep, path: Path) -> None:
-    """Write the page of a sweep over α, and beside it its numbers as CSV and LaTeX and its plot as PNG and SVG.
+    """Write the page of a sweep over α, its numbers as CSV and LaTeX, and its plot as PNG and SVG.
 
     Args:
-        sweep: its numbers.
-        path: of the HTML file.
+        sweep: the numbers of the sweep.
+        path: path of the HTML file.
 
     Raises:
         StoreError: a file cannot be written.
@@ -127,6 +129,6 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
     from semdpo.reporting.weight_plots import trade_off
 
     figure = trade_off(sweep)
-    drawn = to_svg(figure, "sweep")
-    files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": drawn.encode()}
-    publish(path, render_sweep(sweep, drawn), files, OWN_SWEEP)
+    svg = to_svg(figure, "sweep")
+    files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": svg.encode()}
+    publish(path, render_sweep(sweep, svg), files, SWEEP_FILES)

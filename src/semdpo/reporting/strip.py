@@ -1,4 +1,4 @@
-"""The image strip for a README: what the user wrote, and what two methods made of it."""
+"""The image strip for a README: the user's prompts and the rewrites of two methods, with their images."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
 
 
 def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
-    """A PNG with one line per prompt: image and words of the user, the baseline and the subject.
+    """A PNG with one row per prompt: image and text of the user's prompt, the baseline and the subject.
 
     Args:
-        data: what is reported.
-        tables: its numbers.
-        rows: lines at most; the first prompts on which baseline and subject wrote different words.
+        data: the data of the report.
+        tables: the numbers computed from ``data``.
+        rows: largest number of rows; they show the first prompts on which baseline and subject wrote different texts.
 
     Returns:
-        PNG bytes, or None when there is no such prompt with kept images.
+        PNG bytes; None where there is no such prompt with kept images.
     """
     if not tables.subject or not tables.baseline:
         return None
@@ -67,12 +67,12 @@ def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dic
         if row.image is not None and row.method in columns:
             kept.setdefault((row.prompt_id, row.image_seed), {})[row.method] = row
     lines: dict[str, dict[str, EvaluationRow]] = {}
-    for (prompt_id, _), found in kept.items():
-        differ = len(found) == len(columns) and (
-            found[str(tables.subject)].rewrite != found[str(tables.baseline)].rewrite
+    for (prompt_id, _), by_method in kept.items():
+        differ = len(by_method) == len(columns) and (
+            by_method[str(tables.subject)].rewrite != by_method[str(tables.baseline)].rewrite
         )
         if differ:
-            lines.setdefault(prompt_id, found)
+            lines.setdefault(prompt_id, by_method)
     return list(lines.values())
 
 
@@ -90,7 +90,7 @@ def _cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], r
 
 
 def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word], room: int) -> None:
-    """Words wrapped to the cell; an ellipsis stands for those that find no room."""
+    """Draws words wrapped to the cell; an ellipsis replaces those that do not fit."""
     left, top = at
     right, x, y = left + CELL - SIDE - 16, left, top
     end = at

@@ -1,4 +1,4 @@
-"""The look of all figures, and how they become files: no global state, equal data give equal bytes."""
+"""The style of all figures, and their conversion to SVG and PNG: no global state; equal data give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart under the common kinds of colour blindness.
+# Okabe and Ito's palette, which remains distinguishable under the common kinds of colour blindness.
 COLOURS = {"human": "#6b7280", "sft": "#009E73", "dpo": "#D55E00", "sem_dpo": "#0072B2"}
 SPARE = ("#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#332288", "#999933")
 MARKERS = ("s", "^", "o", "D", "v", "P", "X", "<", ">", "*")
 TIE, INK, FAINT = "#d9dde3", "#1f2430", "#e7eaef"
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files, readable by screen readers
-    "text.parse_math": False,  # a method may be called "$x$"
+    "text.parse_math": False,  # a method may have a name such as "$x$"
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -48,14 +48,14 @@ def colours(methods: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures, for the time of drawing only."""
+    """Applies the style of all figures inside the context only."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # letters outside the plot's font show as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # characters that the font lacks are shown as boxes
         yield
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element that may share a page with others: no date, ids of its own."""
+    """The figure as an ``<svg>`` element without a date; its ids start with ``name``, so a page can have several."""
     buffer = io.StringIO()
     with style(), mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -67,7 +67,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, two pixels a point, without date."""
+    """The figure as PNG bytes, 144 dots per inch, without a date."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})

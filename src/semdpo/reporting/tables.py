@@ -1,4 +1,4 @@
-"""Every table that a report writes as CSV and LaTeX: its numbers, the paper's tables, the theory, what was spent."""
+"""All tables that a report writes as CSV and LaTeX: results, the paper's tables, the propositions, counts and cost."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from semdpo.reporting.labels import method_label
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import PaperTable, paper_tables
 
-# Letters of our labels and captions that LaTeX wants spelled.
+# Characters of labels and captions that LaTeX writes as commands.
 IN_LATEX = {"α": r"$\alpha$", "β": r"$\beta$", "τ": r"$\tau$", "ε": r"$\epsilon$", "−": "$-$", "≥": r"$\geq$"}
 PAGE = 40  # rows of a table that LaTeX keeps on one page
 
 
 def all_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
-    """Everything that a report writes as CSV and LaTeX: its own numbers, the paper's tables, the theory, the sweep."""
+    """All tables that a report writes as CSV and LaTeX."""
     results = results_frame(data, tables).set_index(["source", "method", "metric"])
-    found = [PaperTable("results", "Means with their 95% intervals", results), *paper_tables(data, tables)]
+    shown = [
+        PaperTable("results", "Means with 95% bootstrap confidence intervals", results),
+        *paper_tables(data, tables),
+    ]
     differences = differences_frame(data, tables)
     if len(differences):
         compared = differences.set_index(["method", "minus", "metric"])
-        found.insert(1, PaperTable("differences", "Differences between methods, paired by prompt", compared))
+        shown.insert(1, PaperTable("differences", "Differences between methods, paired by prompt", compared))
     if (bound := filter_bound(data)) is not None:
-        found.append(PaperTable("proposition1", "Both sides of proposition 1 over τ", bound.frame.set_index("tau")))
+        shown.append(PaperTable("proposition1", "Both sides of Proposition 1 over τ", bound.frame.set_index("tau")))
     if (parts := drift_table(data, tables.methods)) is not None:
         parts = parts.rename(index=method_label).rename_axis("method")
-        found.append(PaperTable("proposition2", "The parts of drift (proposition 2)", parts))
+        shown.append(PaperTable("proposition2", "The parts of drift (Proposition 2)", parts))
     if data.sweep is not None:
-        found.append(sweep_table(data.sweep))
-    return [*found, *_accounts(data, tables)]
+        shown.append(sweep_table(data.sweep))
+    return [*shown, *_accounts(data, tables)]
 
 
 def sweep_table(sweep: Sweep) -> PaperTable:
@@ -41,29 +44,34 @@ def sweep_table(sweep: Sweep) -> PaperTable:
 
 
 def _accounts(data: ReportData, tables: Tables) -> list[PaperTable]:
-    """What was spent, truncated and kept."""
-    found = [PaperTable("counts", "Texts that were truncated or longer than a model reads", counts_frame(data, tables))]
+    """The tables of counts and cost."""
+    shown = [
+        PaperTable("counts", "Texts that were truncated or are longer than a model reads", counts_frame(data, tables))
+    ]
     if data.weighted:
         kept = effective_frame(data).set_index("alpha")
-        found.append(PaperTable("effective_sample_size", "Effective sample size of the pairs over α", kept))
+        shown.append(PaperTable("effective_sample_size", "Effective sample size of the pairs over α", kept))
     if data.stages:
         frame = pd.DataFrame(data.stages, columns=["stage", "seconds", "rows"]).set_index("stage")
-        found.append(PaperTable("cost", "Seconds and rows of each stage", frame))
-    return found
+        shown.append(PaperTable("cost", "Seconds and rows of each stage", frame))
+    return shown
 
 
 def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
-    """Of each method: images, those with a text longer than a model reads, rewrites truncated at the token budget.
+    """Per method: images, images with a text longer than a model reads, rewrites truncated at the token budget.
 
-    Where the safety checker blackened any, also how many.
+    Where the safety checker blackened an image of any method, also the number of blackened images.
     """
     rows = {}
     checked = any(data.blackened.values())
     for method in tables.methods:
-        own = [row for row in data.evaluation if row.method == method]
-        truncated = {"too_long": sum(row.truncated for row in own), "truncated": data.truncated_rewrites.get(method, 0)}
+        images = [row for row in data.evaluation if row.method == method]
+        truncated = {
+            "too_long": sum(row.truncated for row in images),
+            "truncated": data.truncated_rewrites.get(method, 0),
+        }
         black = {"blackened": data.blackened.get(method, 0)} if checked else {}
-        rows[method_label(method)] = {"images": len(own)} | truncated | black
+        rows[method_label(method)] = {"images": len(images)} | truncated | black
     return pd.DataFrame(rows).T.rename_axis("method")
 
 
@@ -72,7 +80,7 @@ def _cell(value: object) -> str:
 
 
 def latex(table: PaperTable) -> str:
-    """The table as LaTeX with booktabs' rules, over several pages where it is long; what is not known is a dash."""
+    """The table as LaTeX with booktabs rules; long tables span pages, and a missing value is a dash."""
     frame = table.frame
     styler = frame.style.format(_cell, na_rep="--", escape="latex").format_index(escape="latex", axis=0).format_index(
         escape="latex", axis=1
@@ -86,6 +94,6 @@ def latex(table: PaperTable) -> str:
             environment="longtable" if len(frame) > PAGE else None,
         )
     )
-    for letter, command in IN_LATEX.items():
-        text = text.replace(letter, command)
+    for character, command in IN_LATEX.items():
+        text = text.replace(character, command)
     return text

@@ -1,4 +1,4 @@
-"""The plots about the weight: how it is spread, what its strength does, and the two propositions."""
+"""Plots of the weights: their distribution, the sweep over α, and the two propositions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from semdpo.reporting.style import COLOURS, INK, style
 
 
 def weighing(data: ReportData) -> Figure:
-    """How the weights of the pairs are spread, and the effective sample size that each α would leave."""
+    """The distribution of the pairs' weights, and the effective sample size over α."""
     assert data.alpha is not None  # see ReportData.weighted
     figure = Figure(figsize=(10, 3.1))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
@@ -34,14 +34,14 @@ def weighing(data: ReportData) -> Figure:
 
 
 def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
-    """How weights are spread, with their mean."""
+    """A histogram of weights, with their mean."""
     figure = Figure(figsize=(10, 3.1))
     _spread(figure.subplots(), w, alpha)
     return figure
 
 
 def _spread(axes: Any, w: NDArray[np.float64], alpha: float) -> None:
-    most = max(1.0, float(w.max()))  # above 1 where the data bring weights of their own
+    most = max(1.0, float(w.max()))  # above 1 where the data have their own weights
     axes.hist(w, bins=np.linspace(0, most, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
     axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
     axes.text(
@@ -54,14 +54,14 @@ def _spread(axes: Any, w: NDArray[np.float64], alpha: float) -> None:
         color=INK,
     )
     axes.set_xlim(0, most)
-    own = " times the pair's own weight" if most > 1 else ""
-    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance of prompt and chosen rewrite){own}")
+    factor = " times the pair's own weight" if most > 1 else ""
+    axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance between prompt and chosen rewrite){factor}")
     axes.set_ylabel("pairs")
     axes.grid(axis="x", visible=False)
 
 
 def trade_off(sweep: Sweep) -> Figure:
-    """Figure 5: fidelity and preference over α, and one against the other."""
+    """The paper's figure 5: fidelity and preference over α, and one against the other."""
     with style():
         figure = Figure(figsize=(10, 3.6))
         left, middle, right = figure.subplots(1, 3)
@@ -99,7 +99,7 @@ def _against(axes: Any, sweep: Sweep) -> None:
     axes.set_xlabel(metric_label(sweep.fidelity))
     axes.set_ylabel(metric_label(sweep.preference))
     axes.margins(0.15)
-    axes.set_title("one against the other")
+    axes.set_title("preference over fidelity")
     if sweep.correlation is not None:
         r, p = sweep.correlation
         axes.set_title(f"r = {number(r, 2)}, p = {p_value(p)}")
@@ -111,7 +111,7 @@ def bound_figure(bound: FilterBound) -> Figure:
         figure = Figure(figsize=(10, 3.4))
         axes = figure.subplots()
         frame = bound.frame
-        axes.plot(frame["tau"], frame["ours"], color=COLOURS["sem_dpo"], linewidth=2, label="our bound")
+        axes.plot(frame["tau"], frame["ours"], color=COLOURS["sem_dpo"], linewidth=2, label="corrected bound")
         axes.plot(
             frame["tau"], frame["paper"], color=COLOURS["dpo"], linewidth=1.5, linestyle="--", label="the paper's bound"
         )
@@ -120,10 +120,10 @@ def bound_figure(bound: FilterBound) -> Figure:
             limit = float(np.log(2) / bound.alpha)
             axes.axvline(limit, color="#9aa1ac", linewidth=1, linestyle=(0, (2, 2)))
             axes.annotate(
-                "from here on the paper's holds", (limit, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
+                "the paper's bound holds from here on", (limit, 1), xycoords=("data", "axes fraction"), xytext=(4, -10),
                 textcoords="offset points", fontsize=9,
             )  # fmt: skip
-        axes.set_xlabel("τ: the filter keeps pairs whose chosen rewrite is nearer")
+        axes.set_xlabel("τ: the largest distance that the filter keeps")
         axes.set_ylabel("|L_sem − L_τ|")
         axes.set_xlim(0, 1)
         axes.set_ylim(bottom=0)
@@ -132,17 +132,15 @@ def bound_figure(bound: FilterBound) -> Figure:
 
 
 def drift_figure(table: pd.DataFrame) -> Figure:
-    """Proposition 2: the two parts end to end, and the total, which is never longer."""
+    """Proposition 2: the two parts end to end, and the total, which is at most their sum."""
     with style():
         figure = Figure(figsize=(10, 0.42 * len(table) + 1.0))
         axes = figure.subplots()
         places = list(range(len(table)))
-        axes.barh(
-            places, table["prompt_level"], color="#E69F00", height=0.6, label="prompt level: what the rewriter moved"
-        )
+        axes.barh(places, table["prompt_level"], color="#E69F00", height=0.6, label="prompt level: the rewriter's part")
         axes.barh(
             places, table["generator_level"], left=table["prompt_level"], color="#56B4E9", height=0.6,
-            label="generator level ε: the renderer's",
+            label="generator level ε: the renderer's part",
         )  # fmt: skip
         axes.plot(
             table["total"],

@@ -1,4 +1,4 @@
-"""What of a prompt's words a rewrite kept, added and lost."""
+"""Which words of a prompt a rewrite kept, added or lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 ARTICLES = frozenset({"a", "an", "the"})
-MANY = 250_000  # comparisons of two words; above, frequent words are no anchors, so that it stays quick
+MANY = 250_000  # word comparisons; above this, difflib's faster matching is used, which ignores frequent words
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,29 +20,29 @@ class Word:
 
 
 def word_marks(prompt: str, rewrite: str) -> list[Word]:
-    """The words of a rewrite, those marked that the user did not write there; then the user's words that were lost.
+    """The words of a rewrite, each marked as kept or added, followed by the words of the prompt that it lost.
 
-    Prompt and rewrite are compared as sequences: a word that changed its place is added at one and lost at the other.
-    Case, punctuation and articles do not count: they change no meaning that a reader looks for here.
+    Prompt and rewrite are compared as sequences: a word that moved counts as added in its new place and lost in its
+    old one. Case, punctuation and articles are ignored, since they hardly change the meaning.
 
     Args:
-        prompt: what the user wrote.
-        rewrite: what the rewriter made of it.
+        prompt: the user's prompt.
+        rewrite: the rewrite of the prompt.
 
     Returns:
-        All words of the rewrite in order, then each word of the prompt that the rewrite lost, once.
+        All words of the rewrite in order, then every word that the rewrite lost, once.
     """
-    given = rewrite.split()
-    asked = [bare for bare in map(_bare, prompt.split()) if _counts(bare)]
-    places = [place for place, word in enumerate(given) if _counts(_bare(word))]
-    added, lost = _differences(asked, [_bare(given[place]) for place in places])
+    rewritten = rewrite.split()
+    prompted = [bare for bare in map(_bare, prompt.split()) if _counts(bare)]
+    places = [place for place, word in enumerate(rewritten) if _counts(_bare(word))]
+    added, lost = _differences(prompted, [_bare(rewritten[place]) for place in places])
     marked = {places[k] for k in added}
-    words = [Word(word, "added" if place in marked else "same") for place, word in enumerate(given)]
-    return [*words, *(Word(word, "lost") for word in dict.fromkeys(asked[k] for k in lost))]
+    words = [Word(word, "added" if place in marked else "same") for place, word in enumerate(rewritten)]
+    return [*words, *(Word(word, "lost") for word in dict.fromkeys(prompted[k] for k in lost))]
 
 
 def _differences(before: Sequence[str], after: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Which words of ``after`` are new, and which of ``before`` are gone, by their places."""
+    """Positions of the words that only ``after`` has, and of those that only ``before`` has."""
     if len(before) * len(after) > MANY:
         blocks = SequenceMatcher(None, before, after).get_matching_blocks()
         same = [(a + k, b + k) for a, b, size in blocks for k in range(size)]
@@ -56,13 +56,13 @@ def _differences(before: Sequence[str], after: Sequence[str]) -> tuple[list[int]
 
 
 def _longest(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int]]:
-    """The longest common subsequence; of several, the one with most words that stand where they stood."""
+    """The longest common subsequence; among equally long ones, the one with most words at unchanged positions."""
     match = min(len(before), len(after)) + 1
-    best = [[0] * (len(after) + 1) for _ in range(len(before) + 1)]  # of the words from (i, j) on
+    best = [[0] * (len(after) + 1) for _ in range(len(before) + 1)]  # best score for before[i:] and after[j:]
     for i in reversed(range(len(before))):
         for j in reversed(range(len(after))):
-            own = best[i + 1][j + 1] + match + (i == j) if before[i] == after[j] else 0
-            best[i][j] = max(own, best[i + 1][j], best[i][j + 1])
+            matched = best[i + 1][j + 1] + match + (i == j) if before[i] == after[j] else 0
+            best[i][j] = max(matched, best[i + 1][j], best[i][j + 1])
     same, i, j = [], 0, 0
     while i < len(before) and j < len(after):
         if before[i] == after[j] and best[i][j] == best[i + 1][j + 1] + match + (i == j):
@@ -76,13 +76,13 @@ def _longest(before: Sequence[str], after: Sequence[str]) -> list[tuple[int, int
 
 
 def runs(words: Sequence[Word]) -> list[Word]:
-    """Neighbours of one kind joined, so that a phrase carries one mark."""
+    """Adjacent words of the same kind joined, so that a phrase gets one mark."""
     groups = itertools.groupby(words, key=lambda word: word.kind)
     return [Word(" ".join(word.text for word in group), kind) for kind, group in groups]
 
 
 def _bare(word: str) -> str:
-    return "".join(letter for letter in word.casefold() if letter.isalnum())
+    return "".join(character for character in word.casefold() if character.isalnum())
 
 
 def _counts(bare: str) -> bool:
