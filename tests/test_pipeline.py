@@ -431,7 +431,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
         manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
-    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
+    assert data.rendered == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
     assert dict(data.tokens)["sampled for the candidates"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
