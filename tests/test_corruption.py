@@ -12,7 +12,7 @@ import pytest
 from semdpo import pipeline
 from semdpo.errors import StoreError
 from semdpo.recipe.schema import Recipe
-from semdpo.reporting.report import OWN, publish
+from semdpo.reporting.report import REPORT_FILES, publish
 from tests.stand_ins import models, recipe_of, stand_in_trainings
 
 
@@ -126,12 +126,12 @@ def test_a_users_folder_of_a_stages_name_stays(stage: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("names", ['["../../x", "/tmp/x"]', "{}", "3", "[" * 100_000, '[["a"], 3, "gone"]', ""])
 def test_a_reports_list_of_files_harms_nothing_else(names: str, tmp_path: Path) -> None:
     page = tmp_path / "run/report/index.html"
-    publish(page, "first", {"tables/a.csv": b"1"}, OWN)
+    publish(page, "first", {"tables/a.csv": b"1"}, REPORT_FILES)
     (tmp_path / "x").write_text("the user's")
     (page.parent / "mine.txt").write_text("the user's")
-    (page.parent / OWN).write_text(names)
+    (page.parent / REPORT_FILES).write_text(names)
     with pytest.raises(StoreError, match="no report wrote it"):  # its own page is not on the list any more
-        publish(page, "second", {"tables/b.csv": b"2"}, OWN)
+        publish(page, "second", {"tables/b.csv": b"2"}, REPORT_FILES)
     assert (tmp_path / "x").read_text() == "the user's"
     assert (page.parent / "mine.txt").read_text() == "the user's"
     assert page.read_text() == "first"
@@ -139,11 +139,11 @@ def test_a_reports_list_of_files_harms_nothing_else(names: str, tmp_path: Path) 
 
 def test_a_report_removes_what_the_last_one_wrote(tmp_path: Path) -> None:
     page = tmp_path / "report/index.html"
-    publish(page, "first", {"tables/a.csv": b"1", "tables/b.csv": b"1"}, OWN)
+    publish(page, "first", {"tables/a.csv": b"1", "tables/b.csv": b"1"}, REPORT_FILES)
     (page.parent / "tables/mine.csv").write_text("the user's")
-    publish(page, "second", {"tables/b.csv": b"2"}, OWN)
+    publish(page, "second", {"tables/b.csv": b"2"}, REPORT_FILES)
     found = {path.relative_to(page.parent).as_posix() for path in page.parent.rglob("*") if path.is_file()}
-    assert found == {OWN, "index.html", "tables/b.csv", "tables/mine.csv"}
+    assert found == {REPORT_FILES, "index.html", "tables/b.csv", "tables/mine.csv"}
 
 
 def test_a_stage_behind_a_link_is_not_removed(finished: Path, tmp_path: Path) -> None:

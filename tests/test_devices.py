@@ -205,7 +205,7 @@ def test_a_training_that_was_stopped_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(*asked, tmp_path / "out", tmp_path / "cache", stop)
     assert train(*asked, tmp_path / "out", tmp_path / "cache", silent) == whole
-    assert "going on from checkpoint-2" in capfd.readouterr().err
+    assert "resuming from checkpoint-2" in capfd.readouterr().err
     weights, wanted = (load_file(tmp_path / each / "model.safetensors") for each in ("out", "whole"))
     assert all(torch.equal(weight, wanted[name]) for name, weight in weights.items())
 

@@ -100,7 +100,7 @@ def test_help_lists_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (("weigh", "{pairs}", "-o", "{tmp}/o.xlsx"), "name it with one of"),
         (("weigh", "{pairs}", "-o", "{tmp}/o.csv", "--encoder", "no such"), "neither a folder nor a known name"),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m"), "run `semdpo weigh"),
-        (("train", "{pairs}", "--model", "x", "-o", "{tmp}"), "is there already; remove it"),
+        (("train", "{pairs}", "--model", "x", "-o", "{tmp}"), "already exists; remove it"),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dop"), "did you mean 'dpo'?"),
         (
             ("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--alpha", "-1"),

@@ -100,10 +100,10 @@ def test_a_training_that_is_terminated_goes_on(tmp_path: Path, pairs: Path) -> N
     finally:
         victim.kill()
     assert victim.returncode == 143, said
-    assert said.endswith("stopped; the same command goes on from here (its last checkpoint)\n")
+    assert said.endswith("stopped; the same command resumes from here (its last checkpoint)\n")
     assert "Traceback" not in said
     left = {each.name for each in tmp_path.iterdir()}
     assert left == {"pairs.jsonl", "cache", "out.partial.checkpoints"}, "no half-written model"
     again = subprocess.run(train, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "going on from checkpoint-" in again.stderr
+    assert "resuming from checkpoint-" in again.stderr
     assert (tmp_path / "out" / "model.safetensors").is_file()

@@ -137,7 +137,7 @@ def test_held_out_prompts_that_are_trained_on_are_mentioned(
     mixed = [*_rows("ball")[:3], {"prompt": "A red cat!", "chosen": "a red cat, oil", "rejected": "x", "distance": 0.2}]
     Path("held.json").write_text(json.dumps(mixed))
     assert _train(monkeypatch, model, "m", "--eval", "held.json") == 0
-    assert "held.json: 1 of its 4 pairs have a prompt that is trained on" in capsys.readouterr().err
+    assert "held.json: 1 of its 4 pairs have a prompt of the training pairs" in capsys.readouterr().err
 
 
 def test_a_training_without_rewards_shows_its_loss_alone() -> None:

@@ -191,5 +191,5 @@ def test_judgements_of_other_images_are_refused() -> None:
     found = score_images(images, Judge(), "clip")
     with pytest.raises(DataError, match="'clip' scored 5 images, but there are 6"):
         join(images, {"clip": found[:-1]}, 0)
-    with pytest.raises(DataError, match=f"'clip' scored rewrite {images[1].candidate_id}, seed 5, where"):
+    with pytest.raises(DataError, match=f"'clip' scored rewrite {images[1].candidate_id}, seed 5, instead of"):
         join(images, {"clip": [found[1], found[0], *found[2:]]}, 0)

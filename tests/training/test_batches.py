@@ -45,7 +45,7 @@ def test_too_long_sequences_are_refused_with_the_cure() -> None:
         refuse_too_long(groups, names, 6, None)
     with pytest.raises(DataError, match="raise max_length to 13"):
         refuse_too_long(groups, names, 6, 13)
-    with pytest.raises(DataError, match="remove them, for the model itself reads 12"):
+    with pytest.raises(DataError, match="remove them, because the model reads at most 12"):
         refuse_too_long(groups, names, 20, 12)
 
 

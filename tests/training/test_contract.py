@@ -119,7 +119,7 @@ def test_no_metric_is_reported_that_the_objective_does_not_have(objective: str, 
 
 def test_evaluating_nothing_is_refused(tmp_path: Path) -> None:
     for nothing in (None, []):
-        with pytest.raises(DataError, match="nothing to evaluate"):
+        with pytest.raises(DataError, match="no examples to evaluate"):
             _trainer(tmp_path).evaluate(nothing)
 
 

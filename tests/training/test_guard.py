@@ -136,7 +136,7 @@ def test_every_objective_begins_at_its_reference(objective: str, tmp_path: Path)
 @pytest.mark.parametrize("objective", WITH_REFERENCE)
 @pytest.mark.parametrize("can_pack", [True, False])
 def test_another_models_reference_is_noticed(objective: str, can_pack: bool, tmp_path: Path) -> None:
-    """As when another model lies under the path that the reference was computed with."""
+    """As when the model at the path of the reference has changed."""
     settings = architectures.config("llama")
     other, model = architectures.model(settings), architectures.model(settings)
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_another_models_reference_is_noticed(objective: str, can_pack: bool, tmp
     can_pack = prepare(model) and prepare(other) and can_pack
     trainer = _trainer(model, _examples(other, can_pack), tmp_path, objective, can_pack)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ModelError, match=r"another model .* dropout .* adapters"):
+    with pytest.raises(ModelError, match=r"the model at the path .* dropout .* adapters"):
         trainer.train()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -192,7 +192,7 @@ def test_a_first_loss_that_is_not_the_known_one_is_noticed(objective: str, known
     right = trainer.criterion.losses(logps, batch).losses
     torch.testing.assert_close(right.double(), known * trainer.criterion.weights(batch.examples))
     refuse_another_start(trainer.criterion, right, logps, batch, "float32")
-    with pytest.raises(ModelError, match=f"off its known value, {known:.4g} times the weight"):
+    with pytest.raises(ModelError, match=f"differs from its known value, {known:.4g} times the weight"):
         refuse_another_start(trainer.criterion, 1.001 * right, logps, batch, "float32")
 
 
@@ -200,7 +200,7 @@ def test_a_first_loss_that_is_not_the_known_one_is_noticed(objective: str, known
 def test_what_compares_pairs_needs_two(objective: str, tmp_path: Path) -> None:
     model = architectures.model(architectures.config("llama"))
     examples = _examples(model, False)
-    with pytest.raises(DataError, match="one pair only"):
+    with pytest.raises(DataError, match="there is only one pair"):
         _trainer(model, examples[:1], tmp_path, objective, False)
     goal = TrainConfig.model_validate({"methods": {"m": {"name": objective}}}).methods["m"]
     with pytest.raises(ConfigError, match="batch_size to 2"):
@@ -211,5 +211,5 @@ def test_kto_needs_two_prompts(tmp_path: Path) -> None:
     model = architectures.model(architectures.config("llama"))
     examples = _examples(model, False)
     same = [replace(each, group=replace(each.group, prompt=examples[0].group.prompt)) for each in examples]
-    with pytest.raises(DataError, match="one prompt only"):
+    with pytest.raises(DataError, match="all pairs have the same prompt"):
         _trainer(model, same, tmp_path, "kto", False)

@@ -163,7 +163,7 @@ def test_an_automatic_alpha_is_the_number_that_it_finds(
     assert all(torch.equal(one[name], other[name]) for name in one)
     equal = [replace(each, distance=0.3) for each in PAIRS]
     auto = SemDPOSettings(name="sem_dpo", alpha="auto")
-    with pytest.raises(DataError, match="alpha: auto: no alpha brings"):
+    with pytest.raises(DataError, match="alpha: auto: no alpha reduces"):
         train(equal, str(base), auto, _config(), tmp_path / "e", tmp_path / "cache", silent)
 
 
@@ -206,7 +206,7 @@ def test_pairs_without_distance_are_for_dpo_only(base: Path, tmp_path: Path) -> 
     with pytest.raises(DataError, match=r"1 of 3 pairs have no distance \(such as .*run `semdpo weigh` first"):
         train(pairs, str(base), SemDPOSettings(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent)
     wrong = [replace(PAIRS[0], distance=float("nan"))]
-    with pytest.raises(DataError, match="no cosine distance"):
+    with pytest.raises(DataError, match="not a cosine distance"):
         train(wrong, str(base), SemDPOSettings(name="sem_dpo"), _config(), tmp_path / "sem", tmp_path / "cache", silent)
 
 

@@ -45,7 +45,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, objective
     (checkpoints / "checkpoint-9999").mkdir()  # as when it is killed while one is being written
 
     again = subprocess.run(_command(tmp_path, "killed", objective), check=True, capture_output=True, text=True)
-    assert "going on from checkpoint-" in again.stderr
+    assert "resuming from checkpoint-" in again.stderr
     assert "checkpoint-9999" not in again.stderr
     whole, killed = ({f.name: f.read_bytes() for f in (tmp_path / n).iterdir()} for n in ("whole", "killed"))
     assert whole == killed
@@ -60,7 +60,7 @@ def test_changed_settings_do_not_go_on_from_another_trainings_checkpoint(tmp_pat
     (stale / "checkpoint-10").mkdir(parents=True)
     (stale / "training.json").write_text("{}")
     again = subprocess.run(_command(tmp_path, "out", "dpo"), check=True, capture_output=True, text=True)
-    assert "going on" not in again.stderr
+    assert "resuming" not in again.stderr
     assert not stale.exists()
 
 

@@ -19,7 +19,7 @@ from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example, encode
-from semdpo.training.displacement import LOOKS, STEPS, Displacement
+from semdpo.training.displacement import STEPS, WINDOWS, Displacement
 from semdpo.training.preference import train
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import reference_logps
@@ -211,11 +211,11 @@ def test_batches_that_cannot_be_divided_are_refused(base: Path, tmp_path: Path) 
 
 def test_a_long_fall_of_the_chosen_is_told_once() -> None:
     watch = Displacement()
-    said = [watch.seen(-step / STEPS) for step in range(2 * LOOKS * STEPS)]
+    said = [watch.seen(-step / STEPS) for step in range(2 * WINDOWS * STEPS)]
     assert [bool(each) for each in said].count(True) == 1
-    assert "nll_coef" in said[LOOKS * STEPS - 1]
+    assert "nll_coef" in said[WINDOWS * STEPS - 1]
     rising = Displacement()
-    assert not any(rising.seen(step / STEPS) for step in range(2 * LOOKS * STEPS))
+    assert not any(rising.seen(step / STEPS) for step in range(2 * WINDOWS * STEPS))
 
 
 class _Stops(EarlyStoppingCallback):  # type: ignore[misc]
@@ -278,5 +278,5 @@ def test_evaluation_changes_neither_weights_nor_the_running_mean(base: Path, tmp
 def test_evaluating_nothing_is_refused(base: Path, tmp_path: Path) -> None:
     trainer = _trainer(base, tmp_path / "none", {"name": "dpo"}, flip=False)
     trainer.eval_dataset = type(trainer.eval_dataset)([])
-    with pytest.raises(DataError, match="held_out"):
+    with pytest.raises(DataError, match="held-out"):
         trainer.evaluate()

@@ -1,1 +1,1 @@
-"""What supervised and preference training share."""
+"""Supervised fine-tuning and preference training."""

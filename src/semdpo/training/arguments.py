@@ -1,4 +1,4 @@
-"""transformers' TrainingArguments as all our trainings have them."""
+"""The ``TrainingArguments`` that all trainings share."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def training_arguments(
     report_to: Sequence[str] = (),
     **more: Any,
 ) -> TrainingArguments:
-    """Fused AdamW without weight decay; the learning rate rises linearly, then falls linearly to 0.
+    """Arguments for fused AdamW without weight decay and a learning rate with linear warm-up and linear decay to 0.
 
     Args:
         output: folder of the checkpoints.
-        learning_rate: at its highest.
-        seed: of dropout, where the model has any.
+        learning_rate: peak learning rate.
+        seed: seed of dropout, where the model has any.
         precision: ``float32`` or ``bfloat16``.
-        checkpoint_steps: updates between checkpoints; None writes none.
-        report_to: trackers.
-        more: any other ``TrainingArguments``.
+        checkpoint_steps: number of updates between checkpoints; None writes none.
+        report_to: names of the trackers.
+        more: further ``TrainingArguments``.
     """
     settings: dict[str, Any] = {
         "output_dir": str(output),
@@ -54,7 +54,7 @@ def training_arguments(
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "ddp_find_unused_parameters": False,
-        "seed": seed % 2**32,  # numpy's generators take no larger one
+        "seed": seed % 2**32,  # numpy's generators accept no larger seed
         "use_cpu": not torch.cuda.is_available(),
     }
     return TrainingArguments(**(settings | more))
@@ -62,10 +62,10 @@ def training_arguments(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers follow the seed inside; outside, they go on as if none had been drawn.
+    """Seeds all random generators inside the context and restores their state after it.
 
     Args:
-        seed: of Python's, numpy's and torch's, on every device.
+        seed: seed of the generators of Python, numpy and torch, on every device.
     """
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

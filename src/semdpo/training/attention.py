@@ -1,4 +1,4 @@
-"""Attention of packed rows: within each group, a prompt's completions see the prompt and themselves only."""
+"""Attention for packed rows: within a group, a completion attends to the prompt and to itself only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from semdpo.training.packing import Packed
 
 BLOCKS = "semdpo_blocks"
 FLEX = "flex_attention"
-LONG = 512  # tokens of a group from which attention is left to torch's fused kernel
+LONG = 512  # groups with more tokens use torch's fused kernel
 
 
 def block_mask(packed: Packed) -> Any:
-    """Who sees whom, for FlexAttention, which skips blocks where all is masked.
+    """The attention mask for FlexAttention, which skips blocks that are masked completely.
 
     Args:
-        packed: the micro-batch.
+        packed: the packed micro-batch.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -38,22 +38,22 @@ def block_mask(packed: Packed) -> Any:
 def _attend_in_blocks(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention within each group only: no work is done where everything is masked.
+    """Attention within each group only, without computing the parts that are masked completely.
 
-    Called by transformers' models in place of their own; ``spans`` comes from the model's call. [1, heads, T, width]
-    in, [1, T, heads, width] out.
+    transformers' models call it instead of their own attention; ``spans`` comes from the model's call. The input is
+    [1, heads, T, width], the output [1, T, heads, width].
     """
     spans = options.pop("spans", None)
     if spans is None:  # an ordinary call, such as generation
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     repeat = query.shape[1] // key.shape[1]
     if repeat > 1:
-        key, value = (each.repeat_interleave(repeat, dim=1) for each in (key, value))
-    cuts = [end - start for start, end, _ in spans]
+        key, value = (states.repeat_interleave(repeat, dim=1) for states in (key, value))
+    lengths = [end - start for start, end, _ in spans]
     parts = [
         _attend(q, k, v, mask, options.get("scaling"), options.get("dropout", 0.0))
         for q, k, v, (_, _, mask) in zip(
-            *(torch.split(each, cuts, 2) for each in (query, key, value)), spans, strict=True
+            *(torch.split(states, lengths, 2) for states in (query, key, value)), spans, strict=True
         )
     ]
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
@@ -62,8 +62,8 @@ def _attend_in_blocks(
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout: float) -> Tensor:
     """Scaled dot-product attention of one group, [1, heads, T, width].
 
-    Written out for bfloat16 on a CPU, where torch's fused kernel takes six times as long with a hundred tokens; longer
-    groups go to it, since what is written out keeps its T x T probabilities.
+    Written out for bfloat16 on a CPU, where torch's fused kernel takes six times as long for a hundred tokens. Longer
+    groups use the fused kernel, because the written-out form stores T x T probabilities.
     """
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[2] > LONG:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)

@@ -1,4 +1,4 @@
-"""Texts to examples to the batches of a whole training, known before it begins."""
+"""From texts to examples to batches; all batches of a training are known before it begins."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from semdpo.models.prompting import completion_ids, prompt_ids
 from semdpo.training.packing import Group
 
 ONE_PROMPT = (
-    "{} reads completions of other prompts, and these pairs have one prompt only; give pairs of at least two prompts"
+    "{} reads completions of other prompts, but all pairs have the same prompt; give pairs of at least two prompts"
 )
-WINDOW = 8  # batches among which sequences are sorted by length
+WINDOW = 8  # number of batches within which sequences are sorted by length
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What is learnt from one row: its tokens, and what its objective asks about it.
+    """One training example: the tokens of a row, and the values that objectives need.
 
     Attributes:
-        name: for messages, such as ``pair 0123456789abcdef``.
-        group: prompt with (chosen, rejected), or with the one completion that is learnt.
-        reference: log π_ref of each completion; empty where the objective has no reference.
-        distance: cosine distance of prompt and chosen; 0 where it was not measured.
-        weight: of the row, ≥ 0.
+        name: name of the row in messages, such as ``pair 0123456789abcdef``.
+        group: prompt with (chosen, rejected), or with the single completion in fine-tuning.
+        reference: log π_ref of every completion; empty where the objective has no reference.
+        distance: cosine distance between prompt and chosen; 0 where it was not measured.
+        weight: the row's own weight, ≥ 0.
         scores: preference scores of chosen and rejected; 0 where there are none.
-        fidelities: their text-fidelity scores.
+        fidelities: text-fidelity scores of chosen and rejected; 0 where there are none.
     """
 
     name: str
@@ -52,16 +52,16 @@ class Example:
 
 
 class MicroBatch(NamedTuple):
-    """What all processes compute together between two updates' sub-steps.
+    """The examples that all processes compute at once; a step has one or several micro-batches.
 
     Attributes:
-        examples: of all processes, in order of rank, the same number each.
-        real: False for examples that only fill up the last process, [n].
-        groups: what is packed: those of the examples, with more completions where the objective needs them.
-        reference: of each group's completions, [n, k].
-        rows: examples of the whole step.
-        tokens: learnt tokens of the chosen in the whole step.
-        weight: the sum of the data's weights in the whole step.
+        examples: examples of all processes in order of rank, the same number for each process, n.
+        real: whether an example is real, [n]; False for examples that only pad the last process's share.
+        groups: the groups of the examples, n, with further completions where the objective needs them.
+        reference: log π_ref of every group's completions, [n, k].
+        rows: number of examples in the whole step.
+        tokens: number of tokens of the chosen completions in the whole step.
+        weight: sum of the examples' weights in the whole step.
     """
 
     examples: tuple[Example, ...]
@@ -80,65 +80,66 @@ def encode(
     completions: Sequence[Sequence[str]],
     names: Sequence[str] | None = None,
 ) -> list[Group]:
-    """Tokens of prompts and their completions, as ``models.prompting`` gives them.
+    """The tokens of prompts and their completions, as ``models.prompting`` gives them.
 
     Args:
-        tokenizer: with an end token.
-        template: with ``{prompt}`` in it.
-        prompts: n texts.
-        completions: n lists of texts.
-        names: of the rows, for messages.
+        tokenizer: tokenizer with an end token.
+        template: template of the prompt, which contains ``{prompt}``.
+        prompts: the prompts, n.
+        completions: the completions of every prompt, n lists.
+        names: names of the rows in messages, n.
 
     Raises:
-        DataError: a text cannot be read as text; its row is named.
+        DataError: a text contains special tokens that cannot be read as text; the message names its row.
     """
     rows = [(k, text) for k, texts in enumerate(completions) for text in texts]
-    named = None if names is None else [names[k] for k, _ in rows]
-    learnt = iter(completion_ids(tokenizer, template, [prompts[k] for k, _ in rows], [text for _, text in rows], named))
+    row_names = None if names is None else [names[k] for k, _ in rows]
+    row_prompts = [prompts[k] for k, _ in rows]
+    ids = iter(completion_ids(tokenizer, template, row_prompts, [text for _, text in rows], row_names))
     return [
-        Group(tuple(prompt), tuple(tuple(next(learnt)) for _ in texts))
+        Group(tuple(prompt), tuple(tuple(next(ids)) for _ in texts))
         for prompt, texts in zip(prompt_ids(tokenizer, template, prompts, names), completions, strict=True)
     ]
 
 
 def refuse_too_long(groups: Sequence[Group], names: Sequence[str], max_length: int, positions: int | None) -> None:
-    """Refuses sequences that would have to be cut.
+    """Refuses sequences that would have to be truncated.
 
     Args:
-        groups: n of them.
-        names: what to call each in the message, n.
-        max_length: of the configuration.
-        positions: that the model has; None when it has no limit.
+        groups: prompts with their completions, n.
+        names: names of the groups in the message, n.
+        max_length: largest number of tokens that the configuration allows.
+        positions: largest number of tokens that the model reads; None where it has no limit.
 
     Raises:
-        DataError: with how many are too long, and the first of them.
+        DataError: a sequence is too long; the message has the number of long sequences and the names of the first.
     """
     limit = max_length if positions is None else min(max_length, positions)
-    long = [i for i, each in enumerate(groups) if each.longest > limit]
+    long = [i for i, group in enumerate(groups) if group.longest > limit]
     if not long:
         return
     most = max(groups[i].longest for i in long)
     cure = (
         f"raise max_length to {most}"
         if positions is None or most <= positions
-        else f"remove them, for the model itself reads {positions}"
+        else f"remove them, because the model reads at most {positions}"
     )
     some = ", ".join(dict.fromkeys(names[i] for i in long[:5])) + (" …" if len(long) > 5 else "")
     raise DataError(f"{len(long)} of {len(groups)} rows are longer than {limit} tokens ({some}); {cure}")
 
 
 def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Which rows are learnt in which step: every row once an epoch, rows of like length together.
+    """The rows of every step: every row once per epoch, rows of similar length together.
 
     Rows are shuffled, sorted by length within windows of a few batches, and the batches are shuffled again. Some
-    objectives compare the rows of a batch, so none has a single row unless ``batch_size`` is 1 or there is only one
-    row: where one would be left it takes another from its neighbour, or joins a neighbour of two.
+    objectives compare the rows of a batch, so no batch has a single row unless ``batch_size`` is 1 or there is only
+    one row: a single row that is left takes another row from the batch before, or joins it where that has two.
 
     Args:
-        lengths: of each row, [n].
-        batch_size: rows of a batch.
-        epochs: passes over the data.
-        seed: another one gives another order.
+        lengths: tokens of every row, [n].
+        batch_size: number of rows per batch.
+        epochs: number of passes over the data.
+        seed: seed of the order.
     """
     generator = torch.Generator().manual_seed(seed)
     steps: list[list[int]] = []
@@ -159,39 +160,42 @@ def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
 
 
 def mismatched(examples: Sequence[Example], others: Sequence[Example] = ()) -> list[Group]:
-    """Each prompt with two completions of other prompts, which KTO's reference point is estimated from.
+    """Every prompt with two completions of other prompts, from which KTO's reference point is estimated.
 
-    The batch's examples are all chosen, then all rejected; each gets the completion of the next one, cyclic
-    (ContextualAI/HALOs), or of the next one whose prompt is another where prompts repeat.
+    The batch's examples are all chosen, then all rejected completions; every prompt gets the completion of the next
+    example with another prompt, cyclically (ContextualAI/HALOs).
 
     Args:
-        examples: of one step.
-        others: of the whole data set, which are looked through where the step has no other prompt.
+        examples: the examples of one step.
+        others: the examples of the whole data set, which are used where the step has no other prompt.
 
     Raises:
-        DataError: there is no other prompt at all.
+        DataError: all examples have the same prompt.
     """
-    sides = [(each, side) for side in (0, 1) for each in examples]
-    spare = [(each, side) for side in (0, 1) for each in others]
+    sides = [(example, side) for side in (0, 1) for example in examples]
+    spare = [(example, side) for side in (0, 1) for example in others]
 
     def following(k: int) -> tuple[int, ...]:
-        own = sides[k][0].group.prompt
+        prompt = sides[k][0].group.prompt
         for other, side in (*sides[k + 1 :], *sides[:k], *spare):
-            if other.group.prompt != own:
+            if other.group.prompt != prompt:
                 return other.group.completions[side]
         raise DataError(ONE_PROMPT.format("the objective"))
 
     n = len(examples)
-    return [Group(each.group.prompt, (following(k), following(n + k))) for k, each in enumerate(examples)]
+    return [Group(example.group.prompt, (following(k), following(n + k))) for k, example in enumerate(examples)]
 
 
 def split(examples: Sequence[Example], parts: int, size: int) -> list[tuple[list[int], list[bool]]]:
-    """Places of a step's examples in micro-batches; short ones are filled up with the first example.
+    """Splits a step into micro-batches; short ones are padded with the step's first example.
 
     Args:
-        examples: of one step.
-        parts: micro-batches.
-        size: examples of each; a step of more examples than ``parts * size`` has multiples of ``size``.
+        examples: the examples of one step.
+        parts: number of micro-batches.
+        size: number of examples per micro-batch; a multiple of it where the step has more than ``parts * size``.
+
+    Returns:
+        Per micro-batch, the indices of its examples within the step, and whether each one is real.
     """
     size *= -(-len(examples) // (parts * size))
     places = [k if k < len(examples) else 0 for k in range(parts * size)]
@@ -200,10 +204,15 @@ def split(examples: Sequence[Example], parts: int, size: int) -> list[tuple[list
 
 
 def micro_size(batch_size: int, micro_batch_size: int | None, processes: int) -> int:
-    """Examples that one process computes at once.
+    """The number of examples that one process computes at once.
+
+    Args:
+        batch_size: number of examples per update, over all processes.
+        micro_batch_size: requested number; None computes the process's whole share at once.
+        processes: number of processes.
 
     Raises:
-        ConfigError: the batch cannot be divided so.
+        ConfigError: the batch cannot be divided like this.
     """
     if batch_size % processes:
         raise ConfigError(f"batch_size {batch_size} cannot be divided among {processes} processes; choose a multiple")

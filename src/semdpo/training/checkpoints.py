@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: a folder of checkpoints that belongs to one training and no other."""
+"""Checkpoints, from which an interrupted training resumes; a folder of checkpoints belongs to exactly one training."""
 
 from __future__ import annotations
 
@@ -16,75 +16,75 @@ from semdpo.errors import StoreError
 from semdpo.progress import say
 
 IDENTITY = "training.json"
-SUMS = "sha256.json"  # of a checkpoint's files, written last
+SUMS = "sha256.json"  # hashes of a checkpoint's files, written last
 
 
 def folder_of(output: Path) -> Path:
-    """The checkpoints' folder beside the trained model's."""
+    """The folder of the checkpoints, next to the trained model's folder."""
     return output.with_name(f"{output.name}.checkpoints")
 
 
 def opened(folder: Path, identity: Mapping[str, Any]) -> Path | None:
-    """Makes the folder ready, and finds the last whole checkpoint of the same training.
+    """Prepares the folder, and returns the last complete checkpoint of the same training.
 
-    What another training left (other data, model or settings) is removed, and so are checkpoints of which a file is not
-    as it was written, or which were being written when their process died: the trainer's state is its last file.
+    Checkpoints of another training (other data, model or settings) are removed, and so are damaged and incomplete
+    ones; a checkpoint is complete once it has the trainer's state, which is written last.
 
     Args:
-        folder: of checkpoints.
-        identity: everything that the training depends on, as JSON can hold it.
+        folder: folder of the checkpoints.
+        identity: everything that the training depends on, as JSON values.
 
     Returns:
-        The checkpoint to go on from; None to start at the beginning.
+        The checkpoint to resume from; None where the training starts at the beginning.
 
     Raises:
-        StoreError: something lies there that is not ours, or the folder cannot be written.
+        StoreError: the folder has files that semdpo did not write, or it cannot be written.
     """
-    wanted = canonical(identity)
-    known = folder / IDENTITY
-    if not (known.is_file() and not folder.is_symlink()):  # versions before this one left no mark
+    expected = canonical(identity)
+    identity_file = folder / IDENTITY
+    if not (identity_file.is_file() and not folder.is_symlink()):  # older versions wrote no mark
         disk.refuse_foreign(folder)
-    if known.is_file():
+    if identity_file.is_file():
         write_bytes(folder / disk.MARK, disk.MADE)
-    if folder.is_dir() and not (known.is_file() and known.read_bytes() == wanted):
+    if folder.is_dir() and not (identity_file.is_file() and identity_file.read_bytes() == expected):
         disk.remove(folder)
     disk.mark(folder)
-    write_bytes(known, wanted)
-    whole: list[tuple[int, Path]] = []
+    write_bytes(identity_file, expected)
+    complete: list[tuple[int, Path]] = []
     for path in folder.glob("checkpoint-*"):
         if path.is_dir() and not path.is_symlink():
             if (step := _step(path)) is None:
                 shutil.rmtree(path)
             else:
-                whole.append((step, path))
-    return max(whole)[1] if whole else None
+                complete.append((step, path))
+    return max(complete)[1] if complete else None
 
 
 def seal(checkpoint: Path) -> None:
-    """Notes the hashes of a checkpoint's files, after all of them are on the disk.
+    """Records the hashes of a checkpoint's files after all of them are on the disk.
 
     Args:
-        checkpoint: a folder that transformers' Trainer has written.
+        checkpoint: folder that transformers' Trainer has written.
     """
     disk.sync(checkpoint)
     write_bytes(checkpoint / SUMS, canonical(_sums(checkpoint)))
 
 
 def _sums(checkpoint: Path) -> dict[str, str]:
-    # Other processes write their random states whenever they come to it.
+    # Other processes may write their random states later.
     return fingerprint.files(checkpoint, skipped=(SUMS, "rng_state_*"))
 
 
 def _step(checkpoint: Path) -> int | None:
-    """The updates after which a checkpoint was written; None where it is not whole."""
+    """The number of updates after which a checkpoint was written; None where it is damaged or incomplete."""
     try:
         step = int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-        # A kill may come after the last file and before the sums.
+        # The process may be killed after the last file and before the hashes are written.
         if (checkpoint / SUMS).exists() and store.read_json(checkpoint / SUMS) != _sums(checkpoint):
-            say(f"{checkpoint} is damaged; training goes on from an earlier checkpoint, or from the beginning")
+            say(f"{checkpoint} is damaged; training resumes from an earlier checkpoint, or starts at the beginning")
             return None
     except StoreError:
-        say(f"{checkpoint} is damaged; training goes on from an earlier checkpoint, or from the beginning")
+        say(f"{checkpoint} is damaged; training resumes from an earlier checkpoint, or starts at the beginning")
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -92,7 +92,7 @@ def _step(checkpoint: Path) -> int | None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what cannot be gone on from: checkpoints that are not whole, and the folder when there are no others."""
+    """Removes damaged and incomplete checkpoints, and the folder where no other checkpoint is left."""
     for path in folder.glob("checkpoint-*"):
         if path.is_dir() and not path.is_symlink() and _step(path) is None:
             shutil.rmtree(path, ignore_errors=True)

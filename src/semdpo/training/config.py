@@ -1,4 +1,4 @@
-"""``PreferenceConfig``: transformers' TrainingArguments, with what an objective needs beside."""
+"""``PreferenceConfig``: transformers' TrainingArguments, extended by the settings of the objectives."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from semdpo.training.precision import resolve_precision
 
 @dataclass
 class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
-    """How a rewriter learns from preference pairs.
+    """The settings of a preference training.
 
-    Everything of transformers' ``TrainingArguments`` is here; what differs from its defaults is listed below. The
-    values are those of the Sem-DPO paper where it names one. A step learns ``per_device_train_batch_size`` ×
-    ``gradient_accumulation_steps`` × processes pairs; its loss is a sum over all of them, divided by their number.
+    It has all settings of transformers' ``TrainingArguments``; those below are new or have other defaults. The
+    defaults are those of the Sem-DPO paper where it names them. A step has ``per_device_train_batch_size`` ×
+    ``gradient_accumulation_steps`` × processes pairs; its loss is the sum over all of them divided by their number.
 
     Args:
-        objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``kto``, ``orpo``, ``additive``, ``sft``, or that of another
-            package (see ``recipe.discovery``).
+        objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``kto``, ``orpo``, ``additive``, ``sft``, or an objective of
+            another package (see ``recipe.discovery``).
         alpha: strength of ``sem_dpo``'s weight exp(−alpha·distance): a number ≥ 0, or ``auto``; None is 4.
-        beta: strength of the tie to the reference, > 0.
+        beta: strength of the regularisation towards the reference, > 0.
         objective_settings: the objective's other settings, such as ``{"nll_coef": 0.1}``.
-        max_length: tokens of prompt and rewrite; longer pairs are refused, none is truncated.
-        template: what the model reads, with ``{prompt}`` in it; None takes the model's own.
-        learning_rate: at its highest; it rises linearly for ``warmup_steps`` and falls linearly to 0.
-        num_train_epochs: passes over the pairs.
-        per_device_train_batch_size: pairs that one process computes at once.
-        warmup_steps: updates, or a share of them below 1.
-        logging_steps: updates between log entries, which hold the mean over the updates since the last one.
+        max_length: largest number of tokens of prompt and rewrite together; longer pairs are refused, not truncated.
+        template: template of the prompt, which contains ``{prompt}``; None uses the model's own.
+        learning_rate: peak learning rate; it rises linearly for ``warmup_steps`` and falls linearly to 0.
+        num_train_epochs: number of passes over the pairs.
+        per_device_train_batch_size: number of pairs that one process computes at once.
+        warmup_steps: number of updates, or below 1 a share of all updates.
+        logging_steps: number of updates between log entries, which are means over the updates since the last entry.
         weight_decay: 0; the optimizer is fused AdamW.
-        bf16: compute in bfloat16, with weights in float32; None does so where the machine computes in it natively.
+        bf16: whether to compute in bfloat16, with weights in float32; None does so where the device supports it
+            natively.
 
     Raises:
         ConfigError: a setting is unknown or out of range.
@@ -70,7 +71,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
-        """Checks what this class adds; the rest is transformers'."""
+        """Checks the settings that this class adds; transformers checks the others."""
         if not torch.cuda.is_available():
             self.use_cpu = True
         if self.bf16 is None:
@@ -84,10 +85,10 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
         super().__post_init__()
 
     def _settings(self) -> ObjectiveSettings:
-        own = {"name": self.objective, **(self.objective_settings or {})}
+        given = {"name": self.objective, **(self.objective_settings or {})}
         if self.alpha is not None:
-            own["alpha"] = self.alpha
-        found = options(OneObjective, {("objective",): "PreferenceConfig"}, objective=own).objective
+            given["alpha"] = self.alpha
+        settings = options(OneObjective, {("objective",): "PreferenceConfig"}, objective=given).objective
         if not 0 < self.beta < float("inf"):
             raise ConfigError(f"beta is {self.beta}; it must be a number > 0")
-        return found
+        return settings

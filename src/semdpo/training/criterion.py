@@ -1,4 +1,4 @@
-"""What is minimised: an objective, what it knows of the data, and how it is given a micro-batch."""
+"""An objective with its constants, applied to micro-batches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from semdpo.training.batches import Example, MicroBatch
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """An objective, ready for a data set.
+    """An objective with the constants of a data set.
 
     Attributes:
-        objective: which, and its settings.
-        beta: strength of the tie to the reference.
-        constants: what the objective knows of the whole data set.
+        objective: settings of the objective.
+        beta: strength of the regularisation towards the reference.
+        constants: the constants that the objective computed from the whole data set.
     """
 
     objective: ObjectiveSettings
@@ -40,38 +40,38 @@ class Criterion:
         """The losses of a micro-batch.
 
         Args:
-            logps: log π_θ of each group's completions, [n, k].
-            batch: the pairs.
-            state: the objective's, after the batch before; None is none.
-            generator: of its random draws.
-            first: no update has moved the policy yet.
+            logps: log π_θ of every group's completions, [n, k].
+            batch: the micro-batch.
+            state: the objective's state after the previous batch; None is the empty state.
+            generator: random generator of the objective.
+            first: whether no update has changed the policy yet.
         """
         memory = Memory(self.beta, self.constants, state or {}, generator, first)
         return apply(self.objective, _batch(logps, batch), memory)
 
     def weights(self, examples: Sequence[Example]) -> Tensor:
-        """Each pair's weight: the data's own, times what the objective gives it, [n] float64."""
-        own = torch.tensor([each.weight for each in examples], dtype=torch.float64)
-        distances = torch.tensor([each.distance for each in examples], dtype=torch.float64)
-        return own * objective_of(self.objective).pair_weight(self.objective, distances, self.constants)
+        """Every pair's weight: the data's own weight times the objective's weight, [n], float64."""
+        given = torch.tensor([example.weight for example in examples], dtype=torch.float64)
+        distances = torch.tensor([example.distance for example in examples], dtype=torch.float64)
+        return given * objective_of(self.objective).pair_weight(self.objective, distances, self.constants)
 
     @property
     def start(self) -> Start | None:
-        """What every loss is before the first update, of a pair of weight 1; None where that is not known."""
-        known = objective_of(self.objective).start
-        return None if known is None or self.objective.nll_coef else known(self.beta)
+        """The loss of a pair of weight 1 before the first update; None where it is not known."""
+        start = objective_of(self.objective).start
+        return None if start is None or self.objective.nll_coef else start(self.beta)
 
 
 def criterion_for(objective: ObjectiveSettings, beta: float, data: Data) -> Criterion:
-    """The objective with what it asks of the whole data set.
+    """The criterion of an objective, with its constants computed from the whole data set.
 
     Args:
-        objective: which, and its settings.
-        beta: strength of the tie to the reference; the objective's own goes before it.
-        data: of all that is learnt.
+        objective: settings of the objective.
+        beta: strength of the regularisation towards the reference, unless the objective's settings have one.
+        data: the columns of all training examples.
 
     Raises:
-        DataError: the data do not allow it, such as fidelity scores that are all equal.
+        DataError: the data are unsuitable, such as fidelity scores that are all equal.
     """
     try:
         constants = objective_of(objective).constants(objective, data)
@@ -81,18 +81,20 @@ def criterion_for(objective: ObjectiveSettings, beta: float, data: Data) -> Crit
 
 
 def data_of(examples: Sequence[Example]) -> Data:
-    """What an objective may ask of all examples together."""
+    """The columns of all examples, from which an objective computes its constants."""
     return Data(
-        [each.distance for each in examples], [each.scores for each in examples], [each.fidelities for each in examples]
+        [example.distance for example in examples],
+        [example.scores for example in examples],
+        [example.fidelities for example in examples],
     )
 
 
 def reference_of(batch: MicroBatch, logps: Tensor) -> Tensor:
-    """log π_ref of each group's completions, [n, k]; zeros where the objective has no reference.
+    """log π_ref of every group's completions, [n, k]; zeros where the objective has no reference.
 
     Args:
-        batch: the pairs.
-        logps: log π_θ, [n, k]; gives type and device.
+        batch: the micro-batch.
+        logps: log π_θ of the same completions, [n, k]; the result has its type and device.
     """
     if not batch.reference[0]:
         return torch.zeros_like(logps)
@@ -101,10 +103,10 @@ def reference_of(batch: MicroBatch, logps: Tensor) -> Tensor:
 
 def _batch(logps: Tensor, batch: MicroBatch) -> Batch:
     def column(name: str) -> Tensor:
-        values = [getattr(each, name) for each in batch.examples]
+        values = [getattr(example, name) for example in batch.examples]
         return torch.tensor(values, dtype=logps.dtype, device=logps.device)
 
-    lengths = [[len(completion) for completion in each.group.completions] for each in batch.examples]
+    lengths = [[len(completion) for completion in example.group.completions] for example in batch.examples]
     return Batch(
         policy=logps,
         reference=reference_of(batch, logps),

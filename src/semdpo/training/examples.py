@@ -1,4 +1,4 @@
-"""From preference pairs to what is learnt: tokens, and the reference's log-probabilities of them."""
+"""From preference pairs to training examples: tokens, and their log-probabilities under the reference."""
 
 from __future__ import annotations
 
@@ -21,52 +21,55 @@ from semdpo.training.reference import reference_logps
 
 
 def check(pairs: Sequence[Pair], objective: ObjectiveSettings) -> None:
-    """Refuses pairs that lack what an objective needs.
+    """Refuses pairs that lack columns which an objective needs.
+
+    Args:
+        pairs: the training pairs.
+        objective: settings of the objective.
 
     Raises:
-        DataError: with the cure.
+        DataError: there are no pairs, a pair lacks a column, or a value is out of range.
     """
     if not pairs:
         raise DataError("there are no pairs to train on; give more prompts or lower pairs.margin")
     if objective.needs_distance:
-        without = [each.pair_id for each in pairs if each.distance is None]
+        without = [pair.pair_id for pair in pairs if pair.distance is None]
         if without:
             raise DataError(
                 f"{len(without)} of {len(pairs)} pairs have no distance (such as {without[0]}); "
                 "run `semdpo weigh` first"
             )
-        wrong = [each for each in pairs if not -1e-6 <= (each.distance or 0.0) <= 2 + 1e-6]
+        wrong = [pair for pair in pairs if not -1e-6 <= (pair.distance or 0.0) <= 2 + 1e-6]
         if wrong:
             raise DataError(
-                f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is no cosine distance; "
+                f"pair {wrong[0].pair_id} has distance {wrong[0].distance}, which is not a cosine distance; "
                 "run `semdpo weigh` again"
             )
-        named = [each for each in encoders_of(pairs) if each[1]]
-        if len({content for _, content in named}) > 1:
-            both = (
-                f"{named[0][0]} and {named[1][0]}" if named[0][0] != named[1][0] else f"two versions of {named[0][0]}"
-            )
+        encoders = [(name, content) for name, content in encoders_of(pairs) if content]
+        if len({content for _, content in encoders}) > 1:
+            first, second = encoders[0][0], encoders[1][0]
+            both = f"{first} and {second}" if first != second else f"two versions of {first}"
             raise DataError(f"the distances are from {both}, and cannot be compared; run `semdpo weigh` on all pairs")
         _refuse_semantic_weights(pairs)
     if objective.needs_fidelity:
-        without = [each.pair_id for each in pairs if None in _scores(each)]
+        without = [pair.pair_id for pair in pairs if None in _scores(pair)]
         if without:
             raise DataError(
                 f"{len(without)} of {len(pairs)} pairs lack chosen_score, rejected_score, chosen_fidelity or "
                 f"rejected_fidelity (such as {without[0]}); set label.fidelity to a fidelity scorer, or add the columns"
             )
-    negative = [each for each in pairs if each.weight is not None and each.weight < 0]
+    negative = [pair for pair in pairs if pair.weight is not None and pair.weight < 0]
     if negative:
         raise DataError(f"pair {negative[0].pair_id} has weight {negative[0].weight}; weights must be ≥ 0")
-    if not any(each.weight is None or each.weight > 0 for each in pairs):
-        raise DataError("every pair has weight 0, so that nothing would be learnt; give some of them a weight above 0")
+    if not any(pair.weight is None or pair.weight > 0 for pair in pairs):
+        raise DataError("every pair has weight 0, so training would have no effect; give some pairs a weight above 0")
 
 
 def _refuse_semantic_weights(pairs: Sequence[Pair]) -> None:
-    """Refuses weights that are exp(−α·distance) already: an objective that weights by distance would apply it twice.
+    """Refuses weights that are exp(−α·distance), which an objective that weights by distance would apply a second time.
 
     Raises:
-        DataError: they are.
+        DataError: the weights of all pairs are exp(−α·distance) with the same α.
     """
     weighted = [(pair.weight, pair.distance) for pair in pairs if pair.weight is not None and pair.distance is not None]
     if len(weighted) < len(pairs):
@@ -80,48 +83,53 @@ def _refuse_semantic_weights(pairs: Sequence[Pair]) -> None:
 
 
 def encoders_of(pairs: Sequence[Pair]) -> list[tuple[str | None, str | None]]:
-    """Name and fingerprint of each encoder that measured the pairs' distances; (None, None) is one that is unknown."""
+    """Name and fingerprint of every encoder that measured the pairs' distances; (None, None) is an unknown encoder."""
     by_content = {p.encoder_fingerprint: p.encoder for p in reversed(pairs) if p.distance is not None}
     return [(name, content) for content, name in reversed(by_content.items())]
 
 
-def kept_after(pairs: Sequence[Pair], start: RewriterSettings) -> RewriterSettings:
-    """What a trained rewriter keeps: the encoder that all its pairs' distances are from, or else the start's own."""
-    found = encoders_of(pairs)
-    name, content = found[0] if len(found) == 1 and found[0][0] else (start.encoder, start.encoder_fingerprint)
+def settings_after(pairs: Sequence[Pair], start: RewriterSettings) -> RewriterSettings:
+    """The settings of a trained rewriter: with the encoder that measured all pairs, or else the starting model's.
+
+    Args:
+        pairs: the training pairs.
+        start: settings of the starting model.
+    """
+    encoders = encoders_of(pairs)
+    name, content = encoders[0] if len(encoders) == 1 and encoders[0][0] else (start.encoder, start.encoder_fingerprint)
     return replace(start, encoder=name, encoder_fingerprint=content)
 
 
 def data_of_pairs(pairs: Sequence[Pair]) -> Data:
-    """What an objective may ask of all pairs together."""
+    """The columns of all pairs, from which an objective computes its constants."""
     return Data(
-        [each.distance or 0.0 for each in pairs],
-        [(each.chosen_score or 0.0, each.rejected_score or 0.0) for each in pairs],
-        [(each.chosen_fidelity or 0.0, each.rejected_fidelity or 0.0) for each in pairs],
+        [pair.distance or 0.0 for pair in pairs],
+        [(pair.chosen_score or 0.0, pair.rejected_score or 0.0) for pair in pairs],
+        [(pair.chosen_fidelity or 0.0, pair.rejected_fidelity or 0.0) for pair in pairs],
     )
 
 
 def groups_of(pairs: Sequence[Pair], model: Any, tokenizer: Any, template: str, max_length: int) -> list[Group]:
-    """The pairs' tokens.
+    """The tokens of the pairs, one group per pair.
 
     Args:
-        pairs: n of them.
-        model: that will read them.
-        tokenizer: its own.
-        template: with ``{prompt}`` in it.
-        max_length: tokens of prompt and rewrite.
+        pairs: the pairs, n.
+        model: the model that will read them.
+        tokenizer: the model's tokenizer.
+        template: template of the prompt, which contains ``{prompt}``.
+        max_length: largest number of tokens of prompt and rewrite together.
 
     Raises:
         DataError: a pair is longer, or a text cannot be read.
     """
-    names, sides = _names(pairs), [(each.chosen, each.rejected) for each in pairs]
-    groups = encode(tokenizer, template, [each.prompt for each in pairs], sides, names)
+    names, sides = _names(pairs), [(pair.chosen, pair.rejected) for pair in pairs]
+    groups = encode(tokenizer, template, [pair.prompt for pair in pairs], sides, names)
     refuse_too_long(groups, names, max_length, getattr(model.config, "max_position_embeddings", None))
     return groups
 
 
 def _names(pairs: Sequence[Pair]) -> list[str]:
-    return [f"pair {each.pair_id}" for each in pairs]
+    return [f"pair {pair.pair_id}" for pair in pairs]
 
 
 def examples_of(
@@ -133,16 +141,16 @@ def examples_of(
     cache: Path | None,
     progress: Progress,
 ) -> list[Example]:
-    """The pairs, with the reference's log-probabilities of them.
+    """The training examples of pairs, with their log-probabilities under the reference.
 
     Args:
-        pairs: n of them.
-        groups: their tokens, n.
-        model: as training starts; it is the reference.
-        precision: in which it computes.
-        can_pack: whether ``prepare.prepare`` accepted the model.
-        cache: the file of the reference's log-probabilities; None keeps nothing.
-        progress: told after every batch.
+        pairs: the pairs, n.
+        groups: tokens of the pairs, n.
+        model: the starting model, which is the reference.
+        precision: precision in which it computes.
+        can_pack: whether ``prepare.prepare`` accepted the model for packing.
+        cache: file of the reference's log-probabilities; None keeps none.
+        progress: called after every batch.
     """
     with autocast(precision, model):
         logps = reference_logps(model, groups, can_pack, cache, progress)

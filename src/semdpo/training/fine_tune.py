@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a language model learns, from examples, what a rewrite looks like."""
+"""Supervised fine-tuning of a language model on examples of rewrites."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from semdpo.training.trainer import ExampleTrainer
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
-    """Trains on ``template + " " + rewrite + end token``; only rewrite and end token are learnt.
+    """Trains on ``template + " " + rewrite + end token``; only the rewrite and the end token have a loss.
 
     Args:
-        pairs: (prompt, rewrite).
-        config: the model to start from, and how.
-        output: the trained rewriter's folder, written whole or not at all.
-        progress: told after every step.
+        pairs: (prompt, rewrite) of every example.
+        config: the starting model and the settings of the training.
+        output: folder of the trained rewriter, written completely or not at all.
+        progress: called after every step.
 
     Returns:
-        Curves ``loss``, ``tokens``, ``completion_length`` and ``learning_rate``, from step 0 (before the first update)
-        on.
+        The curves ``loss``, ``tokens``, ``completion_length`` and ``learning_rate``, from step 0 (before the first
+        update) on.
 
     Raises:
         DataError: there are no pairs, a text is empty, a sequence is too long, or the loss is not finite.
@@ -44,7 +44,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
     """
     if not pairs:
         raise DataError("there are no rewrites to learn from; give a file with columns prompt and rewrite")
-    prompts, rewrites = [each for each, _ in pairs], [each for _, each in pairs]
+    prompts, rewrites = [prompt for prompt, _ in pairs], [rewrite for _, rewrite in pairs]
     for row, (prompt, rewrite) in enumerate(pairs, start=1):
         if not is_visible(prompt) or not is_visible(rewrite):
             raise DataError(f"row {row} of the rewrites has an empty text; fill it in or remove it")
@@ -52,7 +52,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
     model_folders.refuse_damaged(place.folder())
     model, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
-    groups = encode(tokenizer, config.template, prompts, [(each,) for each in rewrites], names)
+    groups = encode(tokenizer, config.template, prompts, [(rewrite,) for rewrite in rewrites], names)
     refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
     examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:
@@ -80,6 +80,6 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             "examples": len(pairs),
             **config.model_dump(exclude={"model", "file"}),
         }
-        kept = RewriterSettings(config.template, budget(groups, read_settings(place.folder())))
-        save(folder, model, tokenizer, kept, "SFT", settings)
+        rewriter_settings = RewriterSettings(config.template, budget(groups, read_settings(place.folder())))
+        save(folder, model, tokenizer, rewriter_settings, "SFT", settings)
     return trainer.curves

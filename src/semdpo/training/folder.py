@@ -1,4 +1,4 @@
-"""A trained rewriter's folder: an ordinary transformers model, with its template and a short model card."""
+"""The folder of a trained rewriter: an ordinary transformers model with its template and a short model card."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Rewrites short prompts for text-to-image models. It reads `{template}` and conti
 
 @contextmanager
 def renamed_at_the_end(output: Path) -> Iterator[Path]:
-    """A temporary folder beside ``output``, which takes its place when all went well and is removed otherwise.
+    """A temporary folder next to ``output``, renamed to it on success and removed on failure.
 
     Args:
-        output: absent, empty, or a folder of this package's, which is replaced.
+        output: the final folder: absent, empty, or written by semdpo, in which case it is replaced.
 
     Raises:
-        StoreError: ``output`` holds something else, or cannot be written.
+        StoreError: ``output`` has files that semdpo did not write, or cannot be written.
     """
     disk.refuse_foreign(output)
     try:
@@ -55,9 +55,9 @@ def renamed_at_the_end(output: Path) -> Iterator[Path]:
         disk.mark(temporary)
         with disk.explain_full_disk(output):
             yield temporary
-            if (temporary / disk.REWRITER).is_file():  # a mark of its own
+            if (temporary / disk.REWRITER).is_file():  # the rewriter's own mark
                 (temporary / disk.MARK).unlink()
-            temporary.chmod(0o755)  # mkdtemp's are for the owner only
+            temporary.chmod(0o755)  # mkdtemp's folders are readable by their owner only
             disk.sync(temporary)
         disk.remove(output)
         disk.rename(temporary, output)
@@ -74,19 +74,19 @@ def save(
     settings: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes everything that ``load_rewriter`` and other tools need.
+    """Writes the model, its tokenizer, its settings and its model card.
 
     Args:
-        folder: exists.
+        folder: an existing folder.
         model: a causal language model.
-        tokenizer: its tokenizer.
-        kept: what it needs to be used.
-        method: for the card's title.
-        settings: for the card's table.
-        weights: gathered from several processes; None are the model's own.
+        tokenizer: the model's tokenizer.
+        kept: settings that the rewriter needs for use.
+        method: name of the method, for the card's title.
+        settings: settings of the training, for the card's table.
+        weights: weights gathered from several processes; None uses the model's own.
     """
     with quiet():
-        # PEFT would save the embeddings too where it adapts them, although they are the base's.
+        # Where PEFT adapts the embeddings it would also save the base model's embeddings.
         more = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(folder, state_dict=weights, **more)
         tokenizer.save_pretrained(folder)
@@ -114,10 +114,10 @@ def write_card(folder: Path, kept: RewriterSettings, method: str, settings: Mapp
 
 
 def budget(groups: Sequence[Group], start: RewriterSettings) -> int:
-    """The tokens that a rewriter may need: those of the longest rewrite that it has learnt, its end token among them.
+    """The token budget of a rewriter: that of the longest rewrite it was trained on, including the end token.
 
     Args:
-        groups: what it is trained on; the first completion of each is learnt.
-        start: what the model that training starts from keeps; what it has learnt is not forgotten.
+        groups: the training groups; the first completion of every group counts.
+        start: settings of the starting model, whose budget is a lower bound.
     """
-    return max(Decoding().max_new_tokens, start.max_new_tokens or 0, *(len(each.completions[0]) for each in groups))
+    return max(Decoding().max_new_tokens, start.max_new_tokens or 0, *(len(group.completions[0]) for group in groups))

@@ -1,4 +1,4 @@
-"""What is checked so that a training cannot go wrong in silence: its data, its randomness, its start."""
+"""Checks that stop a training before it silently goes wrong: its data, its randomness, its start."""
 
 from __future__ import annotations
 
@@ -15,48 +15,50 @@ from semdpo.training.batches import ONE_PROMPT, Example, MicroBatch
 from semdpo.training.criterion import Criterion, reference_of
 from semdpo.training.packing import Group
 
-# Of one token's log-probability, in nats, root mean square: what rounding may explain of two computations in different
-# batches. Measured on CPUs: up to 1e-5 and 0.028 (GPT-2 124M, packed against padded); TF32 lies between the two.
+# Largest root mean square difference of one token's log-probability, in nats, that rounding explains between two
+# computations in different batches. Measured on CPUs: up to 1e-5 and 0.028 (GPT-2 124M, packed and padded); TF32 lies
+# between the two.
 NOISE = {"float32": 3e-3, "bfloat16": 0.1}
 _CAUSES = (
-    "another model lies under the path that the reference was computed with, or dropout is on, or one of them lacks "
-    "the other's adapters; remove the reference's cache, and give the trainer the model from which it was computed"
+    "the model at the path of the reference has changed, dropout is on, or only one of them has adapters; remove the "
+    "reference's cache, and give the trainer the model from which the reference was computed"
 )
 
 
 def refuse_too_few(objective: ObjectiveSettings, prompts: Sequence[Hashable], batch_size: int) -> None:
-    """Refuses data from which an objective cannot be computed.
+    """Refuses data with too few pairs, prompts or pairs per batch for an objective.
 
     Args:
-        objective: what will be minimised.
-        prompts: of all pairs.
-        batch_size: pairs of one update.
+        objective: settings of the objective.
+        prompts: prompts of all pairs.
+        batch_size: number of pairs per update.
 
     Raises:
-        ConfigError: a batch of one, where the pairs of a batch are compared.
-        DataError: one pair alone, where they are compared; or one prompt alone, where completions of others are read.
+        ConfigError: the objective compares the pairs of a batch, and ``batch_size`` is 1.
+        DataError: the objective compares the pairs of a batch, and there is only one pair; or it reads completions of
+            other prompts, and all pairs have the same prompt.
     """
     if not objective.needs_whole_batch:
         return
     if batch_size < 2:
         raise ConfigError(f"{objective.name} compares the pairs of a batch; set batch_size to 2 or more")
     if len(prompts) < 2:
-        raise DataError(f"{objective.name} compares the pairs of a batch, and there is one pair only; give more")
+        raise DataError(f"{objective.name} compares the pairs of a batch, but there is only one pair; give more")
     if objective.needs_other_prompts and len(set(prompts)) < 2:
         raise DataError(ONE_PROMPT.format(objective.name))
 
 
 def refuse_without_reference(objective: ObjectiveSettings, examples: Sequence[Example]) -> None:
-    """Refuses examples without the reference's log-probabilities, where the objective needs them.
+    """Refuses examples without log-probabilities under the reference, where the objective needs them.
 
     Args:
-        objective: what will be minimised.
-        examples: what is learnt.
+        objective: settings of the objective.
+        examples: the training examples.
 
     Raises:
-        DataError: with the first such example.
+        DataError: an example has none; the message names the first one.
     """
-    without = [each.name for each in examples if len(each.reference) < len(each.group.completions)]
+    without = [row.name for row in examples if len(row.reference) < len(row.group.completions)]
     if without and objective.needs_reference:
         raise DataError(
             f"{objective.name} needs the reference's log-probabilities, which {without[0]} lacks; compute them with "
@@ -65,43 +67,43 @@ def refuse_without_reference(objective: ObjectiveSettings, examples: Sequence[Ex
 
 
 def refuse_divided_batches(objective: ObjectiveSettings, parts: int) -> None:
-    """Refuses micro-batches where the pairs of a whole batch are compared: each would have a KL or a β of its own.
+    """Refuses micro-batches where an objective compares the pairs of a whole batch, as for KTO's KL and β-DPO's β.
 
     Args:
-        objective: what will be minimised.
-        parts: micro-batches of one update.
+        objective: settings of the objective.
+        parts: number of micro-batches per update.
 
     Raises:
-        ConfigError: there are several.
+        ConfigError: there are several micro-batches.
     """
     if parts > 1 and objective.needs_whole_batch:
         raise ConfigError(f"{objective.name} needs its whole batch at once; remove micro_batch_size")
 
 
 def refuse_beyond_positions(groups: Sequence[Group], model: Any) -> None:
-    """Refuses what the model cannot read, of prompts with completions of other prompts.
+    """Refuses prompts with completions of other prompts that are longer than the model reads.
 
     Args:
-        groups: that KTO will read.
-        model: which reads them.
+        groups: prompts with completions of other prompts.
+        model: the model that will read them.
 
     Raises:
-        DataError: with the number of tokens.
+        DataError: a group is too long; the message has its number of tokens.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
     longest = max((group.longest for group in groups), default=0)
     if positions is not None and longest > positions:
         raise DataError(
-            f"kto reads prompts with completions of other prompts, up to {longest} tokens, and the model reads "
+            f"kto reads prompts with completions of other prompts, up to {longest} tokens, but the model reads "
             f"{positions}; remove the longest pairs"
         )
 
 
 def without_dropout(model: Any) -> None:
-    """Evaluation mode, in which no dropout of any form is at work, save that layers still may be checkpointed.
+    """Switches every form of dropout off by evaluation mode; gradient checkpointing stays on.
 
     Args:
-        model: to be trained; whatever its dropouts are called.
+        model: the model to be trained.
     """
     model.eval()
     for module in model.modules():
@@ -110,22 +112,22 @@ def without_dropout(model: Any) -> None:
 
 
 def refuse_randomness(name: str, logps: Callable[[], Tensor], precision: str) -> None:
-    """Two forward passes must agree: no dropout of any form is left.
+    """Refuses a model whose forward passes still have randomness, such as dropout.
 
     Args:
-        name: of the model's class.
-        logps: computes log-probabilities as the training does, [s].
-        precision: in which it does.
+        name: name of the model's class.
+        logps: function that computes log-probabilities as the training does, [s].
+        precision: precision in which it computes.
 
     Raises:
-        ConfigError: they differ.
+        ConfigError: two forward passes differ.
     """
     with torch.no_grad():
         first, second = (logps().float() for _ in range(2))
     if not torch.allclose(first, second, rtol=1e-5, atol=NOISE[precision]):
         raise ConfigError(
-            f"two forward passes of {name} differ by {float((first - second).abs().max()):.3g} nats, so it draws "
-            "random numbers while it trains; set its dropout settings in config.json to 0, or switch "
+            f"two forward passes of {name} differ by {float((first - second).abs().max()):.3g} nats, so it uses "
+            "random numbers in training; set its dropout settings in config.json to 0, or switch "
             "gradient_checkpointing off"
         )
 
@@ -133,40 +135,41 @@ def refuse_randomness(name: str, logps: Callable[[], Tensor], precision: str) ->
 def refuse_another_start(
     criterion: Criterion, losses: Tensor, logps: Tensor, batch: MicroBatch, precision: str
 ) -> None:
-    """Before the first update the policy is the reference: every change is 0, and some losses are known.
+    """Refuses a policy that differs from the reference before the first update, when every change must be 0.
 
     Args:
-        criterion: what is minimised.
-        losses: of the pairs, [n].
-        logps: log π_θ of each group's completions, [n, k].
-        batch: of the first step.
-        precision: in which the log-probabilities were computed.
+        criterion: the objective with its constants.
+        losses: losses of the pairs, [n].
+        logps: log π_θ of every group's completions, [n, k].
+        batch: micro-batch of the first step.
+        precision: precision in which the log-probabilities were computed.
 
     Raises:
-        ModelError: they differ by more than rounding explains.
+        ModelError: log-probabilities or losses differ by more than rounding explains.
     """
     real = torch.tensor(batch.real)
     if not criterion.objective.needs_rejected or not batch.reference[0] or not real.any():
-        return  # fine-tuning may have dropout, and no reference takes part in it
+        return  # fine-tuning may have dropout, and it has no reference
     change = (logps - reference_of(batch, logps)).detach().double().cpu()[real]
     groups = [group for group, used in zip(batch.groups, batch.real, strict=True) if used]
-    lengths = torch.tensor([[len(each) for each in group.completions] for group in groups])
-    # Rounding errors of tokens add up like a random walk.
+    lengths = torch.tensor([[len(tokens) for tokens in group.completions] for group in groups])
+    # The rounding errors of the tokens add up like a random walk.
     allowed = NOISE[precision] * math.sqrt(lengths.double().mean())
-    found = float(change.square().mean().sqrt())
-    if not found <= allowed:
+    rms = float(change.square().mean().sqrt())
+    if not rms <= allowed:
         raise ModelError(
-            f"before the first update the policy's log-probabilities differ from the reference's by {found:.3g} nats "
-            f"(root mean square of {change.numel()} texts; rounding explains {allowed:.2g}), although both are the "
-            f"same model; {_CAUSES}"
+            f"before the first update the policy's log-probabilities differ from the reference's by {rms:.3g} nats "
+            f"(root mean square of {change.numel()} texts; rounding explains {allowed:.2g}), although both should be "
+            f"the same model; {_CAUSES}"
         )
     if criterion.start is None:
         return
-    known, slope = criterion.start
+    expected, slope = criterion.start
     weights = criterion.weights(batch.examples)[real]
-    off = (losses.detach().double().cpu()[real] - known * weights).abs()
-    if bool((off > weights * slope * change.abs().sum(1) + 1e-5 * max(known, 1.0)).any()):
+    off = (losses.detach().double().cpu()[real] - expected * weights).abs()
+    if bool((off > weights * slope * change.abs().sum(1) + 1e-5 * max(expected, 1.0)).any()):
         raise ModelError(
-            f"the first loss is off its known value, {known:.4g} times the weight, by up to {float(off.max()):.3g}; "
+            f"the first loss differs from its known value, {expected:.4g} times the weight, by up to "
+            f"{float(off.max()):.3g}; "
             f"{_CAUSES}"
         )

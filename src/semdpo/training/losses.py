@@ -1,4 +1,4 @@
-"""The loss of a trained rewriter on every training pair, before any weight."""
+"""The unweighted loss of a trained rewriter on every training pair."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def pair_losses(
     cache: Path,
     progress: Progress,
 ) -> list[PairLoss]:
-    """ℓ = −log σ(Δ) of every pair, before any weight, under the trained policy.
+    """The unweighted DPO loss ℓ = −log σ(Δ) of every pair under the trained policy.
 
     Args:
-        pairs: with distances.
-        policy: the trained rewriter's folder.
-        reference: what it started from.
-        beta: strength of the tie to the reference.
-        config: template, precision and longest sequence of the training.
-        cache: the folder of the reference's log-probabilities.
-        progress: told after every batch.
+        pairs: the training pairs, with distances.
+        policy: folder of the trained rewriter.
+        reference: name or folder of the model that its training started from.
+        beta: strength of the regularisation towards the reference.
+        config: settings of the training, for template, precision and longest sequence.
+        cache: folder of the reference's log-probabilities.
+        progress: called after every batch.
 
     Returns:
-        One row for each pair, in their order.
+        One row per pair, in the order of the pairs.
 
     Raises:
         DataError: a pair has no distance, or a loss is not finite.
@@ -51,9 +51,9 @@ def pair_losses(
     """
     place = resolve(reference)
     _, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
-    texts = [(each.chosen, each.rejected) for each in pairs]
-    names = [f"pair {each.pair_id}" for each in pairs]
-    groups = encode(tokenizer, config.template, [each.prompt for each in pairs], texts, names)
+    texts = [(pair.chosen, pair.rejected) for pair in pairs]
+    names = [f"pair {pair.pair_id}" for pair in pairs]
+    groups = encode(tokenizer, config.template, [pair.prompt for pair in pairs], texts, names)
     before = _logps(reference, groups, config, cache, progress)
     after = _logps(policy, groups, config, None, progress)
     (chosen, rejected), (ref_chosen, ref_rejected) = (torch.tensor(rows).unbind(1) for rows in (after, before))
@@ -73,10 +73,10 @@ def _logps(
     with fingerprint.unchanged(name):
         model, _ = load_causal(place.folder(), place.tokenizer_folder())
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    can_pack = prepare(model, max(each.longest for each in groups))
+    can_pack = prepare(model, max(group.longest for group in groups))
     precision = resolve_precision(config.precision)
-    kept = None
+    cached = None
     if cache is not None:
-        kept = cache_file(cache, name, model, config.template, config.max_length, precision, can_pack)
+        cached = cache_file(cache, name, model, config.template, config.max_length, precision, can_pack)
     with autocast(precision, model):
-        return reference_logps(model, groups, can_pack, kept, progress)
+        return reference_logps(model, groups, can_pack, cached, progress)

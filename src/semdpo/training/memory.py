@@ -1,4 +1,4 @@
-"""The processor's memory: large tensors are taken from it once, not anew for every operation."""
+"""Memory on CPUs: keeps the memory of freed tensors for the next ones instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep what was freed for the next tensor; does nothing elsewhere, or where a GPU computes.
+    """Makes glibc keep freed memory for the next tensor; does nothing with other C libraries or where there is a GPU.
 
-    It changes the whole process, so only commands call it, which have one of their own.
+    It changes the whole process, so only commands, which have their own process, call it.
 
-    As it comes, malloc gives every tensor of more than some megabytes back to the system and asks for fresh pages for
-    the next one, which are then filled with zeros: a third of a training step of GPT-2 on a CPU.
+    By default, malloc returns every tensor of more than some megabytes to the system and requests new pages for the
+    next one, which the system fills with zeros: this takes a third of a training step of GPT-2 on a CPU.
     """
     if torch.cuda.is_available() or not sys.platform.startswith("linux"):
         return

@@ -1,7 +1,7 @@
-"""Prefix-shared packing: a micro-batch is one row without padding, and each prompt is computed once.
+"""Prefix-shared packing: a micro-batch is one row without padding, and every prompt is computed once.
 
-A group ``[prompt | completion 1 | completion 2 | …]`` stands for the sequences prompt + completion k. A completion sees
-its prompt and itself, never its siblings or another group, and its positions go on where the prompt's end.
+A group ``[prompt | completion 1 | completion 2 | …]`` represents the sequences prompt + completion k. A completion
+attends to its prompt and to itself, not to other completions or groups, and its positions continue the prompt's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Group:
 
     @property
     def tokens(self) -> int:
-        """How many, the prompt's once."""
+        """The number of tokens, with the prompt counted once."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest sequence that it stands for."""
+        """The number of tokens of the longest sequence."""
         return len(self.prompt) + max(map(len, self.completions), default=0)
 
 
@@ -36,16 +36,16 @@ class Packed(NamedTuple):
     """A micro-batch of T tokens in one row, with m predicted tokens of s sequences.
 
     Attributes:
-        input_ids: [1, T].
-        position_ids: [1, T].
-        spans: where each group lies: (start, end, its mask [1, 1, end − start, end − start], True where the token of
-            the row sees the token of the column).
-        groups: which group each token belongs to, [T].
-        branches: 0 for a prompt's token, k for one of completion k, [T].
-        predictors: place of the token whose logits predict each target, [m].
+        input_ids: token ids, [1, T].
+        position_ids: positions of the tokens, [1, T].
+        spans: (start, end, mask) of every group; the mask, [1, 1, end − start, end − start], is True where the row's
+            token attends to the column's token.
+        groups: index of every token's group, [T].
+        branches: 0 for a token of a prompt, k for a token of completion k, [T].
+        predictors: index of the token whose logits predict the target, [m].
         targets: the predicted tokens, [m].
-        owners: which sequence each target belongs to, in the order of groups and completions, [m].
-        sequences: s.
+        owners: index of every target's sequence, in the order of groups and completions, [m].
+        sequences: number of sequences, s.
     """
 
     input_ids: Tensor
@@ -60,14 +60,14 @@ class Packed(NamedTuple):
 
 
 def pack(groups: Sequence[Group], device: Any = None) -> Packed:
-    """One row of all groups.
+    """Packs groups into one row.
 
-    The last token of a prompt predicts the first token of every one of its completions. Where the prompt is empty
-    nothing predicts it, and it is not counted, as when the sequence stands alone.
+    The last token of a prompt predicts the first token of each of its completions. Where the prompt is empty, the first
+    token of a completion is not predicted and not counted, as in a sequence without packing.
 
     Args:
-        groups: at least one, with at least one token in all.
-        device: where the tensors go.
+        groups: prompts with their completions, at least one group and one token.
+        device: device of the tensors.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -111,6 +111,6 @@ def pack(groups: Sequence[Group], device: Any = None) -> Packed:
 
 
 def _mask(branch: Tensor) -> Tensor:
-    """Which token sees which within a group, [1, 1, L, L]."""
+    """Whether a token (row) attends to another (column) within a group, [1, 1, L, L]."""
     sees = (branch[:, None] == branch) | (branch == 0)
     return sees.tril()[None, None]

@@ -1,4 +1,4 @@
-"""Preference training: a rewriter learns from pairs, by any of the objectives, into a folder of its own."""
+"""Preference training: trains a rewriter on pairs with any objective and writes its folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from semdpo import disk, extras
 from semdpo.data.records import Curve, Pair, content_id
-from semdpo.engine import fingerprint, model_folders, store
+from semdpo.engine import fingerprint, store
 from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
 from semdpo.models.loading import quiet
@@ -28,7 +28,7 @@ from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
 from semdpo.training.criterion import criterion_for
-from semdpo.training.examples import check, data_of_pairs, examples_of, groups_of, kept_after
+from semdpo.training.examples import check, data_of_pairs, examples_of, groups_of, settings_after
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.guard import refuse_too_few
 from semdpo.training.plan import longest_of
@@ -50,77 +50,66 @@ def train(
 ) -> list[Curve]:
     """Trains a rewriter on preference pairs; the starting model is the reference.
 
-    The order of pairs depends on the seed only, so two objectives with one seed see the same batches, and Sem-DPO
-    with α = 0 gives DPO's weights to the bit. An interrupted training goes on from its last checkpoint, which lies
-    beside the output.
+    The order of pairs depends on the seed only, so two objectives with the same seed see the same batches, and Sem-DPO
+    with α = 0 gives the same model as DPO, bit for bit. An interrupted training resumes from its last checkpoint; the
+    checkpoints are next to the output.
 
     Args:
-        pairs: with distances where the objective is Sem-DPO, with scores and fidelities where it is additive.
+        pairs: training pairs, with distances for Sem-DPO, and with scores and fidelities for the additive objective.
         model: the rewriter to start from: ``tiny:NAME``, a folder or a published name.
-        objective: what is minimised.
-        config: how, for all objectives alike.
-        output: the trained rewriter's folder, written whole or not at all.
-        cache: a folder for the reference's log-probabilities, which all objectives, seeds and α share.
-        progress: told after every step.
-        held_out: pairs that are not learnt, but evaluated when the training is done; they need what ``pairs`` need.
+        objective: settings of the objective.
+        config: settings of the training, the same for all objectives.
+        output: folder of the trained rewriter, written completely or not at all.
+        cache: folder of the reference's log-probabilities, which all objectives, seeds and α share.
+        progress: called after every step.
+        held_out: pairs that are evaluated after the training; they need the same columns as ``pairs``.
 
     Returns:
         Curves from step 0 (before the first update) on: loss, reward_margin, reward_accuracy, chosen_logp_change,
-        rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and what the
-        objective adds; at the last step, of the held-out pairs, eval_loss and eval_reward_accuracy. Their method is the
+        rejected_logp_change, mean_weight, effective_sample_size, tokens, completion_length, learning_rate, and those of
+        the objective; at the last step eval_loss and eval_reward_accuracy of the held-out pairs. Their method is the
         objective's name.
 
     Raises:
-        DataError: there are no pairs, one lacks what the objective needs, a sequence is too long, or a loss is not
-            finite.
-        ConfigError: adapters are to be trained, and PEFT is not installed.
+        DataError: there are no pairs, a pair lacks a column that the objective needs, a sequence is too long, or a
+            loss is not finite.
+        ConfigError: adapters are to be trained, but PEFT is not installed.
         ModelError: the model cannot be loaded.
         StoreError: the output cannot be written.
     """
-    if config.lora is not None:
-        extras.require(lora="train.lora")
-    check(pairs, objective)
-    if held_out:
-        check([*pairs, *held_out], objective)
-    refuse_too_few(objective, [each.prompt for each in pairs], config.batch_size)
-    constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
-    _say_constants(objective, constants)
+    constants = _checked(pairs, held_out, objective, config)
     place = resolve(model)
-    model_folders.refuse_damaged(place.folder())
-    start, on_adapters = read_settings(place.folder()), is_adapters(place.folder())
-    with fingerprint.unchanged(model):
-        policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
-    if on_adapters:
-        whole = "; the trained rewriter is a whole model" if config.lora else ""
-        say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
+    policy, tokenizer = _loaded(model, place, config)
     precision = resolve_precision(config.precision)
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
-    groups, asked = (
+    groups, held_out_groups = (
         groups_of(part, policy, tokenizer, config.template, config.max_length) for part in (pairs, held_out)
     )
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
-    can_pack = prepare(policy, longest_of(objective, [*groups, *asked]))
+    can_pack = prepare(policy, longest_of(objective, [*groups, *held_out_groups]))
     setting = (model, policy, config.template, config.max_length, precision, can_pack)
-    with processes.main_process_first():  # the others read what it computed
-        kept = cache_file(cache, *setting)
-        examples = examples_of(pairs, groups, policy, precision, can_pack, kept, progress)
-        # Apart from each other, for rounding follows a batch: held-out pairs must not change what is learnt.
-        evaluated = examples_of(held_out, asked, policy, precision, can_pack, kept, progress) if held_out else []
+    with processes.main_process_first():  # the other processes read its cache
+        cached = cache_file(cache, *setting)
+        examples = examples_of(pairs, groups, policy, precision, can_pack, cached, progress)
+        # Separately, because rounding depends on the batch: held-out pairs must not change the training.
+        evaluated = (
+            examples_of(held_out, held_out_groups, policy, precision, can_pack, cached, progress) if held_out else []
+        )
     identity = described(*setting) | _identity(pairs, examples, objective, constants, config)
     work = checkpoints.folder_of(output)
     with processes.main_process_first():
         last = checkpoints.opened(work, identity)
     if last is not None:
-        say(f"going on from {last.name}")
+        say(f"resuming from {last.name}")
     if config.lora is not None:
         policy = _with_adapters(policy, config.lora, config.seed)
     trainer = _trainer(policy, examples, evaluated, objective, config, work, can_pack, progress)
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if sharded and on_adapters and config.lora is not None:
+    if sharded and config.lora is not None and is_adapters(place.folder()):
         raise ConfigError(
-            f"adapters on top of the adapters in '{model}' cannot be trained on a model in shards; train without "
+            f"adapters on top of the adapters in '{model}' cannot be trained on a sharded model; train without "
             "train.lora, or without FSDP and DeepSpeed"
         )
     with _writing(output) as final:
@@ -134,17 +123,43 @@ def train(
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
         if final is not None:
             card = _card(config, identity)
-            trained = _finished(trainer.model, place, config)
-            learnt = budget([each.group for each in examples], start)
-            settings = replace(kept_after(pairs, start), template=config.template, max_new_tokens=learnt)
-            save(final, trained, tokenizer, settings, objective.name, card, weights)
+            start = read_settings(place.folder())
+            new_tokens = budget([example.group for example in examples], start)
+            settings = replace(settings_after(pairs, start), template=config.template, max_new_tokens=new_tokens)
+            save(final, _finished(trainer.model, place, config), tokenizer, settings, objective.name, card, weights)
     if final is not None:
         disk.remove(work)
     return trainer.curves
 
 
-def _say_constants(objective: ObjectiveSettings, constants: Constants) -> None:
-    """Says what the data decided, and the user did not."""
+def _checked(
+    pairs: Sequence[Pair], held_out: Sequence[Pair], objective: ObjectiveSettings, config: TrainConfig
+) -> Constants:
+    """Refuses pairs and settings that do not suit the objective; returns its constants of the whole data set."""
+    if config.lora is not None:
+        extras.require(lora="train.lora")
+    check(pairs, objective)
+    if held_out:
+        check([*pairs, *held_out], objective)
+    refuse_too_few(objective, [pair.prompt for pair in pairs], config.batch_size)
+    constants = criterion_for(objective, config.beta, data_of_pairs(pairs)).constants
+    _report_constants(objective, constants)
+    return constants
+
+
+def _loaded(model: str, place: Place, config: TrainConfig) -> tuple[Any, Any]:
+    """The starting model and its tokenizer; adapters are merged into their base."""
+    model_folders.refuse_damaged(place.folder())
+    with fingerprint.unchanged(model):
+        policy, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
+    if is_adapters(place.folder()):
+        whole = "; the trained rewriter is a whole model" if config.lora else ""
+        say(f"'{model}' holds adapters; training starts from its base with their weights added{whole}")
+    return policy, tokenizer
+
+
+def _report_constants(objective: ObjectiveSettings, constants: Constants) -> None:
+    """Reports the constants that were computed from the data instead of set by the user."""
     for name, value in constants.items():
         if getattr(objective, name, None) != value:
             say(f"{objective.name}: {name} is {value:.3g}, computed from the pairs")
@@ -157,10 +172,10 @@ def _identity(
     constants: Constants,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """What, beside the starting model, tells one training from another."""
+    """Everything that a training depends on in addition to the starting model, as JSON values."""
     return {
-        "pairs": [content_id(each.pair_id, each.prompt, each.chosen, each.rejected) for each in pairs],
-        "numbers": [[each.weight, each.distance, each.preference, each.fidelity] for each in examples],
+        "pairs": [content_id(pair.pair_id, pair.prompt, pair.chosen, pair.rejected) for pair in pairs],
+        "numbers": [[row.weight, row.distance, row.preference, row.fidelity] for row in examples],
         "objective": objective.model_dump(mode="json") | dict(constants),
         "config": config.model_dump(mode="json", exclude={"methods", "report_to"}),
         "versions": store.versions(),
@@ -204,12 +219,12 @@ def _trainer(
 
 
 def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
-    """The model with new adapters, which change nothing yet.
+    """The model with new adapters, which leave its output unchanged at first.
 
     Args:
-        model: to be trained.
-        config: the adapters' shape.
-        seed: of their first weights.
+        model: the model to be trained.
+        config: settings of the adapters.
+        seed: seed of their initial weights.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -218,14 +233,16 @@ def _with_adapters(model: Any, config: LoRAConfig, seed: int) -> Any:
     )
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # of the CPU, where PEFT draws; other devices are left alone
+            torch.default_generator.manual_seed(
+                seed
+            )  # PEFT uses the CPU's generator; those of other devices stay unchanged
             return get_peft_model(model, settings)
     except ValueError as error:
         raise ConfigError(f"train.lora does not fit {type(model).__name__}: {error}") from error
 
 
 def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
-    """What is saved: a whole model where training began from adapters, or else the new adapters with their base."""
+    """The model to save: a whole model where training started from adapters, or else the new adapters."""
     if config.lora is None:
         return model
     if is_adapters(place.folder()):
@@ -236,7 +253,7 @@ def _finished(model: Any, place: Place, config: TrainConfig) -> Any:
 
 @contextmanager
 def _writing(output: Path) -> Iterator[Path | None]:
-    """The folder to write into; None in all processes but the first."""
+    """The folder to write into; None in all processes except the first."""
     if is_first_process():
         with renamed_at_the_end(output) as folder:
             yield folder
@@ -245,7 +262,7 @@ def _writing(output: Path) -> Iterator[Path | None]:
 
 
 def _card(config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model card says of the training."""
+    """The rows of the model card about the training."""
     return {
         "objective": ", ".join(f"{key} {value}" for key, value in identity["objective"].items()),
         **config.model_dump(exclude={"methods", "report_to", "template"}, exclude_none=True),

@@ -1,4 +1,4 @@
-"""``PreferenceTrainer``: from a model and preference pairs to a trained rewriter, as TRL's users know it."""
+"""``PreferenceTrainer``: trains a rewriter on preference pairs, with an interface like that of TRL's trainers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training import user_pairs
 from semdpo.training.batches import Example, draw_batches
 from semdpo.training.config import PreferenceConfig
-from semdpo.training.examples import check, examples_of, groups_of, kept_after
+from semdpo.training.examples import check, examples_of, groups_of, settings_after
 from semdpo.training.folder import budget, write_card
 from semdpo.training.packing import Group
 from semdpo.training.plan import Plan, longest_of
@@ -41,36 +41,40 @@ class PreferenceTrainer(ExampleTrainer):
     """Trains a prompt rewriter on preference pairs, with any objective.
 
     It is a transformers ``Trainer``: ``train``, ``evaluate``, ``save_model``, callbacks, trackers, checkpoints, several
-    processes and ``push_to_hub`` work as transformers documents. The model as it starts is the reference; it is asked
-    once, before training, and what it said is kept in the user's cache folder under the model's content.
+    processes and ``push_to_hub`` work as transformers documents. The starting model is the reference. Its
+    log-probabilities are computed once, before training, and cached in the user's cache folder under a fingerprint of
+    the model.
 
     Args:
-        model: a name, a folder (``tiny:gpt2`` is embedded), or a causal language model with float32 weights.
-        args: how; the default trains Sem-DPO as the paper does.
-        train_dataset: pairs: a ``datasets.Dataset``, a list of rows, or a file's path. Columns prompt, chosen,
-            rejected (texts, or conversations of one turn), and optionally distance, weight, chosen_score,
-            rejected_score, chosen_fidelity, rejected_fidelity.
-        eval_dataset: pairs that ``evaluate`` reports on; it may be a mapping of names to sets of pairs.
-        processing_class: the tokenizer; None takes the model's own.
-        peft_config: of PEFT: adapters are trained instead of all weights.
-        encoder: measures the drift of pairs without ``distance``: a name, a folder, or anything with ``encode``.
-        compute_metrics: gets an ``EvalPrediction``: its predictions are the rewards of chosen and rejected, [n, 2], its
-            labels the better one's place, 0, [n].
-        callbacks: transformers'.
-        optimizers: as transformers takes them.
+        model: the starting model: a name, a folder (``tiny:gpt2`` is included), or a causal language model with float32
+            weights.
+        args: settings of the training; the default trains Sem-DPO as the paper does.
+        train_dataset: training pairs: a ``datasets.Dataset``, a list of rows, or a file's path. The columns are prompt,
+            chosen and rejected (texts, or conversations of one turn), and optionally distance, weight, chosen_score,
+            rejected_score, chosen_fidelity and rejected_fidelity.
+        eval_dataset: pairs that ``evaluate`` uses, in the same forms; or a mapping of names to such sets of pairs.
+        processing_class: the tokenizer; None uses the model's own.
+        peft_config: configuration of PEFT; given, adapters are trained instead of all weights.
+        encoder: encoder that measures the drift of pairs without ``distance``: a name, a folder, or an object with
+            ``encode``.
+        compute_metrics: function of an ``EvalPrediction`` whose predictions are the rewards of chosen and rejected,
+            [n, 2], and whose labels are the index of the chosen, 0, [n].
+        callbacks: callbacks of transformers.
+        optimizers: optimizer and learning-rate scheduler, as transformers takes them.
         cache: folder of the reference's log-probabilities; None is the user's cache folder.
-        progress: told after every step.
+        progress: called after every step.
 
     Raises:
-        ConfigError: settings do not fit each other.
-        DataError: pairs lack what the objective needs, are too long, or cannot be read; the rows are named.
+        ConfigError: settings contradict each other.
+        DataError: pairs lack a column that the objective needs, are too long, or cannot be read; the message names the
+            rows.
         ModelError: a model cannot be loaded.
 
     Example:
         >>> from semdpo import PreferenceConfig, PreferenceTrainer
         >>> rows = [
-        ...     {"prompt": f"a {each} cat", "chosen": f"a {each} cat, oil", "rejected": "a dog", "distance": 0.1}
-        ...     for each in ("red", "blue")
+        ...     {"prompt": f"a {colour} cat", "chosen": f"a {colour} cat, oil", "rejected": "a dog", "distance": 0.1}
+        ...     for colour in ("red", "blue")
         ... ]
         >>> args = PreferenceConfig(output_dir="out", alpha=4, report_to="none", disable_tqdm=True, save_strategy="no")
         >>> trainer = PreferenceTrainer("tiny:gpt2", args=args, train_dataset=rows)
@@ -100,7 +104,7 @@ class PreferenceTrainer(ExampleTrainer):
                 f"args must be a PreferenceConfig, not {type(args).__name__}; it takes the same arguments"
             )
         if train_dataset is None:
-            raise DataError("there is nothing to learn; give train_dataset")
+            raise DataError("there are no pairs to train on; give train_dataset")
         self._encoder, objective = encoder, args.settings
         pairs = self._read(train_dataset, "train_dataset", objective)
         start = _start(model, processing_class, args)
@@ -112,7 +116,7 @@ class PreferenceTrainer(ExampleTrainer):
         examples, held_out = self._examples_of(pairs, groups), self._held_out(eval_dataset, objective)
         if peft_config is not None:
             policy = _with_adapters(start, peft_config, args.seed)
-        self._kept = replace(kept_after(pairs, start.kept), max_new_tokens=budget(groups, start.kept))
+        self._kept = replace(settings_after(pairs, start.kept), max_new_tokens=budget(groups, start.kept))
         size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         epochs, steps = _length(args, len(examples), size)
         with quiet():
@@ -140,20 +144,20 @@ class PreferenceTrainer(ExampleTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss, reward accuracy and what ``compute_metrics`` adds, of held-out pairs.
+        """The mean loss and reward accuracy of held-out pairs, and the metrics of ``compute_metrics``.
 
         Args:
-            eval_dataset: pairs in any of the forms that ``train_dataset`` may have, or a mapping of names to such;
-                None takes the trainer's own.
-            ignore_keys: not used; it is part of transformers' signature.
-            metric_key_prefix: of the metrics' names.
+            eval_dataset: pairs in one of the forms of ``train_dataset``, or a mapping of names to such sets of pairs;
+                None uses the trainer's ``eval_dataset``.
+            ignore_keys: not used; part of transformers' signature.
+            metric_key_prefix: prefix of the metrics' names.
         """
         if eval_dataset is not None and not isinstance(eval_dataset, Plan | Mapping):
             eval_dataset = self._held_out(eval_dataset, self.objective)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Adds what a rewriter needs to be used as it was trained; see ``PromptOptimizer``."""
+        """Saves the model, and the settings with which ``PromptOptimizer`` uses it as it was trained."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # the first of several processes
             write_settings(Path(output_dir or self.args.output_dir), self._kept)
@@ -175,19 +179,19 @@ class PreferenceTrainer(ExampleTrainer):
 
     def _held_out(self, source: Any, objective: ObjectiveSettings) -> Any:
         if isinstance(source, Mapping):
-            return {name: self._held_out(each, objective) for name, each in source.items()}
+            return {name: self._held_out(pairs, objective) for name, pairs in source.items()}
         return [] if source is None else self._examples_of(self._read(source, "eval_dataset", objective))
 
 
 @dataclass(frozen=True)
 class _Start:
-    """A model as training begins.
+    """The starting model.
 
     Attributes:
-        model: in float32.
-        tokenizer: its own.
-        kept: what it needs to be used.
-        name: None where an object was given, which has no name.
+        model: the model, with float32 weights.
+        tokenizer: the model's tokenizer.
+        kept: settings that the rewriter needs for use.
+        name: name or folder of the model; None where a model object was given.
     """
 
     model: Any
@@ -199,14 +203,16 @@ class _Start:
 def _start(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig) -> _Start:
     if not isinstance(model, str | Path):
         if tokenizer is None:
-            raise ConfigError("the model's tokenizer is not known; give processing_class")
+            raise ConfigError("the model is an object, so its tokenizer is not known; give processing_class")
         return _Start(model, tokenizer, RewriterSettings(args.template or TEMPLATE), None)
     place = resolve(str(model))
     model_folders.refuse_damaged(place.folder())
     with fingerprint.unchanged(str(model)):
-        policy, own = load_causal(place.folder(), place.tokenizer_folder())
+        policy, own_tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     kept = read_settings(place.folder())
-    return _Start(policy, tokenizer or own, replace(kept, template=args.template or kept.template), str(model))
+    return _Start(
+        policy, tokenizer or own_tokenizer, replace(kept, template=args.template or kept.template), str(model)
+    )
 
 
 def _examples(
@@ -218,15 +224,15 @@ def _examples(
     pairs: Sequence[Pair],
     groups: Sequence[Group] | None = None,
 ) -> list[Example]:
-    """The pairs with the reference's log-probabilities, which are kept where the starting model has a name."""
+    """The training examples of pairs; the reference's log-probabilities are cached where the model has a name."""
     model, template, precision = start.model, start.kept.template, "bfloat16" if args.bf16 else "float32"
     tokens = groups or groups_of(pairs, model, start.tokenizer, template, args.max_length)
-    kept_in = None
+    cached = None
     if start.name is not None:
         folder = Path(cache) if cache is not None else disk.cache_folder() / "reference"
-        kept_in = cache_file(folder, start.name, model, template, args.max_length, precision, can_pack)
+        cached = cache_file(folder, start.name, model, template, args.max_length, precision, can_pack)
     with args.main_process_first(desc="the reference's log-probabilities"):
-        return examples_of(pairs, tokens, model, precision, can_pack, kept_in, progress)
+        return examples_of(pairs, tokens, model, precision, can_pack, cached, progress)
 
 
 def _with_adapters(start: _Start, peft_config: Any, seed: int) -> Any:
@@ -247,7 +253,7 @@ def _with_adapters(start: _Start, peft_config: Any, seed: int) -> Any:
 
 
 def _length(args: PreferenceConfig, examples: int, size: int) -> tuple[int, int | None]:
-    """Passes over the data, and the updates after which the last one ends; None is with the pass."""
+    """The number of passes over the data, and of updates after which training ends; None ends with the last pass."""
     per_pass = len(draw_batches([1] * examples, size, 1, 0))
     if args.max_steps > 0:
         return math.ceil(args.max_steps / per_pass), args.max_steps

@@ -1,4 +1,4 @@
-"""Log-probabilities under the reference: the model before training, asked once for every sequence and kept on disk."""
+"""Log-probabilities under the reference (the model before training), computed once per sequence and cached on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from semdpo.progress import Progress, silent
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 
-BATCH = 16  # groups at a time
-LIBRARIES = ("semdpo", "torch", "transformers")  # that compute the numbers
+BATCH = 16  # number of groups at a time
+LIBRARIES = ("semdpo", "torch", "transformers")  # the libraries that compute the log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class _Logp:
 
 
 def key_of(described: Mapping[str, Any]) -> str:
-    """Thirty-two hexadecimal digits that name a cache: whatever is described otherwise gives another key.
+    """The key of a cache: 32 hexadecimal digits that change with every value of ``described``.
 
     Args:
-        described: whatever the numbers depend on, as JSON can hold it.
+        described: everything that the log-probabilities depend on, as JSON values.
     """
     return store.digest(store.canonical(described))[:32]
 
@@ -42,24 +42,24 @@ def key_of(described: Mapping[str, Any]) -> str:
 def described(
     name: str | Path, model: Any, template: str, max_length: int, precision: str, can_pack: bool
 ) -> dict[str, Any]:
-    """Whatever the reference's numbers depend on, beside the texts.
+    """Everything that the reference's log-probabilities depend on in addition to the texts.
 
-    The model counts by its content, never by its name or place: the same numbers serve a copy elsewhere, and a model
-    that was trained again under its name has none yet. Rounding is a part of the numbers, and a cache may be shared
-    by trainings on different machines' software: so the way attention is computed, the kind of device, the type of the
-    weights, the precision and the libraries' versions count too. Sequences are kept by their tokens; template and
-    longest length are named so that one file does not grow by what no training of its kind asks.
+    The model is identified by its content, not by its name or folder: a copy elsewhere shares the cache, and a model
+    that was trained again under the same name does not. Rounding affects the log-probabilities, and trainings with
+    different software may share a cache folder, so the attention implementation, the kind of device, the type of the
+    weights, the precision and the versions of the libraries are included too. Sequences are cached by their tokens;
+    template and longest length are included so that one file does not grow with the sequences of other trainings.
 
     Args:
-        name: of the model, as it was loaded.
-        model: the loaded one, after ``prepare.prepare``.
-        template: what it reads.
-        max_length: longest sequence.
-        precision: it computes in.
-        can_pack: whether ``prepare.prepare`` accepted it.
+        name: name or folder of the model.
+        model: the loaded model, after ``prepare.prepare``.
+        template: template of the prompt.
+        max_length: largest number of tokens of a sequence.
+        precision: precision in which it computes.
+        can_pack: whether ``prepare.prepare`` accepted it for packing.
     """
     weight = next(model.parameters())
-    known = store.versions()
+    versions = store.versions()
     return {
         "model": fingerprint.model(name),
         "template": template,
@@ -69,12 +69,12 @@ def described(
         "attention": str(model.config._attn_implementation),
         "weights": str(weight.dtype),
         "device": weight.device.type,
-        "versions": {each: known[each] for each in LIBRARIES if each in known},
+        "versions": {library: versions[library] for library in LIBRARIES if library in versions},
     }
 
 
 def cache_file(cache: Path, name: str | Path, model: Any, *setting: Any) -> Path:
-    """Where the numbers of a model are kept; arguments as in ``described``."""
+    """The cache file of a model's log-probabilities; the arguments are those of ``described``."""
     return cache / f"{key_of(described(name, model, *setting))}.parquet"
 
 
@@ -85,41 +85,41 @@ def reference_logps(
     cache: Path | None = None,
     progress: Progress = silent,
 ) -> list[tuple[float, ...]]:
-    """log π_ref(y|x) of every completion of every group; what the cache knows is not computed.
+    """log π_ref(y|x) of every completion of every group; values in the cache are not computed again.
 
     Args:
-        model: the starting model; put into evaluation mode for the while.
-        groups: n of them.
-        can_pack: whether ``prepare.prepare`` accepted the model.
-        cache: a parquet file that is read, and written again with what was new; None keeps nothing.
-        progress: told after every batch.
+        model: the starting model; it is in evaluation mode during the computation.
+        groups: prompts with their completions, n.
+        can_pack: whether ``prepare.prepare`` accepted the model for packing.
+        cache: parquet file that is read, and rewritten with the new values; None caches nothing.
+        progress: called after every batch.
 
     Returns:
-        A tuple for each group.
+        The log-probabilities of every group's completions, n tuples, in nats.
     """
-    known = _read(cache)
-    wanted = [[_hash(group.prompt, each) for each in group.completions] for group in groups]
-    new = [group for group, keys in zip(groups, wanted, strict=True) if not known.keys() >= set(keys)]
-    new.sort(key=lambda group: group.tokens)  # a model that cannot be packed then pads little
+    logps = _read(cache)
+    group_keys = [[_hash(group.prompt, completion) for completion in group.completions] for group in groups]
+    new = [group for group, keys in zip(groups, group_keys, strict=True) if not logps.keys() >= set(keys)]
+    new.sort(key=lambda group: group.tokens)  # so that a model that cannot be packed needs little padding
     training = model.training
     model.eval()
     for start in range(0, len(new), BATCH):
         part = new[start : start + BATCH]
         with torch.no_grad():
             values = group_logps(model, part, can_pack).tolist()
-        keys = [_hash(group.prompt, each) for group in part for each in group.completions]
-        known.update(zip(keys, values, strict=True))
+        keys = [_hash(group.prompt, completion) for group in part for completion in group.completions]
+        logps.update(zip(keys, values, strict=True))
         progress(min(start + BATCH, len(new)), len(new), "reference")
     model.train(training)
     if cache is not None and new:
-        kept = _read(cache) | known  # another training may have added to it meanwhile
-        rows = [_Logp(key, value) for key, value in sorted(kept.items())]
+        merged = _read(cache) | logps  # another training may have added values in the meantime
+        rows = [_Logp(key, value) for key, value in sorted(merged.items())]
         write_bytes(cache, parquet.encode(_Logp, rows, {}, sealed=True))
-    return [tuple(known[key] for key in keys) for keys in wanted]
+    return [tuple(logps[key] for key in keys) for keys in group_keys]
 
 
 def _read(cache: Path | None) -> dict[str, float]:
-    """What a cache knows; nothing where it is not there or damaged, since all of it can be computed again."""
+    """The values of a cache; none where it is missing or damaged, because they can be computed again."""
     if cache is None or not cache.is_file():
         return {}
     try:

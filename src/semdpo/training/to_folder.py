@@ -1,4 +1,4 @@
-"""``semdpo.train`` and the command of that name: a rewriter learns from pairs, into a folder of its own."""
+"""``semdpo.train`` and ``semdpo train``: trains a rewriter on pairs and writes its folder."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from semdpo.training import checkpoints, user_pairs
 
 @dataclass(frozen=True)
 class Training:
-    """A training that can begin.
+    """The settings of a training.
 
     Attributes:
         model: the rewriter to start from.
         out: the folder to write; it must not exist.
-        objective: what is minimised.
-        config: how.
-        own_template: whether the template is the model's own, which ``config`` does not have yet.
-        held_out: the name of the pairs to evaluate on at the end; None evaluates on none.
-        cache: folder of the reference's log-probabilities; None takes the user's cache folder.
+        objective: settings of the objective.
+        config: settings of the training.
+        own_template: whether to use the model's own template instead of that in ``config``.
+        held_out: name of the pairs to evaluate at the end, for messages; None where there are none.
+        cache: folder of the reference's log-probabilities; None is the user's cache folder.
     """
 
     model: str
@@ -65,34 +65,34 @@ def train(
     progress: Progress = silent,
     **settings: Any,
 ) -> list[Curve]:
-    """Trains a rewriter on preference pairs and writes its folder, which is whole or not there.
+    """Trains a rewriter on preference pairs and writes its folder, completely or not at all.
 
-    Interrupted, the same call goes on from its last checkpoint and ends with the same bytes. ``PreferenceTrainer`` is
-    for whoever wants transformers' callbacks, strategies and arguments.
+    After an interruption, the same call resumes from the last checkpoint and writes the same bytes. Use
+    ``PreferenceTrainer`` for transformers' callbacks, strategies and arguments.
 
     Args:
-        pairs: a file's path, a ``datasets.Dataset``, or rows: prompt, chosen, rejected, and optionally distance, weight
-            and scores.
-        model: the rewriter to start from: a folder, ``tiny:gpt2`` or a published name. It is the reference too.
+        pairs: training pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected, and
+            optionally distance, weight and scores.
+        model: the rewriter to start from: a folder, ``tiny:gpt2`` or a published name. It is also the reference.
         output_dir: folder to write; it must not exist.
         objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``ipo``, ``kto``, ``orpo``, ``simpo``, ``additive`` or ``sft``.
         alpha: strength of ``sem_dpo``'s weight: a number ≥ 0, or ``auto``; None is 4.
         objective_settings: the objective's other settings, such as ``{"nll_coef": 0.1}``.
-        encoder: measures the drift of pairs without distance, where the objective needs it: a name, a folder, or
-            anything with ``encode``.
-        eval_pairs: pairs that are evaluated when the training is done.
-        template: what the model reads, with ``{prompt}`` in it; None takes the model's own.
+        encoder: encoder that measures the drift of pairs without distance, where the objective needs it: a name, a
+            folder, or an object with ``encode``.
+        eval_pairs: pairs that are evaluated after the training.
+        template: template of the prompt, which contains ``{prompt}``; None uses the model's own.
         cache: folder of the reference's log-probabilities; None is the user's cache folder.
-        progress: told after every step.
-        settings: of ``TrainConfig``: beta, learning_rate, epochs, batch_size, micro_batch_size, max_length,
+        progress: called after every step.
+        settings: settings of ``TrainConfig``: beta, learning_rate, epochs, batch_size, micro_batch_size, max_length,
             warmup_ratio, seed, precision, checkpoint_steps, report_to, and lora such as ``{"rank": 16}``.
 
     Returns:
-        The training's curves: one point a step and name (loss, reward_accuracy, reward_margin, mean_weight, …).
+        The training's curves: one point per step and name (loss, reward_accuracy, reward_margin, mean_weight, …).
 
     Raises:
         ConfigError: a setting is unknown or out of range.
-        DataError: a pair cannot be read or lacks what the objective needs; rows are named.
+        DataError: a pair cannot be read or lacks a column that the objective needs; the message names the rows.
         ModelError: a model cannot be loaded.
         StoreError: the folder exists or cannot be written.
 
@@ -102,14 +102,14 @@ def train(
     Example:
         >>> import semdpo
         >>> rows = [
-        ...     {"prompt": f"a {each} cat", "chosen": f"a {each} cat, oil", "rejected": "a dog", "distance": 0.1}
-        ...     for each in ("red", "blue")
+        ...     {"prompt": f"a {colour} cat", "chosen": f"a {colour} cat, oil", "rejected": "a dog", "distance": 0.1}
+        ...     for colour in ("red", "blue")
         ... ]
         >>> curves = semdpo.train(rows, "tiny:gpt2", "my-rewriter", alpha=4)
         >>> round(curves[0].value, 2) if curves[0].name == "loss" else None
     """
-    own = {"name": objective, **(objective_settings or {})} | ({} if alpha is None else {"alpha": alpha})
-    chosen = options(OneObjective, {("objective",): "semdpo.train"}, objective=own).objective
+    given = {"name": objective, **(objective_settings or {})} | ({} if alpha is None else {"alpha": alpha})
+    chosen = options(OneObjective, {("objective",): "semdpo.train"}, objective=given).objective
     places: dict[Key, str] = {(name,): f"semdpo.train({name}=…)" for name in settings}
     config = options(
         TrainConfig, places, methods={"trained": chosen.model_dump()}, template=template or TEMPLATE, **settings
@@ -135,30 +135,34 @@ def _measured(pairs: list[Pair], objective: ObjectiveSettings, encoder: str | Pa
 
 
 def refuse_impossible(config: TrainConfig, out: Path) -> None:
-    """Refuses, before anything is read, what cannot end well: an absent tracker, an output that is there already.
+    """Refuses, before any file is read, a missing tracker and an output that exists or cannot be written.
+
+    Args:
+        config: settings of the training.
+        out: the folder to write.
 
     Raises:
         ConfigError: a tracker is not installed.
-        StoreError: the output is there, or cannot be written.
+        StoreError: the output already exists, or cannot be written.
     """
     trackers.refuse_absent(config.report_to)
     disk.refuse_unwritable(out, folder=True)
     if out.exists():
-        raise StoreError(f"{out} is there already; remove it or choose another folder")
+        raise StoreError(f"{out} already exists; remove it or choose another folder")
 
 
 def train_to_folder(
     pairs: Sequence[Pair], held_out: Sequence[Pair], training: Training, progress: Progress
 ) -> list[Curve]:
-    """Trains on pairs and writes the rewriter's folder; interrupted, the same call goes on.
+    """Trains on pairs and writes the rewriter's folder; after an interruption, the same call resumes.
 
-    The reference's log-probabilities are kept for the next objective, under a key of the model's whole content.
+    The reference's log-probabilities are cached for later trainings, under a key of the model's whole content.
 
     Args:
-        pairs: what is learnt, with distances where the objective needs them.
-        held_out: pairs to evaluate on at the end; may be empty.
-        training: the model, the output, the objective and how.
-        progress: told after every step.
+        pairs: training pairs, with distances where the objective needs them.
+        held_out: pairs to evaluate at the end; may be empty.
+        training: settings of the training.
+        progress: called after every step.
 
     Returns:
         The training's curves.
@@ -167,8 +171,8 @@ def train_to_folder(
         SemdpoError: a setting, the pairs or the model cannot be used, or the folder cannot be written.
     """
     refuse_impossible(training.config, training.out)
-    _say_seen(pairs, held_out, training.held_out or "the held-out pairs")
-    started = fingerprint.model(training.model)
+    _warn_of_leaks(pairs, held_out, training.held_out or "the held-out pairs")
+    start = fingerprint.model(training.model)
     cache, config = _cache(training.cache, training.out), training.config
     if training.own_template:
         from semdpo.models.rewriter import load_template  # here, since it imports torch
@@ -179,7 +183,7 @@ def train_to_folder(
             "objective": training.objective.model_dump(mode="json"),
             "train": config.model_dump(mode="json", exclude={"methods"}),
         },
-        {"model": started, "pairs": _digest(pairs)} | ({"eval": _digest(held_out)} if held_out else {}),
+        {"model": start, "pairs": _digest(pairs)} | ({"eval": _digest(held_out)} if held_out else {}),
     )
 
     def work(folder: Path) -> list[Curve]:
@@ -194,11 +198,13 @@ def train_to_folder(
         return _written(work, training.out, plan)
 
 
-def _say_seen(pairs: Sequence[Pair], held_out: Sequence[Pair], name: str) -> None:
-    """A remark where prompts to evaluate on are trained on, which makes the result too good."""
-    known = {normalised(pair.prompt) for pair in pairs}
-    if seen := sum(normalised(pair.prompt) in known for pair in held_out):
-        say(f"{name}: {seen} of its {len(held_out)} pairs have a prompt that is trained on, and are not held out")
+def _warn_of_leaks(pairs: Sequence[Pair], held_out: Sequence[Pair], name: str) -> None:
+    """Prints a warning where held-out pairs have prompts of the training pairs, which makes the result too good."""
+    trained = {normalised(pair.prompt) for pair in pairs}
+    if seen := sum(normalised(pair.prompt) in trained for pair in held_out):
+        say(
+            f"{name}: {seen} of its {len(held_out)} pairs have a prompt of the training pairs, so they are not held out"
+        )
 
 
 def _digest(rows: Sequence[Pair]) -> str:
@@ -206,7 +212,7 @@ def _digest(rows: Sequence[Pair]) -> str:
 
 
 def _written(work: Callable[[Path], list[Curve]], out: Path, plan: store.Plan) -> list[Curve]:
-    """Trains, writes the whole folder, and gives the curves."""
+    """Trains, writes the whole folder, and returns the curves."""
     folder = model_folders.start(out, plan)
     try:
         curves = work(folder)
@@ -219,22 +225,24 @@ def _written(work: Callable[[Path], list[Curve]], out: Path, plan: store.Plan) -
 
 
 def where_it_goes_on(out: Path) -> str:
-    """What an interrupted training says of the next one."""
+    """The message of an interrupted training: where the same command resumes."""
     from semdpo.training import checkpoints
 
     work = model_folders.partial(out)
     if any(checkpoints.folder_of(work).glob("checkpoint-*")):
-        return "the same command goes on from here (its last checkpoint)"
-    return "no checkpoint was reached, so the same command begins again"
+        return "the same command resumes from here (its last checkpoint)"
+    return "no checkpoint was reached, so the same command starts at the beginning"
 
 
 def alone(out: Path) -> AbstractContextManager[None]:
-    """Holds a training's output for this process; the lock lies in the cache folder, not beside the user's data.
+    """Locks a training's output for this process; the lock file is in the cache folder, not in the user's data.
+
+    Args:
+        out: the folder to write.
 
     Raises:
-        StoreError: another process trains into it.
+        StoreError: another process is training into it.
     """
-
     name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
     refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
     locks = disk.cache_folder() / "locks"
@@ -247,20 +255,20 @@ def alone(out: Path) -> AbstractContextManager[None]:
     return disk.hold_lock(locks / f".{name}.lock", refusal)
 
 
-def _cache(named: Path | None, out: Path) -> Path:
-    """Where the reference's log-probabilities go.
+def _cache(given: Path | None, out: Path) -> Path:
+    """The folder of the reference's log-probabilities.
 
     Raises:
-        StoreError: the folder that the user named cannot be written.
+        StoreError: the folder that the user gave cannot be written.
     """
-    folder = (disk.cache_folder() if named is None else named) / "reference"
+    folder = (disk.cache_folder() if given is None else given) / "reference"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             return folder
     except OSError as error:
-        if named is not None:
+        if given is not None:
             raise disk.unwritable(folder, error) from error
-    beside = out.with_name(f"{out.name}.reference")
-    say(f"{folder} cannot be written; keeping the reference's log-probabilities in {beside} (--cache names another)")
-    return beside
+    fallback = out.with_name(f"{out.name}.reference")
+    say(f"{folder} cannot be written; keeping the reference's log-probabilities in {fallback} (--cache names another)")
+    return fallback

@@ -1,4 +1,4 @@
-"""transformers' Trainer with our losses, our order of the data, and curves from step 0 on."""
+"""transformers' Trainer with semdpo's losses and order of the data, and with curves from step 0 on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from semdpo.training.logps import group_logps
 from semdpo.training.plan import Plan, Planner, longest_of, only
 from semdpo.training.prepare import prepare
 
-# Of the log: what is no curve, and what differs from run to run.
+# Log entries that are not curves, or that differ from run to run.
 NOT_CURVES = {
     *("epoch", "step", "tokens_per_second", "grad_norm", "total_flos", "train_loss"),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
@@ -47,37 +47,37 @@ NOT_CURVES = {
 
 
 class ExampleTrainer(Trainer):  # type: ignore[misc]
-    """Trains a causal language model with any of our objectives.
+    """Trains a causal language model with any of semdpo's objectives.
 
-    Everything else is transformers': several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
-    Preference objectives compare the policy with a reference that knows no dropout, so they train without any: the
-    model computes in evaluation mode, whatever its dropouts are called.
+    transformers provides the rest: several processes, FSDP, DeepSpeed, PEFT, checkpoints, trackers, callbacks.
+    Preference objectives compare the policy with a reference that is computed without dropout, so they train without
+    dropout too: the model computes in evaluation mode.
 
     Args:
-        model: the policy as it starts, adapters included; the reference is the same.
-        args: see ``training_arguments``; steps, warm-up and gradient accumulation are set here.
-        examples: what is learnt.
-        objective: what is minimised.
-        beta: strength of the tie to the reference.
-        batch_size: examples of one update, of all processes together.
-        micro_batch_size: examples that one process computes at once; None takes its whole share.
-        epochs: passes over the examples.
-        steps: updates after which the last pass ends; None ends with the pass.
-        warmup_ratio: share of the updates in which the learning rate rises; None leaves that to ``args``.
-        order_seed: of the order of examples.
-        can_pack: what ``prepare.prepare`` said of the model; None asks it.
-        method: the curves' name; None is the objective's.
-        progress: told after every step.
-        callbacks: transformers', such as its EarlyStoppingCallback.
-        held_out: examples that ``evaluate`` reports on, or sets of them by name; with ``args.eval_strategy`` it does so
-            while training.
-        more: for transformers' Trainer, such as processing_class, compute_metrics and optimizers.
+        model: the starting policy, including adapters, which is also the reference.
+        args: arguments as from ``training_arguments``; steps, warm-up and gradient accumulation are set here.
+        examples: the training examples.
+        objective: settings of the objective.
+        beta: strength of the regularisation towards the reference.
+        batch_size: number of examples per update, over all processes.
+        micro_batch_size: number of examples that one process computes at once; None is its whole share.
+        epochs: number of passes over the examples.
+        steps: number of updates after which training ends; None ends with the last pass.
+        warmup_ratio: share of the updates in which the learning rate rises; None uses that of ``args``.
+        order_seed: seed of the order of examples.
+        can_pack: whether ``prepare.prepare`` accepted the model for packing; None calls it.
+        method: name of the method in the curves; None is the objective's name.
+        progress: called after every step.
+        callbacks: callbacks of transformers, such as EarlyStoppingCallback.
+        held_out: examples for ``evaluate``, or sets of them by name; ``args.eval_strategy`` also evaluates them during
+            training.
+        more: further arguments of transformers' Trainer, such as processing_class, compute_metrics and optimizers.
 
     Raises:
-        ConfigError: the batch cannot be divided among processes and micro-batches, or the objective scorers it whole.
-        DataError: there is nothing to learn, or too little of it for the objective; or, while training, a loss is not
-            finite: the pairs are named, and the last checkpoint is as it was.
-        ModelError: while training: before the first update the policy is not the reference.
+        ConfigError: the batch cannot be divided among processes and micro-batches, or the objective needs it whole.
+        DataError: there are no examples, or too few for the objective; during training: a loss is not finite (the
+            message names the pairs, and the last checkpoint stays).
+        ModelError: during training: the policy differs from the reference before the first update.
     """
 
     def __init__(
@@ -102,17 +102,17 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         **more: Any,
     ) -> None:
         if not examples:
-            raise DataError("there is nothing to learn; give at least one example")
-        refuse_too_few(objective, [each.group.prompt for each in examples], batch_size)
+            raise DataError("there are no examples to train on; give at least one")
+        refuse_too_few(objective, [example.group.prompt for example in examples], batch_size)
         sets = held_out if isinstance(held_out, Mapping) else {"": held_out}
-        all_held_out = [each for own in sets.values() for each in own]
+        all_held_out = [example for one_set in sets.values() for example in one_set]
         refuse_without_reference(objective, [*examples, *all_held_out])
         self.criterion = criterion_for(objective, beta, data_of(examples))
         self.objective = objective
         self.method = method or objective.name
         if _is_moved_here(model, args):
-            model.to(args.device)  # before attention is chosen, and before KTO's reference is computed
-        longest = longest_of(objective, [each.group for each in (*examples, *all_held_out)])
+            model.to(args.device)  # before attention is set and KTO's reference is computed
+        longest = longest_of(objective, [example.group for example in (*examples, *all_held_out)])
         self.can_pack = prepare(model, longest) if can_pack is None else can_pack
         self._precision = "bfloat16" if args.bf16 else "float32"
         size = micro_size(batch_size, micro_batch_size, args.world_size)
@@ -128,7 +128,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             args.warmup_steps = round(warmup_ratio * len(planned))
         self._steps_of_epoch = self._planner.steps_of_epoch
         _count_in_steps(args, self._steps_of_epoch)
-        plans = {name: self._planner.once(own, model) for name, own in sets.items()}
+        plans = {name: self._planner.once(one_set, model) for name, one_set in sets.items()}
         with seeded(args.seed):  # Trainer seeds the whole process
             super().__init__(
                 model=model,
@@ -146,45 +146,49 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         self._measured: dict[str, float] = {}
         self._more: dict[str, float] = {}
         self._weights: list[float] = []
-        self._steps: set[int] = set()  # that were measured since the last log
-        self._tried = not objective.needs_rejected  # dropout is part of fine-tuning
+        self._steps: set[int] = set()  # steps that were measured since the last log entry
+        self._randomness_checked = not objective.needs_rejected  # fine-tuning may have dropout
         self._names: list[str] = []
         self._state: State = {}
         self._displacement = Displacement()
         self._tokens, self._began = 0, 0.0
 
     def train(self, *args: Any, **more: Any) -> Any:
-        """As Trainer's; what is random in it (dropout, in fine-tuning) follows ``args.seed``, and nothing else does."""
+        """Trains like transformers' Trainer; its randomness (dropout in fine-tuning) follows ``args.seed``."""
         with seeded(self.args.seed):
             return super().train(*args, **more)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The plan as it is: every process reads all of it, and computes its own rows."""
+        """A loader of the unchanged plan: every process reads all of it and computes its own rows."""
         return DataLoader(self.train_dataset, batch_size=1, collate_fn=only, shuffle=False)
 
     def _prepare_inputs(self, inputs: Any) -> Any:
-        return inputs  # examples, which become tensors in compute_loss
+        return inputs  # examples, which compute_loss turns into tensors
 
     def compute_loss(self, model: Any, inputs: MicroBatch, **_: Any) -> Tensor:
-        """What this process adds to the step's loss, times the number of processes, over which gradients are averaged.
+        """This process's part of the step's loss, times the number of processes, over which gradients are averaged.
+
+        Args:
+            model: the policy, in its wrappers.
+            inputs: the micro-batch.
 
         Raises:
-            DataError: a pair's loss is not finite; the pairs are named.
+            DataError: a pair's loss is not finite; the message names the pairs.
         """
         if self.objective.needs_rejected:
             without_dropout(self.model)
-        if not self._tried:
-            self._tried, groups = True, inputs.groups[self._own(inputs)][:1]
+        if not self._randomness_checked:
+            self._randomness_checked, groups = True, inputs.groups[self._own(inputs)][:1]
             name = type(self.model).__name__
             refuse_randomness(name, lambda: group_logps(model, groups, self.can_pack), self._precision)
-        found, logps = self._compute(model, inputs)
-        self._refuse_not_finite(found.losses, inputs)
+        computed, logps = self._compute(model, inputs)
+        self._refuse_not_finite(computed.losses, inputs)
         if self.state.global_step == 0:
-            refuse_another_start(self.criterion, found.losses, logps, inputs, self._precision)
-        self._state = found.state
+            refuse_another_start(self.criterion, computed.losses, logps, inputs, self._precision)
+        self._state = computed.state
         real = torch.tensor(inputs.real, device=logps.device)
-        whole = (found.losses * real) / self._denominator(inputs)
-        self._measure(found, logps.detach(), inputs, float(whole.detach().sum()))
+        whole = (computed.losses * real) / self._denominator(inputs)
+        self._measure(computed, logps.detach(), inputs, float(whole.detach().sum()))
         share: Tensor = whole[self._own(inputs)].sum() * self.args.world_size
         return share
 
@@ -196,10 +200,10 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
     def _compute(self, model: Any, batch: MicroBatch) -> tuple[Computed, Tensor]:
         groups = batch.groups[self._own(batch)]
         logps = self._of_all_processes(group_logps(model, groups, self.can_pack).view(len(groups), -1))
-        # A draw depends on seed and step only, so that a resumed training draws the same.
+        # Sampling depends on seed and step only, so that a resumed training samples the same.
         generator = torch.Generator().manual_seed(self.args.seed * 1_000_003 + self.state.global_step)
         first = self._is_still_the_reference()
-        return self.criterion.losses(logps, batch, self._known_state(), generator, first), logps
+        return self.criterion.losses(logps, batch, self._current_state(), generator, first), logps
 
     def evaluate(
         self,
@@ -207,28 +211,29 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """The mean loss and reward accuracy of held-out examples; neither weights nor β-DPO's state change.
+        """The mean loss and reward accuracy of held-out examples; the model and β-DPO's state stay unchanged.
 
         Args:
-            eval_dataset: examples, or several sets of them by name; None takes the trainer's own ``held_out``.
-            ignore_keys: not used; it is part of transformers' signature.
-            metric_key_prefix: of the metrics' names.
+            eval_dataset: examples, or several sets of them by name; None uses the trainer's ``held_out``.
+            ignore_keys: not used; part of transformers' signature.
+            metric_key_prefix: prefix of the metrics' names.
 
         Returns:
-            ``eval_loss``, divided as the training's, and ``eval_reward_accuracy`` where the objective has rewards.
+            ``eval_loss``, normalised like the training loss, and ``eval_reward_accuracy`` where the objective has
+            rewards.
 
         Raises:
-            DataError: there is nothing to evaluate on.
+            DataError: there are no examples to evaluate.
         """
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(given, Mapping):
-            found: dict[str, float] = {}
+            of_all_sets: dict[str, float] = {}
             for name, examples in given.items():
-                found |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
-            return found
+                of_all_sets |= self.evaluate(examples, ignore_keys, f"{metric_key_prefix}_{name}")
+            return of_all_sets
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there is nothing to evaluate on; give ExampleTrainer held_out examples")
+            raise DataError("there are no examples to evaluate; give held-out examples")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
         rewards: list[Tensor] = []
         self.model.eval()
@@ -236,7 +241,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             with torch.no_grad(), self.compute_loss_context_manager():
                 computed = self._compute(self.model, batch)[0]
             counted = torch.tensor(batch.real, device=computed.losses.device)
-            # A step's losses are over its own denominator; weighted by its rows they make the mean over all.
+            # Every step's loss has its own denominator; weighted by rows they give the mean over all examples.
             loss += float((computed.losses * counted).sum()) / self._denominator(batch) * batch.rows
             right += float(((computed.chosen_rewards > computed.rejected_rewards) & counted).sum())
             count += int(counted.sum())
@@ -247,8 +252,8 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             metrics[f"{metric_key_prefix}_reward_accuracy"] = right / count
         if self.compute_metrics is not None:
             predicted = EvalPrediction(torch.cat(rewards).numpy(), np.zeros(count, np.int64))
-            own = self.compute_metrics(predicted)
-            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in own.items()}
+            computed_metrics = self.compute_metrics(predicted)
+            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in computed_metrics.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
@@ -256,21 +261,21 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
     def _denominator(self, batch: MicroBatch) -> float:
         return batch.weight if self.objective.normalize == "mean" else batch.rows
 
-    def _known_state(self) -> State:
-        """The objective's state; in a resumed training, what the log says of it."""
+    def _current_state(self) -> State:
+        """The objective's state; in a resumed training, the last one in the log."""
         names = objective_of(self.objective).state_names
         if not self._state and names:
-            known = [entry for entry in self.state.log_history if names[0] in entry]
-            self._state = {name: known[-1][name] for name in names} if known else {}
+            entries = [entry for entry in self.state.log_history if names[0] in entry]
+            self._state = {name: entries[-1][name] for name in names} if entries else {}
         return self._state
 
     def _is_still_the_reference(self) -> bool:
-        """Whether no update has moved the policy: none was made, or warm-up began with a learning rate of 0."""
+        """Whether no update has changed the policy: there was none, or warm-up started with a learning rate of 0."""
         schedules = getattr(self.lr_scheduler, "lr_lambdas", None) or [lambda _step: 1.0]
         return all(share(step) == 0 for step in range(self.state.global_step) for share in schedules)
 
     def _of_all_processes(self, own: Tensor) -> Tensor:
-        """Everybody's log-probabilities, in order of rank; gradients go into our own."""
+        """The log-probabilities of all processes in order of rank; only those of this process have gradients."""
         if self.args.world_size == 1:
             return own
         shares = [torch.empty_like(own) for _ in range(self.args.world_size)]
@@ -279,7 +284,8 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         return torch.cat(shares)
 
     def _refuse_not_finite(self, losses: Tensor, batch: MicroBatch) -> None:
-        bad = [each.name for each, good in zip(batch.examples, losses.isfinite().tolist(), strict=True) if not good]
+        finite = losses.isfinite().tolist()
+        bad = [example.name for example, good in zip(batch.examples, finite, strict=True) if not good]
         if bad:
             raise DataError(
                 f"the loss of {len(bad)} of {len(batch.examples)} rows is not finite at step {self.state.global_step} "
@@ -293,8 +299,8 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
                 "loss is finite; lower the learning rate or beta, or remove these rows"
             )
 
-    def _measure(self, found: Computed, logps: Tensor, batch: MicroBatch, loss: float) -> None:
-        """Adds a micro-batch to what is known of the current step; the values are those *before* its update."""
+    def _measure(self, computed: Computed, logps: Tensor, batch: MicroBatch, loss: float) -> None:
+        """Adds a micro-batch to the measurements of the current step, which are those *before* its update."""
         if not self._began:
             self._began = time.monotonic()
         real = torch.tensor(batch.real)
@@ -305,7 +311,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
 
         measured = {"loss": loss}
         if self.objective.needs_rejected:
-            margin = found.chosen_rewards - found.rejected_rewards
+            margin = computed.chosen_rewards - computed.rejected_rewards
             weights = self.criterion.weights(batch.examples)
             measured |= {
                 "reward_margin": mean(margin),
@@ -317,20 +323,21 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
                 measured |= {"chosen_logp_change": mean(change[:, 0]), "rejected_logp_change": mean(change[:, 1])}
             self._weights += weights[real].tolist()
         measured["tokens"] = float(sum(group.tokens for group in batch.groups))
-        measured["completion_length"] = mean(torch.tensor([len(each.group.completions[0]) for each in batch.examples]))
-        self._names = [each.name for each in batch.examples]
+        lengths = [len(example.group.completions[0]) for example in batch.examples]
+        measured["completion_length"] = mean(torch.tensor(lengths))
+        self._names = [example.name for example in batch.examples]
         self._steps.add(self.state.global_step)
         for name, value in measured.items():
             self._measured[name] = self._measured.get(name, 0.0) + value
-        self._more = dict(found.logged)
+        self._more = dict(computed.logged)
         self._tokens += int(measured["tokens"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds our own measurements to what Trainer logs of its steps, and passes on whatever else is logged."""
+        """Adds the measurements of this class to the Trainer's log entries of steps; other entries stay unchanged."""
         if self._measured and "loss" in logs:
             self._refuse_broken_gradient(logs.get("grad_norm", 0.0))  # before a checkpoint is written
             speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
-            # The mean over the steps since the last log; what an objective adds of its own is the last step's.
+            # The means over the steps since the last log entry; the objective's own values are those of the last step.
             measured = {name: value / len(self._steps) for name, value in self._measured.items()} | self._more
             if self._weights:
                 measured["effective_sample_size"] = effective_sample_size(self._weights)
@@ -347,7 +354,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         return [
             Curve(self.method, entry["step"] - ("loss" in entry), name, float(value))
             for entry in self.state.log_history
-            for name, value in sorted(entry.items())  # as a checkpoint keeps them
+            for name, value in sorted(entry.items())  # in the order in which a checkpoint stores them
             if name not in NOT_CURVES and isinstance(value, int | float)
         ]
 
@@ -358,7 +365,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Tells our progress of Trainer's steps."""
+    """Reports the Trainer's steps to a ``Progress``, and seals its checkpoints."""
 
     def __init__(self, trainer: ExampleTrainer, progress: Progress) -> None:
         self._trainer, self._progress = trainer, progress
@@ -368,12 +375,12 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        state.epoch = state.global_step / self._trainer._steps_of_epoch  # all passes are one plan to transformers
+        state.epoch = state.global_step / self._trainer._steps_of_epoch  # transformers sees all passes as one
         self._progress(state.global_step, state.max_steps, self._trainer.note)
 
 
 def _count_in_steps(args: TrainingArguments, steps: int) -> None:
-    """Evaluates, saves and logs after each pass where ``args`` say so: transformers sees all passes as one."""
+    """Turns the strategy ``epoch`` of evaluation, saving and logging into steps: transformers sees only one pass."""
     for what in ("eval", "save", "logging"):
         if getattr(args, f"{what}_strategy") == "epoch":
             setattr(args, f"{what}_strategy", type(getattr(args, f"{what}_strategy"))("steps"))
@@ -381,8 +388,8 @@ def _count_in_steps(args: TrainingArguments, steps: int) -> None:
 
 
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:
-    """Whether the model is to be moved as a whole; what is quantised or spread over devices is where it must be."""
+    """Whether to move the whole model to the device; a quantised model or one spread over devices stays in place."""
     spread = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
     if spread or args.place_model_on_device is not None:
         return bool(args.place_model_on_device) and not spread
-    return not (args.fsdp or args.deepspeed)  # which place a model's parts themselves
+    return not (args.fsdp or args.deepspeed)  # these place the model's parts themselves

@@ -1,4 +1,4 @@
-"""A user's preference pairs in Python, as a file, a data set or a list: read, measured, looked through."""
+"""A user's preference pairs, from a file, a data set or a list: reads, measures and audits them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MEASURED = ("distance", "rejected_distance", "truncated", "encoder", "encoder_fi
 
 
 def table_of(source: Source, name: str = "the pairs") -> Table:
-    """A source's columns.
+    """The columns of a source.
 
     Args:
         source: a path (csv, tsv, json, jsonl, parquet, a folder, ``hub:OWNER/NAME``), a ``datasets.Dataset``, or rows.
-        name: what to call rows in errors.
+        name: name of the source in messages.
 
     Raises:
-        DataError: there are no rows, or a row is no mapping; see ``read_table`` for files.
+        DataError: there are no rows, or a row is not a mapping; see ``read_table`` for files.
     """
     if isinstance(source, str | Path):
         return read_table(source)
-    if hasattr(source, "column_names") and hasattr(source, "to_dict"):  # of the library datasets
+    if hasattr(source, "column_names") and hasattr(source, "to_dict"):  # a datasets.Dataset
         columns: Mapping[str, Sequence[Any]] = source.to_dict()
     else:
         columns = _columns(list(source), name)
@@ -61,11 +61,11 @@ def read(source: Source, name: str = "the pairs") -> list[Pair]:
     """The pairs of any source.
 
     Args:
-        source: as in ``table_of``, or a list of pairs, which is taken as it is.
-        name: what to call rows in errors.
+        source: a source as in ``table_of``, or a list of pairs, which is returned unchanged.
+        name: name of the source in messages.
 
     Raises:
-        DataError: a column is missing, a text empty, a number not finite; the row is named.
+        DataError: a column is missing, a text is empty, or a number is not finite; the message names the row.
     """
     if isinstance(source, Sequence) and not isinstance(source, str) and source and _are_pairs(source):
         return list(source)
@@ -85,13 +85,13 @@ def measured(
     """The pairs with their distances, all measured by one encoder.
 
     Args:
-        pairs: at least one.
-        encoder: a name or folder of a CLIP or sentence-transformers model, or anything with ``encode``.
-        batch_size: texts at a time.
-        progress: told after every batch.
+        pairs: the pairs, at least one.
+        encoder: name or folder of a CLIP or sentence-transformers model, or an object with ``encode``.
+        batch_size: number of texts that are encoded at a time.
+        progress: called after every batch.
 
     Raises:
-        DataError: the encoder does not know the words, or gives no finite embedding.
+        DataError: the encoder does not know the words, or an embedding is not finite.
         ModelError: there is no such encoder.
     """
     if not isinstance(encoder, str | Path):
@@ -107,17 +107,17 @@ def measured(
 
 
 def with_distance(pairs: list[Pair], encoder: str | Path | TextEncoder | None, name: str = "the pairs") -> list[Pair]:
-    """Pairs that all have a distance: as they are, or else all measured anew by one encoder.
+    """The pairs unchanged where all have a distance, or else all measured again by one encoder.
 
     Args:
-        pairs: at least one.
-        encoder: as in ``measured``; None measures nothing.
-        name: what to call the pairs in errors.
+        pairs: the pairs, at least one.
+        encoder: encoder as in ``measured``; None measures nothing.
+        name: name of the pairs in messages.
 
     Raises:
         DataError: distances are missing, and there is no encoder.
     """
-    without = sum(each.distance is None for each in pairs)
+    without = sum(pair.distance is None for pair in pairs)
     if not without:
         return pairs
     if encoder is None:
@@ -135,14 +135,14 @@ def measure_drift(
     alpha: float | None = None,
     batch_size: int = defaults.TEXTS_AT_A_TIME,
 ) -> Any:
-    """How far the rewrites of preference pairs drift from their prompts: d(x, y) = 1 − cos(e(x), e(y)).
+    """The drift of the rewrites of preference pairs from their prompts: d(x, y) = 1 − cos(e(x), e(y)).
 
     Args:
-        pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
-        encoder: a name or folder of a CLIP or sentence-transformers model, or anything with ``encode(texts)``.
-        alpha: strength of the semantic weight; given, a column ``weight`` = exp(−alpha·distance) is added, for trainers
-            that know no distance. ``sem_dpo`` needs no such column, and refuses it.
-        batch_size: texts at a time.
+        pairs: the pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
+        encoder: name or folder of a CLIP or sentence-transformers model, or an object with ``encode(texts)``.
+        alpha: strength of the semantic weight; given, a column ``weight`` = exp(−alpha·distance) is added, for other
+            trainers. semdpo's ``sem_dpo`` computes the weight itself and refuses this column.
+        batch_size: number of texts that are encoded at a time.
 
     Returns:
         The same rows with the columns ``distance``, ``rejected_distance``, ``truncated``, ``encoder`` and
@@ -159,23 +159,23 @@ def measure_drift(
     Example:
         >>> import semdpo
         >>> rows = [{"prompt": "a red cat", "chosen": "a red cat and a tree", "rejected": "a blue house"}]
-        >>> found = semdpo.measure_drift(rows, "tiny:clip", alpha=4.0)
-        >>> found[0]["distance"] < found[0]["rejected_distance"]
+        >>> measured = semdpo.measure_drift(rows, "tiny:clip", alpha=4.0)
+        >>> measured[0]["distance"] < measured[0]["rejected_distance"]
         True
     """
     table = table_of(pairs)
     rows = measured(pairs_of(table), encoder, batch_size)
     columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in MEASURED}
     if alpha is not None:
-        columns["weight"] = [float(each) for each in semantic_weight(columns["distance"], alpha)]
+        columns["weight"] = [float(weight) for weight in semantic_weight(columns["distance"], alpha)]
     if hasattr(pairs, "add_column"):
-        found: Any = pairs
-        found = found.remove_columns([name for name in columns if name in found.column_names])
+        dataset: Any = pairs
+        dataset = dataset.remove_columns([name for name in columns if name in dataset.column_names])
         for name, values in columns.items():
-            found = found.add_column(name, values)
-        return found
-    every = layered(columns, table.columns)
-    return [{name: every[name][k] for name in every} for k in range(len(rows))]
+            dataset = dataset.add_column(name, values)
+        return dataset
+    all_columns = layered(columns, table.columns)
+    return [{name: all_columns[name][k] for name in all_columns} for k in range(len(rows))]
 
 
 def audit(
@@ -185,19 +185,19 @@ def audit(
     encoder: str | Path | TextEncoder | None = None,
     evaluation: str | Path | Sequence[str] = (),
 ) -> auditing.Audit:
-    """What preference pairs will teach, before they do: drift, duplicates, leaks, truncation, ties, length bias.
+    """Checks preference pairs before a training: drift, duplicates, leaks, truncation, ties, length bias.
 
     Args:
-        pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
+        pairs: the pairs: a file's path, a ``datasets.Dataset``, or rows with prompt, chosen and rejected.
         alpha: strength of the semantic weight, ≥ 0.
-        encoder: measures the distances of rows that have none.
-        evaluation: prompts that must not be trained on, or the path of a file of them.
+        encoder: encoder that measures the distances where a row has none.
+        evaluation: prompts that must not be trained on, or the path of a file with such prompts.
 
     Returns:
-        The pairs' weights, their effective sample size and the checks, each with its share and rows.
+        The pairs' weights, their effective sample size, and the checks with their shares and example pairs.
 
     Raises:
-        DataError: a row cannot be read; or distances are missing and no encoder is given.
+        DataError: a row cannot be read, or distances are missing and no encoder is given.
         ModelError: there is no such encoder.
 
     Example:
