@@ -85,8 +85,8 @@ def measure(name: str, rows: int, context: int, repeats: int, before: bool) -> d
         keys = sampling.keys(range(rows), repeat)
         now = {}
         now["step"], scores = timed(step)
-        now["draw"], _ = timed(partial(sampling.draw, scores, keys, top_p=TOP_P))
-        now["draw_peaked"], _ = timed(partial(sampling.draw, scores * PEAKED, keys, top_p=TOP_P))
+        now["draw"], _ = timed(partial(sampling.sample, scores, keys, top_p=TOP_P))
+        now["draw_peaked"], _ = timed(partial(sampling.sample, scores * PEAKED, keys, top_p=TOP_P))
         for key, spent in now.items() if repeat else ():
             seconds[key].append(spent)
     if before:

@@ -13,7 +13,7 @@ from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsW
 
 from semdpo.errors import ModelError
 from semdpo.models import sampling
-from semdpo.models.sampling import Sampler, bits, draw, keys
+from semdpo.models.sampling import Sampler, bits, keys, sample
 
 SURE = 1e-4  # a right sampler fails a test of this size once in 10,000 seeds; the seeds here are fixed
 
@@ -59,7 +59,7 @@ def test_draws_are_distributed_as_the_softmax(
         left = TopPLogitsWarper(top_p)(torch.empty(0), left)
     rows, parts = 5000, []
     for step in range(4):
-        parts.append(draw(scores.expand(rows, size), keys(range(rows), step), temperature, top_k, top_p))
+        parts.append(sample(scores.expand(rows, size), keys(range(rows), step), temperature, top_k, top_p))
     assert _agree(torch.cat(parts), left.double().softmax(-1)[0]) > SURE
 
 
@@ -68,7 +68,7 @@ def test_draws_are_distributed_as_the_softmax(
 def test_what_top_p_leaves_is_what_transformers_leaves(size: int, top_p: float) -> None:
     scores = torch.stack([_scores(size, spread, seed) for seed, spread in enumerate((0.1, 1.0, 4.0, 20.0))])
     left = TopPLogitsWarper(top_p)(torch.empty(0), scores).isfinite()
-    drawn = torch.stack([draw(scores, keys(range(4), step), top_p=top_p) for step in range(200)])
+    drawn = torch.stack([sample(scores, keys(range(4), step), top_p=top_p) for step in range(200)])
     for row in range(4):
         assert set(drawn[:, row].tolist()) <= set(left[row].nonzero()[:, 0].tolist())
     assert (drawn[:, 3] == scores[3].argmax()).any()
@@ -77,7 +77,7 @@ def test_what_top_p_leaves_is_what_transformers_leaves(size: int, top_p: float) 
 def test_ties_are_left_together() -> None:
     scores = torch.tensor([[1.0, 1.0, 1.0, 1.0, -9.0]])
     for options in ({"top_p": 0.3}, {"top_k": 2}):
-        drawn = {int(draw(scores, keys([0], step), **options)) for step in range(100)}
+        drawn = {int(sample(scores, keys([0], step), **options)) for step in range(100)}
         assert drawn == {0, 1, 2, 3}
 
 
@@ -85,7 +85,7 @@ def test_ties_are_left_together() -> None:
 def test_rows_and_steps_are_independent(one: tuple[int, int], other: tuple[int, int]) -> None:
     # Equal distances of seed and step, over many places: pairs of draws fill their table as a product.
     scores = _scores(6, 0.7).expand(6000, 6)
-    first, second = (draw(scores, keys(range(seed, 12000 + seed, 2), step)) for seed, step in (one, other))
+    first, second = (sample(scores, keys(range(seed, 12000 + seed, 2), step)) for seed, step in (one, other))
     table = np.zeros((6, 6))
     np.add.at(table, (first.numpy(), second.numpy()), 1)
     assert stats.chi2_contingency(table).pvalue > SURE
@@ -130,22 +130,22 @@ def test_no_noise_is_zero_or_endless(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_depends_on_its_own_seed_and_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = torch.stack([_scores(500, 1.0, seed) for seed in range(30)])
     seeds, order = list(range(100, 130)), torch.randperm(30, generator=torch.Generator().manual_seed(0))
-    whole = draw(scores, keys(seeds, 3), top_p=0.9)
-    shuffled = draw(scores[order], keys([seeds[k] for k in order], 3), top_p=0.9)
+    whole = sample(scores, keys(seeds, 3), top_p=0.9)
+    shuffled = sample(scores[order], keys([seeds[k] for k in order], 3), top_p=0.9)
     assert torch.equal(shuffled, whole[order])
-    assert [int(draw(scores[k : k + 1], keys([seeds[k]], 3), top_p=0.9)) for k in range(30)] == whole.tolist()
-    assert not torch.equal(draw(scores, keys(seeds, 4), top_p=0.9), whole)
+    assert [int(sample(scores[k : k + 1], keys([seeds[k]], 3), top_p=0.9)) for k in range(30)] == whole.tolist()
+    assert not torch.equal(sample(scores, keys(seeds, 4), top_p=0.9), whole)
     monkeypatch.setattr(sampling, "CACHED", 1300)  # blocks of two rows
-    assert torch.equal(draw(scores, keys(seeds, 3), top_p=0.9), whole)
+    assert torch.equal(sample(scores, keys(seeds, 3), top_p=0.9), whole)
 
 
 def test_excluding_a_token_leaves_the_others_noise() -> None:
     # So that a token which another batch's rounding leaves out seldom changes what is drawn.
     scores = _scores(100, 1.0).expand(2000, 100).clone()
     known = keys(range(2000), 0)
-    whole = draw(scores, known)
+    whole = sample(scores, known)
     scores[:, 7] = -math.inf
-    without = draw(scores, known)
+    without = sample(scores, known)
     assert (without != 7).all()
     assert torch.equal(without[whole != 7], whole[whole != 7])
 
@@ -156,17 +156,17 @@ def test_the_step_is_what_was_written_whatever_padding_stands_before() -> None:
         short, long = (Sampler([9], start)(torch.zeros(1, start + step), scores) for start in (3, 40))
         assert torch.equal(short, long)
         assert short.isfinite().sum() == 1
-        assert short.argmax() == draw(scores, keys([9], step))
+        assert short.argmax() == sample(scores, keys([9], step))
 
 
 def test_extreme_settings_and_scores() -> None:
     scores = torch.tensor([[1e30, -1e30, 0.0], [-1e30, 5.0, -math.inf], [3.0, 2.0, 1.0]])
     for step in range(20):
-        assert draw(scores, keys(range(3), step), temperature=1e-300).tolist() == [0, 1, 0]
-        assert draw(scores, keys(range(3), step), top_p=1e-300, top_k=10).tolist() == [0, 1, 0]
-        assert draw(scores, keys(range(3), step), top_k=1).tolist() == [0, 1, 0]
+        assert sample(scores, keys(range(3), step), temperature=1e-300).tolist() == [0, 1, 0]
+        assert sample(scores, keys(range(3), step), top_p=1e-300, top_k=10).tolist() == [0, 1, 0]
+        assert sample(scores, keys(range(3), step), top_k=1).tolist() == [0, 1, 0]
     for bad in (math.nan, math.inf):
         with pytest.raises(ModelError, match="not finite"):
-            draw(torch.tensor([[0.0, bad]]), keys([0], 0))
+            sample(torch.tensor([[0.0, bad]]), keys([0], 0))
     with pytest.raises(ModelError, match="not finite"):
-        draw(torch.full((1, 3), -math.inf), keys([0], 0))
+        sample(torch.full((1, 3), -math.inf), keys([0], 0))

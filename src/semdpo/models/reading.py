@@ -121,7 +121,7 @@ class _Call:
     @property
     def probed(self) -> bool:
         """Whether the call contains the prompt; other calls have a negative prompt, or a template alone."""
-        return any(PROBE in each for each in self.texts)
+        return any(PROBE in text for text in self.texts)
 
     @property
     def limit(self) -> float | None:
@@ -156,14 +156,14 @@ def _recorded(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any])
 
 def _concluded(pipeline: Any, calls: Sequence[_Call], most: float) -> Reading | None:
     """How the pipeline uses one tokenizer, from its calls; None if none of them contains the prompt."""
-    probed = [each for each in calls if each.probed]
+    probed = [call for call in calls if call.probed]
     if not probed:
         return None
     # Many pipelines call a second time without truncation, for a warning; others truncate the tokens themselves.
-    call = next((each for each in probed if each.limit is not None), probed[0])
+    call = next((call for call in probed if call.limit is not None), probed[0])
     limit = call.limit or float(getattr(pipeline, "tokenizer_max_length", None) or "inf")
-    before, _, after = next(each for each in call.texts if PROBE in each).partition(PROBE)
-    templated = any(special_text(call.tokenizer, text) is not None for each in calls for text in each.texts)
+    before, _, after = next(text for text in call.texts if PROBE in text).partition(PROBE)
+    templated = any(special_text(call.tokenizer, text) is not None for other in calls for text in other.texts)
     special = call.named.get("add_special_tokens", True)
     return Reading(call.tokenizer, min(limit, most), before, after, special, templated)
 
@@ -177,12 +177,12 @@ def _listening(tokenizers: Sequence[Any]) -> Iterator[list[_Call]]:
     """Records every call of the tokenizers; their results stay the same."""
     calls: list[_Call] = []
     with contextlib.ExitStack() as stack:
-        for tokenizer in {id(each): each for each in tokenizers}.values():
+        for tokenizer in {id(tokenizer): tokenizer for tokenizer in tokenizers}.values():
             kind = type(tokenizer)
 
             def listening(self: Any, *given: Any, _ask: Any = kind.__call__, **named: Any) -> Any:
                 texts = given[0] if given else named.get("text")
-                rows = [texts] if isinstance(texts, str) else [each for each in texts or [] if isinstance(each, str)]
+                rows = [texts] if isinstance(texts, str) else [text for text in texts or [] if isinstance(text, str)]
                 calls.append(_Call(self, rows, named))
                 return _ask(self, *given, **named)
 

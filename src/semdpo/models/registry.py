@@ -228,4 +228,4 @@ def _tiny(name: str) -> Path:
         return TINY / short
     if not names:
         raise ModelError(f"model '{name}' is missing; build the embedded models with `semdpo world build --ship`")
-    raise ModelError(f"there is no model '{name}'{did_you_mean(name, [f'tiny:{each}' for each in names])}")
+    raise ModelError(f"there is no model '{name}'{did_you_mean(name, [f'tiny:{tiny}' for tiny in names])}")

@@ -33,8 +33,8 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]
         seeds: The rows' seeds, n.
         start: The rows' length in tokens before generation.
         temperature: The sampling temperature, > 0.
-        top_k: As in ``draw``.
-        top_p: As in ``draw``.
+        top_k: As in ``sample``.
+        top_p: As in ``sample``.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class Sampler(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """The scores [n, vocabulary] of the next token after ``input_ids`` [n, length]."""
-        drawn = draw(
+        sampled = sample(
             scores, keys(self._seeds, input_ids.shape[1] - self._start), self._temperature, self._top_k, self._top_p
         )
-        return torch.full_like(scores, -math.inf).scatter_(1, drawn[:, None], 0.0)
+        return torch.full_like(scores, -math.inf).scatter_(1, sampled[:, None], 0.0)
 
 
 class Greedy(LogitsProcessor):  # type: ignore[misc]
@@ -70,7 +70,7 @@ def keys(seeds: Sequence[int], step: int) -> Tensor:
     return torch.tensor([[value & MASK, value >> 32] for value in mixed], dtype=torch.int64).reshape(-1, 2)
 
 
-def draw(
+def sample(
     scores: Tensor, keys: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0
 ) -> Tensor:
     """Samples one token for each row from the softmax of ``scores / temperature`` over the tokens that remain.
@@ -96,11 +96,11 @@ def draw(
     # Rows are independent, so computing them in blocks changes no number.
     rows = max(1, (CACHED if scores.device.type == "cpu" else IN_MEMORY) // size)
     temperature = max(temperature, COLDEST)
-    drawn = [
+    sampled = [
         _race(_weights(block, temperature, top_k), negative_exponentials(block_keys, tokens), top_p)
         for block, block_keys in zip(torch.split(scores, rows), torch.split(keys, rows), strict=True)
     ]
-    return torch.cat(drawn)
+    return torch.cat(sampled)
 
 
 def _weights(scores: Tensor, temperature: float, top_k: int | None) -> Tensor:
@@ -127,18 +127,18 @@ def _race(weights: Tensor, times: Tensor, top_p: float) -> Tensor:
     ``top_p``, neither does any token that is at most as probable, and the race is run again without all of these.
     """
     race = times.div_(weights)
-    drawn = race.argmax(1)
+    sampled = race.argmax(1)
     if top_p >= 1:
-        return drawn
+        return sampled
     share = weights.sum(1) * top_p
     while True:
-        winner = weights.gather(1, drawn[:, None])
+        winner = weights.gather(1, sampled[:, None])
         above = torch.where(weights > winner, weights, 0.0).sum(1)
         beyond = (above >= share) & (above > 0)  # the most probable token always remains
         if not bool(beyond.any()):
-            return drawn
+            return sampled
         race.masked_fill_(beyond[:, None] & (weights <= winner), -math.inf)
-        drawn = race.argmax(1)
+        sampled = race.argmax(1)
 
 
 def negative_exponentials(keys: Tensor, tokens: Tensor) -> Tensor:

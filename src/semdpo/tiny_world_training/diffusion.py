@@ -141,16 +141,16 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
 
 
 @torch.no_grad()
-def draw(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, batch: int = 64) -> Tensor:
+def render(pipeline: StableDiffusionPipeline, texts: Sequence[str], seed: int, batch: int = 64) -> Tensor:
     """Renders texts as images in [-1, 1], [n, 3, 64, 64], each with its own random generator."""
     parts = []
     for start in range(0, len(texts), batch):
         now = list(texts[start : start + batch])
         generators = [torch.Generator().manual_seed(seed + start + k) for k in range(len(now))]
-        drawn = pipeline(
+        output = pipeline(
             now, num_inference_steps=STEPS, guidance_scale=GUIDANCE, generator=generators, output_type="pt"
         )
-        parts.append(drawn.images.float() * 2 - 1)
+        parts.append(output.images.float() * 2 - 1)
     return torch.cat(parts)
 
 
@@ -189,7 +189,7 @@ def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int) -> dict
         rng = Random(f"sd-{items}-{held_out}")
         subjects = [replace(grammar.request(rng, held_out=held_out, count=items)) for _ in range(count)]
         subjects = [one if one.place else replace(one, place=rng.choice(PLACES)) for one in subjects]
-        pixels = draw(pipeline, [grammar.wording(one, rng) for one in subjects], seed=1)
+        pixels = render(pipeline, [grammar.wording(one, rng) for one in subjects], seed=1)
         name = ("one" if items == 1 else "two") + ("_held_out_combinations" if held_out else "")
         shown = judges.facts_shown(judge, pixels, subjects)
         figures[f"{name}_by_judge"] = judges.all_right(shown).float().mean().item()

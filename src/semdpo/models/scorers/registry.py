@@ -64,42 +64,42 @@ def kinds() -> list[ScorerKind]:
 
 def _kind(place: Place) -> ScorerKind:
     """The kind of a model; ``ScorerKind`` lists what decides it, in order."""
-    known = kinds()
-    by_name = [kind for kind in known if place.name in kind.names]
+    all_kinds = kinds()
+    by_name = [kind for kind in all_kinds if place.name in kind.names]
     if by_name:
         return by_name[0]
     folder = place.folder()
     if (folder / "scorer.json").is_file():
-        return _kind_in_file(folder / "scorer.json", known)
-    holding = [kind for kind in known if any((folder / file).is_file() for file in kind.files)]
+        return _kind_in_file(folder / "scorer.json", all_kinds)
+    holding = [kind for kind in all_kinds if any((folder / file).is_file() for file in kind.files)]
     if len(holding) > 1:
         raise ModelError(
             f"'{folder}' holds the checkpoints of several scorers ({', '.join(kind.kind for kind in holding)}); "
             'name one in a file scorer.json there, such as {"kind": "' + holding[0].kind + '"}'
         )
-    return holding[0] if holding else _kind_of_class(place.name, folder, known)
+    return holding[0] if holding else _kind_of_class(place.name, folder, all_kinds)
 
 
-def _kind_in_file(path: Path, known: Sequence[ScorerKind]) -> ScorerKind:
+def _kind_in_file(path: Path, all_kinds: Sequence[ScorerKind]) -> ScorerKind:
     name = read_json(path).get("kind")
-    for kind in known:
+    for kind in all_kinds:
         if kind.kind == name:
             return kind
-    raise ModelError(f"'{path}' names the kind {name!r}; known: {', '.join(kind.kind for kind in known)}")
+    raise ModelError(f"'{path}' names the kind {name!r}; known: {', '.join(kind.kind for kind in all_kinds)}")
 
 
-def _kind_of_class(name: str, folder: Path, known: Sequence[ScorerKind]) -> ScorerKind:
+def _kind_of_class(name: str, folder: Path, all_kinds: Sequence[ScorerKind]) -> ScorerKind:
     config = read_json(folder / "config.json")
     architectures = config.get("architectures") or []
-    by_class = {architecture: kind for kind in known for architecture in kind.architectures}
+    by_class = {architecture: kind for kind in all_kinds for architecture in kind.architectures}
     for architecture in architectures:
         if architecture in by_class:
             return by_class[architecture]
-    for kind in known:
+    for kind in all_kinds:
         if kind.takes(config):
             return kind
     raise ModelError(
         f"model '{name}' ({', '.join(architectures) or 'no architecture named'}) is not a scorer of images; give a "
         f"CLIPModel, a BlipForImageTextRetrieval, an image-text-to-text model, or a folder whose scorer.json names one "
-        f"of {', '.join(kind.kind for kind in known)}"
+        f"of {', '.join(kind.kind for kind in all_kinds)}"
     )
