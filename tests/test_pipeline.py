@@ -341,7 +341,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     ("override", "said"),
     [
         ("sweep.image_seeds=[0, 7]", r"image_seeds has \[0\], which the report shows"),
-        ("sweep.fidelity=jina", "names 'jina', which is none of evaluate.metrics"),
+        ("sweep.fidelity=jina", "names 'jina', which is not in evaluate.metrics"),
         ("sweep.alphas=[1, 1]", "only once"),
     ],
 )
@@ -416,7 +416,7 @@ def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -
     pipeline.report_path(run).unlink()
     pipeline.run(pipeline.recipe_of(run), run, only="report", models=models())
     assert pipeline.report_path(run).read_bytes() == page
-    with pytest.raises(StoreError, match="is no run's folder"):
+    with pytest.raises(StoreError, match="holds no run"):
         pipeline.recipe_of(finished)
 
 
@@ -481,7 +481,7 @@ def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.C
     assert timing.seconds(finished / "run" / "label") > 0
     pipeline.run(recipe_of(finished), finished / "run", models=models())
     said = capsys.readouterr().err
-    assert "[1/21] prompts: 20 prompts to train on and 6 held out; was there" in said
+    assert "[1/21] prompts: 20 prompts to train on and 6 held out; already finished" in said
     assert "[21/21] report: " in said
 
 
