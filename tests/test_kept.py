@@ -178,7 +178,7 @@ def test_an_encoder_that_is_gone_or_changed_is_told(
     if explicit:
         assert PromptOptimizer.from_pretrained(rewriter, own).encoder_name == own
         return
-    with pytest.raises(ModelError, match=r"which measured the drift of what .* learnt, is not there .*; put it back"):
+    with pytest.raises(ModelError, match=r"which measured the training pairs of .*, is missing .*; restore it"):
         PromptOptimizer.from_pretrained(rewriter)
 
 

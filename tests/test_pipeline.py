@@ -376,7 +376,7 @@ def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.C
     assert timing.seconds(finished / "run" / "label") > 0
     pipeline.run(recipe_of(finished), finished / "run", models=models())
     said = capsys.readouterr().err
-    assert "[1/21] prompts: 20 prompts to train on and 6 held out; was there" in said
+    assert "[1/21] prompts: 20 prompts to train on and 6 held out; already finished" in said
     assert "[21/21] report: " in said
 
 

@@ -91,7 +91,7 @@ def test_a_rewrite_of_unknown_words_counts_as_too_far() -> None:
 def test_bad_input_is_refused() -> None:
     with pytest.raises(DataError, match="prompt is empty"):
         PromptOptimizer(Says(""), Says(""), Angles()).optimize(" \u200b ")
-    with pytest.raises(ConfigError, match="from 0 to 2, not 3"):
+    with pytest.raises(ConfigError, match="max_distance is 3; it must be a cosine distance, from 0 to 2"):
         PromptOptimizer(Says(""), Says(""), Angles(), max_distance=3)
     with pytest.raises(ConfigError, match="candidates must be at least 1"):
         PromptOptimizer(Says(""), Says(""), Angles(), candidates=0)

@@ -1,4 +1,4 @@
-"""Runs a recipe's stages: skips what is finished, resumes what is half-done, refuses what another recipe made."""
+"""Runs a recipe's stages: skips finished ones, resumes unfinished ones, refuses those that another recipe made."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def run(
     fresh: bool = False,
     models: Models | None = None,
 ) -> Path:
-    """Runs what is missing of a recipe; a half-done stage resumes at its first missing shard.
+    """Runs the stages of a recipe that are not finished; an unfinished stage resumes at its first missing shard.
 
     Args:
-        recipe: validated.
-        folder: of the run; the recipe's when None.
-        only: one stage (``train`` means all of ``train/…``), whose inputs must be there.
-        fresh: first remove the stages that another configuration made, and all that is made from them; if there are
-            none, remove every stage. With ``only``, remove that stage and all that is made from it.
-        models: how the run gets its models; the package's own when None.
+        recipe: the validated recipe.
+        folder: the run's folder; None takes the recipe's.
+        only: the name of the one stage to run, whose inputs must be finished; ``train`` means all of ``train/…``.
+        fresh: whether to remove stages first: those that were made with other settings and all that depend on them,
+            or every stage if there are none. With ``only``, that stage and all that depend on it are removed.
+        models: functions that load the run's models; None takes semdpo's own.
 
     Returns:
         The run's folder.
 
     Raises:
         ConfigError: there is no stage ``only``.
-        StoreError: the folder is in use, was made by another configuration, or cannot be written.
-        SemdpoError: whatever a stage finds wrong.
+        StoreError: the folder is in use, was made with other settings, or cannot be written.
+        SemdpoError: a stage cannot be made; the message gives the reason and the cure.
 
     Example:
         >>> import semdpo
@@ -61,14 +61,14 @@ def run(
     disk.refuse_unwritable(place, folder=True)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
-    if models is None and only != "report":  # which needs no model
+    if models is None and only != "report":  # the report needs no model
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, chosen, fresh=fresh, report=only is None)
     this = Run(place, recipe, models or own_models())
-    if only in (None, "report"):  # now, not after hours
+    if only in (None, "report"):  # before hours of work
         extras.require(report="the report")
     with store.locked(this.folder):
-        if only == "report":  # which makes no stage, and must show none that something else was made from
+        if only == "report":  # no stage is made, but all must be unchanged
             for stage in stages:
                 _refuse_changes(stage, _complete(store.Plan(stage.config, {}), stage, this), this)
         _make(stages, chosen, this, only, fresh)
@@ -78,19 +78,19 @@ def run(
 
 
 def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False, models: Models | None = None) -> Path:
-    """Trains Sem-DPO at every α of the recipe's section ``sweep``, and compares them on tuning prompts.
+    """Trains Sem-DPO with every α of the recipe's section ``sweep``, and compares the models on tuning prompts.
 
-    What a run in the folder has already made is used; the reference's log-probabilities and the pairs' distances
-    are computed once for all.
+    Finished stages of a run in the same folder are used. The reference's log-probabilities and the pairs' distances
+    are computed once for all α.
 
     Args:
-        recipe: validated.
-        folder: of the run; the recipe's when None.
+        recipe: the validated recipe.
+        folder: the run's folder; None takes the recipe's.
         fresh: as in ``run``.
-        models: how the run gets its models; the package's own when None.
+        models: functions that load the run's models; None takes semdpo's own.
 
     Returns:
-        The sweep's page.
+        The path of the sweep's page.
 
     Raises:
         ConfigError: the recipe has no section ``sweep``.
@@ -111,7 +111,7 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
 def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only: str | None, fresh: bool) -> None:
     last = max((stages.index(stage) for stage in chosen), default=-1)
     for stage in stages[: last + 1]:
-        if not (run.folder / stage.name).is_symlink():  # which may be read, and is not removed
+        if not (run.folder / stage.name).is_symlink():  # a link may be read, and is never removed
             disk.refuse_foreign(run.folder / stage.name)
     plans = {stage.name: _outside_plan(stage, run) for stage in stages[: last + 1]}
     if fresh:
@@ -120,32 +120,32 @@ def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only
         _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
     _refuse_foreign_recipe(run.folder / "recipe.json")
     disk.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
-    lines = _lines(stages)
-    for number, group in enumerate(lines, start=1):
-        if wanted := [stage for stage in group if stage in chosen]:
-            _run_line(wanted, plans, run, f"[{number}/{len(lines) + 1}]")
+    groups = _shown_groups(stages)
+    for number, group in enumerate(groups, start=1):
+        if members := [stage for stage in group if stage in chosen]:
+            _run_group(members, plans, run, f"[{number}/{len(groups) + 1}]")
 
 
 def _refuse_foreign_recipe(path: Path) -> None:
-    """A user's own file of that name is not overwritten; one of ours is written anew, damaged or not."""
+    """Refuses to overwrite a user's own file; a recipe that semdpo wrote is overwritten, even a damaged one."""
     try:
-        known = store.read_json(path)
+        content = store.read_json(path)
     except StoreError:
         return
-    if known and not {"prompts", "sft"} <= known.keys():
+    if content and not {"prompts", "sft"} <= content.keys():
         raise StoreError(f"{path} was not made by semdpo and would be lost; choose another folder with --out")
 
 
 def recipe_of(folder: Path) -> Recipe:
-    """The recipe that a run's folder was made by.
+    """The recipe of a run's folder.
 
     Raises:
-        StoreError: there is no run in the folder.
-        ConfigError: another version of this package wrote it.
+        StoreError: the folder holds no run.
+        ConfigError: another version of semdpo wrote the recipe.
     """
     path = folder / "recipe.json"
     if not disk.is_file(path):
-        raise StoreError(f"{folder} is no run's folder; make one with `semdpo run RECIPE --out {folder}`")
+        raise StoreError(f"{folder} holds no run; make one with `semdpo run RECIPE --out {folder}`")
     return validate(read_yaml(path), Recipe)  # JSON is YAML
 
 
@@ -160,7 +160,7 @@ def _chosen(stages: Sequence[AnyStage], only: str | None) -> list[AnyStage]:
 
 
 def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
-    """The plan with the inputs that come from outside of the run; fails when one of them does not exist."""
+    """A stage's plan with the files and models that it reads from outside the run; fails when one does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
         hashes[key] = fingerprint.rows(name) if is_file(key) else run.models.fingerprint(name)
@@ -168,7 +168,7 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
 
 
 def _complete(plan: store.Plan, stage: AnyStage, run: Run) -> store.Plan:
-    """The plan with the hashes of those input stages that are finished."""
+    """The plan with the hashes of the input stages that are finished."""
     done = [name for name in stage.inputs if store.is_complete(run.folder / name)]
     hashes = {name: store.manifest_hash(run.folder / name) for name in done}
     return store.Plan(plan.config, {**plan.inputs, **hashes})
@@ -177,7 +177,7 @@ def _complete(plan: store.Plan, stage: AnyStage, run: Run) -> store.Plan:
 def _refuse_changes(stage: AnyStage, plan: store.Plan, run: Run) -> None:
     if reason := store.mismatch(run.folder / stage.name, plan):
         raise StoreError(
-            f"{run.folder / stage.name} {reason}; add --fresh to make it and what follows from it anew, "
+            f"{run.folder / stage.name} {reason}; add --fresh to make it and all that depends on it again, "
             "or keep it and choose another folder with --out"
         )
 
@@ -196,18 +196,18 @@ def _remove_stale(
             stale.add(stage.name)
     if chosen is None and not stale:
         stale = {stage.name for stage in stages}
-    for stage in reversed(stages):  # what is made from a stage goes before it
+    for stage in reversed(stages):  # a stage is removed after those that depend on it
         if stage.name in stale:
             model_folders.remove_stage(run.folder / stage.name)
 
 
-def _lines(stages: Sequence[AnyStage]) -> list[list[AnyStage]]:
-    """Stages that people are told of as one."""
+def _shown_groups(stages: Sequence[AnyStage]) -> list[list[AnyStage]]:
+    """The stages in groups; a run shows each group as one stage."""
     return [list(group) for _, group in itertools.groupby(stages, key=shown_name)]
 
 
-def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, number: str) -> None:
-    """Runs stages of one line, which have equally many units of work."""
+def _run_group(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: Run, number: str) -> None:
+    """Runs stages that are shown as one; each of them has the same number of units of work."""
     title, done = f"{number} {shown_name(stages[0])}", True
     with bar(f"{title}: {stages[0].title}") as progress:
         for index, stage in enumerate(stages):
@@ -215,16 +215,16 @@ def _run_line(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run: 
     folders = [run.folder / stage.name for stage in stages]
     counts = sum((Counter(store.counts(folder)) for folder in folders), Counter[str]())
     spent = sum(timing.seconds(folder) for folder in folders)
-    say(f"{title}: {described(shown_name(stages[0]), counts)}; {'was there' if done else f'{spent:.1f} s'}")
+    say(f"{title}: {described(shown_name(stages[0]), counts)}; {'already finished' if done else f'{spent:.1f} s'}")
 
 
 def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progress) -> bool:
-    """Whether the stage was there already."""
+    """Runs a stage unless it is finished; returns whether it was."""
     folder = run.folder / stage.name
     if missing := [name for name in stage.inputs if not store.is_complete(run.folder / name)]:
-        raise StoreError(f"stage {stage.name} needs {missing[0]}, which is not finished; run without --only first")
+        raise StoreError(f"stage {stage.name} needs {missing[0]}, which is not finished; first run without --only")
     plan = _complete(outside, stage, run)
-    _refuse_changes(stage, plan, run)  # again: what was missing when the run began is there now
+    _refuse_changes(stage, plan, run)  # again, because inputs that were missing exist now
     if store.is_complete(folder):
         return True
     if isinstance(stage, TableStage):
@@ -255,12 +255,12 @@ def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progres
     folder = run.folder / stage.name
     clock, work = timing.Clock(folder), model_folders.start(folder, plan)
 
-    def told(done: int, total: int, note: str = "") -> None:
+    def advance(done: int, total: int, note: str = "") -> None:
         clock.tick()
         progress(done, total, note)
 
     with disk.explain_full_disk(work):
-        curves = stage.train(run, work, told)
+        curves = stage.train(run, work, advance)
     disk.write_bytes(work / model_folders.CURVES, parquet.encode(Curve, curves, {}))
     timing.add_seconds(work, clock.seconds)
     model_folders.finish(folder, plan, {"rows": len(curves)})
@@ -271,7 +271,7 @@ def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progres
 
 
 def report_path(folder: Path) -> Path:
-    """The page of a run; its tables and plots lie beside it."""
+    """The path of a run's page; its tables and plots are in the same folder."""
     return folder / "report" / "index.html"
 
 
@@ -280,12 +280,12 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
     from semdpo.reporting.report import write_report
 
     if missing := [stage.name for stage in stages if not store.is_complete(run.folder / stage.name)]:
-        raise StoreError(f"the report needs {missing[0]}, which is not finished; run without --only first")
+        raise StoreError(f"the report needs {missing[0]}, which is not finished; first run without --only")
     path = report_path(run.folder)
     before = path.exists()
     with bar("report: plotting"):
         write_report(report_data(stages, run), path)
-    last = len(_lines(stages)) + 1
+    last = len(_shown_groups(stages)) + 1
     say(f"[{last}/{last}] report: {path}{REPLACED if before else ''}")
 
 
@@ -293,10 +293,10 @@ def _write_sweep(run: Run) -> Path:
     from semdpo.reporting.collect import swept
     from semdpo.reporting.report import write_sweep
 
-    found = swept(run)
+    results = swept(run)
     path = report_path(run.folder).with_name("sweep.html")
     before = path.exists()
-    write_sweep(found, path)
-    say(f"alpha {found.chosen:g}: {found.choice.reason}; set train.methods.NAME.alpha={found.chosen:g}")
+    write_sweep(results, path)
+    say(f"alpha {results.chosen:g}: {results.choice.reason}; set train.methods.NAME.alpha={results.chosen:g}")
     say(f"sweep: {path}{REPLACED if before else ''}")
     return path

@@ -1,4 +1,4 @@
-"""What a user calls: rewrite a prompt, measure how far the rewrite drifts, and guard against drifting too far."""
+"""Rewrites a user's prompt, measures how far the rewrite drifts, and keeps the prompt when it drifts too far."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from semdpo.models.rewriter_settings import RewriterSettings
     from semdpo.protocols import Rewriter, TextEncoder
 
-DEFAULT_ENCODER = defaults.ENCODER  # where neither the user nor the rewriter names one
+DEFAULT_ENCODER = defaults.ENCODER  # used where neither the user nor the rewriter names an encoder
 
 log = logging.getLogger("semdpo")
 
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """What came of a prompt.
+    """The result for one prompt.
 
     Attributes:
-        prompt: the user's own.
-        rewrite: to give to the text-to-image model; the user's own prompt when no rewrite was near enough.
-        distance: cosine distance of prompt and ``rewrite``.
-        reason: why the user's own prompt was given back; empty when ``rewrite`` is the rewriter's.
-        truncated: whether ``rewrite`` met the rewriter's token budget before it had ended.
+        prompt: the user's prompt.
+        rewrite: the text for the text-to-image model; the user's prompt when all rewrites drift too far.
+        distance: the cosine distance of ``prompt`` and ``rewrite``.
+        reason: why ``rewrite`` is the user's prompt; empty when it is the rewriter's.
+        truncated: whether ``rewrite`` was truncated at the rewriter's token budget.
     """
 
     prompt: str
@@ -44,22 +44,22 @@ class Optimized:
 
     @property
     def kept(self) -> bool:
-        """Whether ``rewrite`` is the rewriter's."""
+        """Whether ``rewrite`` comes from the rewriter."""
         return not self.reason
 
 
 class PromptOptimizer:
-    """A rewriter with the encoder that watches it.
+    """A rewriter, and the encoder that measures how far its rewrites drift.
 
     Args:
-        greedy: gives a prompt's most probable rewrite.
-        sampling: gives others, when that one drifts too far.
-        encoder: measures the drift.
-        max_distance: rewrites that are farther from the prompt are not given out; None allows all.
-        candidates: how many others are tried, ≥ 1.
-        seed: of these.
-        encoder_name: of the encoder, for messages.
-        max_new_tokens: the rewriters' budget, for messages; None where it is not known.
+        greedy: the rewriter that gives a prompt's most probable rewrite.
+        sampling: the rewriter that samples other rewrites, when that one drifts too far.
+        encoder: the encoder that measures the drift.
+        max_distance: the largest cosine distance of a rewrite from its prompt, 0 to 2; None allows all.
+        candidates: the number of other rewrites to sample, ≥ 1.
+        seed: the seed of the sampling.
+        encoder_name: the encoder's name, for messages.
+        max_new_tokens: the rewriters' token budget, for messages; None where it is not known.
 
     Raises:
         ConfigError: an option is out of range.
@@ -84,7 +84,7 @@ class PromptOptimizer:
         max_new_tokens: int | None = None,
     ) -> None:
         if max_distance is not None and not 0 <= max_distance <= 2:
-            raise ConfigError(f"max_distance is a cosine distance, from 0 to 2, not {max_distance}")
+            raise ConfigError(f"max_distance is {max_distance}; it must be a cosine distance, from 0 to 2")
         if candidates < 1:
             raise ConfigError(f"candidates must be at least 1, not {candidates}")
         self._greedy, self._sampling, self._encoder = greedy, sampling, encoder
@@ -102,21 +102,23 @@ class PromptOptimizer:
         seed: int = 0,
         max_new_tokens: int | None = None,
     ) -> PromptOptimizer:
-        """Loads a trained rewriter, to be used as it was trained: its folder's ``semdpo.json`` says how.
+        """Loads a trained rewriter, with the settings that ``semdpo.json`` in its folder gives.
 
         Args:
-            path: its folder, or a name.
-            encoder: any CLIP or sentence-transformers model. None takes the one that weighed the pairs which the
-                rewriter learnt from; where it names none, ``tiny:clip``, which knows only the embedded world's words.
-            max_distance: rewrites that are farther from the prompt are not given out; None allows all.
-            candidates: how many others are tried when the most probable rewrite drifts too far, ≥ 1.
-            seed: of these.
-            max_new_tokens: budget of a rewrite; None takes the rewriter's own: that of the longest rewrite it learnt.
+            path: the rewriter's folder, or a model's name.
+            encoder: any CLIP or sentence-transformers model. None takes the encoder that measured the rewriter's
+                training pairs; where the rewriter names none, ``tiny:clip``, which knows only the embedded world's
+                words.
+            max_distance: the largest cosine distance of a rewrite from its prompt, 0 to 2; None allows all.
+            candidates: the number of other rewrites to sample when the most probable one drifts too far, ≥ 1.
+            seed: the seed of the sampling.
+            max_new_tokens: the token budget of a rewrite; None takes the rewriter's, which fits the longest rewrite
+                that it was trained on.
 
         Raises:
-            ModelError: a model cannot be loaded, or the encoder that the rewriter names is not there.
+            ModelError: a model cannot be loaded, or the encoder that the rewriter names is missing.
             ConfigError: an option is out of range.
-            StoreError: this package wrote the rewriter, and a file of it is not as it was written.
+            StoreError: semdpo wrote the rewriter, and one of its files has changed since.
         """
         from semdpo.models.registry import resolve
         from semdpo.models.rewriter import Decoding, load_rewriter
@@ -125,9 +127,9 @@ class PromptOptimizer:
 
         folder = resolve(str(path)).folder()
         model_folders.refuse_damaged(folder)
-        kept = read_settings(folder)
-        name = _same_encoder(kept, str(path)) if encoder is None else encoder
-        budget = max_new_tokens or kept.max_new_tokens or Decoding().max_new_tokens
+        settings = read_settings(folder)
+        name = _encoder_of(settings, str(path)) if encoder is None else encoder
+        budget = max_new_tokens or settings.max_new_tokens or Decoding().max_new_tokens
         greedy = load_rewriter(path, temperature=0.0, max_new_tokens=budget)
         return cls(
             greedy,
@@ -141,46 +143,46 @@ class PromptOptimizer:
         )
 
     def unknown(self, prompt: str) -> float | None:
-        """Share of a prompt's words that the encoder has never seen; None when it cannot tell."""
+        """The share of a prompt's words that the encoder has never seen; None when it does not know."""
         shares = self._encoder.encode([trimmed(prompt)]).unknown
         return None if shares is None else float(shares[0])
 
     def optimize(self, prompt: str) -> Optimized:
         """Rewrites a prompt.
 
-        The most probable rewrite is taken if it is near enough; otherwise the nearest of some others, if that is;
-        otherwise the user's own prompt. A rewrite whose words the encoder does not know has no distance, and counts
-        as too far; a prompt of such words is given back at once.
+        The result is the most probable rewrite if its distance from the prompt is at most ``max_distance``; otherwise
+        the nearest of the sampled rewrites, if its distance is; otherwise the user's prompt. A rewrite whose words the
+        encoder does not know has no distance and is not used. A prompt of such words is returned unchanged.
 
         Args:
-            prompt: what the user wants to see.
+            prompt: the user's prompt.
 
         Raises:
             DataError: the prompt is empty, or too long for the rewriter.
         """
-        asked = trimmed(prompt)
-        if not is_visible(asked):
+        text = trimmed(prompt)
+        if not is_visible(text):
             raise DataError("the prompt is empty, or shows nothing; say what the image should show")
-        unknown = self.unknown(asked)
+        unknown = self.unknown(text)
         if unknown is not None and unknown > UNKNOWN_ALLOWED:
             return Optimized(
-                asked, asked, 0.0, f"the prompt is kept: the encoder does not know {unknown:.0%} of its words"
+                text, text, 0.0, f"the prompt is kept: the encoder does not know {unknown:.0%} of its words"
             )
-        found = self._nearest(asked, _rewrites(self._greedy, asked, 1, self._seed))
-        if found is None:
-            found = self._nearest(asked, _rewrites(self._sampling, asked, self._candidates, self._seed))
-        return found or Optimized(asked, asked, 0.0, "the prompt is kept: no rewrite was near enough")
+        result = self._nearest(text, _rewrites(self._greedy, text, 1, self._seed))
+        if result is None:
+            result = self._nearest(text, _rewrites(self._sampling, text, self._candidates, self._seed))
+        return result or Optimized(text, text, 0.0, "the prompt is kept: no rewrite was near enough")
 
     def _nearest(self, prompt: str, rewrites: Sequence[tuple[str, bool]]) -> Optimized | None:
-        """The rewrite with the smallest drift; None when there is none that is near enough."""
+        """The rewrite with the smallest distance; None when all drift too far."""
         truncated = dict(rewrites)
-        texts = [each for each in truncated if is_visible(each)]
+        texts = [text for text in truncated if is_visible(text)]
         if not texts:
             return None
-        found = self._encoder.encode([prompt, *texts])
-        distances = cosine_distance(found.vectors[:1].repeat(len(texts), axis=0), found.vectors[1:])
-        if found.unknown is not None:
-            distances[found.unknown[1:] > UNKNOWN_ALLOWED] = math.inf
+        embeddings = self._encoder.encode([prompt, *texts])
+        distances = cosine_distance(embeddings.vectors[:1].repeat(len(texts), axis=0), embeddings.vectors[1:])
+        if embeddings.unknown is not None:
+            distances[embeddings.unknown[1:] > UNKNOWN_ALLOWED] = math.inf
         best = int(distances.argmin())
         limit = 2.0 if self._max_distance is None else self._max_distance
         if distances[best] > limit:
@@ -189,7 +191,7 @@ class PromptOptimizer:
 
 
 def _rewrites(rewriter: Rewriter, prompt: str, n: int, seed: int) -> list[tuple[str, bool]]:
-    """Rewrites of a prompt, each with whether it was truncated, as far as the rewriter tells."""
+    """Rewrites of a prompt, each with whether it was truncated, as far as the rewriter reports it."""
     from semdpo.protocols import FlaggingRewriter
 
     if isinstance(rewriter, FlaggingRewriter):
@@ -197,26 +199,26 @@ def _rewrites(rewriter: Rewriter, prompt: str, n: int, seed: int) -> list[tuple[
     return [(text, False) for text in rewriter.rewrite([prompt], n, seed)[0]]
 
 
-def _same_encoder(kept: RewriterSettings, path: str) -> str:
-    """The encoder that a rewriter names; a warning where its files are no longer those that weighed the pairs.
+def _encoder_of(settings: RewriterSettings, path: str) -> str:
+    """The encoder that a rewriter names; warns where its files have changed since it measured the training pairs.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: the encoder is missing.
     """
     from semdpo.engine import fingerprint
 
-    if kept.encoder is None:
+    if settings.encoder is None:
         return DEFAULT_ENCODER
     try:
-        now = fingerprint.model(kept.encoder)
+        now = fingerprint.model(settings.encoder)
     except ModelError as error:
         raise ModelError(
-            f"the encoder '{kept.encoder}', which measured the drift of what '{path}' learnt, is not there ({error}); "
-            "put it back, or name another with --encoder (in Python: encoder=)"
+            f"the encoder '{settings.encoder}', which measured the training pairs of '{path}', is missing ({error}); "
+            "restore it, or name another with --encoder (in Python: encoder=)"
         ) from error
-    if kept.encoder_fingerprint not in (None, now):
+    if settings.encoder_fingerprint not in (None, now):
         log.warning(
-            "the encoder '%s' has changed since it measured the drift of what '%s' learnt; its distances may be others",
-            kept.encoder, path,
+            "the encoder '%s' has changed since it measured the training pairs of '%s'; its distances may differ",
+            settings.encoder, path,
         )  # fmt: skip
-    return kept.encoder
+    return settings.encoder

@@ -108,8 +108,8 @@ def test_help_lists_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         ),
         (("train", "{pairs}", "--model", "x", "-o", "{tmp}/m", "--objective", "dpo"), "neither a folder nor a known"),
         (("optimize", "a cat"), "run `semdpo demo` first, or give --model"),
-        (("report", "{tmp}"), "is no run's folder"),
-        (("evaluate", "{tmp}"), "is no run's folder"),
+        (("report", "{tmp}"), "holds no run"),
+        (("evaluate", "{tmp}"), "holds no run"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(

@@ -51,8 +51,8 @@ def test_rewriting_and_training_are_tried_and_leave_nothing_behind(tmp_path: Pat
     recipe = load_recipe("tiny", ["candidates.batch_size=6", "sft.batch_size=4", "train.batch_size=3"])
     rewriting, training = estimate.rewriting(recipe, seconds=0.1), estimate.training(recipe, seconds=0.1)
     assert (rewriting.level, training.level) == ("ok", "ok"), (rewriting, training)
-    assert re.search(r"candidates [0-9.e+]+ a second, 1,600 take .*; at most .* in all", rewriting.found)
-    assert re.search(r"300 take .*; [0-9.]+ s an update of preference training, 402 for each of 2 ", training.found)
+    assert re.search(r"candidates [0-9.e+]+ per second, 1,600 take .*; at most .* in all", rewriting.found)
+    assert re.search(r"300 take .*; [0-9.]+ s per update of preference training, 402 for each of 2 ", training.found)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -63,8 +63,8 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
         asked.append(job)
         return 2.0
 
-    monkeypatch.setattr(estimate, "_seconds_a_prompt", two_seconds)
-    monkeypatch.setattr(estimate, "_seconds_an_update", lambda *_: 3.0)
+    monkeypatch.setattr(estimate, "_seconds_per_prompt", two_seconds)
+    monkeypatch.setattr(estimate, "_seconds_per_update", lambda *_: 3.0)
     own = "evaluate.rewriters={bold: {model: 'tiny:gpt2', template: '{prompt} ->'}}"
     recipe = load_recipe("tiny", [own])
     found = estimate.rewriting(recipe)
@@ -74,7 +74,7 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
         ("rewrites of bold", 1, 120),
     ]
     assert asked[2].template == "{prompt} ->"
-    assert "candidates 2 a second, 1,600 take 13 minutes" in found.found
+    assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
     assert found.found.endswith("at most 29 minutes in all")  # 2 s for each of 880 prompts
     # 300 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
     assert estimate.training(recipe).found.endswith(
@@ -82,7 +82,7 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     )
     open_end = load_recipe("tiny", ["prompts.limit=null"])
     for each in (estimate.rewriting(open_end), estimate.training(open_end)):
-        assert (each.level, "to be given the time of a run" in each.found) == ("ok", True)
+        assert (each.level, "for an estimate of the whole run" in each.found) == ("ok", True)
 
 
 def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.Monk
 
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    assert estimate._seconds_an_update(begin, 32, budget=1.0) == 16.0
+    assert estimate._seconds_per_update(begin, 32, budget=1.0) == 16.0
     assert sizes == [2], "whole updates would take too long"
-    assert estimate._seconds_an_update(begin, 32, budget=100.0) == 16.0
+    assert estimate._seconds_per_update(begin, 32, budget=100.0) == 16.0
     assert sizes == [2, 2, 32]
 
     class Slow:
@@ -122,7 +122,7 @@ def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.Monk
     for last in (5, 1000):  # whether all rewrites end before the measurement does, or none
         ends = last
         job = estimate.Rewriting("candidates", "tiny:gpt2", None, decoding, 4, 400)
-        assert estimate._seconds_a_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 39)
+        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 39)
 
 
 def test_what_is_not_there_or_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_memory_that_runs_out_while_it_is_tried_is_a_finding(monkeypatch: pytest
     def full(*_: Any) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    for name in ("_seconds_a_prompt", "_seconds_an_update"):
+    for name in ("_seconds_per_prompt", "_seconds_per_update"):
         monkeypatch.setattr(estimate, name, full)
     for each in (estimate.rewriting, estimate.training):
         found = each(load_recipe("tiny"))
@@ -203,7 +203,7 @@ def test_a_run_that_cannot_fit_is_refused_before_any_work(tmp_path: Path, monkey
     with pytest.raises(StoreError, match="or use a machine with more memory"):
         doctor.refuse_the_impossible(recipe, tmp_path / "run")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
-    with pytest.raises(StoreError, match=r"disk: about .* give a folder on a larger disk"):
+    with pytest.raises(StoreError, match=r"disk: about .* choose a folder on a larger disk"):
         doctor.refuse_the_impossible(recipe, tmp_path / "run")
 
 
@@ -286,9 +286,9 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
         "clip-vit-large-patch14": 1.7, "pickscore": 4.0, "blip-itm-base-coco": 0.9, "jina-embeddings-v4": 8.0,
         "promptist": 0.6, "beautiful-prompt": 2.2,
     }  # fmt: skip
-    assert downloads.fetched(recipe) == sizes
+    assert downloads.missing_models(recipe) == sizes
     found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}
-    assert "about 34.8 GB of 11 models (jina-embeddings-v4 8, " in found["download"].found
+    assert "about 34.8 GB for 11 models (jina-embeddings-v4 8, " in found["download"].found
     assert "34.8 GB of it to download" in found["disk"].found
     _Disk(monkeypatch, 30e9)
     found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}
@@ -298,7 +298,7 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
     # The same model under two names comes once, and one of unknown size is named.
     two = load_recipe("tiny", ["drift.encoder=openai/clip-vit-large-patch14", "sft.model=somebody/model",
                                "evaluate.metrics.clip=clip-vit-large-patch14"])  # fmt: skip
-    assert sorted(map(str, downloads.fetched(two).values())) == ["1.7", "None"]
+    assert sorted(map(str, downloads.missing_models(two).values())) == ["1.7", "None"]
     (told,) = downloads.download(two)
     assert "somebody/model, whose size is not known" in told.found
     assert downloads.download(load_recipe("tiny")) == []
@@ -307,7 +307,7 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("tiny:prompts.jsonl", "the embedded world's"),
+        ("tiny:prompts.jsonl", "of the embedded world"),
         ("mine.txt", "your file, 0.0 MB"),
         (
             "hub:poloclub/diffusiondb",

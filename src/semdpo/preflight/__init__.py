@@ -1,1 +1,1 @@
-"""What a recipe needs of a machine, found out before hours are spent."""
+"""Checks what a recipe needs of a machine, before hours of work."""

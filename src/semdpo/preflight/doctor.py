@@ -1,4 +1,4 @@
-"""What a recipe needs, beside what this machine has: told before hours are spent."""
+"""Compares what a recipe needs with what this machine has, before hours of work."""
 
 from __future__ import annotations
 
@@ -54,52 +54,52 @@ MEASURED_SECONDS = 20.0
 
 
 def machine(folder: Path) -> list[Finding]:
-    """Versions, devices, memory and disk.
+    """Reports versions, devices, memory and disk space.
 
     Args:
-        folder: where the run's files would go.
+        folder: the run's folder, which need not exist.
     """
     import torch
 
     memory = psutil.virtual_memory()
-    found = [
+    findings = [
         Finding("ok", "python", platform.python_version()),
         *(Finding("ok", name, version) for name, version in store.versions().items()),
-        Finding(
-            "ok", "processor", f"{os.cpu_count()} cores, {memory.available / GB:.1f} of {memory.total / GB:.1f} GB free"
-        ),
+        Finding("ok", "CPU", f"{os.cpu_count()} cores, {memory.available / GB:.1f} of {memory.total / GB:.1f} GB free"),
     ]
     for index in range(torch.cuda.device_count()):
         unused, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        found.append(Finding("ok", f"GPU {index}", f"{name}, {unused / GB:.1f} of {total / GB:.1f} GB free"))
+        findings.append(Finding("ok", f"GPU {index}", f"{name}, {unused / GB:.1f} of {total / GB:.1f} GB free"))
     if not torch.cuda.is_available():
-        found.append(Finding("ok", "GPU", "none; everything is computed on the processor"))
-    return [*found, Finding("ok", "disk", f"{free(folder) / GB:.1f} GB free at {folder.absolute()}")]
+        findings.append(Finding("ok", "GPU", "none; everything is computed on the CPU"))
+    return [*findings, Finding("ok", "disk", f"{free(folder) / GB:.1f} GB free at {folder.absolute()}")]
 
 
 def needs(recipe: Recipe, folder: Path) -> list[Finding]:
-    """The recipe's files and models, and whether they fit this machine; the hub is not asked.
+    """Reports whether the recipe's files, models and libraries are here, and whether this machine can hold the run.
 
     Args:
-        recipe: validated.
-        folder: where the run's files would go.
+        recipe: the validated recipe.
+        folder: the run's folder, which need not exist.
     """
-    things = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if not is_file(key)}
+    models = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if not is_file(key)}
     files = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if is_file(key)}
-    found = [downloads.source(key, name) for name, key in files.items()]
-    found += [finding for name, key in things.items() for finding in _model(key, name)]
-    found += [_library(extra, use) for extra, use in libraries.wanted(recipe, folder).items() if extras.absent(extra)]
+    findings = [downloads.source(key, name) for name, key in files.items()]
+    findings += [finding for name, key in models.items() for finding in _model(key, name)]
+    findings += [
+        _library(extra, use) for extra, use in libraries.wanted(recipe, folder).items() if extras.absent(extra)
+    ]
     try:
         refuse_remote_code(recipe)
     except ModelError as error:
-        found.append(Finding("error", "remote code", str(error)))
+        findings.append(Finding("error", "remote code", str(error)))
     try:
         trackers.refuse_absent(recipe.train.report_to)
     except ConfigError as error:
-        found.append(Finding("error", "train.report_to", str(error)))
-    room = resources(recipe, folder, fetched=downloads.to_fetch(recipe, folder))
-    return [*found, *remote_code(recipe), *downloads.download(recipe), *room]
+        findings.append(Finding("error", "train.report_to", str(error)))
+    room = resources(recipe, folder, fetched=downloads.bytes_to_download(recipe, folder))
+    return [*findings, *remote_code(recipe), *downloads.download(recipe), *room]
 
 
 def refuse_the_impossible(
@@ -110,12 +110,12 @@ def refuse_the_impossible(
     fresh: bool = False,
     report: bool = True,
 ) -> None:
-    """The pre-flight of a run.
+    """Refuses a run that cannot be finished on this machine.
 
     Args:
-        recipe: validated.
-        folder: of the run; what is finished there needs no more room.
-        stages: those that will be made; None is the whole recipe.
+        recipe: the validated recipe.
+        folder: the run's folder; its finished stages need no further space.
+        stages: the stages to run; None is the whole recipe.
         fresh: whether finished stages may be made again.
         report: whether the report is written at the end.
 
@@ -126,34 +126,35 @@ def refuse_the_impossible(
     """
     extras.require(**libraries.wanted(recipe, folder, stages, fresh=fresh, report=report))
     trackers.refuse_absent(recipe.train.report_to)
-    for each in remote_code(recipe):
-        if each.level == "error":
-            raise ModelError(f"{each.what}: {each.found}")
-    refuse_too_large(recipe, folder, stages, fresh=fresh, fetched=downloads.to_fetch(recipe, folder))
+    for finding in remote_code(recipe):
+        if finding.level == "error":
+            raise ModelError(f"{finding.what}: {finding.found}")
+    refuse_too_large(recipe, folder, stages, fresh=fresh, fetched=downloads.bytes_to_download(recipe, folder))
 
 
 def remote_code(recipe: Recipe) -> list[Finding]:
-    """Whether the Python code that comes with scorers, where the user allows it, runs with what is installed.
+    """Reports whether the Python code that comes with scorers runs with the installed libraries.
 
-    It is imported and its class is built, without weights. What is not here yet cannot be tried.
+    Only scorers that the recipe allows to run code are tried: the code is imported and its class is built, without
+    weights. A scorer that is not downloaded cannot be tried.
 
     Args:
-        recipe: validated.
+        recipe: the validated recipe.
     """
     scorers = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
     return [_tried(name) for name in scorers if name is not None and name in recipe.scoring.allow_remote_code]
 
 
 def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
-    """How long the images will take, from drawing and scoring some for a while.
+    """Estimates how long rendering and scoring take, by doing a little of both.
 
     Args:
-        recipe: validated; its renderer and scorer must be there.
-        seconds: to measure for; at least two batches are drawn.
+        recipe: the validated recipe.
+        seconds: how long to measure; at least two batches are rendered.
     """
     count = images(recipe)
     if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
-        return Finding("warning", "time", "not measured: renderer or scorer is not there")
+        return Finding("warning", "time", "not measured: the renderer or the scorer is not downloaded")
     if extras.absent("render"):
         return Finding("warning", "time", "not measured: nothing can be rendered yet", extras.command("render"))
     from semdpo.engine.providers import own_models
@@ -172,14 +173,14 @@ def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
             speed = max(speed, size / (time.monotonic() - batch))  # the first batch warms up
     except SemdpoError as error:
         return Finding("error", "time", str(error))
-    each = f"{speed:.3g} images drawn and scored a second"
+    rate = f"{speed:.3g} images rendered and scored per second"
     if count is None:
-        return Finding("ok", "time", f"{each}; set prompts.limit to be told how long a run takes")
+        return Finding("ok", "time", f"{rate}; set prompts.limit for an estimate of the whole run")
     hours = count / speed / 3600
-    return Finding("ok", "time", f"{each}; {count:,} images take about {hours:.1f} hours")
+    return Finding("ok", "time", f"{rate}; {count:,} images take about {hours:.1f} hours")
 
 
-# --------------------------------------------------------------------------------------------------- one thing each
+# --------------------------------------------------------------------------------------------------- single findings
 
 
 def _model(key: str, name: str) -> Iterable[Finding]:
@@ -192,14 +193,14 @@ def _model(key: str, name: str) -> Iterable[Finding]:
         yield _to_be_fetched(key, name)
     else:
         yield Finding("ok", name, f"{key}: {state}, {parameters(name) / 1e6:.4g} M parameters")
-    words = registry.resolve(name).separate_tokenizer()
-    if words is not None and where(words, registry.WORDS).startswith("not"):
-        yield _to_be_fetched(f"{key}, the tokenizer", words, registry.WORDS)
+    tokenizer = registry.resolve(name).separate_tokenizer()
+    if tokenizer is not None and where(tokenizer, registry.WORDS).startswith("not"):
+        yield _to_be_fetched(f"{key}, the tokenizer", tokenizer, registry.WORDS)
 
 
 def _library(extra: str, use: str) -> Finding:
-    found = f"{use} needs {', '.join(extras.absent(extra))}, not installed"
-    return Finding("error", f"extra {extra}", found, extras.command(extra))
+    missing = ", ".join(extras.absent(extra))
+    return Finding("error", f"extra {extra}", f"{use} needs {missing}, not installed", extras.command(extra))
 
 
 def _tried(name: str) -> Finding:
@@ -208,25 +209,28 @@ def _tried(name: str) -> Finding:
     try:
         if where(name).startswith("not"):
             return Finding(
-                "warning", name, "its own Python code was not tried, for it is not here", "once it is: `semdpo doctor`"
+                "warning",
+                name,
+                "its own Python code was not tried: it is not downloaded",
+                "download it, then run `semdpo doctor` again",
             )
         folder = registry.resolve(name).folder()
         if not has_remote_code(folder):
-            return Finding("ok", name, "brings no Python code of its own")
+            return Finding("ok", name, "has no Python code of its own")
         try_remote(folder)
     except ModelError as error:
-        return Finding("error", name, str(error), "see the documentation of models, under jina")
+        return Finding("error", name, str(error), "see jina in the documentation of models")
     return Finding("ok", name, "its own Python code runs")
 
 
 def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
-    """A model of the hub that is not here: whether it will come by itself, and if not, what to do."""
+    """Reports whether the run can download a model, and if not, what to do."""
     place = registry.resolve(name)
-    known = registry.published(name)
-    size = f", about {known.gigabytes:g} GB" if known and not files else ""
+    published = registry.published(name)
+    size = f", about {published.gigabytes:g} GB" if published and not files else ""
     exact = [file for file in place.files if "*" not in file]
-    patterns = [f"--include '{each}'" for each in files or place.files if "*" in each and not exact]
-    left_out = [f"--exclude '{each}'" for each in registry.SKIPPED if patterns and not files]
+    patterns = [f"--include '{file}'" for file in files or place.files if "*" in file and not exact]
+    left_out = [f"--exclude '{file}'" for file in registry.SKIPPED if patterns and not files]
     download = " ".join(["`hf download", place.path, *exact, *patterns, *left_out]) + "`"
     match ask(place.path):
         case "there":
@@ -237,5 +241,5 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
         case "absent":
             return Finding("error", name, f"{key}: not on the hub, or private", "check the name, or `hf auth login`")
         case _:
-            cure = f"where there is a connection: {download}; or put it under $SEMDPO_MODELS"
+            cure = f"download it where there is a connection: {download}; or put it under $SEMDPO_MODELS"
             return Finding("error", name, f"{key}: not downloaded{size}, and the hub cannot be reached", cure)

@@ -1,4 +1,4 @@
-"""What a recipe reads from elsewhere: the models that will be downloaded, and where its prompts come from."""
+"""What a recipe reads from elsewhere: the models to download, and the sources of its prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow, is_file
 
 TINY, HUB = "tiny:", "hub:"
-# Public sets of prompts: what their files' paths hold, where they are from, and their licence as far as it is known.
+# Public sets of prompts: a part of their files' paths, their source, and their licence as far as it is known.
 PUBLIC = (
     ("captions_", "COCO's captions: cocodataset.org, 2017 Train/Val annotations, CC BY 4.0"),
     ("diffusiondb", "DiffusionDB: huggingface.co/datasets/poloclub/diffusiondb, CC0 1.0"),
@@ -23,51 +23,51 @@ PUBLIC = (
 LICENCES = {"poloclub/diffusiondb": "CC0 1.0", "nateraw/parti-prompts": "Apache 2.0"}
 
 
-def fetched(recipe: Recipe) -> dict[str, float | None]:
-    """The models that are not here: name to gigabytes of the files that will be fetched, None where not known.
+def missing_models(recipe: Recipe) -> dict[str, float | None]:
+    """The models to download: name → size in gigabytes, None where it is not known.
 
     Args:
-        recipe: validated; names of models that do not exist are passed over.
+        recipe: the validated recipe; names of models that do not exist are skipped.
     """
-    found: dict[str, tuple[str, float | None]] = {}
+    by_path: dict[str, tuple[str, float | None]] = {}
     for name in _models(recipe):
         try:
             place = registry.resolve(name)
-            if place.path not in found and where(name).startswith("not"):
-                known = registry.published(name)
-                found[place.path] = (name, None if known is None or not known.gigabytes else known.gigabytes)
+            if place.path not in by_path and where(name).startswith("not"):
+                published = registry.published(name)
+                by_path[place.path] = (name, (published.gigabytes or None) if published else None)
         except ModelError:
             continue
-    return dict(found.values())
+    return dict(by_path.values())
 
 
-def to_fetch(recipe: Recipe, folder: Path) -> float:
-    """Bytes that will be downloaded to the disk of a run's folder; 0 where the models go to another one."""
+def bytes_to_download(recipe: Recipe, folder: Path) -> float:
+    """The bytes to download to the disk of a run's folder; 0 where the models are stored on another disk."""
     if _same_disk(cache_folder(), folder):
-        return GB * sum(each or 0.0 for each in fetched(recipe).values())
+        return GB * sum(size or 0.0 for size in missing_models(recipe).values())
     return 0.0
 
 
 def download(recipe: Recipe) -> list[Finding]:
-    """How much will be downloaded, and whether there is room for it; nothing when all models are here.
+    """Reports how much will be downloaded and whether there is space for it; empty when all models are here.
 
     Args:
-        recipe: validated.
+        recipe: the validated recipe.
     """
-    sizes = fetched(recipe)
+    sizes = missing_models(recipe)
     if not sizes:
         return []
     known = {name: size for name, size in sizes.items() if size is not None}
     whole, place = sum(known.values()), cache_folder()
-    parts = ", ".join(f"{name} {size:g}" for name, size in sorted(known.items(), key=lambda each: -each[1]))
-    told = f"about {whole:.1f} GB of {len(known)} models ({parts})"
+    parts = ", ".join(f"{name} {size:g}" for name, size in sorted(known.items(), key=lambda item: -item[1]))
+    text = f"about {whole:.1f} GB for {len(known)} models ({parts})"
     if unknown := [name for name, size in sizes.items() if size is None]:
-        told += f", and {', '.join(unknown)}, whose size is not known"
-    there = free(place) / GB
-    told += f"; {there:.2g} GB free at {place}"
-    if whole > there:
-        return [Finding("error", "download", told, "set HF_HOME to a folder on a larger disk")]
-    return [Finding("warning", "download", told)]
+        text += f", and {', '.join(unknown)}, whose size is not known"
+    available = free(place) / GB
+    text += f"; {available:.2g} GB free at {place}"
+    if whole > available:
+        return [Finding("error", "download", text, "set HF_HOME to a folder on a larger disk")]
+    return [Finding("warning", "download", text)]
 
 
 def _models(recipe: Recipe) -> Iterator[str]:
@@ -80,35 +80,35 @@ def _same_disk(one: Path, other: Path) -> bool:
 
 
 def _existing(folder: Path) -> Path:
-    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 # ------------------------------------------------------------------------------------------------- files
 
 
 def source(key: str, name: str) -> Finding:
-    """Where a file of prompts or rewrites is from, and whether it is here.
+    """Reports the source of a file of prompts or rewrites, and whether it is here.
 
     Args:
-        key: of the recipe.
-        name: what the recipe says: a path, ``tiny:FILE`` or ``hub:OWNER/NAME[:SPLIT]``.
+        key: the recipe's key.
+        name: the key's value: a path, ``tiny:FILE`` or ``hub:OWNER/NAME[:SPLIT]``.
     """
     from semdpo.data.tables import resolve
 
     if name.startswith(HUB):
         return Finding("ok", name, f"{key}: {_of_the_hub(name.removeprefix(HUB))}")
-    known = next((words for part, words in PUBLIC if part in name.casefold()), "")
+    public = next((origin for part, origin in PUBLIC if part in name.casefold()), "")
     try:
         path = resolve(name)
     except DataError as error:
-        return Finding("error", name, f"{key}: not there", f"{error}{'; it is public: ' if known else ''}{known}")
+        return Finding("error", name, f"{key}: missing", f"{error}{'; it is public: ' if public else ''}{public}")
     size = f"{path.stat().st_size / 1e6:.1f} MB"
-    origin = "the embedded world's" if name.startswith(TINY) else f"your file{f' ({known})' if known else ''}"
+    origin = "of the embedded world" if name.startswith(TINY) else f"your file{f' ({public})' if public else ''}"
     return Finding("ok", name, f"{key}: {origin}, {size}")
 
 
 def _of_the_hub(name: str) -> str:
     repository, _, split = name.partition(":")
-    known = LICENCES.get(repository) or licence(repository)
-    terms = f"licence {known}" if known else "licence not known; its page names it"
-    return f"the split {split or 'train'} of huggingface.co/datasets/{repository}, {terms}; the run fetches it"
+    name_of_licence = LICENCES.get(repository) or licence(repository)
+    terms = f"licence {name_of_licence}" if name_of_licence else "licence not known; its page names it"
+    return f"the split {split or 'train'} of huggingface.co/datasets/{repository}, {terms}; the run downloads it"

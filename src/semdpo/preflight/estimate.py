@@ -1,4 +1,4 @@
-"""How long a run rewrites and trains, from doing a little of both with the recipe's own models and settings."""
+"""Estimates how long a run takes to rewrite and train, by doing a little of both with the recipe's settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import Recipe
 
 PROMPT = "a red house near a tree"
-# Of DiffusionDB's lengths, for a recipe whose file of rewrites is not there.
+# Texts of the usual length in DiffusionDB, for a recipe whose file of rewrites is missing.
 TYPICAL = [
     (
         "a castle near the harbor at night",
@@ -36,20 +36,20 @@ TYPICAL = [
 ]
 FEW_TOKENS, FEW_PROMPTS, FEW_PAIRS = 9, 4, 2
 UPDATES = 4
-REFERENCE = 1 / 3  # of a training pass: forward without backward
+REFERENCE = 1 / 3  # cost of the reference's pass relative to a training pass: it has no backward pass
 
 
 @dataclass(frozen=True, slots=True)
 class Rewriting:
-    """Rewrites of one kind.
+    """One use of a rewriter in a run.
 
     Attributes:
-        what: they are for.
-        model: that writes them, or the one that it is trained from.
-        template: what it reads; None is the folder's own.
-        decoding: how.
-        n: rewrites of a prompt.
-        prompts: how many; None when the recipe does not tell.
+        what: the purpose of the rewrites, for messages.
+        model: the rewriter, or the model that it is trained from.
+        template: the rewriter's template; None is the one in its folder.
+        decoding: how the rewriter decodes.
+        n: the number of rewrites per prompt.
+        prompts: the number of prompts; None when the recipe sets none.
     """
 
     what: str
@@ -61,11 +61,11 @@ class Rewriting:
 
 
 def times(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> list[Finding]:
-    """How long the recipe's drawing and scoring, rewriting and training take.
+    """Estimates how long rendering and scoring, rewriting, and training take.
 
     Args:
-        recipe: validated.
-        seconds: to measure each for, about.
+        recipe: the validated recipe.
+        seconds: about how long to measure each of the three.
     """
     return [doctor.measure(recipe, seconds), rewriting(recipe, seconds), training(recipe, seconds)]
 
@@ -74,34 +74,40 @@ def times(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> list[Finding]:
 
 
 def rewriting(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
-    """How long candidates and the methods' rewrites of the held-out prompts take, if all use their whole budget.
+    """Estimates how long all rewrites take, if each uses its whole token budget.
+
+    These are the candidates, and the methods' rewrites of the held-out prompts.
 
     Args:
-        recipe: validated.
-        seconds: to measure for, about; a few tokens of a few prompts are written in any case.
+        recipe: the validated recipe.
+        seconds: about how long to measure; a few tokens of a few prompts are generated in any case.
     """
     jobs = list(_rewritings(recipe))
-    told, whole = [], 0.0
+    rates, whole = [], 0.0
     try:
         for job in jobs:
             if doctor.is_absent(job.model):
-                return Finding("warning", "rewriting", f"not measured: {job.model} is not there")
-            each = _seconds_a_prompt(job, seconds / len(jobs))
-            rate = f"{job.what} {job.n / each:.3g} a second"
+                return Finding("warning", "rewriting", f"not measured: {job.model} is not downloaded")
+            spent = _seconds_per_prompt(job, seconds / len(jobs))
+            rate = f"{job.what} {job.n / spent:.3g} per second"
             if job.prompts is None:
-                told.append(rate)
+                rates.append(rate)
                 continue
-            whole += each * job.prompts
-            told.append(f"{rate}, {job.prompts * job.n:,} take {_duration(each * job.prompts)}")
+            whole += spent * job.prompts
+            rates.append(f"{rate}, {job.prompts * job.n:,} take {_duration(spent * job.prompts)}")
     except SemdpoError as error:
         return Finding("error", "rewriting", str(error))
     except _out_of_memory():
         return Finding(
-            "error", "rewriting", "out of memory", "lower candidates.batch_size and that of evaluate.rewrite"
+            "error", "rewriting", "out of memory", "lower candidates.batch_size and evaluate.rewrite.batch_size"
         )
     missing = any(job.prompts is None for job in jobs)
-    end = "set the limits of prompts to be given the time of a run" if missing else f"at most {_duration(whole)} in all"
-    return Finding("ok", "rewriting", f"{'; '.join(told)}; {end}")
+    end = (
+        "set the limits of prompts for an estimate of the whole run"
+        if missing
+        else f"at most {_duration(whole)} in all"
+    )
+    return Finding("ok", "rewriting", f"{'; '.join(rates)}; {end}")
 
 
 def _rewritings(recipe: Recipe) -> Iterator[Rewriting]:
@@ -110,90 +116,88 @@ def _rewritings(recipe: Recipe) -> Iterator[Rewriting]:
     held_out = doctor.held_out(recipe)
     trained = None if held_out is None else held_out * (1 + len(recipe.train.methods))
     yield Rewriting("evaluation's rewrites", start, recipe.sft.template, recipe.evaluate.rewrite, 1, trained)
-    for name, own in recipe.evaluate.rewriters.items():
-        yield Rewriting(f"rewrites of {name}", own.model, own.template, own, 1, held_out)
+    for name, other in recipe.evaluate.rewriters.items():
+        yield Rewriting(f"rewrites of {name}", other.model, other.template, other, 1, held_out)
 
 
-def _seconds_a_prompt(job: Rewriting, budget: float) -> float:
-    """Of all rewrites of a prompt. The first token, with which the prompt is read, and the others are timed apart."""
+def _seconds_per_prompt(job: Rewriting, budget: float) -> float:
+    """The seconds for all rewrites of a prompt; the first token, which includes reading the prompt, is timed apart."""
     from semdpo.models.rewriter import CausalRewriter, Decoding, load_rewriter
 
-    settings = {each.name: getattr(job.decoding, each.name) for each in fields(Decoding)}
+    settings = {field.name: getattr(job.decoding, field.name) for field in fields(Decoding)}
     rewriter = load_rewriter(job.model, job.template, job.decoding.precision, **settings)
     tokens, batch = job.decoding.max_new_tokens, min(job.decoding.batch_size, job.prompts or job.decoding.batch_size)
 
     def timed(with_budget: CausalRewriter, prompts: int) -> tuple[float, int]:
         begun = time.monotonic()
-        rows = [each for row in with_budget.rewrite_flagged([PROMPT] * prompts, job.n, 0) for each in row]
+        rows = [rewrite for row in with_budget.rewrite_flagged([PROMPT] * prompts, job.n, 0) for rewrite in row]
         spent = time.monotonic() - begun
         if any(truncated for _, truncated in rows):
             return spent, few
-        return spent, 1 + max(rewriter.tokens([text for text, _ in rows]))  # all had ended
+        return spent, 1 + max(rewriter.tokens([text for text, _ in rows]))  # no rewrite was truncated
 
     few = min(FEW_TOKENS, tokens)
     short, longer = rewriter.with_budget(1), rewriter.with_budget(few)
     timed(short, 1)  # the first call warms up
-    each = 0.0
+    estimate = 0.0
     for size in sorted({min(FEW_PROMPTS, batch), batch}):
         first, _ = timed(short, size)
         whole, steps = timed(longer, size)
-        each = (first + (tokens - 1) * max(whole - first, 0.0) / max(steps - 1, 1)) / size
+        estimate = (first + (tokens - 1) * max(whole - first, 0.0) / max(steps - 1, 1)) / size
         if (first + whole) * batch / size > budget:
             break
-    return each
+    return estimate
 
 
 # -------------------------------------------------------------------------------------------------------- training
 
 
 class _EnoughError(Exception):
-    """Enough updates were seen."""
+    """Stops a training after enough updates."""
 
 
 def training(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
-    """How long fine-tuning and all methods' preference training take, the reference's pass included.
+    """Estimates how long fine-tuning and the training of all methods take, the reference's pass included.
 
     Args:
-        recipe: validated.
-        seconds: to measure for, about; two updates on two pairs are made in any case.
+        recipe: the validated recipe.
+        seconds: about how long to measure; two updates on two pairs are made in any case.
     """
     sft, train = recipe.sft, recipe.train
     try:
         if doctor.is_absent(sft.model):
-            return Finding("warning", "training", f"not measured: {sft.model} is not there")
-        if any(each.level == "error" for each in doctor.resources(recipe, Path())):
+            return Finding("warning", "training", f"not measured: {sft.model} is not downloaded")
+        if any(finding.level == "error" for finding in doctor.resources(recipe, Path())):
             return Finding("warning", "training", "not measured: there is too little memory or disk")
         with TemporaryDirectory() as folder:
-            fine = _seconds_an_update(partial(_fine_tune, recipe, Path(folder)), sft.batch_size, seconds / 2)
-            each = _seconds_an_update(partial(_train, recipe, Path(folder)), train.batch_size, seconds / 2)
+            fine = _seconds_per_update(partial(_fine_tune, recipe, Path(folder)), sft.batch_size, seconds / 2)
+            preference = _seconds_per_update(partial(_train, recipe, Path(folder)), train.batch_size, seconds / 2)
     except SemdpoError as error:
         return Finding("error", "training", str(error))
     except _out_of_memory():
-        return Finding(
-            "error", "training", "out of memory", "set sft.micro_batch_size and train.micro_batch_size lower"
-        )
-    told = f"{fine:.3g} s an update of fine-tuning, {sft.steps:,} take {_duration(fine * sft.steps)}; "
-    told += f"{each:.3g} s an update of preference training"
+        return Finding("error", "training", "out of memory", "lower sft.micro_batch_size and train.micro_batch_size")
+    text = f"{fine:.3g} s per update of fine-tuning, {sft.steps:,} take {_duration(fine * sft.steps)}; "
+    text += f"{preference:.3g} s per update of preference training"
     if recipe.prompts.limit is None:
-        return Finding("ok", "training", f"{told}; set prompts.limit to be given the time of a run")
-    # At most: a prompt without two different scores gives no pair.
+        return Finding("ok", "training", f"{text}; set prompts.limit for an estimate of the whole run")
+    # An upper limit: a prompt without two different scores gives no pair.
     updates = math.ceil(recipe.prompts.limit / train.batch_size) * train.epochs
-    spent = each * updates * (len(train.methods) + REFERENCE / train.epochs)
-    told += f", {updates:,} for each of {len(train.methods)} methods take {_duration(spent)}"
-    return Finding("ok", "training", f"{told}; at most {_duration(fine * sft.steps + spent)} in all")
+    spent = preference * updates * (len(train.methods) + REFERENCE / train.epochs)
+    text += f", {updates:,} for each of {len(train.methods)} methods take {_duration(spent)}"
+    return Finding("ok", "training", f"{text}; at most {_duration(fine * sft.steps + spent)} in all")
 
 
-def _seconds_an_update(begin: Callable[[int, Progress], object], size: int, budget: float) -> float:
-    """Of ``size`` pairs; measured on fewer, and multiplied, where whole ones would take too long."""
+def _seconds_per_update(begin: Callable[[int, Progress], object], size: int, budget: float) -> float:
+    """The seconds of an update on ``size`` pairs; extrapolated from fewer pairs where those would take too long."""
     few = min(FEW_PAIRS, size)
-    found = _watched(partial(begin, few), budget) * size / few
-    if few < size and found * 2 <= budget:
-        found = _watched(partial(begin, size), budget)
-    return found
+    spent = _watched(partial(begin, few), budget) * size / few
+    if few < size and spent * 2 <= budget:
+        spent = _watched(partial(begin, size), budget)
+    return spent
 
 
 def _watched(work: Callable[[Progress], object], budget: float) -> float:
-    """Median seconds between the updates of a training, which is stopped after some; the first warms up."""
+    """The median seconds between a training's updates after the first, which warms up; the training is stopped."""
     marks: list[float] = []
 
     def watch(done: int, total: int, note: str = "") -> None:
@@ -216,7 +220,7 @@ def _fine_tune(recipe: Recipe, folder: Path, size: int, progress: Progress) -> N
 
 
 def _train(recipe: Recipe, folder: Path, size: int, progress: Progress) -> None:
-    """DPO's training stands for all objectives, whose own arithmetic is nothing beside the model's."""
+    """Trains with DPO, which takes as long as any objective, because the model takes nearly all of the time."""
     from semdpo.training.preference import train  # here, since it imports torch
 
     config = recipe.train.model_copy(update={"epochs": 1, "report_to": []} | _batches(recipe.train, size))
@@ -235,14 +239,14 @@ def _batches(config: Any, size: int) -> dict[str, int | None]:
 
 
 def _texts(recipe: Recipe) -> list[tuple[str, str]]:
-    """Prompts and rewrites to learn from: the recipe's own where they are here."""
+    """Prompts and rewrites to train on: the recipe's, or typical ones where the file is missing or on the hub."""
     if recipe.sft.file.startswith("hub:"):
         return TYPICAL
     try:
-        found = read_rewrites(recipe.sft.file)
+        rewrites = read_rewrites(recipe.sft.file)
     except DataError:
         return TYPICAL
-    return found if len(found) > 1 else TYPICAL
+    return rewrites if len(rewrites) > 1 else TYPICAL
 
 
 def _out_of_memory() -> type[Exception]:

@@ -1,4 +1,4 @@
-"""The optional libraries that a recipe's stages need, known before any of them runs."""
+"""The optional libraries that a recipe's stages need, found before any stage runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.stages import sft
 from semdpo.stages.flow import flow, is_file
 
-IMAGES = ("renderer.model", "label.scorer")  # the keys of a recipe that name models which render or see images
+IMAGES = ("renderer.model", "label.scorer")  # the recipe's keys for models that render or read images
 
 
 def wanted(
@@ -28,9 +28,9 @@ def wanted(
     """The extras that a run uses.
 
     Args:
-        recipe: validated.
-        folder: of the run; what is finished there needs nothing.
-        stages: those that will be made; None is the whole recipe.
+        recipe: the validated recipe.
+        folder: the run's folder; its finished stages need no library.
+        stages: the stages to run; None is the whole recipe.
         fresh: whether finished stages may be made again.
         report: whether the report is written at the end.
 
@@ -38,11 +38,11 @@ def wanted(
         Extra → what needs it, for ``extras.require``.
     """
     chosen = flow(recipe) if stages is None else stages
-    found: dict[str, str] = {}
+    uses: dict[str, str] = {}
     for stage in chosen:
         if fresh or not store.is_complete(folder / stage.name):
-            found |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in found}
-    return found | ({"report": "the report"} if report else {})
+            uses |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in uses}
+    return uses | ({"report": "the report"} if report else {})
 
 
 def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
@@ -58,14 +58,14 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
 
 
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:
-    """What the files of a model need; nothing is known of one that is not downloaded yet."""
+    """The extras that a model's files need, with their uses; empty for a model that is not downloaded yet."""
     from semdpo.models.adapters import is_adapters  # here, since they import torch
     from semdpo.models.text_encoder import is_sentence_model
 
     try:
         place = resolve(name)
     except ModelError:
-        return  # which others say better
+        return  # reported elsewhere, with a better message
     if not place.local:
         return
     if is_adapters(place.folder()):

@@ -1,1 +1,1 @@
-"""What a recipe may say, and how it is read: settings, their defaults, the shipped recipes."""
+"""Recipes: their settings and defaults, how they are read, and the shipped recipes."""

@@ -1,4 +1,4 @@
-"""What settings are made of: a base class, and the types of values that several of them have."""
+"""The base class of all settings, and the types of values that several settings share."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ Positive = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Side = Annotated[int, Field(ge=8, multiple_of=8)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")]  # it becomes a file's, of 255 bytes at most
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,99}$")
+]  # it becomes a file's name, which may have 255 bytes
 Text = Annotated[str, Field(min_length=1)]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-NO_NUMBER = "no_number"  # pydantic's name for the error of true where a number must be
+NO_NUMBER = "no_number"  # the type of the error where true or false is given for a number
 SLOT = "{prompt}"
 TEMPLATE = "{prompt} Rephrase:"
-_SLOTS = re.compile(r"\{\s*[\w.:!-]*\s*\}")  # what other programs would fill in
+_SLOTS = re.compile(r"\{\s*[\w.:!-]*\s*\}")  # placeholders of other programs
 
 
 def one_slot(template: str) -> str:
-    """A template with one place for the prompt, and no other place.
+    """Refuses a template unless ``{prompt}`` is its one placeholder.
+
+    Args:
+        template: the text that a rewriter reads, with a placeholder for the prompt.
 
     Raises:
-        ValueError: it has none, or several, or one for something else.
+        ValueError: the template has no such placeholder, several, or another one.
     """
     if template.count(SLOT) != 1:
         raise ValueError(f"it must contain {SLOT} exactly once, not {template!r}")
     if "{{" + SLOT[1:-1] + "}}" in template:
         raise ValueError(f"it must contain {SLOT}, with one brace on each side, not {template!r}")
-    if others := [each for each in _SLOTS.findall(template) if each != SLOT]:
-        raise ValueError(f"nothing is filled in for {others[0]}; {SLOT} is the only placeholder of a template")
+    if others := [slot for slot in _SLOTS.findall(template) if slot != SLOT]:
+        raise ValueError(f"it contains {others[0]}, but {SLOT} is the only placeholder that is filled in; remove it")
     return template
 
 
 class Settings(BaseModel):
-    """Base of all stages' settings: immutable, and closed to keys it does not know."""
+    """The base of all settings: they cannot be changed, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -46,13 +51,15 @@ class Settings(BaseModel):
     @classmethod
     def _true_is_no_number(cls, values: object) -> object:
         for name, value in values.items() if isinstance(values, dict) else ():
-            each = value if isinstance(value, list | tuple) else [value]
-            known = cls.model_fields.get(str(name))
-            if any(isinstance(one, bool) for one in each) and known is not None and _is_number(known.annotation):
-                raise PydanticCustomError(NO_NUMBER, "true and false are no numbers", {"name": name, "value": value})
+            entries = value if isinstance(value, list | tuple) else [value]
+            field = cls.model_fields.get(str(name))
+            if any(isinstance(entry, bool) for entry in entries) and field is not None and _is_number(field.annotation):
+                raise PydanticCustomError(
+                    NO_NUMBER, "it must be a number, not true or false", {"name": name, "value": value}
+                )
         return values
 
 
 def _is_number(annotation: object) -> bool:
-    """Whether a setting is a number, or several; pydantic would take true for 1."""
-    return annotation in (int, float) or any(_is_number(each) for each in get_args(annotation))
+    """Whether a setting is a number or a list of numbers, where pydantic would read true as 1."""
+    return annotation in (int, float) or any(_is_number(inner) for inner in get_args(annotation))

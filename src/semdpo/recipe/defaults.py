@@ -1,13 +1,13 @@
-"""What a setting is when nobody gives it: one value, for recipes, the command line and Python alike.
+"""The default values of settings, the same for recipes, the command line and Python.
 
-Those of training are the paper's (arXiv 2507.20133) where it names one.
+The values of training are the paper's (arXiv 2507.20133) where it gives one.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-ENCODER = "tiny:clip"  # which knows only the embedded world's words
+ENCODER = "tiny:clip"  # it knows only the embedded world's words
 
 OBJECTIVE = "sem_dpo"
 ALPHA = 4.0
@@ -21,8 +21,8 @@ SEED = 0
 PRECISION: Final = "auto"
 CHECKPOINT_STEPS = 200
 
-TEXTS_AT_A_TIME = 64  # that an encoder or a rewriter reads
-IMAGES_AT_A_TIME = 32  # that are drawn or scored
+TEXTS_AT_A_TIME = 64  # a batch of an encoder or a rewriter
+IMAGES_AT_A_TIME = 32  # a batch of a renderer or a scorer
 
 TITLE = "Sem-DPO report"
 SUBJECT = "sem_dpo"

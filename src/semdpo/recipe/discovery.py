@@ -1,7 +1,7 @@
-"""Which objectives there are: those of this package, and those that other installed packages bring.
+"""Finds the training objectives: those of semdpo, and those of other installed packages.
 
-A package brings an objective by an entry point of the group ``semdpo.objectives``. It names a subclass of
-``ObjectiveSettings``; the formula's ``OBJECTIVE`` stands in the same module. In that package's pyproject.toml:
+A package adds an objective with an entry point in the group ``semdpo.objectives``. The entry point names a subclass of
+``ObjectiveSettings``, whose module also defines the formula as ``OBJECTIVE``. In that package's pyproject.toml:
 
     [project.entry-points."semdpo.objectives"]
     toy = "my_package.toy:ToySettings"
@@ -22,16 +22,16 @@ GROUP = "semdpo.objectives"
 
 
 def _of_other_packages() -> list[type[ObjectiveSettings]]:
-    found = []
+    settings = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
-            found.append(entry.load())
+            settings.append(entry.load())
         except Exception as error:
             raise ConfigError(
-                f"the objective '{entry.name}' ({entry.value}) cannot be loaded ({error}); repair or uninstall the "
-                "package that brings it"
+                f"the objective '{entry.name}' ({entry.value}) cannot be loaded ({error}); repair or uninstall its "
+                "package"
             ) from error
-    return found
+    return settings
 
 
 def name_of(settings: type[ObjectiveSettings]) -> str:
@@ -39,12 +39,13 @@ def name_of(settings: type[ObjectiveSettings]) -> str:
     return str(get_args(settings.model_fields["name"].annotation)[0])
 
 
-def _known() -> dict[str, type[ObjectiveSettings]]:
-    own = [each for each in ObjectiveSettings.__subclasses__() if each.__module__ == ObjectiveSettings.__module__]
-    return {name_of(each): each for each in [*own, *_of_other_packages()]}
+def _all_objectives() -> dict[str, type[ObjectiveSettings]]:
+    module = ObjectiveSettings.__module__
+    shipped = [kind for kind in ObjectiveSettings.__subclasses__() if kind.__module__ == module]
+    return {name_of(kind): kind for kind in [*shipped, *_of_other_packages()]}
 
 
-OBJECTIVES = _known()
+OBJECTIVES = _all_objectives()
 
 if TYPE_CHECKING:
     AnyObjective = ObjectiveSettings

@@ -1,4 +1,4 @@
-"""Reads a recipe file, applies ``--set`` overrides and validates the whole before any work starts."""
+"""Reads a recipe file, applies ``--set`` overrides and validates the recipe before any work starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,24 +20,31 @@ from semdpo.recipe.schema import Recipe
 from semdpo.texts import printable, shown
 
 RECIPES = Path(__file__).parent / "shipped"
-SHOWN = 120  # characters of a setting in a message
-LARGEST = 1_000_000  # bytes of a recipe; the parser needs a minute for ten million
+SHOWN = 120  # characters of a setting that a message shows
+LARGEST = 1_000_000  # bytes of a recipe; the parser would need a minute for ten million
+NAMES = "of small letters, digits, '_', '-' and '.', with at most 100 characters"
 START = "write one to start from with `semdpo init > mine.yaml`"
 COMMAND_LINE = "the command line"
 Key = tuple[str, ...]
-Described = TypeVar("Described", bound=BaseModel)
+Validated = TypeVar("Validated", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Described and where each of them was written, for errors that point at the place."""
+    """Settings, and where each of them was written, for error messages.
+
+    Attributes:
+        file: the file's name, or ``COMMAND_LINE``.
+        values: the settings, as nested mappings.
+        places: key → where it was written, such as ``mine.yaml, line 7``.
+    """
 
     file: str
     values: dict[str, Any]
     places: Mapping[Key, str]
 
     def place(self, key: Key) -> str:
-        """``file, line 7`` or ``--set a.b=c``: where ``key``, or else what encloses it, was written."""
+        """Where a key, or else the mapping around it, was written: ``file, line 7`` or ``--set a.b=c``."""
         for end in range(len(key), -1, -1):
             if key[:end] in self.places:
                 return self.places[key[:end]]
@@ -45,18 +52,18 @@ class Source:
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A validated recipe.
+    """Reads and validates a recipe.
 
     Args:
-        name: a recipe of the package (``tiny``) or a path of a YAML file.
-        overrides: ``a.b=value`` each, the value in YAML; a later one wins.
+        name: the name of a shipped recipe (``tiny``), or the path of a YAML file.
+        overrides: settings as ``a.b=value``, with the value in YAML; a later one wins.
 
     Returns:
-        The recipe, with defaults where it says nothing.
+        The recipe, with defaults for the settings that it leaves out.
 
     Raises:
-        ConfigError: no such recipe, not YAML, or any unknown key or bad value; all are listed, each with its
-            line, its key and what is allowed.
+        ConfigError: there is no such recipe, it is not YAML, or it has unknown keys or bad values; the message lists
+            all of them, each with its line, its key and what is allowed.
 
     Example:
         >>> import semdpo
@@ -68,10 +75,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe: a path as it is, a bare name from the package's recipes.
+    """The file of a recipe: a path of a YAML file, or the name of a shipped recipe.
 
     Raises:
-        ConfigError: neither exists, or the file cannot be looked at.
+        ConfigError: there is no such file or recipe, or the file cannot be read.
     """
     path = Path(name)
     if path.suffix.lower() in {".yaml", ".yml"}:
@@ -90,49 +97,54 @@ def find_recipe(name: str) -> Path:
 
 
 def shipped_recipe(name: str) -> Path:
-    """The file of a recipe of the package, by its name.
+    """The file of a shipped recipe.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no shipped recipe of that name.
     """
-    known = {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in RECIPES.rglob("*.yaml")}
-    if name in known:
-        return known[name]
-    raise ConfigError(f"unknown recipe {shown(name)}{did_you_mean(name, known)}")
+    recipes = {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in RECIPES.rglob("*.yaml")}
+    if name in recipes:
+        return recipes[name]
+    raise ConfigError(f"unknown recipe {shown(name)}{did_you_mean(name, recipes)}")
 
 
 def read_yaml(path: Path, what: str = "a recipe", cure: str = START) -> Source:
-    """Parses a file of settings and remembers the line of every key.
+    """Reads a YAML file of settings, with the line of every key.
 
     Args:
-        path: of the file.
-        what: it should be, for errors.
-        cure: what to do where it is none.
+        path: the file.
+        what: what the file should be, for messages.
+        cure: what to do if the file is something else, for messages.
 
     Raises:
-        ConfigError: not UTF-8, not YAML, not a mapping, or a key given twice; see ``yaml_values.read``.
+        ConfigError: the file is not UTF-8, not YAML, not a mapping, or repeats a key; see ``yaml_values.read``.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     if len(data) > LARGEST:
-        raise ConfigError(f"{path} is not {what}, for it has more than {LARGEST:,} bytes; {cure}")
+        raise ConfigError(f"{path} is not {what}, because it has more than {LARGEST:,} bytes; {cure}")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    found = yaml_values.read(text, str(path))
-    if not isinstance(found.value, dict):
+    content = yaml_values.read(text, str(path))
+    if not isinstance(content.value, dict):
         raise ConfigError(f"{path} is not {what}: it must be a mapping of names to values; {cure}")
-    return Source(str(path), found.value, {key: f"{path}, line {line}" for key, line in found.lines.items()})
+    return Source(str(path), content.value, {key: f"{path}, line {line}" for key, line in content.lines.items()})
 
 
 def override(source: Source, overrides: Sequence[str]) -> Source:
-    """Applies ``a.b=value`` overrides.
+    """Applies ``a.b=value`` overrides to settings.
+
+    Args:
+        source: the settings, which are not changed.
+        overrides: the overrides; a later one wins.
 
     Raises:
-        ConfigError: an override without ``=``, not YAML, or one that reaches into something that is no mapping.
+        ConfigError: an override has no ``=``, its value is not YAML, or it sets a key in something other than a
+            mapping.
     """
     values: dict[str, Any] = _copied(source.values)
     places = dict(source.places)
@@ -147,17 +159,19 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
         for depth, part in enumerate(key[:-1], start=1):
             inner = inner.setdefault(part, {})
             if not isinstance(inner, dict):
-                raise ConfigError(f"--set {text}: '{'.'.join(key[:depth])}' is one value and has no keys; set it whole")
+                raise ConfigError(
+                    f"--set {text}: '{'.'.join(key[:depth])}' is one value and has no keys; set the whole value"
+                )
         inner[key[-1]] = value
         places = {k: v for k, v in places.items() if k[: len(key)] != key} | {key: f"--set {text}"}
     return Source(source.file, values, places)
 
 
 def assignments(texts: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` settings as a mapping.
+    """Reads ``key=value`` settings as a mapping.
 
     Raises:
-        ConfigError: one without ``=``, or not YAML.
+        ConfigError: a setting has no ``=``, or its value is not YAML.
     """
     return override(Source(COMMAND_LINE, {}, {}), texts).values
 
@@ -166,69 +180,40 @@ def _copied(value: Any) -> Any:
     return {k: _copied(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def validate(source: Source, model: type[Described]) -> Described:
-    """The settings that a source describes.
+def validate(source: Source, model: type[Validated]) -> Validated:
+    """Validates settings.
 
     Args:
-        source: values, and where they were written.
-        model: what they must fit: ``Recipe`` or one stage's configuration.
+        source: the settings, and where they were written.
+        model: the class of the settings: ``Recipe``, or the settings of one stage.
 
     Raises:
-        ConfigError: one line for every unknown key and bad value.
+        ConfigError: there are unknown keys or bad values; the message has one line for each.
     """
     try:
-        found = model.model_validate(source.values)
+        return model.model_validate(source.values)
     except ValidationError as error:
-        lines = [_sentence(dict(each), source, model) for each in error.errors(include_url=False)]
+        lines = [_sentence(dict(fault), source, model) for fault in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
-    _refuse_truths_for_numbers(source, model)
-    return found
 
 
-def _refuse_truths_for_numbers(source: Source, model: type[BaseModel]) -> None:
-    """``steps: yes`` is not one step, as pydantic would have it."""
-    for key, value in _leaves(source.values, ()):
-        if isinstance(value, bool):
-            annotation = _annotation(key, model)
-            kinds = set(_kinds(annotation))
-            if kinds & {int, float} and bool not in kinds:
-                raise ConfigError(
-                    f"{source.place(key)}: '{'.'.join(key)}' is {str(value).lower()}; it must be {_allowed(annotation)}"
-                )
-
-
-def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, Any]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if inner is None:
-        yield key, value
-    else:
-        for name, each in inner:
-            yield from _leaves(each, (*key, str(name)))
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types that a type is made of."""
-    yield annotation
-    for each in typing.get_args(annotation):
-        yield from _kinds(each)
-
-
-def options(model: type[Described], places: Mapping[Key, str] | None = None, **values: Any) -> Described:
-    """Described from a command's options: ``learning_rate`` was written as ``--learning-rate``.
+def options(model: type[Validated], places: Mapping[Key, str] | None = None, **values: Any) -> Validated:
+    """Validates the options of a command; messages name ``learning_rate`` as ``--learning-rate``.
 
     Args:
-        model: what they must fit.
-        places: how those were written that were written in another way.
+        model: the class of the settings.
+        places: where settings were written that are not options of that name.
         values: the settings.
 
     Raises:
-        ConfigError: one line for every bad value.
+        ConfigError: there are bad values; the message has one line for each.
     """
     usual: dict[Key, str] = {(name,): f"--{name.replace('_', '-')}" for name in values}
     return validate(Source(COMMAND_LINE, values, {**usual, **(places or {})}), model)
 
 
 def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> str:
+    """One of pydantic's errors as a sentence with the place, the key, the value and what is allowed."""
     kind = error["type"]
     parts = _untagged([str(part) for part in error["loc"]], model)
     about_key = parts[-1:] == ["[key]"]
@@ -245,18 +230,29 @@ def _sentence(error: dict[str, Any], source: Source, model: type[BaseModel]) -> 
         return f"{place}: '{dotted}.name' is {tag!r}{hint or '; it must be one of ' + ', '.join(tags)}"
     if kind == NO_NUMBER:
         key = (*key, error["ctx"]["name"])
-        shown = str(error["ctx"]["value"]).lower()
-        return f"{source.place(key)}: '{'.'.join(key)}' is {shown}; it must be {_allowed(_annotation(key, model))}"
+        return f"{source.place(key)}: '{'.'.join(key)}' is {str(error['ctx']['value']).lower()}; {error['msg']}"
     if kind == "missing":
         return f"{place}: '{dotted}' is missing; add it"
     if kind == "value_error" and not dotted and place == COMMAND_LINE:
-        said = str(error["ctx"]["error"])
-        return re.sub(r"\b(micro_)?batch_size\b", lambda found: f"--{found[0].replace('_', '-')}", said)
+        text = str(error["ctx"]["error"])
+        return re.sub(r"\b(micro_)?batch_size\b", lambda name: f"--{name[0].replace('_', '-')}", text)
     if kind == "value_error":
         return f"{place}: {repr(dotted) + ': ' if dotted else ''}{error['ctx']['error']}"
     if about_key:
-        return f"{place}: '{key[-1]}' cannot be a name; use small letters, digits, '_', '-' and '.', 100 at most"
-    return f"{place}: '{dotted}' is {_shown(error['input'])}; it must be {_allowed(_annotation(key, model))}"
+        return f"{place}: '{key[-1]}' cannot be a name; it must be {NAMES}"
+    return f"{place}: '{dotted}' is {_shown(error['input'])}; {_rule(kind, error['msg'])}"
+
+
+def _rule(kind: str, message: str) -> str:
+    """What a value must be, in pydantic's words where they are not about Python's types."""
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return "it must be a mapping"
+    if kind == "string_pattern_mismatch":
+        return f"it must be {NAMES}"
+    if kind in ("int_parsing", "int_parsing_size"):
+        return "it must be a valid integer"
+    subject, must, rule = message.partition(" should ")
+    return f"it must {rule.split(', unable to')[0].split(' after validation')[0]}" if must else subject
 
 
 def _shown(value: Any) -> str:
@@ -266,7 +262,7 @@ def _shown(value: Any) -> str:
 
 
 def _untagged(parts: list[str], model: type[BaseModel]) -> list[str]:
-    """A key without the names that pydantic adds to say which member of a union it means."""
+    """A key without the parts that pydantic adds to name a member of a union."""
     for depth in range(len(parts)):
         try:
             members = _members(_annotation(tuple(parts[:depth]), model))
@@ -278,12 +274,12 @@ def _untagged(parts: list[str], model: type[BaseModel]) -> list[str]:
 
 
 def _members(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The settings that a union is made of, by their ``name``; empty for anything else."""
+    """The members of a union of settings, by their ``name``; empty for any other type."""
     bare = _without_none(annotation)
     if typing.get_origin(bare) not in (typing.Union, types.UnionType):
         return {}
-    models = [each for each in typing.get_args(bare) if isinstance(each, type) and issubclass(each, BaseModel)]
-    return {typing.get_args(each.model_fields["name"].annotation)[0]: each for each in models}
+    models = [kind for kind in typing.get_args(bare) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return {typing.get_args(kind.model_fields["name"].annotation)[0]: kind for kind in models}
 
 
 def _tags(annotation: Any) -> list[str]:
@@ -291,28 +287,27 @@ def _tags(annotation: Any) -> list[str]:
 
 
 def _hint(key: Key, source: Source, model: type[BaseModel]) -> str:
-    """What an unknown key may have been meant to be."""
+    """A hint about an unknown key: a similar key, or the objective that has it."""
     inner, value = _without_none(_annotation(key[:-1], model)), source.values
     if members := _members(inner):
         for part in key[:-1]:
             value = value[part]
-        if owners := [name for name, each in members.items() if key[-1] in each.model_fields]:
+        if owners := [name for name, kind in members.items() if key[-1] in kind.model_fields]:
             return f"; {key[-1]} belongs to {' and '.join(owners)}, not to {value['name']}"
         inner = members[value["name"]]
-    known = list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
-    return did_you_mean(key[-1], known)
+    names = list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
+    return did_you_mean(key[-1], names)
 
 
 def _annotation(key: Key, model: type[BaseModel]) -> Any:
-    """The annotated type of a key, with its limits."""
+    """The annotated type of a key."""
     current: Any = model
     for part in key:
         bare = _without_none(current)
-        if members := _members(current):  # a key of any of them, for none is named like another's with other limits
-            bare = next(each for each in members.values() if part in each.model_fields)
+        if members := _members(current):  # of any member that has the key
+            bare = next(kind for kind in members.values() if part in kind.model_fields)
         if isinstance(bare, type) and issubclass(bare, BaseModel):
-            field = bare.model_fields[part]
-            current = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+            current = bare.model_fields[part].annotation
         else:  # dict[str, X] or list[X]
             current = typing.get_args(bare)[-1]
     return current
@@ -325,58 +320,3 @@ def _without_none(annotation: Any) -> Any:
         others = [a for a in typing.get_args(annotation) if a is not type(None)]
         return _without_none(others[0]) if len(others) == 1 else annotation
     return annotation
-
-
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "multiple_of": "a multiple of {}"}
-
-
-def _allowed(annotation: Any) -> str:
-    """Words for what a setting may be, e.g. ``a number, > 0 and ≤ 1``."""
-    if tags := _tags(annotation):
-        return f"a mapping whose name is one of {', '.join(tags)}"
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        if typing.get_origin(arguments[0]) in (dict, list, tuple, typing.Union, types.UnionType):
-            return _collection(arguments[0], _shortest(annotation.__metadata__))
-        limits = [limit for metadata in annotation.__metadata__ for limit in _limits(metadata)]
-        if arguments[0] is str and limits:
-            limits = (
-                ["not empty"] if "≥ 1 long" in limits else ["of small letters, digits, '_', '-' and '.', 100 at most"]
-            )
-        words = _allowed(arguments[0])
-        return f"{words}, {' and '.join(limits)}" if limits else words
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys("null" if a is type(None) else _allowed(a) for a in arguments))
-    if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, arguments))
-    if origin in (dict, list, tuple):
-        return _collection(annotation)
-    return WORDS.get(annotation, "a mapping")
-
-
-def _collection(annotation: Any, shortest: int = 0) -> str:
-    """Words for a list, a mapping, or one of these that may be null as well."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        others = [a for a in typing.get_args(annotation) if a is not type(None)]
-        return " or ".join(dict.fromkeys([*(_collection(each, shortest) for each in others), "null"]))
-    entries = f" with at least {shortest} {'entry' if shortest == 1 else 'entries'}" if shortest else ""
-    kinds = {dict: "a mapping of names", list: "a list", tuple: "a list"}
-    kind = kinds.get(typing.get_origin(annotation))
-    return _allowed(annotation) if kind is None else f"{kind}{entries}"
-
-
-def _shortest(metadata: Sequence[Any]) -> int:
-    inner = [each for one in metadata for each in getattr(one, "metadata", [one])]
-    return max((getattr(each, "min_length", None) or 0 for each in inner), default=0)
-
-
-def _limits(metadata: Any) -> Iterator[str]:
-    for inner in getattr(metadata, "metadata", [metadata]):  # pydantic's Field inside Annotated nests them
-        for name, words in LIMITS.items():
-            if getattr(inner, name, None) is not None:
-                yield words.format(getattr(inner, name))
-        if getattr(inner, "min_length", None) is not None:
-            yield f"≥ {inner.min_length} long"
-        if getattr(inner, "pattern", None) is not None:
-            yield "of a pattern"

@@ -1,4 +1,4 @@
-"""Settings of the models that stages use: how a rewriter decodes, a text-to-image model draws, scorers run."""
+"""Settings of the models that stages use: rewriters, text-to-image models and scorers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Settings, Si
 
 
 class DecodingConfig(Settings):
-    """How a rewriter chooses its tokens; the words are those of transformers.
+    """How a rewriter chooses its tokens; the settings have the names that transformers gives them.
 
     Attributes:
-        temperature: of sampling; 0 is greedy, or beam search.
-        top_p: sample from the most probable tokens that make up this share.
-        top_k: sample from so many most probable tokens; None from all.
-        max_new_tokens: the rewrite's budget.
-        num_beams: of beam search, which needs temperature 0.
-        length_penalty: of beam search; below 0 it prefers short rewrites.
-        repetition_penalty: of tokens that are there already.
-        precision: of the weights; ``auto`` is bfloat16 on a GPU that has it natively, and float32 elsewhere.
-        seed: of sampling.
-        batch_size: prompts at a time.
+        temperature: the temperature of sampling; 0 is greedy decoding, or beam search.
+        top_p: sample from the most probable tokens whose probabilities sum to this share.
+        top_k: sample from this number of most probable tokens; None samples from all.
+        max_new_tokens: the token budget of a rewrite.
+        num_beams: the beams of beam search, which needs temperature 0.
+        length_penalty: the length penalty of beam search; below 0 it prefers short rewrites.
+        repetition_penalty: the penalty of tokens that have already appeared; 1 is none.
+        precision: the precision of the weights; ``auto`` is bfloat16 on a GPU with native bfloat16, float32 elsewhere.
+        seed: the seed of sampling.
+        batch_size: the number of prompts that are rewritten at once.
     """
 
     temperature: float = Field(default=1.0, ge=0, le=10)
@@ -43,7 +43,7 @@ class DecodingConfig(Settings):
 
 
 class RewriterConfig(DecodingConfig):
-    """Another rewriter to compare with: a published one, or any folder; ``template`` is what it reads."""
+    """Another rewriter to compare with: a published model or any folder; ``template`` is the text that it reads."""
 
     model: Text
     template: str = TEMPLATE
@@ -55,9 +55,9 @@ class ScoringConfig(Settings):
     """How scorers of images run, wherever the recipe names one.
 
     Attributes:
-        batch_size: images at a time.
-        precision: of their weights; a score is compared with those of other machines, so it is float32 by default.
-        allow_remote_code: names of models whose own Python code may run.
+        batch_size: the number of images that are scored at once.
+        precision: the precision of the weights; float32 by default, so that scores of different machines agree.
+        allow_remote_code: the names of models whose own Python code may run.
     """
 
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
@@ -65,15 +65,23 @@ class ScoringConfig(Settings):
     allow_remote_code: tuple[Text, ...] = ()
 
     def of_results(self) -> dict[str, object]:
-        """What a score depends on; trust and memory are no part of it, and may change when a scorer is added."""
+        """The settings that scores depend on; the batch size and the allowed code may change without new scores."""
         return self.model_dump(mode="json", include={"precision"})
 
 
 class RendererConfig(Settings):
-    """A text-to-image model; ``height`` and ``width`` None are the model's own, in pixels.
+    """A text-to-image model.
 
-    The safety checker blackens images, which then have no score and stand in no pair; it is off unless
-    asked for.
+    Attributes:
+        model: the model's name or folder.
+        steps: the denoising steps of an image.
+        guidance: the scale of classifier-free guidance.
+        height: the images' height in pixels; None takes the model's own.
+        width: the images' width in pixels; None takes the model's own.
+        batch_size: the number of images that are rendered at once.
+        precision: the precision of the weights; ``auto`` is bfloat16 on a GPU with native bfloat16, float32 elsewhere.
+        safety_checker: whether the model's safety checker blackens images, which then have no score and are in no
+            pair.
     """
 
     model: Text

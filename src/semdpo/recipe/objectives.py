@@ -1,7 +1,7 @@
-"""The settings of each training objective, as a recipe or a command names it, and what each of them needs.
+"""The settings of each training objective, and what the objective needs.
 
-The formula of the objective ``NAME`` is ``objectives/NAME.py``, which is found by that name; ``discovery.py`` says how
-another package brings an objective of its own.
+The formula of the objective ``NAME`` is in ``objectives/NAME.py``. ``discovery.py`` explains how another package adds
+an objective.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from semdpo.recipe.base import LearningRate, Settings
 
 
 class ObjectiveSettings(Settings):
-    """What all objectives may say, and what they need.
+    """The settings of all objectives, and what an objective needs.
 
     Attributes:
-        nll_coef: weight of an added −log π(y_w|x) per token, which keeps the chosen rewrites probable.
-        beta: strength of the tie to the reference, and …
-        learning_rate: … at its highest, for this method alone; None is what all methods share.
-        normalize: ``pairs`` divides a batch's loss by its pairs, as the paper does, so that small weights mean small
-            steps; ``mean`` divides by the sum of the weights.
-        name: of the objective.
-        needs_rejected: whether it compares two rewrites; fine-tuning learns the chosen alone.
-        needs_reference: whether it reads the reference's log-probabilities; without them, β has no effect.
+        nll_coef: the weight of an additional term −log π(y_w|x) per token, which keeps the chosen rewrites probable.
+        beta: β for this method alone; None takes the β that all methods share.
+        learning_rate: the highest learning rate for this method alone; None takes the one that all methods share.
+        normalize: ``pairs`` divides a batch's loss by its number of pairs, as the paper does, so that small weights
+            mean small steps; ``mean`` divides by the sum of the weights.
+        name: the objective's name.
+        needs_rejected: whether it compares two rewrites; fine-tuning trains on the chosen one alone.
+        needs_reference: whether it uses the reference's log-probabilities; without them, β has no effect.
         needs_distance: whether every pair must have a distance.
-        needs_fidelity: whether every pair must have preference and text-fidelity scores.
-        needs_whole_batch: whether it compares the pairs of a batch, which then cannot be computed in parts.
-        needs_other_prompts: whether it reads each prompt with completions of other prompts too.
+        needs_fidelity: whether every pair must have preference scores and text-fidelity scores.
+        needs_whole_batch: whether it compares the pairs of a batch with each other, which rules out micro-batches.
+        needs_other_prompts: whether it also needs each prompt with completions of other prompts.
     """
 
     needs_rejected: ClassVar[bool] = True
@@ -50,14 +50,14 @@ class ObjectiveSettings(Settings):
     @model_validator(mode="after")
     def _everything_has_an_effect(self) -> ObjectiveSettings:
         if self.beta is not None and not self.needs_reference:
-            raise ValueError(f"beta has no effect on {self.name}, which has no reference; remove it")
+            raise ValueError(f"beta has no effect on {self.name}, which uses no reference; remove it")
         if self.nll_coef and not self.needs_rejected:
-            raise ValueError(f"nll_coef has no effect on {self.name}, which is that term alone; remove it")
+            raise ValueError(f"nll_coef has no effect on {self.name}, whose loss is that term alone; remove it")
         return self
 
 
 class SFTSettings(ObjectiveSettings):
-    """More supervised fine-tuning, on the chosen rewrites; it has no reference and no β."""
+    """Further supervised fine-tuning on the chosen rewrites, without a reference and β."""
 
     needs_rejected = False
     needs_reference = False
@@ -66,7 +66,7 @@ class SFTSettings(ObjectiveSettings):
 
 
 class DPOSettings(ObjectiveSettings):
-    """−log σ(Δ)."""
+    """Direct preference optimization: −log σ(Δ)."""
 
     name: Literal["dpo"]
 
@@ -74,7 +74,7 @@ class DPOSettings(ObjectiveSettings):
 def _strength(value: object) -> float | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if isinstance(value, str):  # of the command line
+    if isinstance(value, str):  # from the command line
         with suppress(ValueError):
             value = float(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -90,7 +90,10 @@ def _short(value: object) -> str:
 
 
 class SemDPOSettings(ObjectiveSettings):
-    """exp(−alpha·d)·(−log σ(Δ)); ``alpha`` auto is where the effective sample size is ``kept_share`` of the pairs."""
+    """Sem-DPO: exp(−alpha·d)·(−log σ(Δ)).
+
+    With ``alpha`` ``auto``, the effective sample size of the weights is ``kept_share`` of the number of pairs.
+    """
 
     needs_distance = True
 
@@ -100,7 +103,7 @@ class SemDPOSettings(ObjectiveSettings):
 
 
 class BetaDPOSettings(ObjectiveSettings):
-    """β follows the batch: ``sensitivity`` is the paper's a, ``share`` of the pairs is kept."""
+    """β-DPO: β depends on the batch. ``sensitivity`` is the paper's a; ``share`` of the pairs is trained on."""
 
     needs_whole_batch = True
 
@@ -110,13 +113,13 @@ class BetaDPOSettings(ObjectiveSettings):
 
 
 class IPOSettings(ObjectiveSettings):
-    """(h − 1/(2β))² of mean log-probabilities per token; β is the paper's τ."""
+    """IPO: (h − 1/(2β))², where h is the difference of the log-ratios per token; β is the paper's τ."""
 
     name: Literal["ipo"]
 
 
 class KTOSettings(ObjectiveSettings):
-    """Chosen and rejected as examples of their own, with the weights of each kind."""
+    """KTO: chosen and rejected rewrites are separate examples, and each kind has a weight."""
 
     needs_whole_batch = True
     needs_other_prompts = True
@@ -127,7 +130,7 @@ class KTOSettings(ObjectiveSettings):
 
 
 class ORPOSettings(ObjectiveSettings):
-    """Negative log-likelihood and odds ratio; ``odds_weight`` is the paper's λ. It has no reference and no β."""
+    """ORPO: negative log-likelihood plus odds ratio, without a reference and β; ``odds_weight`` is the paper's λ."""
 
     needs_reference = False
 
@@ -136,10 +139,10 @@ class ORPOSettings(ObjectiveSettings):
 
 
 class SimPOSettings(ObjectiveSettings):
-    """Rewards are ``reward_scale`` times the log-probability per token; it has no reference, and no β of ours.
+    """SimPO: the reward is ``reward_scale`` times the log-probability per token; there is no reference.
 
-    ``reward_scale`` is the paper's β, ``margin`` its γ. Their defaults are where the authors' repository
-    (princeton-nlp/SimPO) advises to begin: β = 2 and γ = β/2.
+    ``reward_scale`` is the paper's β, and ``margin`` its γ. The defaults are the starting point that the authors'
+    repository (princeton-nlp/SimPO) recommends: β = 2 and γ = β/2.
     """
 
     needs_reference = False
@@ -150,7 +153,10 @@ class SimPOSettings(ObjectiveSettings):
 
 
 class AdditiveSettings(ObjectiveSettings):
-    """The preference score plus ``strength`` times the fidelity score, both on one scale, decides who is chosen."""
+    """DPO in which the preference score plus ``strength`` times the fidelity score decides which rewrite is chosen.
+
+    Both scores are first brought to the same scale.
+    """
 
     needs_fidelity = True
 

@@ -1,4 +1,4 @@
-"""What a recipe may say: one frozen model per stage; unknown keys and values out of range are refused."""
+"""The settings of a recipe: one frozen model per stage; unknown keys and values out of range are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_METRICS = {
 
 
 class PromptSetConfig(Settings):
-    """A set to evaluate on; ``limit`` prompts are drawn by the hash of their words."""
+    """A set of prompts, of which ``limit`` are chosen by the hash of their words."""
 
     file: Text
     column: Text | None = None
@@ -31,15 +31,16 @@ class PromptsConfig(Settings):
     """Which prompts are trained on and which are held out.
 
     Attributes:
-        file: txt, jsonl, csv, tsv, parquet, COCO's captions; ``tiny:FILE`` of the embedded world; ``hub:OWNER/NAME``.
-        test_file: held-out prompts; None holds out ``test_share`` of ``file``.
-        test_sets: instead of ``test_file``: several sets to evaluate on, by name.
-        column: the column that carries the prompts; None takes prompt, or else Prompt.
-        limit: take so many training prompts; None takes all.
-        draw: take the ``first`` of them, or draw them by the ``hash`` of their words.
-        test_limit: the first so many held-out prompts of ``test_file``.
-        test_share: share that is held out when there are neither ``test_file`` nor ``test_sets``.
-        skip_empty: leave out rows without text, as DiffusionDB has them, instead of refusing them.
+        file: a txt, jsonl, csv, tsv or parquet file, COCO's captions, ``tiny:FILE`` of the embedded world, or
+            ``hub:OWNER/NAME``.
+        test_file: the file of held-out prompts; None holds out ``test_share`` of ``file``.
+        test_sets: instead of ``test_file``: name → set of prompts to evaluate on.
+        column: the column that holds the prompts; None takes prompt, or else Prompt.
+        limit: the number of training prompts; None takes all.
+        draw: whether the ``first`` prompts are taken, or prompts chosen by the ``hash`` of their words.
+        test_limit: the number of held-out prompts, from the top of ``test_file``; None takes all.
+        test_share: the share of ``file`` that is held out when there are neither ``test_file`` nor ``test_sets``.
+        skip_empty: whether rows without text, such as those of DiffusionDB, are left out; otherwise they are refused.
     """
 
     file: Text
@@ -65,16 +66,16 @@ class SFTConfig(Settings):
     """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs.
 
     Attributes:
-        model: to start from.
-        file: columns prompt and rewrite.
-        steps: updates.
-        batch_size: pairs of one update.
-        micro_batch_size: pairs computed at once; None takes all.
-        learning_rate: at its highest.
-        max_length: tokens of prompt and rewrite; longer pairs are refused.
+        model: the language model to start from.
+        file: a file with the columns prompt and rewrite.
+        steps: the number of updates.
+        batch_size: the number of pairs per update.
+        micro_batch_size: the number of pairs that are computed at once; None takes all.
+        learning_rate: the highest learning rate.
+        max_length: the largest number of tokens of prompt and rewrite together; longer pairs are refused.
         precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
-        seed: of the order of pairs.
-        template: what the model reads.
+        seed: the seed of the pairs' order.
+        template: the text that the model reads.
     """
 
     model: Text
@@ -92,22 +93,22 @@ class SFTConfig(Settings):
 
 
 class CandidatesConfig(DecodingConfig):
-    """``n`` rewrites of every training prompt; ``shard_size`` prompts make one file."""
+    """How candidates are sampled: ``n`` rewrites of every training prompt, ``shard_size`` prompts per file."""
 
     n: int = Field(default=4, ge=2)
     shard_size: Positive = 64
 
 
 class LabelConfig(Settings):
-    """Who draws the candidates and who scores them.
+    """How candidates are rendered and scored.
 
     Attributes:
-        renderer: who draws.
-        scorer: the preference scorer, which makes the pairs.
-        fidelity: a scorer of whether the image shows what was asked, which the additive objective needs.
-        batch_size: images in memory at once.
-        seed: of the images.
-        shard_size: so many prompts make one file, here and in the stages pairs and drift.
+        renderer: the text-to-image model.
+        scorer: the preference scorer, whose scores decide the pairs.
+        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs.
+        batch_size: the number of images in memory at once.
+        seed: the seed of the images.
+        shard_size: the number of prompts per file, here and in the stages pairs and drift.
     """
 
     renderer: RendererConfig
@@ -118,32 +119,32 @@ class LabelConfig(Settings):
     shard_size: Positive = 64
 
     @model_validator(mode="after")
-    def _two_judges(self) -> LabelConfig:
+    def _two_scorers(self) -> LabelConfig:
         if self.fidelity == self.scorer:
-            raise ValueError("fidelity must be another scorer than scorer, or they would say the same")
+            raise ValueError("fidelity and scorer are the same model, so that their scores are equal; name another one")
         return self
 
 
 class PairsConfig(Settings):
-    """A pair needs a score difference of at least ``margin`` (and more than none)."""
+    """How candidates are paired: the two scores must differ, by at least ``margin``."""
 
     margin: float = Field(default=0.0, ge=0)
 
 
 class DriftConfig(Settings):
-    """The frozen encoder that measures how far a rewrite drifts."""
+    """The frozen encoder that measures drift; it embeds ``batch_size`` texts at once."""
 
     encoder: Text
     batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
 
 class LoRAConfig(Settings):
-    """Low-rank adapters instead of all weights; the reference is the model without them.
+    """Low-rank adapters, which are trained instead of all weights; the reference is the model without them.
 
     Attributes:
-        rank: of the adapters.
-        alpha: their scale is alpha / rank.
-        target_modules: names of the layers that get one; None is what PEFT does for the model's kind.
+        rank: the rank of the adapters.
+        alpha: the scale of the adapters, times the rank: they are multiplied by alpha / rank.
+        target_modules: the names of the layers that get an adapter; None takes PEFT's choice for the architecture.
     """
 
     rank: Positive = 16
@@ -152,22 +153,22 @@ class LoRAConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """Preference training; every method shares everything but its objective.
+    """Preference training; all methods share all settings but their objective.
 
     Attributes:
-        methods: name to objective.
-        beta: strength of the tie to the reference.
-        learning_rate: at its highest; it rises linearly, then falls linearly to 0.
-        epochs: passes over the pairs.
-        batch_size: pairs of one update, of all processes together.
-        micro_batch_size: pairs that one process computes at once; None takes its whole share.
-        max_length: tokens of prompt and rewrite; longer pairs are refused.
-        warmup_ratio: share of the updates in which the learning rate rises.
-        seed: of the order of pairs.
-        template: what the model reads.
+        methods: name → objective.
+        beta: β, how strongly the objectives hold the rewriter to the reference.
+        learning_rate: the highest learning rate; it rises linearly to it, then falls linearly to 0.
+        epochs: the number of passes over the pairs.
+        batch_size: the number of pairs per update, of all processes together.
+        micro_batch_size: the number of pairs that one process computes at once; None takes its whole share.
+        max_length: the largest number of tokens of prompt and rewrite together; longer pairs are refused.
+        warmup_ratio: the share of the updates in which the learning rate rises.
+        seed: the seed of the pairs' order.
+        template: the text that the model reads.
         precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
-        checkpoint_steps: updates between checkpoints, from which an interrupted training goes on.
-        lora: adapters; None trains all weights.
+        checkpoint_steps: the number of updates between checkpoints; an interrupted training resumes at the last one.
+        lora: the adapters' settings; None trains all weights.
         report_to: trackers of transformers' Trainer, such as tensorboard, wandb or mlflow.
     """
 
@@ -184,12 +185,12 @@ class TrainConfig(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = defaults.PRECISION
     checkpoint_steps: Positive = defaults.CHECKPOINT_STEPS
     lora: LoRAConfig | None = None
-    report_to: list[Annotated[Text, AfterValidator(trackers.known)]] = Field(default_factory=list)
+    report_to: list[Annotated[Text, AfterValidator(trackers.checked_name)]] = Field(default_factory=list)
 
     _template = field_validator("template")(one_slot)
 
     @model_validator(mode="after")
-    def _whole_batches_where_the_batch_is_judged(self) -> TrainConfig:
+    def _whole_batches_where_needed(self) -> TrainConfig:
         for objective in self.methods.values():
             if objective.needs_whole_batch:
                 if self.batch_size < 2:
@@ -210,13 +211,13 @@ class EvaluateConfig(Settings):
     """Images of every method's rewrites of held-out prompts, scored against the user's prompt.
 
     Attributes:
-        metrics: column name to scorer's name.
-        image_seeds: one image of every rewrite for each.
-        keep_images: the images of so many prompts are shown in the report.
-        renderer: who draws.
+        metrics: column name → scorer's name.
+        image_seeds: the image seeds; every rewrite is rendered once per seed.
+        keep_images: the number of prompts whose images the report shows.
+        renderer: the text-to-image model.
         rewrite: how the trained methods decode.
-        rewriters: other rewriters to compare with; method's name to model, template and decoding.
-        shard_size: so many prompts make one file.
+        rewriters: other rewriters to compare with: method's name → model, template and decoding.
+        shard_size: the number of prompts per file.
     """
 
     metrics: dict[Name, Text] = Field(min_length=1)
@@ -243,15 +244,15 @@ class EvaluateConfig(Settings):
 
 
 class ReportConfig(Settings):
-    """What the page shows.
+    """What the report shows.
 
     Attributes:
-        title: its heading.
-        fidelity: the metrics that ask whether an image shows what was asked.
-        preference: those that ask whether people would like it.
-        subject: the method that is compared …
-        baseline: … with this one first.
-        drift_threshold: τ: a rewrite this far from its prompt, or farther, has drifted.
+        title: the report's heading.
+        fidelity: the metrics of whether an image shows the prompt.
+        preference: the metrics of whether people would like the image.
+        subject: the method that the report is about.
+        baseline: the method that the subject is first compared with.
+        drift_threshold: τ, a distance; a rewrite at this distance from its prompt, or farther, has drifted.
         images: the methods whose images are shown side by side; empty shows all.
     """
 
@@ -265,15 +266,15 @@ class ReportConfig(Settings):
 
 
 class SweepConfig(Settings):
-    """Sem-DPO at several strengths of the weight, compared on prompts and images that no report shows.
+    """Sem-DPO with several values of α, compared on prompts and images that no report shows.
 
     Attributes:
-        alphas: strengths to train with, ≥ 0.
-        prompts: tuning prompts; those that are trained on or held out are passed over.
-        image_seeds: of their images; none of evaluate.image_seeds.
-        fidelity: one of evaluate.metrics: whether the image shows what was asked.
-        preference: one of evaluate.metrics: whether people would like it.
-        floor: the method that fidelity must not fall below.
+        alphas: the values of α to train with, ≥ 0.
+        prompts: the tuning prompts; prompts that are trained on or held out are left out.
+        image_seeds: the seeds of their images; none of evaluate.image_seeds.
+        fidelity: one of evaluate.metrics, of whether an image shows the prompt.
+        preference: one of evaluate.metrics, of whether people would like the image.
+        floor: the method whose fidelity the chosen α must reach.
     """
 
     alphas: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 1.0, 2.0, 4.0, 8.0, 16.0], min_length=2)
@@ -292,7 +293,7 @@ class SweepConfig(Settings):
 
 
 class Recipe(Settings):
-    """A whole experiment. ``run`` is its folder, ``runs/<name>`` when not given."""
+    """A whole experiment; ``run`` is the folder of its files, by default ``runs/<name>``."""
 
     name: Name
     run: Text | None = None
@@ -314,7 +315,7 @@ class Recipe(Settings):
             return self
         for key in (self.sweep.fidelity, self.sweep.preference):
             if key not in self.evaluate.metrics:
-                raise ValueError(f"sweep names '{key}', which is none of evaluate.metrics; add it there")
+                raise ValueError(f"sweep names '{key}', which is not in evaluate.metrics; add it there")
         if shared := set(self.sweep.image_seeds) & set(self.evaluate.image_seeds):
             raise ValueError(f"sweep.image_seeds has {sorted(shared)}, which the report shows; choose others")
         return self
@@ -335,7 +336,7 @@ class Recipe(Settings):
         for key, names in (compared | {"images": self.report.images}).items():
             if unknown := sorted(set(names) - methods):
                 raise ValueError(
-                    f"report.{key} names '{unknown[0]}', which is no method of this recipe; it has "
+                    f"report.{key} names '{unknown[0]}', which is not a method of this recipe; choose one of "
                     f"{', '.join(sorted(methods))}"
                 )
         return self
@@ -343,7 +344,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _every_method_has_its_own_name(self) -> Recipe:
         if taken := self.evaluate.rewriters.keys() & {"human", "sft", *self.train.methods}:
-            raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which are methods already; choose other names")
+            raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which are already methods; choose other names")
         return self
 
     @model_validator(mode="after")
@@ -352,11 +353,11 @@ class Recipe(Settings):
             for name, objective in self.train.methods.items():
                 if objective.needs_fidelity:
                     raise ValueError(
-                        f"train.methods.{name} is {objective.name}; set label.fidelity to a fidelity judge"
+                        f"train.methods.{name} is {objective.name}; set label.fidelity to a fidelity scorer"
                     )
         return self
 
     @property
     def folder(self) -> Path:
-        """Where the run's files go."""
+        """The folder of the run's files."""
         return Path(self.run) if self.run else Path("runs") / self.name

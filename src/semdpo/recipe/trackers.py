@@ -1,4 +1,4 @@
-"""The trackers that transformers' Trainer reports to: which there are, and whether they are installed."""
+"""The experiment trackers that transformers' Trainer reports to, and whether they are installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from semdpo.errors import ConfigError, did_you_mean
 
-# Name to the packages of which one must be there; the first is the one to install.
+# Name → packages, one of which must be installed; the first is the one to install.
 TRACKERS = {
     "azure_ml": ("azureml",),
     "clearml": ("clearml",),
@@ -26,11 +26,11 @@ TRACKERS = {
 }
 
 
-def known(name: str) -> str:
-    """A tracker's name.
+def checked_name(name: str) -> str:
+    """Returns a tracker's name unchanged.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no tracker of that name.
     """
     if name not in TRACKERS:
         raise ValueError(f"there is no tracker '{name}'{did_you_mean(name, TRACKERS)}")
@@ -38,12 +38,12 @@ def known(name: str) -> str:
 
 
 def refuse_absent(names: Sequence[str]) -> None:
-    """Refuses trackers that are not installed, before anything is loaded.
+    """Refuses trackers that are not installed, before any model is loaded.
 
     Raises:
-        ConfigError: with the command that installs one.
+        ConfigError: a tracker is not installed; the message gives the command that installs it.
     """
     for name in names:
-        packages = TRACKERS[known(name)]
-        if not any(importlib.util.find_spec(each) for each in packages):
-            raise ConfigError(f"the tracker '{name}' is not installed; install it (pip install {packages[0]})")
+        packages = TRACKERS[checked_name(name)]
+        if not any(importlib.util.find_spec(package) for package in packages):
+            raise ConfigError(f"the tracker '{name}' is not installed; install it with: pip install {packages[0]}")

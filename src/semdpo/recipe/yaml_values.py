@@ -1,4 +1,4 @@
-"""YAML read strictly: what a recipe cannot mean is refused with its line, before any value is made of it."""
+"""Reads YAML strictly: a text that no recipe needs is refused with its line, before Python values are made of it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from semdpo.texts import printable, shown
 
 Key = tuple[str, ...]
 DEEPEST = 32
-MOST = 20_000  # values, aliases counted wherever they stand: nine lines of them can stand for a billion
+MOST = 20_000  # values, with aliases counted at each use: nine lines of aliases can expand to a billion values
 TEXT = "tag:yaml.org,2002:str"
 MERGE = "tag:yaml.org,2002:merge"
 
 
 class _TooDeep(yaml.MarkedYAMLError):
-    """Raised while the text is still being read: the parser needs a second for each thousand levels, and squares it."""
+    """The text is nested too deep; raised while it is read, because the parser's time grows with the depth squared."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Gives up as soon as a text is nested too deep."""
+    """A safe loader that stops as soon as a text is nested too deep."""
 
     depth = 0
 
@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-# YAML 1.2's numbers: ``4e0`` and ``1e-4`` are such, although PyYAML reads them as text.
+# ``4e0`` and ``1e-4`` are numbers in YAML 1.2, but PyYAML reads them as text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
@@ -46,22 +46,22 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Read:
-    """What was read: a value, and the line of each key in it."""
+    """The value that was read, and the line of each of its keys."""
 
     value: Any
     lines: dict[Key, int]
 
 
 def read(text: str, place: str) -> Read:
-    """The one value of a text.
+    """Reads the value of a YAML text.
 
     Args:
-        text: YAML.
-        place: where it comes from, for messages.
+        text: the YAML text.
+        place: the text's source, for messages.
 
     Raises:
-        ConfigError: it is not YAML, nested too deep, too large with its aliases written out, has a key that is no text
-            or stands there twice, or a value that cannot be made.
+        ConfigError: the text is not YAML, is nested too deep, is too large with its aliases expanded, has a key that
+            is not text or appears twice, or a value that cannot be read.
     """
     try:
         node = _Loader(text).get_single_node()
@@ -79,12 +79,12 @@ def read(text: str, place: str) -> Read:
         raise ConfigError(f"{place} is not YAML ({_one_line(error)}); correct it") from error
     if node is None:
         return Read(None, {})
-    lines = _checked(node, place)
-    return Read(_made(node, place), lines)
+    lines = _lines_of_keys(node, place)
+    return Read(_value_of(node, place), lines)
 
 
 def read_setting(text: str, place: str) -> Any:
-    """The value of one ``--set``.
+    """Reads the value of one ``--set``.
 
     Raises:
         ConfigError: see ``read``.
@@ -97,8 +97,8 @@ def read_setting(text: str, place: str) -> Any:
         raise ConfigError(f"{place}: {shown(text)} is not a YAML value; quote it") from error
 
 
-def _checked(node: yaml.Node, place: str) -> dict[Key, int]:
-    """The line of each key of a tree that can be made into values."""
+def _lines_of_keys(node: yaml.Node, place: str) -> dict[Key, int]:
+    """The line of each key of a tree; a tree that is too large or too deep, or repeats a key, is refused."""
     lines: dict[Key, int] = {}
     for count, (key, line, depth) in enumerate(_keys(node, (), 0, place)):
         if count > MOST:
@@ -112,7 +112,7 @@ def _checked(node: yaml.Node, place: str) -> dict[Key, int]:
 
 
 def _keys(node: yaml.Node, key: Key, depth: int, place: str) -> Iterator[tuple[Key, int, int]]:
-    """Every key of a tree with its line and depth; lists count their entries."""
+    """Every key of a tree with its line and depth; the keys of a list are the numbers of its entries."""
     inner: list[tuple[str, int, yaml.Node]] = []
     if isinstance(node, yaml.MappingNode):
         inner = [(_name(name, place), name.start_mark.line + 1, value) for name, value in node.value]
@@ -126,12 +126,12 @@ def _keys(node: yaml.Node, key: Key, depth: int, place: str) -> Iterator[tuple[K
 def _name(node: yaml.Node, place: str) -> str:
     if isinstance(node, yaml.ScalarNode) and node.tag in (TEXT, MERGE):
         return str(node.value)
-    what = shown(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+    value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "a list or mapping"
     line = node.start_mark.line + 1
-    raise ConfigError(f"{place}, line {line}: a key must be text, not {what}; write it in quotes")
+    raise ConfigError(f"{place}, line {line}: a key must be text, not {value}; write it in quotes")
 
 
-def _made(node: yaml.Node, place: str) -> Any:
+def _value_of(node: yaml.Node, place: str) -> Any:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_document(node)
@@ -141,12 +141,12 @@ def _made(node: yaml.Node, place: str) -> Any:
             f"{place}, line {line}: this value cannot be read ({_one_line(error.problem)}); correct it"
         ) from error
     except (ValueError, TypeError, OverflowError, AttributeError, LookupError, RecursionError) as error:
-        # A date of no calendar, a number of thousands of digits, a tag whose value is none of its kind.
-        bad = next((each for each in _scalars(node) if not _can_be_made(each)), node)
+        # An impossible date, a number with thousands of digits, or a value that does not fit its tag.
+        bad = next((scalar for scalar in _scalars(node) if not _can_be_read(scalar)), node)
         value = bad.value if isinstance(bad, yaml.ScalarNode) else error
         raise ConfigError(
-            f"{place}, line {bad.start_mark.line + 1}: {shown(value)} is no {bad.tag.rpartition(':')[2]}; correct it, "
-            "or write it in quotes"
+            f"{place}, line {bad.start_mark.line + 1}: {shown(value)} is not a valid {bad.tag.rpartition(':')[2]}; "
+            "correct it, or write it in quotes"
         ) from error
     finally:
         loader.dispose()
@@ -156,12 +156,12 @@ def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
     if isinstance(node, yaml.ScalarNode):
         yield node
     elif isinstance(node, yaml.CollectionNode):
-        for each in node.value:
-            for inner in each if isinstance(each, tuple) else (each,):
+        for entry in node.value:
+            for inner in entry if isinstance(entry, tuple) else (entry,):
                 yield from _scalars(inner)
 
 
-def _can_be_made(node: yaml.ScalarNode) -> bool:
+def _can_be_read(node: yaml.ScalarNode) -> bool:
     try:
         yaml.SafeLoader("").construct_document(node)
     except (ValueError, TypeError, OverflowError, AttributeError, LookupError, yaml.YAMLError):

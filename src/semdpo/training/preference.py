@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from semdpo import disk, extras
 from semdpo.data.records import Curve, Pair, content_id
-from semdpo.engine import fingerprint, store
+from semdpo.engine import fingerprint, model_folders, store
 from semdpo.errors import ConfigError
 from semdpo.models.adapters import is_adapters, merge, name_of_base
 from semdpo.models.loading import quiet
