@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from semdpo.data.records import Pair
-from semdpo.errors import ConfigError, DataError
+from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.models.rewriter import load_causal
 from semdpo.progress import silent
 from semdpo.prompt_optimizer import PromptOptimizer
@@ -205,6 +206,66 @@ def test_the_reference_is_asked_once_and_kept(base: Path, tmp_path: Path, monkey
     monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "other"))
     with pytest.raises(AssertionError, match="asked again"):
         PreferenceTrainer(str(base), _config(tmp_path, objective="dpo"), ROWS)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_new_pairs_are_compared_with_the_model_before_training(base: Path, tmp_path: Path, objective: str) -> None:
+    def trainer(name: str) -> PreferenceTrainer:
+        return PreferenceTrainer(
+            str(base), _config(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4],
+            eval_dataset=ROWS[4:], cache=tmp_path / name,
+        )  # fmt: skip
+
+    expected, late = trainer("one"), PreferenceTrainer(
+        str(base), _config(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4], cache=tmp_path / "two"
+    )  # fmt: skip
+    for each in (expected, late):
+        each.train()
+    found = late.evaluate(ROWS[4:])
+    assert found["eval_loss"] == pytest.approx(expected.evaluate()["eval_loss"], rel=1e-5)
+    start = 0.5 if objective == "kto" else math.log(2)
+    assert abs(found["eval_loss"] - start) > 1e-3  # a trained reference would give the loss of the start
+    again = trainer("two")  # reads the cache that the evaluation wrote
+    assert again.evaluate()["eval_loss"] == pytest.approx(start, abs=1e-4)
+
+
+def test_a_trained_object_is_not_the_reference_of_new_pairs(base: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_causal(base)
+    trainer = PreferenceTrainer(model, _config(tmp_path), ROWS[:4], processing_class=tokenizer)
+    assert trainer.evaluate(ROWS[4:])["eval_reward_accuracy"] == 0.0
+    trainer.train()
+    with pytest.raises(ConfigError, match="give eval_dataset when the trainer is made"):
+        trainer.evaluate(ROWS[4:])
+    fine_tuned = PreferenceTrainer(model, _config(tmp_path, objective="orpo"), ROWS, processing_class=tokenizer)
+    fine_tuned.train()
+    assert fine_tuned.evaluate(ROWS[4:])["eval_loss"] > 0  # without a reference
+
+
+def test_a_changed_folder_is_not_the_reference_of_new_pairs(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "model")
+    trainer = PreferenceTrainer(str(tmp_path / "model"), _config(tmp_path), ROWS[:4])
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    with pytest.raises(ModelError, match="have changed since the trainer was made; give eval_dataset"):
+        trainer.evaluate(ROWS[4:])
+
+
+def test_distances_of_two_encoders_are_refused(base: Path, tmp_path: Path) -> None:
+    rows, others = (
+        [{**row, "encoder": name, "encoder_fingerprint": name} for row in ROWS] for name in ("one", "other")
+    )
+    with pytest.raises(DataError, match="the distances are from one and other, and cannot be compared"):
+        PreferenceTrainer(str(base), _config(tmp_path), rows, eval_dataset=others)
+    trainer = PreferenceTrainer(str(base), _config(tmp_path), rows, eval_dataset=rows[:2])
+    with pytest.raises(DataError, match="the distances are from one and other, and cannot be compared"):
+        trainer.evaluate(others)
+
+
+def test_a_model_object_keeps_the_template_of_its_folder(base: Path, tmp_path: Path) -> None:
+    PreferenceTrainer(str(base), _config(tmp_path, template="{prompt} In full:"), ROWS).save_model(str(tmp_path / "a"))
+    model, tokenizer = load_causal(tmp_path / "a")
+    PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer).save_model(str(tmp_path / "b"))
+    assert json.loads((tmp_path / "b/semdpo.json").read_text())["template"] == "{prompt} In full:"
 
 
 @pytest.mark.parametrize(

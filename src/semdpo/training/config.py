@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -16,6 +19,28 @@ from semdpo.recipe.load import options
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.precision import resolve_precision
 
+# TrainingArguments that a preference training does not use, and what to set instead.
+_WITHOUT_EFFECT = {
+    "data_seed": "seed sets the order of the pairs",
+    "train_sampling_strategy": "the order of the pairs depends on seed only",
+    "dataloader_drop_last": "every pair is used in every pass",
+    "label_smoothing_factor": "the objective is the loss",
+    "neftune_noise_alpha": "the policy trains without noise, as the reference is computed",
+    "per_device_eval_batch_size": "evaluation has the batches of the training; set per_device_train_batch_size",
+    "bf16_full_eval": "evaluation has the precision of the training; set bf16",
+    "fp16_full_eval": "evaluation has the precision of the training; set bf16",
+    "fp16": "float16 is not supported; set bf16=True",
+    "auto_find_batch_size": "lower per_device_train_batch_size and raise gradient_accumulation_steps",
+}
+# Settings that PreferenceConfig has itself, which must not be given twice.
+_OWN = {"name": "objective", "beta": "beta", "learning_rate": "learning_rate"}
+# Numbers: the largest value that is too small, and whether they must be whole.
+_NUMBERS = {
+    "max_length": (1, True),
+    "per_device_train_batch_size": (0, True),
+    "gradient_accumulation_steps": (0, True),
+}
+
 
 @dataclass
 class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
@@ -26,10 +51,11 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
     ``gradient_accumulation_steps`` × processes pairs; its loss is the sum over all of them divided by their number.
 
     Args:
-        objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``kto``, ``orpo``, ``additive``, ``sft``, or an objective of
-            another package (see ``recipe.discovery``).
+        objective: ``sem_dpo``, ``dpo``, ``beta_dpo``, ``ipo``, ``kto``, ``orpo``, ``simpo``, ``additive``, ``sft``, or
+            an objective of another package (see ``recipe.discovery``).
         alpha: strength of ``sem_dpo``'s weight exp(−alpha·distance): a number ≥ 0, or ``auto``; None is 4.
-        beta: strength of the regularisation towards the reference, > 0.
+        beta: strength of the regularisation towards the reference, > 0; None is 0.05. Objectives without a reference
+            refuse it.
         objective_settings: the objective's other settings, such as ``{"nll_coef": 0.1}``.
         max_length: largest number of tokens of prompt and rewrite together; longer pairs are refused, not truncated.
         template: template of the prompt, which contains ``{prompt}``; None uses the model's own.
@@ -43,7 +69,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
             natively.
 
     Raises:
-        ConfigError: a setting is unknown or out of range.
+        ConfigError: a setting is unknown, out of range, or has no effect.
 
     Example:
         >>> from semdpo import PreferenceConfig
@@ -53,7 +79,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
 
     objective: str = defaults.OBJECTIVE
     alpha: float | str | None = None
-    beta: float = defaults.BETA
+    beta: float | None = None
     objective_settings: dict[str, Any] | None = None
     max_length: int = defaults.MAX_LENGTH
     template: str | None = None
@@ -75,20 +101,55 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
         if not torch.cuda.is_available():
             self.use_cpu = True
         if self.bf16 is None:
-            self.bf16 = resolve_precision("auto") == "bfloat16"
+            self.bf16 = not self.fp16 and resolve_precision("auto") == "bfloat16"
+        self.refuse_bad_settings()
+        super().__post_init__()
+
+    @property
+    def settings(self) -> ObjectiveSettings:
+        """The settings of the objective, as the current values of ``objective``, ``alpha`` and others give them.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        more = {} if self.objective_settings is None else self.objective_settings
+        if not isinstance(more, Mapping):
+            raise ConfigError(f"objective_settings must be a mapping of names to values, not {type(more).__name__}")
+        if twice := [name for name in _OWN if name in more]:
+            own = _OWN[twice[0]]
+            raise ConfigError(f"objective_settings contains {twice[0]}; give it as PreferenceConfig({own}=…)")
+        given = {"name": self.objective, **more}
+        if self.alpha is not None:
+            given["alpha"] = self.alpha
+        return options(OneObjective, {("objective",): "PreferenceConfig"}, objective=given).objective
+
+    def refuse_bad_settings(self) -> None:
+        """Checks the settings again, because they may have been changed since the object was made.
+
+        Raises:
+            ConfigError: a setting is unknown, out of range, or has no effect.
+        """
         if self.template is not None:
             try:
                 one_slot(self.template)
             except ValueError as error:
                 raise ConfigError(f"template: {error}") from error
-        self.settings = self._settings()
-        super().__post_init__()
+        settings = self.settings
+        if self.beta is not None:
+            _refuse_no_number("beta", self.beta, 0)
+            if not settings.needs_reference:
+                raise ConfigError(f"beta has no effect on {settings.name}, which uses no reference; remove it")
+        for name, (below, whole) in _NUMBERS.items():
+            _refuse_no_number(name, getattr(self, name), below, whole)
+        if self.max_steps <= 0:
+            _refuse_no_number("num_train_epochs", self.num_train_epochs, 0)
+        usual = {entry.name: entry.default for entry in fields(TrainingArguments)}
+        for name, cure in _WITHOUT_EFFECT.items():
+            if name in usual and getattr(self, name) != usual[name]:
+                raise ConfigError(f"{name} has no effect on a preference training: {cure}")
 
-    def _settings(self) -> ObjectiveSettings:
-        given = {"name": self.objective, **(self.objective_settings or {})}
-        if self.alpha is not None:
-            given["alpha"] = self.alpha
-        settings = options(OneObjective, {("objective",): "PreferenceConfig"}, objective=given).objective
-        if not 0 < self.beta < float("inf"):
-            raise ConfigError(f"beta is {self.beta}; it must be a number > 0")
-        return settings
+
+def _refuse_no_number(name: str, value: Any, below: float, whole: bool = False) -> None:
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not below < value < inf:
+        raise ConfigError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number > {below}")

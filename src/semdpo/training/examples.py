@@ -146,14 +146,16 @@ def examples_of(
     Args:
         pairs: the pairs, n.
         groups: tokens of the pairs, n.
-        model: the starting model, which is the reference.
+        model: the starting model, which is the reference; None leaves their log-probabilities out.
         precision: precision in which it computes.
         can_pack: whether ``prepare.prepare`` accepted the model for packing.
         cache: file of the reference's log-probabilities; None keeps none.
         progress: called after every batch.
     """
-    with autocast(precision, model):
-        logps = reference_logps(model, groups, can_pack, cache, progress)
+    logps: Sequence[tuple[float, ...]] = [()] * len(groups)
+    if model is not None:
+        with autocast(precision, model):
+            logps = reference_logps(model, groups, can_pack, cache, progress)
     return [
         Example(
             name,

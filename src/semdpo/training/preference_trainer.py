@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
 from semdpo import disk
 from semdpo.data.records import Pair
-from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ConfigError, DataError
-from semdpo.models.adapters import is_adapters, name_of_base
 from semdpo.models.loading import quiet
-from semdpo.models.registry import resolve
-from semdpo.models.rewriter import load_causal
-from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
+from semdpo.models.rewriter_settings import write_settings
 from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
-from semdpo.recipe.base import TEMPLATE
+from semdpo.recipe import defaults
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training import user_pairs
 from semdpo.training.batches import Example, draw_batches
@@ -34,6 +29,7 @@ from semdpo.training.packing import Group
 from semdpo.training.plan import Plan, longest_of
 from semdpo.training.prepare import prepare
 from semdpo.training.reference import cache_file
+from semdpo.training.starting_model import loaded_again, move, start_of, with_adapters
 from semdpo.training.trainer import ExampleTrainer
 
 
@@ -105,17 +101,24 @@ class PreferenceTrainer(ExampleTrainer):
             )
         if train_dataset is None:
             raise DataError("there are no pairs to train on; give train_dataset")
-        self._encoder, objective = encoder, args.settings
-        pairs = self._read(train_dataset, "train_dataset", objective)
-        start = _start(model, processing_class, args)
+        args = copy.copy(args)  # the trainer sets some of them, and another trainer may use the same
+        args.refuse_bad_settings()
+        _refuse_without_pairs(args, eval_dataset)
+        self._encoder, self._progress, objective = encoder, progress, args.settings
+        self._cache = Path(cache) if cache is not None else disk.cache_folder() / "reference"
+        self._pairs: list[Pair] = []
+        self._pairs = pairs = self._read(train_dataset, "train_dataset", objective)
+        self._start = start = start_of(model, processing_class, args, peft_config)
+        self._may_have_changed = False  # whether the starting model may have other weights than the reference
         policy, tokenizer = start.model, start.tokenizer
-        policy.to(args.device)
+        move(policy, args)
         groups = groups_of(pairs, policy, tokenizer, start.kept.template, args.max_length)
-        can_pack = prepare(policy, longest_of(objective, groups))
-        self._examples_of = partial(_examples, start, args, can_pack, cache, progress)
-        examples, held_out = self._examples_of(pairs, groups), self._held_out(eval_dataset, objective)
+        self._longest = longest_of(objective, groups)
+        can_pack = prepare(policy, self._longest)
+        examples = self._examples(pairs, args, policy, can_pack, groups)
+        held_out = self._held_out(eval_dataset, objective, args, can_pack)
         if peft_config is not None:
-            policy = _with_adapters(start, peft_config, args.seed)
+            policy = with_adapters(start, peft_config, args.seed)
         self._kept = replace(settings_after(pairs, start.kept), max_new_tokens=budget(groups, start.kept))
         size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         epochs, steps = _length(args, len(examples), size)
@@ -125,7 +128,7 @@ class PreferenceTrainer(ExampleTrainer):
                 args,
                 examples,
                 objective=objective,
-                beta=args.beta,
+                beta=defaults.BETA if args.beta is None else args.beta,
                 batch_size=size,
                 micro_batch_size=args.per_device_train_batch_size,
                 epochs=epochs,
@@ -152,9 +155,41 @@ class PreferenceTrainer(ExampleTrainer):
             ignore_keys: not used; part of transformers' signature.
             metric_key_prefix: prefix of the metrics' names.
         """
-        if eval_dataset is not None and not isinstance(eval_dataset, Plan | Mapping):
-            eval_dataset = self._held_out(eval_dataset, self.objective)
+        is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, Mapping)
+        if not (is_name and eval_dataset in self.eval_dataset) and not isinstance(eval_dataset, Plan | Mapping | None):
+            eval_dataset = self._plan_of(eval_dataset)
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def _plan_of(self, source: user_pairs.Source) -> Plan:
+        """The micro-batches of new pairs for an evaluation."""
+        pairs = self._read(source, "eval_dataset", self.objective)
+        model, can_pack = self._start.model, self.can_pack
+        if self._may_have_changed:
+            if not (self.objective.needs_reference or self.objective.needs_other_prompts):
+                return self._planner.once(self._examples(pairs, self.args, None, can_pack), None)
+            model = loaded_again(self._start, self.args)
+            can_pack = prepare(model, self._longest)
+        return self._planner.once(self._examples(pairs, self.args, model, can_pack), model)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **more: Any) -> Any:
+        """Trains like transformers' Trainer.
+
+        Args:
+            resume_from_checkpoint: folder of a checkpoint to resume from, or True for the last one in ``output_dir``.
+            args: further arguments of transformers' ``train``.
+            more: further arguments of transformers' ``train``, by name.
+
+        Raises:
+            ConfigError: this trainer has trained already.
+        """
+        if self.state.global_step > 0 and not resume_from_checkpoint:
+            raise ConfigError("this trainer has trained already; make a new one, or pass resume_from_checkpoint")
+        self._may_have_changed = True
+        return super().train(resume_from_checkpoint, *args, **more)
+
+    def _load_from_checkpoint(self, *args: Any, **more: Any) -> None:
+        self._may_have_changed = True
+        super()._load_from_checkpoint(*args, **more)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Saves the model, and the settings with which ``PromptOptimizer`` uses it as it was trained."""
@@ -165,9 +200,12 @@ class PreferenceTrainer(ExampleTrainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Writes the model card of a rewriter; ``push_to_hub`` calls it."""
         if self.is_world_process_zero():
-            shown = ("beta", "learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "bf16")
-            objective = ", ".join(f"{name} {value}" for name, value in self.objective.model_dump().items())
-            settings = {"objective": objective} | {name: getattr(self.args, name) for name in shown}
+            shown = ("learning_rate", "num_train_epochs", "per_device_train_batch_size", "seed", "bf16")
+            given = self.objective.model_dump(exclude_none=True)
+            settings: dict[str, Any] = {"objective": ", ".join(f"{name} {value}" for name, value in given.items())}
+            if self.objective.needs_reference:
+                settings["beta"] = self.criterion.beta
+            settings |= {name: getattr(self.args, name) for name in shown}
             write_card(Path(self.args.output_dir), self._kept, self.method, settings)
 
     def _read(self, source: user_pairs.Source, name: str, objective: ObjectiveSettings) -> list[Pair]:
@@ -175,81 +213,53 @@ class PreferenceTrainer(ExampleTrainer):
         if objective.needs_distance:
             pairs = user_pairs.with_distance(pairs, self._encoder, name)
         check(pairs, objective)
+        if self._pairs:  # distances of one encoder cannot be compared with those of another
+            check([*self._pairs, *pairs], objective)
         return pairs
 
-    def _held_out(self, source: Any, objective: ObjectiveSettings) -> Any:
+    def _held_out(self, source: Any, objective: ObjectiveSettings, args: PreferenceConfig, can_pack: bool) -> Any:
         if isinstance(source, Mapping):
-            return {name: self._held_out(pairs, objective) for name, pairs in source.items()}
-        return [] if source is None else self._examples_of(self._read(source, "eval_dataset", objective))
+            return {name: self._held_out(pairs, objective, args, can_pack) for name, pairs in source.items()}
+        if source is None:
+            return []
+        return self._examples(self._read(source, "eval_dataset", objective), args, self._start.model, can_pack)
+
+    def _examples(
+        self,
+        pairs: Sequence[Pair],
+        args: PreferenceConfig,
+        reference: Any,
+        can_pack: bool,
+        groups: Sequence[Group] | None = None,
+    ) -> list[Example]:
+        """The examples of pairs; the reference's log-probabilities are cached where the model has a name.
+
+        Args:
+            pairs: the pairs, n.
+            args: settings of the training.
+            reference: the starting model with its first weights; None computes no log-probabilities.
+            can_pack: whether ``prepare.prepare`` accepted it for packing.
+            groups: tokens of the pairs, n; None computes them.
+        """
+        start, precision = self._start, "bfloat16" if args.bf16 else "float32"
+        template = start.kept.template
+        tokens = groups or groups_of(pairs, start.model, start.tokenizer, template, args.max_length)
+        cached = None
+        if start.name is not None and reference is not None:
+            cached = cache_file(self._cache, start.name, reference, template, args.max_length, precision, can_pack)
+        with args.main_process_first(desc="the reference's log-probabilities"):
+            return examples_of(pairs, tokens, reference, precision, can_pack, cached, self._progress)
 
 
-@dataclass(frozen=True)
-class _Start:
-    """The starting model.
-
-    Attributes:
-        model: the model, with float32 weights.
-        tokenizer: the model's tokenizer.
-        kept: settings that the rewriter needs for use.
-        name: name or folder of the model; None where a model object was given.
-    """
-
-    model: Any
-    tokenizer: Any
-    kept: RewriterSettings
-    name: str | None
-
-
-def _start(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig) -> _Start:
-    if not isinstance(model, str | Path):
-        if tokenizer is None:
-            raise ConfigError("the model is an object, so its tokenizer is not known; give processing_class")
-        return _Start(model, tokenizer, RewriterSettings(args.template or TEMPLATE), None)
-    place = resolve(str(model))
-    model_folders.refuse_damaged(place.folder())
-    with fingerprint.unchanged(str(model)):
-        policy, own_tokenizer = load_causal(place.folder(), place.tokenizer_folder())
-    kept = read_settings(place.folder())
-    return _Start(
-        policy, tokenizer or own_tokenizer, replace(kept, template=args.template or kept.template), str(model)
-    )
-
-
-def _examples(
-    start: _Start,
-    args: PreferenceConfig,
-    can_pack: bool,
-    cache: str | Path | None,
-    progress: Progress,
-    pairs: Sequence[Pair],
-    groups: Sequence[Group] | None = None,
-) -> list[Example]:
-    """The training examples of pairs; the reference's log-probabilities are cached where the model has a name."""
-    model, template, precision = start.model, start.kept.template, "bfloat16" if args.bf16 else "float32"
-    tokens = groups or groups_of(pairs, model, start.tokenizer, template, args.max_length)
-    cached = None
-    if start.name is not None:
-        folder = Path(cache) if cache is not None else disk.cache_folder() / "reference"
-        cached = cache_file(folder, start.name, model, template, args.max_length, precision, can_pack)
-    with args.main_process_first(desc="the reference's log-probabilities"):
-        return examples_of(pairs, tokens, model, precision, can_pack, cached, progress)
-
-
-def _with_adapters(start: _Start, peft_config: Any, seed: int) -> Any:
-    from peft import get_peft_model
-
-    place = None if start.name is None else resolve(start.name)
-    if place is not None and is_adapters(place.folder()):
+def _refuse_without_pairs(args: PreferenceConfig, eval_dataset: Any) -> None:
+    """Refuses evaluations during training where there are no pairs for them."""
+    wanted = [name for name in ("eval_strategy", "eval_on_start") if getattr(args, name) not in ("no", False)]
+    if wanted and (eval_dataset is None or (isinstance(eval_dataset, Mapping) and not eval_dataset)):
+        value = getattr(args, wanted[0])
         raise ConfigError(
-            f"'{start.name}' holds adapters already; leave peft_config out, which trains its whole model, or use "
-            "semdpo.train with lora_rank, which saves a whole model"
+            f"{wanted[0]} is {getattr(value, 'value', value)}, but there are no pairs to evaluate; give eval_dataset=, "
+            f"or leave {wanted[0]} out"
         )
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        adapted = get_peft_model(start.model, peft_config)
-    if place is not None:
-        adapted.peft_config["default"].base_model_name_or_path = name_of_base(place)
-    return adapted
 
 
 def _length(args: PreferenceConfig, examples: int, size: int) -> tuple[int, int | None]:

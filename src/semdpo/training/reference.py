@@ -19,6 +19,7 @@ from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 
 BATCH = 16  # number of groups at a time
+FORMAT = 2  # increased where older caches must not be read: those of 1 may hold values of a trained model
 LIBRARIES = ("semdpo", "torch", "transformers")  # the libraries that compute the log-probabilities
 
 
@@ -61,6 +62,7 @@ def described(
     weight = next(model.parameters())
     versions = store.versions()
     return {
+        "format": FORMAT,
         "model": fingerprint.model(name),
         "template": template,
         "max_length": max_length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         if not examples:
             raise DataError("there are no examples to train on; give at least one")
+        args = copy.copy(args)  # some are set here, and another trainer may use the same
         refuse_too_few(objective, [example.group.prompt for example in examples], batch_size)
         sets = held_out if isinstance(held_out, Mapping) else {"": held_out}
         all_held_out = [example for one_set in sets.values() for example in one_set]

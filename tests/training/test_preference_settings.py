@@ -1,0 +1,118 @@
+"""``PreferenceTrainer`` uses every setting that it accepts, and refuses the others early and in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from semdpo.errors import ConfigError
+from semdpo.models.rewriter import load_causal
+from semdpo.training.config import PreferenceConfig
+from semdpo.training.preference_trainer import PreferenceTrainer
+from tests import tiny_models
+
+ROWS = [
+    {"prompt": f"a {c} cat", "chosen": f"a {c} cat, oil" + "!" * k, "rejected": "a dog", "distance": 0.1 * k}
+    for k, c in enumerate(["red", "blue", "green", "white", "black", "gold", "pink"])
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.gpt2(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))
+
+
+def _config(folder: Path, **more: Any) -> PreferenceConfig:
+    usual = {"learning_rate": 1e-3, "per_device_train_batch_size": 3, "save_strategy": "no", "bf16": False}
+    return PreferenceConfig(output_dir=str(folder), report_to="none", disable_tqdm=True, **(usual | more))
+
+
+def test_settings_may_be_changed_until_the_trainer_is_made(base: Path, tmp_path: Path) -> None:
+    args = _config(tmp_path)
+    args.objective, args.objective_settings, args.beta = "ipo", {"nll_coef": 0.5}, 0.2
+    trainer = PreferenceTrainer(str(base), args, ROWS)
+    assert (trainer.objective.name, trainer.objective.nll_coef, trainer.criterion.beta) == ("ipo", 0.5, 0.2)
+    args.max_length = 1
+    with pytest.raises(ConfigError, match="max_length is 1; it must be a whole number > 1"):
+        PreferenceTrainer(str(base), args, ROWS)
+
+
+def test_two_trainers_may_have_the_same_settings(base: Path, tmp_path: Path) -> None:
+    args = _config(tmp_path, warmup_steps=0.5, save_strategy="epoch")
+    before = args.to_dict()
+    small = PreferenceTrainer(str(base), args, ROWS[:3])
+    assert args.to_dict() == before
+    large = PreferenceTrainer(str(base), args, ROWS)
+    assert (small.args.max_steps, large.args.max_steps) == (1, 3)
+
+
+def test_weights_in_half_precision_are_refused(base: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig
+
+    model, tokenizer = load_causal(base)
+    with pytest.raises(ConfigError, match=r"to be trained are bfloat16 .*; load the model with dtype=torch.float32"):
+        PreferenceTrainer(model.to(torch.bfloat16), _config(tmp_path), ROWS, processing_class=tokenizer)
+    adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"])
+    trainer = PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
+    trained = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
+    assert trained == {torch.float32}  # those of the adapters
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective": "simpo", "beta": 0.1}, "beta has no effect on simpo, which uses no reference; remove it"),
+        (
+            {"objective_settings": {"beta": 0.1}},
+            "objective_settings contains beta; give it as PreferenceConfig(beta=…)",
+        ),
+        ({"objective_settings": {"learning_rate": 0.1}}, "give it as PreferenceConfig(learning_rate=…)"),
+        ({"objective_settings": {"name": "dpo"}}, "give it as PreferenceConfig(objective=…)"),
+        ({"objective_settings": "nll_coef"}, "objective_settings must be a mapping of names to values, not str"),
+        ({"data_seed": 3}, "data_seed has no effect on a preference training"),
+        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy has no effect"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last has no effect"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor has no effect"),
+        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha has no effect"),
+        ({"per_device_eval_batch_size": 2}, "per_device_eval_batch_size has no effect"),
+        ({"bf16_full_eval": True}, "bf16_full_eval has no effect"),
+        ({"bf16": None, "fp16": True}, "float16 is not supported; set bf16=True"),
+        ({"auto_find_batch_size": True}, "lower per_device_train_batch_size and raise gradient_accumulation_steps"),
+        ({"num_train_epochs": 0}, "num_train_epochs is 0; it must be a number > 0"),
+        ({"num_train_epochs": "two"}, "num_train_epochs is 'two'; it must be a number > 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0; it must be a whole number > 0"),
+        ({"max_length": 1.5}, "max_length is 1.5; it must be a whole number > 1"),
+        ({"beta": "0.1"}, "beta is '0.1'; it must be a number > 0"),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        _config(tmp_path, **settings)
+    assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(("settings", "row"), [({}, "| beta | 0.05 |"), ({"objective": "simpo"}, None)])
+def test_the_model_card_has_the_beta_that_is_used(
+    base: Path, tmp_path: Path, settings: dict[str, Any], row: str | None
+) -> None:
+    PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS).create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    rows = [line for line in card.splitlines() if line.startswith("| beta")]
+    assert rows == ([] if row is None else [row])
+    assert "None" not in card
+    assert "| learning_rate | 0.001 |" in card
+
+
+@pytest.mark.parametrize("settings", [{"eval_strategy": "epoch"}, {"eval_on_start": True}])
+def test_evaluations_without_pairs_are_refused(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .*; give eval_dataset="):
+        PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS)
+    PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS, eval_dataset=ROWS)
