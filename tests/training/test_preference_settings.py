@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
-from semdpo.errors import ConfigError
+from semdpo.errors import ConfigError, DataError
 from semdpo.models.rewriter import load_causal
 from semdpo.training.config import PreferenceConfig
 from semdpo.training.preference_trainer import PreferenceTrainer
+from semdpo.training.starting_model import move
 from tests import tiny_models
 
 ROWS = [
@@ -55,12 +59,10 @@ def test_two_trainers_may_have_the_same_settings(base: Path, tmp_path: Path) -> 
 
 
 def test_weights_in_half_precision_are_refused(base: Path, tmp_path: Path) -> None:
-    from peft import LoraConfig
-
     model, tokenizer = load_causal(base)
     with pytest.raises(ConfigError, match=r"to be trained are bfloat16 .*; load the model with dtype=torch.float32"):
         PreferenceTrainer(model.to(torch.bfloat16), _config(tmp_path), ROWS, processing_class=tokenizer)
-    adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"])
+    adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], fan_in_fan_out=True)
     trainer = PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
     trained = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
     assert trained == {torch.float32}  # those of the adapters
@@ -116,3 +118,77 @@ def test_evaluations_without_pairs_are_refused(base: Path, tmp_path: Path, setti
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .*; give eval_dataset="):
         PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS)
     PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS, eval_dataset=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("adapters", "said"),
+    [
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PromptTuningConfig trains virtual tokens"),
+        (LoraConfig(r=4, target_modules=["nowhere"]), "peft_config does not fit GPT2LMHeadModel: .*nowhere"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(base: Path, tmp_path: Path, adapters: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        PreferenceTrainer(str(base), _config(tmp_path), ROWS, peft_config=adapters)
+
+
+def test_adapters_on_adapters_are_refused(base: Path, tmp_path: Path) -> None:
+    model, tokenizer = load_causal(base)
+    adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], fan_in_fan_out=True)
+    adapted = get_peft_model(model, adapters)
+    with pytest.raises(ConfigError, match="has adapters of PEFT already; leave peft_config out"):
+        PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
+    PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer).train()
+    virtual = get_peft_model(load_causal(base)[0], PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    with pytest.raises(ConfigError, match="PromptTuningConfig trains virtual tokens"):
+        PreferenceTrainer(virtual, _config(tmp_path), ROWS, processing_class=tokenizer)
+
+
+def test_a_model_that_is_spread_over_devices_is_not_moved(base: Path, tmp_path: Path) -> None:
+    model = load_causal(base)[0].to("meta")
+    model.hf_device_map = {"": "meta"}
+    move(model, _config(tmp_path))
+    del model.hf_device_map
+    with pytest.raises(NotImplementedError, match="meta"):
+        move(model, _config(tmp_path))
+
+
+def test_a_trainer_trains_once(base: Path, tmp_path: Path) -> None:
+    trainer = PreferenceTrainer(str(base), _config(tmp_path, save_strategy="epoch"), ROWS)
+    trainer.train()
+    with pytest.raises(ConfigError, match="this trainer has trained already; make a new one, or pass resume_from_chec"):
+        trainer.train()
+    trainer.train(resume_from_checkpoint=True)
+    with pytest.raises(ConfigError, match="preference pairs have no predictions; use evaluate"):
+        trainer.predict(ROWS)
+
+
+def test_sources_of_pairs(base: Path, tmp_path: Path) -> None:
+    trainer = PreferenceTrainer(str(base), _config(tmp_path), pd.DataFrame(ROWS))
+    assert len(trainer.train_dataset) == 3
+    splits = DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS)})
+    with pytest.raises(DataError, match=r"has the splits train, test; give one of them, such as dataset\['train'\]"):
+        PreferenceTrainer(str(base), _config(tmp_path), splits)
+    with pytest.raises(DataError, match="train_dataset is a dict; give a list of rows"):
+        PreferenceTrainer(str(base), _config(tmp_path), {"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+
+
+def test_a_tokenizer_without_end_token_is_refused(base: Path, tmp_path: Path) -> None:
+    _, tokenizer = load_causal(base)
+    tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="processing_class has no end token"):
+        PreferenceTrainer(str(base), _config(tmp_path), ROWS, processing_class=tokenizer)
+
+
+def test_evaluations_are_named_and_timed_as_by_transformers(base: Path, tmp_path: Path) -> None:
+    def metrics(_: Any) -> dict[str, float]:
+        return {"eval_mine": 1.0, "other": 2.0}
+
+    sets = {"one": ROWS[:2], "two": ROWS}
+    trainer = PreferenceTrainer(str(base), _config(tmp_path), ROWS, eval_dataset=sets, compute_metrics=metrics)
+    found = trainer.evaluate("one")
+    assert found["eval_mine"] == 1.0
+    assert found["eval_other"] == 2.0
+    assert found["eval_samples_per_second"] == pytest.approx(2 / found["eval_runtime"], rel=0.5)
+    assert trainer.evaluate().keys() >= {"eval_one_loss", "eval_two_runtime"}
+    assert not [curve.name for curve in trainer.curves if "runtime" in curve.name or "per_second" in curve.name]

@@ -45,9 +45,9 @@ class PreferenceTrainer(ExampleTrainer):
         model: the starting model: a name, a folder (``tiny:gpt2`` is included), or a causal language model with float32
             weights.
         args: settings of the training; the default trains Sem-DPO as the paper does.
-        train_dataset: training pairs: a ``datasets.Dataset``, a list of rows, or a file's path. The columns are prompt,
-            chosen and rejected (texts, or conversations of one turn), and optionally distance, weight, chosen_score,
-            rejected_score, chosen_fidelity and rejected_fidelity.
+        train_dataset: training pairs: a ``datasets.Dataset``, a pandas data frame, a list of rows, or a file's path.
+            The columns are prompt, chosen and rejected (texts, or conversations of one turn), and optionally distance,
+            weight, chosen_score, rejected_score, chosen_fidelity and rejected_fidelity.
         eval_dataset: pairs that ``evaluate`` uses, in the same forms; or a mapping of names to such sets of pairs.
         processing_class: the tokenizer; None uses the model's own.
         peft_config: configuration of PEFT; given, adapters are trained instead of all weights.
@@ -150,10 +150,16 @@ class PreferenceTrainer(ExampleTrainer):
         """The mean loss and reward accuracy of held-out pairs, and the metrics of ``compute_metrics``.
 
         Args:
-            eval_dataset: pairs in one of the forms of ``train_dataset``, or a mapping of names to such sets of pairs;
-                None uses the trainer's ``eval_dataset``.
+            eval_dataset: pairs in one of the forms of ``train_dataset``, a mapping of names to such sets of pairs, or
+                the name of one set of the trainer's ``eval_dataset``; None uses all of the trainer's ``eval_dataset``.
             ignore_keys: not used; part of transformers' signature.
             metric_key_prefix: prefix of the metrics' names.
+
+        Raises:
+            ConfigError: the model was given as an object and has been trained, so the reference's log-probabilities of
+                new pairs cannot be computed.
+            DataError: the pairs cannot be read, or there are none.
+            ModelError: the starting model's files have changed since the trainer was made.
         """
         is_name = isinstance(eval_dataset, str) and isinstance(self.eval_dataset, Mapping)
         if not (is_name and eval_dataset in self.eval_dataset) and not isinstance(eval_dataset, Plan | Mapping | None):
@@ -186,6 +192,17 @@ class PreferenceTrainer(ExampleTrainer):
             raise ConfigError("this trainer has trained already; make a new one, or pass resume_from_checkpoint")
         self._may_have_changed = True
         return super().train(resume_from_checkpoint, *args, **more)
+
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """Is refused: preference pairs have no predictions.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "preference pairs have no predictions; use evaluate for their loss and rewards, or "
+            "semdpo.PromptOptimizer.from_pretrained on the saved model for rewrites"
+        )
 
     def _load_from_checkpoint(self, *args: Any, **more: Any) -> None:
         self._may_have_changed = True

@@ -73,6 +73,8 @@ def _given(model: Any, tokenizer: Any, peft_config: Any) -> Start:
         refuse_half_precision(model)
     elif hasattr(model, "peft_config"):
         raise ConfigError("the model has adapters of PEFT already; leave peft_config out, or give the model without")
+    for adapters in getattr(model, "peft_config", {}).values():
+        _refuse_virtual_tokens(adapters)
     # A model that semdpo trained knows the template of its training.
     folder = str(getattr(model, "name_or_path", "") or "")
     has_settings = bool(folder) and (Path(folder) / SETTINGS).is_file()
@@ -97,6 +99,14 @@ def refuse_half_precision(model: Any) -> None:
                 f"the weights to be trained are {kind} ({name}), whose rounding loses most updates; load the model "
                 "with dtype=torch.float32; bf16=True computes in bfloat16"
             )
+
+
+def _refuse_virtual_tokens(peft_config: Any) -> None:
+    if getattr(peft_config, "is_prompt_learning", False):
+        raise ConfigError(
+            f"{type(peft_config).__name__} trains virtual tokens before the prompt, which is not supported; use "
+            "LoraConfig"
+        )
 
 
 def move(model: Any, args: PreferenceConfig) -> None:
@@ -149,11 +159,7 @@ def with_adapters(start: Start, peft_config: Any, seed: int) -> Any:
             f"'{start.name}' holds adapters already; leave peft_config out, which trains its whole model, or use "
             "semdpo.train with lora_rank, which saves a whole model"
         )
-    if getattr(peft_config, "is_prompt_learning", False):
-        raise ConfigError(
-            f"{type(peft_config).__name__} trains virtual tokens before the prompt, which is not supported; use "
-            "LoraConfig"
-        )
+    _refuse_virtual_tokens(peft_config)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

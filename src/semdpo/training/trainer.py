@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import speed_metrics
 
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Curve
@@ -45,6 +46,7 @@ NOT_CURVES = {
     *("epoch", "step", "tokens_per_second", "grad_norm", "total_flos", "train_loss"),
     *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
 }
+SPEEDS = ("_runtime", "_per_second")  # ends of the names of an evaluation's speeds
 
 
 class ExampleTrainer(Trainer):  # type: ignore[misc]
@@ -209,25 +211,29 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(
         self,
-        eval_dataset: Sequence[Example] | Mapping[str, Sequence[Example]] | None = None,
+        eval_dataset: Sequence[Example] | Mapping[str, Sequence[Example]] | str | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """The mean loss and reward accuracy of held-out examples; the model and β-DPO's state stay unchanged.
 
         Args:
-            eval_dataset: examples, or several sets of them by name; None uses the trainer's ``held_out``.
+            eval_dataset: examples, several sets of them by name, or the name of one set of the trainer's ``held_out``;
+                None uses all of ``held_out``.
             ignore_keys: not used; part of transformers' signature.
             metric_key_prefix: prefix of the metrics' names.
 
         Returns:
-            ``eval_loss``, normalised like the training loss, and ``eval_reward_accuracy`` where the objective has
-            rewards.
+            ``eval_loss``, normalised like the training loss; ``eval_reward_accuracy`` where the objective has rewards;
+            ``eval_runtime`` in seconds and ``eval_samples_per_second``.
 
         Raises:
             DataError: there are no examples to evaluate.
         """
-        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        given: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(given, str):
+            given = self.eval_dataset[given]
+        began = time.time()
         if isinstance(given, Mapping):
             of_all_sets: dict[str, float] = {}
             for name, examples in given.items():
@@ -235,7 +241,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             return of_all_sets
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there are no examples to evaluate; give held-out examples")
+            raise DataError("there are no examples to evaluate; give eval_dataset")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
         rewards: list[Tensor] = []
         self.model.eval()
@@ -255,7 +261,9 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         if self.compute_metrics is not None:
             predicted = EvalPrediction(torch.cat(rewards).numpy(), np.zeros(count, np.int64))
             computed_metrics = self.compute_metrics(predicted)
-            metrics |= {f"{metric_key_prefix}_{name}": value for name, value in computed_metrics.items()}
+            start = f"{metric_key_prefix}_"
+            metrics |= {start + name.removeprefix(start): value for name, value in computed_metrics.items()}
+        metrics |= speed_metrics(metric_key_prefix, began, count)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[has-type]
         return metrics
@@ -357,7 +365,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             Curve(self.method, entry["step"] - ("loss" in entry), name, float(value))
             for entry in self.state.log_history
             for name, value in sorted(entry.items())  # in the order in which a checkpoint stores them
-            if name not in NOT_CURVES and isinstance(value, int | float)
+            if name not in NOT_CURVES and not name.endswith(SPEEDS) and isinstance(value, int | float)
         ]
 
 

@@ -20,7 +20,7 @@ from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
 from semdpo.recipe import defaults
 
-# A file's or folder's path, a datasets.Dataset, rows as mappings, or pairs.
+# A file's or folder's path, a datasets.Dataset, a pandas.DataFrame, rows as mappings, or pairs.
 Source = str | Path | Sequence[Mapping[str, Any]] | Sequence[Pair] | Any
 MEASURED = ("distance", "rejected_distance", "truncated", "encoder", "encoder_fingerprint")
 
@@ -29,14 +29,20 @@ def table_of(source: Source, name: str = "the pairs") -> Table:
     """The columns of a source.
 
     Args:
-        source: a path (csv, tsv, json, jsonl, parquet, a folder, ``hub:OWNER/NAME``), a ``datasets.Dataset``, or rows.
+        source: a path (csv, tsv, json, jsonl, parquet, a folder, ``hub:OWNER/NAME``), a ``datasets.Dataset``,
+            a ``pandas.DataFrame``, or rows.
         name: name of the source in messages.
 
     Raises:
-        DataError: there are no rows, or a row is not a mapping; see ``read_table`` for files.
+        DataError: there are no rows, a row is not a mapping, or the source has several splits; see ``read_table`` for
+            files.
     """
     if isinstance(source, str | Path):
         return read_table(source)
+    if isinstance(source, Mapping):
+        _refuse_mapping(source, name)
+    if hasattr(source, "iloc") and hasattr(source, "to_dict"):  # a pandas.DataFrame
+        source = source.to_dict("records")
     if hasattr(source, "column_names") and hasattr(source, "to_dict"):  # a datasets.Dataset
         columns: Mapping[str, Sequence[Any]] = source.to_dict()
     else:
@@ -45,6 +51,14 @@ def table_of(source: Source, name: str = "the pairs") -> Table:
     if not count:
         raise DataError(f"{name} are empty; give at least one row")
     return Table(name, columns, [f"row {k}" for k in range(1, count + 1)])
+
+
+def _refuse_mapping(source: Mapping[Any, Any], name: str) -> None:
+    """Refuses a ``datasets.DatasetDict`` and any other mapping, of which it is not clear what its rows are."""
+    if source and all(hasattr(part, "column_names") for part in source.values()):
+        splits = ", ".join(str(split) for split in source)
+        raise DataError(f"{name} has the splits {splits}; give one of them, such as dataset[{next(iter(source))!r}]")
+    raise DataError(f"{name} is a {type(source).__name__}; give a list of rows, each a mapping of columns to values")
 
 
 def _columns(rows: Sequence[Any], name: str) -> dict[str, list[Any]]:
