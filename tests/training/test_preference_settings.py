@@ -12,6 +12,7 @@ from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from semdpo.errors import ConfigError, DataError
+from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
 from semdpo.training.config import PreferenceConfig
 from semdpo.training.preference_trainer import PreferenceTrainer
@@ -135,11 +136,12 @@ def test_adapters_that_do_not_fit_are_refused(base: Path, tmp_path: Path, adapte
 def test_adapters_on_adapters_are_refused(base: Path, tmp_path: Path) -> None:
     model, tokenizer = load_causal(base)
     adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], fan_in_fan_out=True)
-    adapted = get_peft_model(model, adapters)
+    with quiet():
+        adapted = get_peft_model(model, adapters)
+        virtual = get_peft_model(load_causal(base)[0], PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(ConfigError, match="has adapters of PEFT already; leave peft_config out"):
         PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
     PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer).train()
-    virtual = get_peft_model(load_causal(base)[0], PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(ConfigError, match="PromptTuningConfig trains virtual tokens"):
         PreferenceTrainer(virtual, _config(tmp_path), ROWS, processing_class=tokenizer)
 
