@@ -1,4 +1,4 @@
-"""``semdpo init``: a shipped recipe with its comments and a name of its own, which `semdpo run` takes; and the hints that name it."""
+"""``semdpo init``: a shipped recipe with its comments and a name of its own; and the hints that name the command."""
 
 from __future__ import annotations
 
