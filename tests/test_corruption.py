@@ -107,7 +107,7 @@ def test_nothing_damaged_is_used(how: str, finished: Path, tmp_path: Path) -> No
 def test_what_was_added_to_a_stage_is_not_used(finished: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
     shutil.copyfile(run / "candidates/part-00000.parquet", run / "candidates/part-00009.parquet")
-    with pytest.raises(StoreError, match=r"candidates holds part-00009\.parquet, which is no part of it.*--fresh"):
+    with pytest.raises(StoreError, match=r"candidates holds part-00009\.parquet, which does not belong to it.*--fresh"):
         pipeline.run(recipe_of(finished), run, models=models())
 
 

@@ -96,4 +96,4 @@ def test_one_that_cannot_be_loaded_is_named(package: Path) -> None:
     (package / "toy_objective.py").write_text("import no_such_module\n")
     done = _run(package, "-c", "import semdpo.recipe.discovery")
     assert "the objective 'toy' (toy_objective:ToySettings) cannot be loaded" in done.stderr
-    assert "repair or uninstall the package" in done.stderr
+    assert "repair or uninstall its package" in done.stderr

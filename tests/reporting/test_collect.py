@@ -44,7 +44,7 @@ def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -
     pipeline.report_path(run).unlink()
     pipeline.run(pipeline.recipe_of(run), run, only="report", models=models())
     assert pipeline.report_path(run).read_bytes() == page
-    with pytest.raises(StoreError, match="is no run's folder"):
+    with pytest.raises(StoreError, match="holds no run; make one"):
         pipeline.recipe_of(finished)
 
 
@@ -59,7 +59,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
         manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
-    assert data.drawn == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
+    assert data.rendered == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
     assert dict(data.tokens)["sampled for the candidates"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out

@@ -93,9 +93,9 @@ def alpha_of_weights(weights: ArrayLike, distance: ArrayLike) -> float | None:
 
 
 def effective_sample_size(weights: ArrayLike) -> float:
-    """(ΣW)² / Σ(W²): the number of equally weighted pairs with the same information (Kish 1965)."""
+    """(ΣW)² / Σ(W²): the number of equally weighted pairs with the same information (Kish 1965), or 0."""
     w = np.asarray(weights, np.float64)
-    return float(w.sum() ** 2 / (w**2).sum()) if w.size else 0.0
+    return float(w.sum() ** 2 / (w**2).sum()) if w.any() else 0.0
 
 
 def automatic_alpha(distance: ArrayLike, share: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from semdpo import disk
 from semdpo.errors import ConfigError, StoreError
 from semdpo.progress import say
 
+NAME = re.compile("[a-z0-9][a-z0-9_.-]{0,99}")  # as recipe.base.Name
 SUFFIXES = (".yaml", ".yml")  # `semdpo run` takes an argument that ends so for a file, any other for a name
 
 
@@ -24,7 +26,8 @@ def init(
     """Write a commented recipe to edit and run. For example: semdpo init > mine.yaml."""
     from semdpo.recipe.load import shipped_recipe
 
-    text = shipped_recipe(recipe).read_bytes()
+    name = "mine" if out is None or not NAME.fullmatch(out.stem) else out.stem
+    text = _named(shipped_recipe(recipe).read_text(encoding="utf-8"), name).encode()
     if out is None:
         sys.stdout.buffer.write(text)  # byte for byte, whatever the terminal's encoding
         sys.stdout.flush()
@@ -35,4 +38,9 @@ def init(
     if out.exists():
         raise StoreError(f"{out} already exists; choose another name, or remove it")
     disk.write_bytes(out, text)
-    say(f"wrote {out}; edit it (change its `name` first), then run: semdpo run {out}")
+    say(f"wrote {out}; edit it, then run: semdpo run {out}")
+
+
+def _named(text: str, name: str) -> str:
+    """A recipe's text with a name of its own, because a run's folder has the recipe's name."""
+    return re.sub(r"^name: (\S+ *)", lambda found: f"name: {name:<{len(found[1])}}", text, count=1, flags=re.MULTILINE)

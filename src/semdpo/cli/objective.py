@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from semdpo.cli.given import Given
 from semdpo.cli.options import refuse_without_effect
 from semdpo.errors import ConfigError
 from semdpo.recipe.discovery import OneObjective
 from semdpo.recipe.load import Key, options
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
-
-if TYPE_CHECKING:
-    from semdpo.cli.train_settings import Given
 
 SHARED = ("beta", "learning_rate", "alpha")  # settings that have their own option, and --set too
 

@@ -6,13 +6,13 @@ The file's keys are the options' names with ``_`` for ``-``. Options on the comm
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import create_model
 
+from semdpo.cli.given import Given, Setting
 from semdpo.cli.objective import objective_of
 from semdpo.errors import ConfigError
 from semdpo.recipe.base import TEMPLATE, Positive, Settings, Text
@@ -22,33 +22,6 @@ from semdpo.training.to_folder import Training
 
 SEPARATE = {"methods", "lora"}  # a recipe's settings that the command has as --objective and --lora-rank
 EXAMPLE = "write settings such as `beta: 0.1`, one a line"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A value, and the place where the user wrote it, as errors name it: ``--beta`` or ``mine.yaml, line 3``."""
-
-    value: Any
-    place: str
-
-    def named(self, name: str) -> str:
-        """The setting as an error names it, at the beginning of its sentence."""
-        return self.place if self.place.startswith("--") else f"{self.place}: '{name}'"
-
-
-@dataclass(frozen=True)
-class Given:
-    """The settings of a training.
-
-    Attributes:
-        values: The values of all settings, by option name with ``_`` for ``-``.
-        written: The settings that the user gave, by option or in the file.
-        own: The objective's other settings, from --set or from ``set`` in the file.
-    """
-
-    values: Mapping[str, Any]
-    written: Mapping[str, Setting]
-    own: Mapping[str, Setting]
 
 
 def collect(values: Mapping[str, Any], typed: Collection[str], assigned: Sequence[str], file: Path | None) -> Given:

@@ -18,6 +18,8 @@ from transformers.trainer_utils import speed_metrics
 
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Curve
+from semdpo.disk import write_bytes
+from semdpo.engine import store
 from semdpo.errors import DataError
 from semdpo.objectives.apply import objective_of
 from semdpo.objectives.base import Computed, State
@@ -41,6 +43,7 @@ from semdpo.training.logps import group_logps
 from semdpo.training.plan import Plan, Planner, longest_of, only
 from semdpo.training.prepare import prepare
 
+STATE = "objective_state.json"  # in a checkpoint: what the objective keeps from one batch to the next
 # Log entries that are not curves, or that differ from run to run.
 NOT_CURVES = {
     *("epoch", "step", "tokens_per_second", "grad_norm", "total_flos", "train_loss"),
@@ -160,7 +163,9 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
     def train(self, *args: Any, **more: Any) -> Any:
         """Trains like transformers' Trainer; its randomness (dropout in fine-tuning) follows ``args.seed``."""
         with seeded(self.args.seed):
-            return super().train(*args, **more)
+            output = super().train(*args, **more)
+        self._refuse_broken_weights()
+        return output
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """A loader of the unchanged plan: every process reads all of it and computes its own rows."""
@@ -269,10 +274,32 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _denominator(self, batch: MicroBatch) -> float:
-        return batch.weight if self.objective.normalize == "mean" else batch.rows
+        if self.objective.normalize == "mean":
+            return batch.weight or 1.0  # if all weights are 0, so are all losses
+        return batch.rows
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        """Loads the objective's state as well."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        path = Path(str(checkpoint), STATE)
+        if checkpoint is not None and path.is_file():
+            self._state = store.read_json(path)
+
+    def _save_checkpoint(self, *args: Any, **more: Any) -> None:
+        """Saves a checkpoint like transformers' Trainer, but never one whose weights are broken."""
+        self._refuse_broken_weights()
+        super()._save_checkpoint(*args, **more)
+
+    def _refuse_broken_weights(self) -> None:
+        trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+        if not all(bool(parameter.isfinite().all()) for parameter in trained):
+            raise DataError(
+                f"some weights are not finite after update {self.state.global_step}; lower the learning rate or beta, "
+                "and resume from the last checkpoint"
+            )
 
     def _current_state(self) -> State:
-        """The objective's state; in a resumed training, the last one in the log."""
+        """The objective's state; without one in the checkpoint, the last one in the log."""
         names = objective_of(self.objective).state_names
         if not self._state and names:
             entries = [entry for entry in self.state.log_history if names[0] in entry]
@@ -382,7 +409,10 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            if self._trainer._state:
+                write_bytes(checkpoint / STATE, store.canonical(self._trainer._state))
+            seal(checkpoint)
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         state.epoch = state.global_step / self._trainer._steps_of_epoch  # transformers sees all passes as one
@@ -395,6 +425,8 @@ def _count_in_steps(args: TrainingArguments, steps: int) -> None:
         if getattr(args, f"{what}_strategy") == "epoch":
             setattr(args, f"{what}_strategy", type(getattr(args, f"{what}_strategy"))("steps"))
             setattr(args, f"{what}_steps", steps)
+            if what == "eval":
+                args.eval_delay *= steps
 
 
 def _is_moved_here(model: Any, args: TrainingArguments) -> bool:

@@ -137,7 +137,7 @@ def test_blip_matching_is_the_probability_of_a_match(folders: dict[str, Path]) -
     values = scorer.score([tiny_models.image(1)], ["a cat"]).values
     model = BlipForImageTextRetrieval.from_pretrained(folders["blip-itm"]).eval()
     tokens = tiny_models.bert_tokenizer()("a cat", return_tensors="pt")
-    pixels = tiny_models._image_processor()(images=tiny_models.image(1), return_tensors="pt")["pixel_values"]
+    pixels = tiny_models.image_processor()(images=tiny_models.image(1), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         logits = model(input_ids=tokens["input_ids"], pixel_values=pixels).itm_score[0]
     assert values[0] == pytest.approx((logits[1].exp() / logits.exp().sum()).item(), abs=1e-5)

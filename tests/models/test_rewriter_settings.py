@@ -76,7 +76,7 @@ def test_optimize_uses_the_encoder_and_budget_of_the_training(
     assert {(row.encoder, row.encoder_fingerprint) for row in read_pairs(weighed)} == {(clip, known)}
     assert _main(monkeypatch, *_train(weighed, models, out)) == 0
     said = capsys.readouterr().err
-    assert f"drift measured by {clip}, SHA-256 {known[:16]}…; rewrites of up to {len(LONG) + 2} tokens" in said
+    assert f"rewrites of up to {len(LONG) + 2} tokens, drift measured by {clip} (SHA-256 {known[:16]}…)" in said
     kept = json.loads((out / "semdpo.json").read_text())
     assert kept == {
         "template": tiny_models.TEMPLATE,
@@ -275,7 +275,8 @@ def test_a_cache_folder_that_cannot_be_written(
     assert _main(monkeypatch, *_train(weighed, models, out)) == 0
     said = capsys.readouterr().err
     assert f"keeping the reference's log-probabilities in {out}.reference (--cache names another)" in said
-    assert "--encoder NAME (the pairs do not say which encoder measured their drift)" in said
+    assert "(the pairs do not name the encoder that measured their drift)" in said
+    assert "--encoder NAME" in said
     assert len(list((tmp_path / "out.reference").iterdir())) == 1
 
 
