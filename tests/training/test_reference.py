@@ -9,7 +9,7 @@ from semdpo.models.rewriter import load_causal
 from semdpo.training.batches import encode
 from semdpo.training.packing import Group
 from semdpo.training.prepare import prepare
-from semdpo.training.reference import key_of, reference_logps
+from semdpo.training.reference import described, key_of, reference_logps
 from tests import tiny_models
 
 
@@ -58,3 +58,10 @@ def test_another_model_template_or_precision_has_another_key() -> None:
     described = {"model": "a", "template": "b", "precision": "float32"}
     keys = {key_of(described)} | {key_of(described | {name: "other"}) for name in described}
     assert len(keys) == 4
+
+
+def test_caches_of_the_first_format_are_not_read(tmp_path: Path) -> None:
+    """They may hold values of a trained model."""
+    folder = tiny_models.gpt2(tmp_path)
+    now = described(folder, load_causal(folder)[0], "{prompt}:", 16, "float32", True)
+    assert key_of(now) != key_of({name: value for name, value in now.items() if name != "format"})
