@@ -246,7 +246,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             return of_all_sets
         plan = given if isinstance(given, Plan) else self._planner.once(list(given or ()), self.model)
         if not len(plan):
-            raise DataError("there are no held-out examples to evaluate; give eval_dataset")
+            raise DataError("there are no examples to evaluate; give held-out ones as eval_dataset")
         training, loss, right, count = self.model.training, 0.0, 0.0, 0
         rewards: list[Tensor] = []
         self.model.eval()
