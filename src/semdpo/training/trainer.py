@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import speed_metrics
 
-from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Curve
 from semdpo.disk import write_bytes
 from semdpo.engine import store
@@ -29,7 +28,7 @@ from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.arguments import seeded
 from semdpo.training.batches import Example, MicroBatch, micro_size
 from semdpo.training.checkpoints import seal
-from semdpo.training.criterion import criterion_for, data_of, reference_of
+from semdpo.training.criterion import criterion_for, data_of
 from semdpo.training.displacement import Displacement
 from semdpo.training.guard import (
     refuse_another_start,
@@ -40,6 +39,7 @@ from semdpo.training.guard import (
     without_dropout,
 )
 from semdpo.training.logps import group_logps
+from semdpo.training.measurements import Measurements, some_of
 from semdpo.training.plan import Plan, Planner, longest_of, only
 from semdpo.training.prepare import prepare
 
@@ -150,15 +150,10 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)  # it would print into the user's terminal
         self.add_callback(_Report(self, progress))
         self.note = ""
-        self._measured: dict[str, float] = {}
-        self._more: dict[str, float] = {}
-        self._weights: list[float] = []
-        self._steps: set[int] = set()  # steps that were measured since the last log entry
+        self._measurements = Measurements(self.criterion)
         self._randomness_checked = not objective.needs_rejected  # fine-tuning may have dropout
-        self._names: list[str] = []
         self._state: State = {}
         self._displacement = Displacement()
-        self._tokens, self._began = 0, 0.0
 
     def train(self, *args: Any, **more: Any) -> Any:
         """Trains like transformers' Trainer; its randomness (dropout in fine-tuning) follows ``args.seed``."""
@@ -197,7 +192,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         self._state = computed.state
         real = torch.tensor(inputs.real, device=logps.device)
         whole = (computed.losses * real) / self._denominator(inputs)
-        self._measure(computed, logps.detach(), inputs, float(whole.detach().sum()))
+        self._measurements.add(computed, logps.detach(), inputs, float(whole.detach().sum()), self.state.global_step)
         share: Tensor = whole[self._own(inputs)].sum() * self.args.world_size
         return share
 
@@ -326,63 +321,26 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         if bad:
             raise DataError(
                 f"the loss of {len(bad)} of {len(batch.examples)} rows is not finite at step {self.state.global_step} "
-                f"({_some(bad)}); lower the learning rate or remove these rows"
+                f"({some_of(bad)}); lower the learning rate or remove these rows"
             )
 
     def _refuse_broken_gradient(self, norm: float) -> None:
         if not math.isfinite(norm):
+            names = some_of(self._measurements.names)
             raise DataError(
-                f"the gradient is {norm} at step {self.state.global_step - 1} ({_some(self._names)}), although every "
-                "loss is finite; lower the learning rate or beta, or remove these rows"
+                f"the gradient is {norm} at step {self.state.global_step - 1} ({names}), although every loss is finite; "
+                "lower the learning rate or beta, or remove these rows"
             )
-
-    def _measure(self, computed: Computed, logps: Tensor, batch: MicroBatch, loss: float) -> None:
-        """Adds a micro-batch to the measurements of the current step, which are those *before* its update."""
-        if not self._began:
-            self._began = time.monotonic()
-        real = torch.tensor(batch.real)
-        share = float(real.sum()) / batch.rows
-
-        def mean(values: Tensor) -> float:
-            return share * float(values.cpu()[real].float().mean()) if share else 0.0
-
-        measured = {"loss": loss}
-        if self.objective.needs_rejected:
-            margin = computed.chosen_rewards - computed.rejected_rewards
-            weights = self.criterion.weights(batch.examples)
-            measured |= {
-                "reward_margin": mean(margin),
-                "reward_accuracy": mean(margin > 0),
-                "mean_weight": mean(weights),
-            }
-            if batch.reference[0]:
-                change = logps - reference_of(batch, logps)
-                measured |= {"chosen_logp_change": mean(change[:, 0]), "rejected_logp_change": mean(change[:, 1])}
-            self._weights += weights[real].tolist()
-        measured["tokens"] = float(sum(group.tokens for group in batch.groups))
-        lengths = [len(example.group.completions[0]) for example in batch.examples]
-        measured["completion_length"] = mean(torch.tensor(lengths))
-        self._names = [example.name for example in batch.examples]
-        self._steps.add(self.state.global_step)
-        for name, value in measured.items():
-            self._measured[name] = self._measured.get(name, 0.0) + value
-        self._more = dict(computed.logged)
-        self._tokens += int(measured["tokens"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the measurements of this class to the Trainer's log entries of steps; other entries stay unchanged."""
-        if self._measured and "loss" in logs:
+        if self._measurements and "loss" in logs:
             self._refuse_broken_gradient(logs.get("grad_norm", 0.0))  # before a checkpoint is written
-            speed = self._tokens / max(time.monotonic() - self._began, 1e-6)
-            # The means over the steps since the last log entry; the objective's own values are those of the last step.
-            measured = {name: value / len(self._steps) for name, value in self._measured.items()} | self._more
-            if self._weights:
-                measured["effective_sample_size"] = effective_sample_size(self._weights)
-            logs = logs | measured | {"tokens_per_second": round(speed, 1)}
-            self.note = f"loss {measured['loss']:.4f}, {speed:.0f} tokens/s"
+            measured = self._measurements.entry()
+            logs = logs | measured
+            self.note = f"loss {measured['loss']:.4f}, {measured['tokens_per_second']:.0f} tokens/s"
             if warning := self._displacement.seen(measured.get("chosen_logp_change", 0.0)):
                 say(warning)
-            self._measured, self._more, self._weights, self._steps = {}, {}, [], set()
         super().log(logs, start_time)
 
     @property
@@ -394,11 +352,6 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
             for name, value in sorted(entry.items())  # in the order in which a checkpoint stores them
             if name not in NOT_CURVES and not name.endswith(SPEEDS) and isinstance(value, int | float)
         ]
-
-
-def _some(names: Sequence[str]) -> str:
-    distinct = list(dict.fromkeys(names))
-    return ", ".join(distinct[:5]) + (" …" if len(distinct) > 5 else "")
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
