@@ -328,8 +328,8 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         if not math.isfinite(norm):
             names = some_of(self._measurements.names)
             raise DataError(
-                f"the gradient is {norm} at step {self.state.global_step - 1} ({names}), although every loss is finite; "
-                "lower the learning rate or beta, or remove these rows"
+                f"the gradient is {norm} at step {self.state.global_step - 1} ({names}), although every loss is "
+                "finite; lower the learning rate or beta, or remove these rows"
             )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
