@@ -1,10 +1,9 @@
+"""The report's page and files, of an invented evaluation."""
+
 from __future__ import annotations
 
 import dataclasses
-import io
-import math
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,74 +12,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from semdpo.analysis.statistics import Difference, Estimate
-from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss, content_id
+from semdpo.analysis.statistics import Estimate
+from semdpo.data.records import PairLoss
 from semdpo.errors import DataError, StoreError
 from semdpo.reporting.compute import compute_tables, verdict
-from semdpo.reporting.formats import decimals, number, signed
+from semdpo.reporting.formats import decimals, number
 from semdpo.reporting.propositions import drift_table
 from semdpo.reporting.report import ReportData, write_report
 from semdpo.reporting.rows import comparisons
-from semdpo.reporting.words import Word, runs, word_marks
-
-METHODS = ("human", "sft", "dpo", "sem_dpo")
-FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
-EVIL = "<script>alert('x')</script> & a \"red\" ball"
-THEORY = ("bound", "drift")
-LEVEL = {"human": 0.70, "sft": 0.60, "dpo": 0.58, "sem_dpo": 0.66}
-
-
-def image(seed: int) -> bytes:
-    colour = tuple(int(v) for v in np.random.default_rng(seed).integers(0, 255, 3))
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), colour).save(buffer, "WEBP", lossless=True)
-    return buffer.getvalue()
-
-
-def evaluation(prompts: int = 24, seeds: int = 2, kept: int = 5) -> list[EvaluationRow]:
-    random = np.random.default_rng(0)
-    rows = []
-    hard = random.normal(0, 0.2, prompts)
-    for method in METHODS:
-        for i in range(prompts):
-            prompt = EVIL if i == 0 else f"a red ball number {i}"
-            rewrite = prompt if method == "human" else f"{prompt}, oil painting by {method}"
-            for seed in range(seeds):
-                score = LEVEL[method] + hard[i] + random.normal(0, 0.01)
-                rows.append(
-                    EvaluationRow(
-                        method=method,
-                        prompt_id=content_id(prompt),
-                        prompt=prompt,
-                        source="tiny",
-                        image_seed=seed,
-                        rewrite=rewrite,
-                        tokens=len(rewrite.split()),
-                        distance=0.0 if method == "human" else float(random.uniform(0, 0.4)),
-                        truncated=method == "sft" and i == 3,
-                        metrics={
-                            name: float(score if name in FIDELITY else hard[i] + random.normal(0, 0.1))
-                            for name in [*FIDELITY, *PREFERENCE]
-                        },
-                        image=image(i) if i < kept else None,
-                        consistency=0.5,
-                    )
-                )
-    return rows
-
-
-def pairs(n: int = 60) -> list[Pair]:
-    distances = np.random.default_rng(1).uniform(0, 0.8, n)
-    return [
-        Pair(f"{i:04d}", f"a cat {i}", f"a cat {i} in the snow", f"a dog {i}", 1.0, 0.0, float(d), 0.3, i == 2)
-        for i, d in enumerate(distances)
-    ]
-
-
-def curves(steps: int = 40) -> list[Curve]:
-    names = ["loss", "reward_margin", "reward_accuracy", "chosen_logp_change", "rejected_logp_change"]
-    tuned = [Curve(m, s, name, s / steps) for m in METHODS[2:] for name in names for s in range(steps)]
-    return [*tuned, *(Curve("sft", s, "loss", 3.0 - s / steps) for s in range(steps))]
+from tests.reporting.example import FIDELITY, METHODS, PREFERENCE, THEORY, curves, evaluation, pairs
 
 
 @pytest.fixture(scope="module")
@@ -373,71 +313,6 @@ def test_scores_that_are_no_cosines_have_no_proposition_2(data):
     assert drift_table(data, METHODS) is not None
     scaled = [dataclasses.replace(r, metrics=r.metrics | {"clip": 21.0}) for r in data.evaluation]
     assert drift_table(dataclasses.replace(data, evaluation=scaled), METHODS) is None
-
-
-def test_word_marks():
-    marks = word_marks("A red ball", "a RED cube, oil painting")
-    assert marks == [
-        Word("a", "same"),
-        Word("RED", "same"),
-        Word("cube,", "added"),
-        Word("oil", "added"),
-        Word("painting", "added"),
-        Word("ball", "lost"),
-    ]
-    assert all(word.kind == "same" for word in word_marks("two cats", "two cats ."))
-    assert [w.text for w in word_marks("x", "") if w.kind == "lost"] == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "rewrite", "added", "lost"),
-    [
-        ("yellow fish below a red cat", "red fish below a yellow cat", ["red", "yellow"], ["yellow", "red"]),
-        ("a cat on a dog", "a dog on a cat", ["dog", "cat"], ["cat", "dog"]),
-        ("red cat, blue dog", "Red cat, red dog", ["red"], ["blue"]),
-        ("the cat", "cat cat", ["cat"], []),
-        ("a cat by the sea", "A cat, by a sea.", [], []),
-        ("a cat at night", "at night, a cat", ["cat"], ["cat"]),
-        ("a cat", "", [], ["cat"]),
-    ],
-)
-def test_words_are_compared_in_their_order(prompt, rewrite, added, lost):
-    marks = word_marks(prompt, rewrite)
-    assert [w.text for w in marks if w.kind != "lost"] == rewrite.split(), "nothing of the rewrite is left out"
-    assert [w.text for w in marks if w.kind == "added"] == added
-    assert [w.text for w in marks if w.kind == "lost"] == lost
-
-
-def test_long_texts_are_compared_quickly():
-    begun = time.monotonic()
-    word_marks("a b c d e f g " * 3000, "b a d c " * 5000)
-    word_marks("x " * 900, "x y " * 500)
-    assert time.monotonic() - begun < 10
-
-
-def test_neighbouring_words_share_a_mark():
-    assert [w.text for w in runs(word_marks("a red ball", "a red ball, oil painting"))] == [
-        "a red ball,",
-        "oil painting",
-    ]
-
-
-def test_an_end_off_zero_is_not_printed_as_zero():
-    assert signed(Difference(0.015, 0.0004, 0.030, 0.04, 0.04, 0.02, 9)) == ("+0.0150", "[+0.0004, +0.0300]")
-    assert signed(Difference(0.015, 0.004, 0.026, 0.01, 0.01, 0.02, 9)) == ("+0.015", "[+0.004, +0.026]")
-
-
-@pytest.mark.parametrize(
-    ("half", "places"), [(12.0, 0), (1.5, 1), (0.5, 1), (0.05, 2), (0.012, 3), (0.0, 2), (math.nan, 2), (1e-9, 5)]
-)
-def test_decimals(half, places):
-    assert decimals(half) == places
-
-
-def test_numbers():
-    assert number(-0.12, 2) == "−0.12"
-    assert number(0.12, 1, sign=True) == "+0.1"
-    assert number(-0.0001, 2, sign=True) == "0.00"
 
 
 def test_bare_report(tmp_path, data):

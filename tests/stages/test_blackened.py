@@ -161,8 +161,8 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
     for method in images:
         assert {(row.prompt_id, row.image_seed) for row in data.evaluation if row.method == method} == kept
     assert data.blackened == {m: sum(p.blackened for p in own) for m, own in images.items()}
-    assert any(f"{len(black)} candidates, which stand in no pair" in note for note in data.notes)
-    assert any(f"At {len(lost)} places of the evaluation" in note for note in data.notes)
+    assert any(f"{len(black)} candidates, which are not used in any pair" in note for note in data.notes)
+    assert any(f"For {len(lost)} combinations of prompt and image seed" in note for note in data.notes)
     pipeline.run(recipe, run.folder, only="report", models=run.models)
     page = pipeline.report_path(run.folder).read_text()
     assert f"{data.blackened['sem_dpo']} images blackened by the safety checker" in page
