@@ -50,6 +50,9 @@ def run(
         StoreError: the folder is in use, was made with other settings, or cannot be written.
         SemdpoError: a stage cannot be made; the message gives the reason and the cure.
 
+    Source:
+        Sem-DPO (arXiv 2507.20133), section 4.
+
     Example:
         >>> import semdpo
         >>> recipe = semdpo.load_recipe("tiny", ["prompts.limit=12", "prompts.test_limit=4"])

@@ -64,6 +64,9 @@ class PromptOptimizer:
     Raises:
         ConfigError: an option is out of range.
 
+    Source:
+        The distance: Sem-DPO (arXiv 2507.20133), section 3.
+
     Example:
         >>> import semdpo
         >>> optimizer = semdpo.PromptOptimizer.from_pretrained("tiny:gpt2", "tiny:clip", max_distance=0.0)

@@ -71,6 +71,9 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
     Raises:
         ConfigError: a setting is unknown, out of range, or has no effect.
 
+    Source:
+        Defaults: Sem-DPO (arXiv 2507.20133), section 4.
+
     Example:
         >>> from semdpo import PreferenceConfig
         >>> PreferenceConfig(output_dir="out", objective="sem_dpo", alpha=4, report_to="none").settings.alpha

@@ -66,6 +66,9 @@ class PreferenceTrainer(ExampleTrainer):
             rows.
         ModelError: a model cannot be loaded.
 
+    Source:
+        Sem-DPO (arXiv 2507.20133), section 3. The interface follows TRL's ``DPOTrainer``.
+
     Example:
         >>> from semdpo import PreferenceConfig, PreferenceTrainer
         >>> rows = [

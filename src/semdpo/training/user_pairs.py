@@ -214,6 +214,9 @@ def audit(
         DataError: a row cannot be read, or distances are missing and no encoder is given.
         ModelError: there is no such encoder.
 
+    Source:
+        Sem-DPO (arXiv 2507.20133), section 3; the effective sample size is Kish's (1965).
+
     Example:
         >>> import semdpo
         >>> rows = [
