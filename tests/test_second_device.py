@@ -92,6 +92,7 @@ def test_the_gpu_is_gone_afterwards() -> None:
         torch.ones(1, device="cuda")
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told_what_was_not_tested() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_second_device.py", "-k", "numpy"]
     environment = {**os.environ, "CXX": "no-compiler"}

@@ -67,6 +67,7 @@ def test_the_pages_address_opens(run: Path) -> None:
     assert Path(unquote(found.path)).is_file()
 
 
+@pytest.mark.slow
 def test_the_next_command_works(run: Path) -> None:
     (run / "train").mkdir()
     (run / "train/sem_dpo").symlink_to(resolve("tiny:gpt2").folder())

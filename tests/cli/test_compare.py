@@ -11,6 +11,8 @@ import pytest
 
 from tests import tiny_models
 
+pytestmark = pytest.mark.slow  # a process with torch for every case
+
 PROMPTS = ["a red ball", "the cat on a mat", "two blue dogs"]
 
 

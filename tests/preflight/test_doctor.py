@@ -278,6 +278,7 @@ def test_a_checkpoint_that_is_there_needs_no_more_room(tmp_path: Path, monkeypat
     assert {each.what: each.level for each in doctor.resources(recipe, run)}["disk"] == "ok"
 
 
+@pytest.mark.slow
 def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = ["scoring.allow_remote_code=[jina-embeddings-v4]"]
     recipe = load_recipe("paper/gpt2", allowed)
