@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from semdpo import pipeline
+from tests import stand_ins
 from tests.second_device.build import NO_COMPILER
 
 
@@ -27,6 +30,22 @@ def _libraries_are_not_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def stand_in_trainings() -> Iterator[None]:
+    """Trainings write a text in place of weights, in the whole file of tests that asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_ins.stand_in_trainings(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(stand_in_trainings: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an undisturbed run of stand-ins in ``run``; not to be changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    pipeline.run(stand_ins.recipe_of(folder), folder / "run", models=stand_ins.models())
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,14 +13,9 @@ from semdpo import pipeline
 from semdpo.errors import StoreError
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.report import REPORT_FILES, publish
-from tests.stand_ins import models, recipe_of, stand_in_trainings
+from tests.stand_ins import models, recipe_of
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 def _flip(path: Path) -> None:
@@ -40,13 +35,6 @@ def _unplotted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "_write_report", lambda _stages, _run: None)
         yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corruption")
-    pipeline.run(recipe_of(folder), folder / "run", models=models())
-    return folder
 
 
 def _kinds(run: Path) -> dict[str, Path]:

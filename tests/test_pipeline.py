@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,7 @@ from tests.stand_ins import (
     stand_in_trainings,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 def _evaluated(recipe: Recipe, run: Path) -> dict[str, list[EvaluationRow]]:
@@ -54,14 +49,6 @@ def _evaluated(recipe: Recipe, run: Path) -> dict[str, list[EvaluationRow]]:
     for row in evaluation_rows(evaluation(recipe), Run(run, recipe, models())):
         found.setdefault(row.method, []).append(row)
     return found
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an undisturbed run in ``run``; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    pipeline.run(recipe_of(folder), folder / "run", models=models())
-    return folder
 
 
 # ------------------------------------------------------------------------------------------------- tests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -15,14 +15,9 @@ from semdpo.errors import DataError
 from semdpo.protocols import Embeddings
 from semdpo.stages import pairs
 from tests.stages.test_blackened import _strict
-from tests.stand_ins import Encoder, files_of, models, recipe_of, run_without_report, stand_in_trainings
+from tests.stand_ins import Encoder, files_of, models, recipe_of, run_without_report
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 @pytest.fixture(scope="module")

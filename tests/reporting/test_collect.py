@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,9 @@ from semdpo.engine.stage import Run
 from semdpo.errors import StoreError
 from semdpo.reporting.collect import report_data
 from semdpo.stages.flow import flow
-from tests.stand_ins import (
-    models,
-    recipe_of,
-    run_without_report,
-    stand_in_trainings,
-)
+from tests.stand_ins import models, recipe_of, run_without_report
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an undisturbed run in ``run``; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    pipeline.run(recipe_of(folder), folder / "run", models=models())
-    return folder
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 def test_the_report_can_be_written_again_from_the_folder_alone(finished: Path) -> None:

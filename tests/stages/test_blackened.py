@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +25,9 @@ from semdpo.stages.evaluate import evaluation, render, score_images
 from semdpo.stages.flow import flow
 from semdpo.stages.label import label
 from semdpo.stages.pairs import PairCounts, choose
-from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report, stand_in_trainings
+from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 CONFIG = LabelConfig(renderer=RendererConfig(model="m"), scorer="judge", batch_size=2)

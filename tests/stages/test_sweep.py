@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from semdpo import pipeline
-from semdpo.data.records import EvaluationRow, Prompt
+from semdpo.data.records import Prompt
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError
-from semdpo.recipe.schema import Recipe
 from semdpo.reporting.collect import _has_sweep
-from semdpo.reporting.evaluated import evaluation_rows
-from semdpo.stages.evaluate import evaluation
-from tests.stand_ins import (
-    models,
-    recipe_of,
-    run_without_report,
-    stand_in_trainings,
-)
+from tests.stand_ins import models, recipe_of, run_without_report
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _trainings() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        stand_in_trainings(patch)
-        yield
-
-
-def _evaluated(recipe: Recipe, run: Path) -> dict[str, list[EvaluationRow]]:
-    """Method to its rows."""
-    found: dict[str, list[EvaluationRow]] = {}
-    for row in evaluation_rows(evaluation(recipe), Run(run, recipe, models())):
-        found.setdefault(row.method, []).append(row)
-    return found
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an undisturbed run in ``run``; not to be changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    pipeline.run(recipe_of(folder), folder / "run", models=models())
-    return folder
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
 
 def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Path, tmp_path: Path) -> None:
