@@ -186,7 +186,7 @@ def _draw_thing(canvas: ImageDraw.ImageDraw, item: Item, x: float, y: float, rad
     def place(points: Points) -> Points:
         return [(x + px * radius, y + py * radius) for px, py in points]
 
-    ink = 1.6 * _OVER
+    ink, color = 1.6 * _OVER, item.color or ""
     for role, kind, points in SHAPES[item.thing]:
         if role in ("gloss", "dark", "glass", "spot", "nose", "fill"):
             continue
@@ -199,9 +199,9 @@ def _draw_thing(canvas: ImageDraw.ImageDraw, item: Item, x: float, y: float, rad
     for role, kind, points in SHAPES[item.thing]:
         where = place(points)
         if kind == "ellipse":
-            canvas.ellipse((*where[0], *where[1]), fill=_fill(role, item.color))
+            canvas.ellipse((*where[0], *where[1]), fill=_fill(role, color))
         else:
-            canvas.polygon(where, fill=_fill(role, item.color))
+            canvas.polygon(where, fill=_fill(role, color))
 
 
 _U = (np.arange(_FULL, dtype=np.float32) + 0.5) / _FULL
@@ -370,7 +370,7 @@ def paint(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     Raises:
         ValueError: A fact is None.
     """
-    if scene.place is None or scene.time is None or any(item.size is None for item in scene.items):
+    if scene.place is None or scene.time is None or any(None in (item.color, item.size) for item in scene.items):
         raise ValueError("the painter needs a complete scene; fill it with `grammar.complete`")
     image = _background(scene.place, scene.time, rng)
     canvas = ImageDraw.Draw(image)

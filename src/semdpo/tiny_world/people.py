@@ -7,7 +7,7 @@ A person looks at two images for a request and prefers by
             + weakness * (popularity of what it shows, whatever was asked)
 
 plus logistic noise: P(first) = σ((u₁ − u₂) / NOISE). The last term is the weakness that plain preference tuning learns
-to exploit. The numbers were fixed before DPO and Sem-DPO were first compared; `docs/people.md` lists them.
+to exploit. `docs/people.md` lists the numbers, when they were fixed, and what was changed since.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from semdpo.tiny_world import grammar
 from semdpo.tiny_world.grammar import HELD_OUT, Item, Scene
 from semdpo.tiny_world.painter import paint
+from semdpo.tiny_world.requests import ask as ask_for
 
 FAITH = 2.0
 TASTE = 0.7
@@ -92,17 +93,22 @@ def _matches(asked: tuple[Item, ...], shown: tuple[Item, ...]) -> list[bool]:
     for k, item in enumerate(asked):
         other = shown[k] if k < len(shown) else None
         facts.append(other is not None and other.thing == item.thing)
-        facts.append(other is not None and other.color == item.color)
+        if item.color is not None:
+            facts.append(other is not None and other.color == item.color)
         if item.size is not None:
             facts.append(other is not None and other.size == item.size)
     return facts
 
 
 def faithfulness(request: Scene, shown: Scene) -> float:
-    """The share of the request's facts that the image shows, in [0, 1]; items may be in any order."""
+    """The share of the request's facts that the image shows, in [0, 1]; items may be in any order.
+
+    A request for one thing does not say that nothing else may be shown, so a second thing is no error.
+    """
     best = max((_matches(request.items, order) for order in permutations(shown.items)), key=sum)
-    facts = [*best, len(request.items) == len(shown.items)]
+    facts = list(best)
     if len(request.items) == 2:
+        facts.append(len(shown.items) == 2)
         ordered = _matches(request.items, shown.items)
         facts.append(request.layout == shown.layout and sum(ordered) == sum(best))
     if request.place is not None:
@@ -114,7 +120,9 @@ def faithfulness(request: Scene, shown: Scene) -> float:
 
 def popularity(shown: Scene) -> float:
     """The popularity of an image's content, whatever the request."""
-    things = max(POPULAR_THINGS.get(item.thing, 0.0) + POPULAR_COLORS.get(item.color, 0.0) for item in shown.items)
+    things = max(
+        POPULAR_THINGS.get(item.thing, 0.0) + POPULAR_COLORS.get(item.color or "", 0.0) for item in shown.items
+    )
     return things + POPULAR_TIMES.get(shown.time or "", 0.0)
 
 
@@ -159,7 +167,7 @@ class Choices:
     """The images that a group of raters saw, and their choices.
 
     Attributes:
-        prompts: The wordings of the requests, n.
+        prompts: The requests as they were typed, n.
         images: The two images of each request, uint8 [n, 2, 64, 64, 3].
         utilities: The utilities of both images, [n, 2].
         chosen: The place of the chosen image, 0 or 1, [n].
@@ -183,12 +191,12 @@ def ask(people: People, count: int, seed: int) -> Choices:
     brush = np.random.default_rng([people.seed, seed])
     prompts, images, utilities = [], [], []
     for _ in range(count):
-        request = grammar.request(rng)
-        full = grammar.complete(request, rng)
+        request = ask_for(rng)
+        full = grammar.complete(request.asked, rng)
         shown = (_variant(full, rng), _variant(full, rng))
-        prompts.append(grammar.wording(request, rng))
+        prompts.append(request.prompt)
         images.append([paint(variant, brush) for variant in shown])
-        utilities.append([utility(people, request, variant) for variant in shown])
+        utilities.append([utility(people, request.asked, variant) for variant in shown])
     values = np.asarray(utilities)
     prefer_second = 1 / (1 + np.exp((values[:, 0] - values[:, 1]) / NOISE))
     chosen = (brush.random(count) < prefer_second).astype(np.int64)

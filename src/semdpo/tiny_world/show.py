@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from semdpo.protocols import Renderer
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import grammar, requests, wordings
 from semdpo.tiny_world.painter import paint
 
 SHOWN = 96  # pixels of one image on the sheet
@@ -41,9 +41,9 @@ def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed
         The bytes of a PNG file.
     """
     rng = Random(seed)
-    requests = [grammar.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
+    requests = [requests.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
     complete = [grammar.complete(request, rng) for request in requests]
-    texts = [grammar.decorate(grammar.wording(request, rng), request.styles, 0, rng) for request in requests]
+    texts = [wordings.wording(request, rng) for request in requests]
     rendered = renderer.render(texts, [seed * 1000 + k for k in range(count)])
     cell_width, cell_height = 2 * SHOWN + 2 + MARGIN * 2, SHOWN + 4 * LINE + MARGIN * 2
     rows = -(-count // columns)

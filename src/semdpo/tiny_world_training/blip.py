@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
 
 from semdpo.progress import Progress
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import wordings
 from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene
 from semdpo.tiny_world_training import pool, tokenizers
 from semdpo.tiny_world_training.clip import image_processor, roughen
-from semdpo.tiny_world_training.fit import Plan, fit
+from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 WIDTH = 128
 PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, warmup=30, hold=0.45, average=0.99)
@@ -98,7 +98,8 @@ def _other(value: str, values: tuple[str, ...], rng: Random) -> str:
 
 def falsify(said: Scene, rng: Random) -> Scene:
     """A scene with one stated fact exchanged: thing, colour, place, time, size, style or the two items' places."""
-    ways = ["thing", "thing", "color", "color"]
+    ways = ["thing", "thing"]
+    ways += ["color", "color"] if any(item.color for item in said.items) else []
     ways += ["place", "place"] if said.place else []
     ways += ["time", "time"] if said.time else []
     ways += ["style"] if said.styles else []
@@ -114,20 +115,21 @@ def falsify(said: Scene, rng: Random) -> Scene:
     if way == "style":
         fresh = rng.choice([style for style in STYLES if style not in said.styles])
         return replace(said, styles=(*said.styles[1:], fresh))
-    sized = [k for k, item in enumerate(said.items) if item.size]
-    k = rng.choice(sized) if way == "size" else rng.randrange(len(said.items))
+    k = rng.choice([k for k, item in enumerate(said.items) if getattr(item, way)])
     item = said.items[k]
     if way == "thing":
         item = replace(item, thing=_other(item.thing, THINGS, rng))
     elif way == "color":
-        item = replace(item, color=_other(item.color, COLORS, rng))
+        item = replace(item, color=_other(item.color or "", COLORS, rng))
     else:
         item = replace(item, size=_other(item.size or "", SIZES, rng))
     return replace(said, items=tuple(item if j == k else one for j, one in enumerate(said.items)))
 
 
 def _words(said: Scene, rng: Random) -> str:
-    return grammar.decorate(grammar.wording(said, rng), said.styles, 0, rng)
+    wording = wordings.compose(said, rng)
+    text = wordings.as_casual(wording, rng) if rng.random() < wordings.WEB.casual else wording.text
+    return wordings.decorate(text, said.styles, 0, rng)
 
 
 def train_towers(
@@ -153,7 +155,7 @@ def train_towers(
     def matching(image: Tensor, texts: list[str], said: list[Scene], rng: Random) -> Tensor:
         neighbours = [texts[k // GROUP * GROUP + (k + rng.randrange(1, GROUP)) % GROUP] for k in range(len(texts))]
         shown = texts + [_words(falsify(one, rng), rng) for _ in range(2) for one in said] + neighbours
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = match_logits(blip, image.repeat(4, 1, 1), encode_texts(tokenizer, shown)).float()
         target = torch.zeros(len(shown), dtype=torch.long)
         target[: len(texts)] = 1
@@ -163,9 +165,9 @@ def train_towers(
         rng = Random(f"{seed}-{step}")
         index = pool.draw_hard_batch(groups, BATCH, GROUP, rng)
         full = [subjects[i] for i in index]
-        captions = [grammar.caption(one, rng) for one in full]
+        captions = [wordings.caption(one, rng) for one in full]
         texts, said = [text for text, _ in captions], [facts for _, facts in captions]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             image = blip.vision_model(pixel_values=roughen(pool.to_pixels(images[index]))).last_hidden_state
             text = blip.text_encoder(**encode_texts(tokenizer, texts)).last_hidden_state[:, 0].float()
             seen = F.normalize(blip.vision_proj(image[:, 0]).float(), dim=-1)
@@ -216,7 +218,7 @@ def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: in
     subjects = pool.scenes(count, pool.HELD_OUT_SEED)
     pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
     rng = Random(5)
-    captions = [grammar.caption(one, rng) for one in subjects]
+    captions = [wordings.caption(one, rng) for one in subjects]
     true = [text for text, _ in captions]
     near = [_words(falsify(said, rng), rng) for _, said in captions]
     image = torch.cat([blip.vision_model(pixel_values=part).last_hidden_state for part in torch.split(pixels, 64)])

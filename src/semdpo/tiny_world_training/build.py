@@ -39,16 +39,16 @@ class Model:
 
 
 MODELS = (
+    Model("gpt2", 1600),
     Model("vae", 2600, shipped=False),  # shipped inside sd
-    Model("clip", 1200),
-    Model("clip-b", 1400),
+    Model("clip", 1400),
+    Model("clip-b", 1500),
     Model("judge", 1200),
-    Model("gpt2", 1100),
     Model("sd", 4000, needs=("vae", "clip", "clip-b", "judge")),
-    Model("blip-itm", 1000),
-    Model("image-reward", 1250),
-    Model("pickscore", 400, needs=("clip-b",)),
-    Model("hps", 400, needs=("clip-b",)),
+    Model("blip-itm", 1200),
+    Model("image-reward", 1400),
+    Model("pickscore", 500, needs=("clip-b",)),
+    Model("hps", 500, needs=("clip-b",)),
 )
 BY_NAME = {model.name: model for model in MODELS}
 

@@ -13,11 +13,11 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from semdpo.progress import Progress
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import wordings
 from semdpo.tiny_world.grammar import STYLES
 from semdpo.tiny_world_training import pool, tokenizers
 from semdpo.tiny_world_training.distances import distance_quantiles
-from semdpo.tiny_world_training.fit import Plan, fit
+from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 BATCH, GROUP = 128, 16
 AUXILIARY = 0.3
@@ -145,9 +145,9 @@ def build(shape: Shape, folder: Path, out: Path, pool_size: int, steps: int, pro
         rng = Random(f"{shape.seed}-{step}")
         index = pool.draw_hard_batch(groups, BATCH, GROUP, rng)
         full = [subjects[i] for i in index]
-        captions = [grammar.caption(one, rng) for one in full]
+        captions = [wordings.caption(one, rng) for one in full]
         pixels = roughen(pool.to_pixels(images[index]))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             seen = embed_images(model.clip, pixels).float()
             read = embed_texts(model.clip, tokenizer, [text for text, _ in captions]).float()
         logits = model.clip.logit_scale.clamp(max=4.0).exp() * seen @ read.T
@@ -196,7 +196,7 @@ def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 960) -> dict
         subjects = pool.scenes(count, pool.HELD_OUT_SEED, held_out=held_out)
         pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))
         rng = Random(5)
-        read = embed_texts(clip, tokenizer, [grammar.caption(one, rng)[0] for one in subjects])
+        read = embed_texts(clip, tokenizer, [wordings.caption(one, rng)[0] for one in subjects])
         seen = torch.cat([embed_images(clip, part) for part in torch.split(pixels, 64)])
         to_text = to_image = 0.0
         for a, b in zip(torch.split(seen, 64), torch.split(read, 64), strict=True):

@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from semdpo.engine import fingerprint
 from semdpo.progress import Progress
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import requests, wordings
 from semdpo.tiny_world.grammar import COLORS, PLACES, THINGS, Scene
 from semdpo.tiny_world_training import clip as clips
 from semdpo.tiny_world_training import judge as judges
@@ -28,7 +28,7 @@ PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, decay=0.01, warmup=50, hold=0.5, av
 BATCH = 64
 TWO_ITEM_SHARE = 0.7  # of each batch: which colour belongs to which thing is hardest to learn
 EMPTY_SHARE = 0.1  # captions replaced by "", for classifier-free guidance (Ho & Salimans 2022)
-STEPS, GUIDANCE = 20, 3.5
+STEPS, GUIDANCE = 10, 3.5
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -120,7 +120,10 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
     def loss(step: int) -> Tensor:
         rng = Random(f"{PLAN.seed}-{step}")
         index = [rng.choice(by_count[rng.random() < TWO_ITEM_SHARE]) for _ in range(BATCH)]
-        texts = ["" if rng.random() < EMPTY_SHARE else grammar.caption(subjects[i], rng)[0] for i in index]
+        texts = [
+            "" if rng.random() < EMPTY_SHARE else wordings.caption(subjects[i], rng, wordings.DESCRIPTIVE)[0]
+            for i in index
+        ]
         # Stable Diffusion pads to full length without a mask, so the UNet is trained with that padding.
         tokens = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
         with torch.no_grad():
@@ -160,7 +163,7 @@ def _rivals(said: Scene) -> list[Scene]:
     for k, item in enumerate(said.items):
         for changed in (
             *(replace(item, thing=thing) for thing in THINGS if thing != item.thing),
-            *(replace(item, color=color) for color in COLORS if color != item.color),
+            *(replace(item, color=color) for color in COLORS if item.color and color != item.color),
         ):
             items = list(said.items)
             items[k] = changed
@@ -173,7 +176,7 @@ def identified(clip: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, subjec
     """The share of images nearer to their caption than to any caption with another thing, colour or place."""
     right = 0
     for one, pixel in zip(subjects, pixels, strict=True):
-        texts = [grammar.wording(scene, Random(3)) for scene in (one, *_rivals(one))]
+        texts = [wordings.wording(scene, Random(3)) for scene in (one, *_rivals(one))]
         similarity = clips.embed_texts(clip, tokenizer, texts) @ clips.embed_images(clip, pixel[None])[0]
         right += int(similarity.argmax().item() == 0)
     return right / len(subjects)
@@ -187,11 +190,16 @@ def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int) -> dict
     figures = {}
     for items, held_out in ((1, False), (2, False), (1, True), (2, True)):
         rng = Random(f"sd-{items}-{held_out}")
-        subjects = [replace(grammar.request(rng, held_out=held_out, count=items)) for _ in range(count)]
+        subjects = [requests.request(rng, held_out=held_out, count=items) for _ in range(count)]
         subjects = [one if one.place else replace(one, place=rng.choice(PLACES)) for one in subjects]
-        pixels = render(pipeline, [grammar.wording(one, rng) for one in subjects], seed=1)
+        worded = [wordings.compose(one, rng) for one in subjects]
+        pixels = render(pipeline, [wording.text for wording in worded], seed=1)
         name = ("one" if items == 1 else "two") + ("_held_out_combinations" if held_out else "")
         shown = judges.facts_shown(judge, pixels, subjects)
         figures[f"{name}_by_judge"] = judges.all_right(shown).float().mean().item()
+        if not held_out:
+            terse = render(pipeline, [wordings.say(wording, "telegraphic", rng) for wording in worded], seed=1)
+            shown = judges.facts_shown(judge, terse, subjects)
+            figures[f"{name}_telegraphic_by_judge"] = judges.all_right(shown).float().mean().item()
         figures[f"{name}_by_clip_b"] = identified(outside, tokenizer, pixels, subjects)
     return figures

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.protocols import Float
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import requests, wordings
 from semdpo.tiny_world.grammar import COLORS, PLACES, STYLES, THINGS, Scene
 
 Embed = Callable[[list[str]], Float]
@@ -24,11 +25,17 @@ def _swap_first(said: Scene, **changes: str) -> Scene:
     return replace(said, items=(replace(said.items[0], **changes), *said.items[1:]))
 
 
+def _with_a_cat(said: Scene, rng: Random, state: tuple[Any, ...]) -> str:
+    rng.setstate(state)
+    wording = wordings.compose(said, rng)
+    return replace(wording, items=(*wording.items, "a purple cat"), relation="and").text
+
+
 def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
     """One rewrite of each kind, from harmless to unrelated.
 
     Args:
-        said: A request whose place is stated.
+        said: A request for one thing that states its colour and its place, but no time.
         rng: The random numbers; texts that differ in one fact are worded from the same state.
 
     Returns:
@@ -38,7 +45,7 @@ def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
 
     def say(scene: Scene) -> str:
         rng.setstate(state)
-        return grammar.wording(scene, rng)
+        return wordings.wording(scene, rng)
 
     plain = say(said)
     changed = {
@@ -50,12 +57,15 @@ def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
     rng.random()
     styles = rng.sample(STYLES, 3)
     return {
-        "other wording": grammar.wording(said, rng),
-        "empty word": grammar.decorate(plain, (), 1, rng),
-        "one style": grammar.decorate(plain, tuple(styles[:1]), 0, rng),
-        "three styles": grammar.decorate(plain, tuple(styles), 0, rng),
+        "other wording": wordings.wording(said, rng),
+        "telegraphic": wordings.say(wordings.compose(said, rng), "telegraphic", rng),
+        "empty word": wordings.decorate(plain, (), 1, rng),
+        "one style": wordings.decorate(plain, styles[:1], 0, rng),
+        "three styles": wordings.decorate(plain, styles, 0, rng),
+        "sunset added": f"{plain} at sunset",
+        "thing added": _with_a_cat(said, rng, state),
         **changed,
-        "another prompt": grammar.wording(grammar.request(rng), rng),
+        "another prompt": wordings.wording(requests.request(rng), rng),
         "prompt": plain,
     }
 
@@ -71,8 +81,8 @@ def distance_quantiles(embed: Embed, count: int = 400, seed: int = 81) -> dict[s
     rng = Random(seed)
     texts: dict[str, list[str]] = {}
     while len(texts.get("prompt", [])) < count:
-        said = grammar.request(rng)
-        if said.place is None:
+        said = requests.request(rng, count=1)
+        if said.place is None or said.time or said.items[0].color is None:
             continue
         for kind, text in rewrites_by_kind(said, rng).items():
             texts.setdefault(kind, []).append(text)

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from semdpo.errors import ModelError
+from semdpo.models.device import native_bfloat16
 from semdpo.progress import Progress
+from semdpo.tiny_world_training.muon import Muon
+
+
+def autocast() -> torch.autocast:
+    """Computes in bfloat16 inside a with block, where the CPU has units for it; elsewhere it would be emulated."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ def _schedule(step: int, plan: Plan) -> float:
 class _Optimizers:
     """AdamW for vectors, embeddings and outer layers; Muon for all other matrices, as its author advises.
 
-    torch's Muon takes only matrices, so it gets convolution kernels as matrix views of the same memory.
+    Muon takes only matrices, so it gets convolution kernels as matrix views of the same memory.
     """
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
@@ -67,7 +74,7 @@ class _Optimizers:
         ]
         if self.pairs:
             flat = [view for _, view in self.pairs]
-            self.parts.append(torch.optim.Muon(flat, lr=plan.muon or 0.0, weight_decay=0.0, momentum=0.95))
+            self.parts.append(Muon(flat, lr=plan.muon or 0.0))
         self.base = [part.param_groups[0]["lr"] for part in self.parts]
 
     def step(self, share: float) -> None:

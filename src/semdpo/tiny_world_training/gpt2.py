@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -12,7 +15,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from semdpo.progress import Progress
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import grammar, requests, rewrites, wordings
+from semdpo.tiny_world.grammar import HELD_OUT, THING_WORDS
 from semdpo.tiny_world_training import tokenizers
 from semdpo.tiny_world_training.fit import Plan, fit
 
@@ -43,15 +47,31 @@ def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
 
 
 def document(rng: Random) -> str:
-    """One training text, as on a prompt-sharing page: two wordings of a scene, or one caption."""
-    full = grammar.scene(rng)
-    if rng.random() < 0.15:
-        return grammar.caption(full, rng)[0]
-    said = grammar.forget(full, rng)
-    first = grammar.wording(said, rng)
-    second = first if rng.random() < 0.7 else grammar.wording(said, rng)
-    styles = tuple(rng.sample(grammar.STYLES, rng.choices((0, 1, 2, 3), (0.2, 0.3, 0.3, 0.2))[0]))
-    return f"{first}\n{grammar.decorate(second, styles, rng.choice((0, 0, 1, 2)), rng)}"
+    """One training text, as on a prompt-sharing page: a prompt and its rewrite, copied words, or one caption."""
+    kind = rng.choices(("rewrite", "copy", "caption"), (0.57, 0.35, 0.08))[0]
+    if kind == "copy":
+        return _copied(rng)
+    if kind == "caption":
+        return wordings.caption(grammar.scene(rng), rng)[0]
+    request = requests.ask(rng)
+    text = rewrites.add(request, rng).text if rng.random() < 0.3 else replace(request.wording, opening="").text
+    return f"{request.prompt}\n{rewrites.tail(text, rng)}"
+
+
+@cache
+def _words() -> list[str]:
+    return sorted({word for line in tokenizers.world_text(500, 9) for word in re.findall(r"[a-z0-9]+", line)})
+
+
+def _copied(rng: Random) -> str:
+    """Random words, and the same words again with a tail: teaches the model to copy what it has never read before."""
+    unseen = {(color, name) for thing, color in HELD_OUT for name in THING_WORDS.get(thing, (thing,))}
+    while True:
+        words = [rng.choice(_words()) for _ in range(rng.randint(3, 14))]
+        if unseen.isdisjoint(pairwise(words)):
+            break
+    styles = rng.sample(grammar.STYLES, rng.choice((0, 0, 1, 2)))
+    return f"{' '.join(words)}\n{wordings.decorate(' '.join(words), styles, rng.choice((0, 0, 1, 2)), rng)}"
 
 
 def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from semdpo.progress import Progress
 from semdpo.tiny_world.grammar import Scene
 from semdpo.tiny_world_training import pool
 from semdpo.tiny_world_training.clip import roughen
-from semdpo.tiny_world_training.fit import Plan, fit
+from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 PLAN = Plan(steps=0, rate=3e-3, decay=0.01, warmup=50, hold=0.3, seed=31)
 BATCH = 64
@@ -105,7 +105,7 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
         index = np.sort(rng.integers(0, len(images), BATCH))
         pixels = roughen(pool.to_pixels(images[index]))
         pixels = torch.roll(pixels, tuple(int(k) for k in rng.integers(-2, 3, 2)), (2, 3))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             logits = judge(pixels).float()
         return pool.fact_loss(logits, pool.fact_labels([subjects[i] for i in index]))
 

@@ -19,7 +19,7 @@ from semdpo.tiny_world.people import HPS_RATERS, LABELLERS, PICKERS, Choices, Pe
 from semdpo.tiny_world_training import blip as blips
 from semdpo.tiny_world_training import clip as clips
 from semdpo.tiny_world_training import pool, tokenizers
-from semdpo.tiny_world_training.fit import Plan, fit
+from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 PLAN = Plan(steps=0, rate=5e-4, decay=0.02, warmup=40, hold=0.0, average=0.99)
 BATCH = 48
@@ -46,7 +46,7 @@ def _train(
         index = np.take(order, np.arange(step * BATCH, (step + 1) * BATCH), mode="wrap")
         pixels = clips.roughen(pool.to_pixels(choices.images[index].reshape(-1, 64, 64, 3)))
         texts = [choices.prompts[i] for i in index for _ in (0, 1)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             scores = score(texts, pixels).float().view(-1, 2)
         return F.cross_entropy(scores, torch.from_numpy(choices.chosen[index]))
 

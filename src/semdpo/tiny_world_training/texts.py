@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from random import Random
 
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import requests, rewrites
 
 # File → (seed, number). Tuning prompts are separate from those that results are reported on.
 PROMPTS = {"prompts.jsonl": (71, 2000), "tuning.jsonl": (72, 400), "evaluation.jsonl": (73, 600)}
@@ -39,14 +39,13 @@ def write(folder: Path) -> None:
     for name, (seed, count) in PROMPTS.items():
         _write_prompts(folder / name, seed, count, seen, None, False)
     name, seed, count = REWRITES
-    rng, rewrites = Random(seed), list[dict[str, str]]()
-    while len(rewrites) < count:
-        asked = grammar.request(rng)
-        prompt = grammar.wording(asked, rng)
-        if prompt not in seen:
-            seen.add(prompt)
-            rewrites.append({"prompt": prompt, "rewrite": grammar.rewrite(asked, prompt, rng)})
-    (folder / name).write_text(_lines(rewrites))
+    rng, examples = Random(seed), list[dict[str, str]]()
+    while len(examples) < count:
+        request = requests.ask(rng)
+        if request.prompt not in seen:
+            seen.add(request.prompt)
+            examples.append({"prompt": request.prompt, "rewrite": rewrites.rewrite(request, rng)})
+    (folder / name).write_text(_lines(examples))
     for name, (seed, count, things, unseen) in SETS.items():
         _write_prompts(folder / name, seed, count, seen, things, unseen)
 
@@ -55,7 +54,7 @@ def _write_prompts(path: Path, seed: int, count: int, seen: set[str], things: in
     rng = Random(seed)
     rows: list[dict[str, str]] = []
     while len(rows) < count:
-        prompt = grammar.wording(grammar.request(rng, held_out=unseen, count=things), rng)
+        prompt = requests.ask(rng, held_out=unseen, count=things).prompt
         if prompt not in seen:
             seen.add(prompt)
             rows.append({"prompt": prompt})

@@ -10,9 +10,9 @@ from random import Random
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import BertTokenizer, CLIPTokenizer, GPT2Tokenizer
 
-from semdpo.tiny_world import grammar
+from semdpo.tiny_world import grammar, requests, rewrites, wordings
 
-CLIP_LENGTH = 48
+CLIP_LENGTH = 64
 BERT_LENGTH = 35
 GPT2_LENGTH = 128
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -23,17 +23,16 @@ def world_text(count: int, seed: int) -> list[str]:
     rng = Random(seed)
     lines = []
     for _ in range(count):
-        lines.append(grammar.caption(grammar.scene(rng), rng)[0])
-        asked = grammar.request(rng)
-        prompt = grammar.wording(asked, rng)
-        lines += [prompt, grammar.rewrite(asked, prompt, rng)]
+        lines.append(wordings.caption(grammar.scene(rng), rng)[0])
+        request = requests.ask(rng)
+        lines += [request.prompt, rewrites.rewrite(request, rng)]
     return lines
 
 
 def write_vocabulary(folder: Path) -> None:
     """Writes ``vocabulary.json``, the words that the world knows, so that an encoder can report unknown words."""
     words = {word for line in world_text(4000, 1) for word in re.findall(r"[a-z]+", line.lower())}
-    words |= {"rephrase", "the", "of", "and", "with", "an"}
+    words |= {"rephrase", "the", "of", "and", "with", "an", "there", "is"}
     (folder / "vocabulary.json").write_text(json.dumps(sorted(words), indent=0) + "\n")
 
 

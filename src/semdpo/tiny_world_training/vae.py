@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semdpo.progress import Progress
 from semdpo.tiny_world_training import pool
-from semdpo.tiny_world_training.fit import Plan, fit
+from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 PLAN = Plan(steps=2600, rate=3e-3, muon=0.02, warmup=100, hold=0.4, average=0.998, seed=11)
 BATCH = 16
@@ -79,7 +79,7 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
         pixels = pool.to_pixels(images[np.sort(rng.integers(0, len(images), BATCH))])
         if rng.random() < 0.5:
             pixels = pixels.flip(3)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             latents = vae.encode(pixels).latent_dist
             again = vae.decode(latents.sample()).sample
         error = pixels - again.float()
