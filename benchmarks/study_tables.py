@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +21,62 @@ import pandas as pd
 from semdpo.analysis.length_control import length_controlled
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.analysis.statistics import crossed_interval, holm, min_max_average, paired_difference
-from semdpo.analysis.wording import words
 from semdpo.cli.report import report_file
 from semdpo.data.records import Candidate, Pair, Score
 from semdpo.engine import store
 from semdpo.reporting.formats import decimals, number, p_value, signed
 from semdpo.reporting.labels import METHOD_LABELS, metric_label
-from semdpo.tiny_world import grammar, people
+from semdpo.tiny_world.facts import Comparison, compare, parse
 
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
 SCORERS, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
-COLUMNS = [*SCORERS, "distance", "drifted", "tokens", "unasked"]
+FACTS = ["wrong", "added", "popular", "sunset"]
+COLUMNS = [*SCORERS, *FACTS, "distance", "drifted", "tokens", "repeats"]
 LABELS = METHOD_LABELS | {
     "dpo_same_settings": "DPO, Sem-DPO's settings",
+    "dpo_rate_1": "DPO, rate 1e-5",
+    "dpo_rate_2": "DPO, rate 3e-5",
+    "dpo_rate_3": "DPO, rate 1e-4",
     "sem_dpo_shuffled": "Sem-DPO, weights shuffled",
+    "sem_dpo_facts": "Sem-DPO, facts lost and added",
+    "sem_dpo_styleless": "Sem-DPO, style words projected out",
 }
-HEADS = {"distance": "drift", "drifted": "share with drift ≥ 0.2", "unasked": "popular things not in the prompt"}
+HEADS = {
+    "distance": "drift",
+    "drifted": "share with drift ≥ 0.2",
+    "wrong": "a fact wrong",
+    "added": "adds content",
+    "popular": "adds popular content",
+    "sunset": "adds a sunset",
+    "repeats": "repeats a phrase",
+}
 ORDER = (
     *("human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"),
-    *("dpo_same_settings", "sem_dpo_shuffled"),
+    *("dpo_same_settings", "dpo_rate_1", "dpo_rate_2", "dpo_rate_3", "sem_dpo_shuffled"),
+    *("sem_dpo_facts", "sem_dpo_styleless"),
 )
+SAMPLED = "_sampled"  # ends the names of methods that were written at temperature 1
 UNTIMED = 120  # prompts that leave the time of day open, each rendered four times
 
 
-def popular(text: str) -> set[str]:
-    """The popular things in a text: those that the simulated people like whatever the prompt."""
-    named = f" {' '.join(words(text))} "
-    vocabulary = {
-        **{name: grammar.THING_WORDS.get(name, (name,)) for name in people.POPULAR_THINGS},
-        **{name: grammar.TIME_WORDS[name] for name in people.POPULAR_TIMES},
-        **{name: (name,) for name in people.POPULAR_COLORS},
-    }
-    return {name for name, phrases in vocabulary.items() if any(f" {phrase} " in named for phrase in phrases)}
+@cache
+def changes(prompt: str, rewrite: str) -> Comparison:
+    """What a rewrite does with its prompt's facts."""
+    return compare(parse(prompt), parse(rewrite))
+
+
+def with_facts(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with what every rewrite loses, adds and repeats, as zeros and ones."""
+    found = [changes(x, y) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
+    extras = [[phrase.strip() for phrase in text.split(",")] for text in frame.rewrite]
+    return frame.assign(
+        wrong=[float(bool(f.wrong)) for f in found],
+        added=[float(bool(f.added)) for f in found],
+        popular=[float(bool(f.popular)) for f in found],
+        sunset=[float("sunset" in f.popular) for f in found],
+        repeats=[float(len(set(phrases)) < len(phrases)) for phrases in extras],
+        drifted=(frame.distance >= 0.2).astype(float),
+    )
 
 
 def grid(frame: pd.DataFrame, method: str, column: str) -> np.ndarray:
@@ -117,6 +142,24 @@ def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     table(["Sem-DPO − DPO", *(head(column) for column in columns)], rows)
 
 
+def against(frame: pd.DataFrame, methods: Sequence[str], other: str) -> None:
+    """Every method minus one of them."""
+    columns = [*SCORERS, *FACTS, "distance", "tokens"]
+    rows = [
+        [LABELS[m], *(crossed(grid(frame, m, c) - grid(frame, other, c), sign=True) for c in columns)]
+        for m in methods
+        if m != other
+    ]
+    table([f"− {LABELS[other]}", *(head(column) for column in columns)], rows)
+
+
+def other_distances(frame: pd.DataFrame, methods: Sequence[str]) -> None:
+    """Sem-DPO with other distances, minus Sem-DPO."""
+    for name in ("sem_dpo_facts", "sem_dpo_styleless"):
+        if name in methods:
+            differences(frame, name, ["sem_dpo", "dpo"], COLUMNS)
+
+
 def equal_length(frame: pd.DataFrame) -> None:
     cells = []
     for column in SCORERS:
@@ -141,7 +184,7 @@ def labelled(run: Path) -> pd.DataFrame:
 
 
 def world_shows(folder: Path, seeds: Sequence[int]) -> None:
-    """What the labels reward: drift, and popular things that are not in the prompt."""
+    """What the labels reward: drift, content that nobody asked for, and wrong facts."""
     from semdpo.models.text_encoder import load_text_encoder
 
     encoder = load_text_encoder("tiny:clip")
@@ -151,29 +194,35 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
         frame = labelled(run)
         vectors = {column: encoder.encode(list(frame[column])).vectors for column in ("prompt", "rewrite")}
         frame["d"] = cosine_distance(vectors["prompt"], vectors["rewrite"])
-        frame["unasked"] = [len(popular(y) - popular(x)) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
-        within = frame[["d", "unasked"]] - frame.groupby("prompt")[["d", "unasked"]].transform("mean")
+        found = [changes(x, y) for x, y in zip(frame.prompt, frame.rewrite, strict=True)]
+        frame["added"], frame["wrong"] = [len(f.added) for f in found], [len(f.wrong) for f in found]
+        columns = ["d", "added", "wrong"]
+        within = frame[columns] - frame.groupby("prompt")[columns].transform("mean")
         pairs = store.read_rows(run / "drift", Pair)
         farther = np.mean([(p.distance or 0) > (p.rejected_distance or 0) for p in pairs])
-        added = [
-            np.mean([bool(popular(text) - popular(p.prompt)) for p, text in zip(pairs, texts, strict=True)])
-            for texts in ([p.chosen for p in pairs], [p.rejected for p in pairs])
+        chosen = [changes(p.prompt, p.chosen) for p in pairs]
+        rejected = [changes(p.prompt, p.rejected) for p in pairs]
+        shares = [
+            f"{np.mean([bool(getattr(c, key)) for c in side]):.0%}"
+            for key in ("added", "popular", "wrong")
+            for side in (chosen, rejected)
         ]
         moved = np.mean([p.distance for p in pairs if p.distance is not None])
         rows.append(
-            [seed, len(pairs), number(frame.centred.corr(within.d), 2), number(frame.centred.corr(within.unasked), 2),
-             f"{farther:.0%}", number(float(moved), 3), f"{added[0]:.0%}", f"{added[1]:.0%}"]
+            [seed, len(pairs), *(number(frame.centred.corr(within[column]), 2) for column in columns),
+             f"{farther:.0%}", number(float(moved), 3), *shares]
         )  # fmt: skip
     table(
-        ["seed", "pairs", "r(score, drift)", "r(score, popular things not in the prompt)",
-         "chosen drifts farther than rejected", "drift of the chosen", "chosen adds popular things", "rejected does"],
+        ["seed", "pairs", "r(score, drift)", "r(score, content added)", "r(score, facts wrong)",
+         "chosen drifts farther than rejected", "drift of the chosen", "chosen adds content", "rejected does",
+         "chosen adds popular content", "rejected does", "chosen has a fact wrong", "rejected has"],
         rows,
     )  # fmt: skip
 
 
 def untimed(prompt: str) -> bool:
     """Whether a prompt leaves the time of day open, so that a sunset contradicts no fact of the prompt."""
-    return not any(phrase in prompt for phrases in grammar.TIME_WORDS.values() for phrase in phrases)
+    return not parse(prompt).times
 
 
 def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> None:
@@ -183,7 +232,7 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
     from semdpo.models.scorers.registry import load_scorer
 
     prompts = [prompt for prompt in read_prompts("tiny:tuning.jsonl") if untimed(prompt)][:UNTIMED]
-    renderer = load_renderer("tiny:sd", guidance=3.5, batch_size=32)
+    renderer = load_renderer("tiny:sd", steps=10, guidance=3.5, batch_size=32)
     rendered = {
         added: renderer.render([f"{prompt}{added}" for prompt in prompts], list(range(len(prompts))))
         for added in ("", " at sunset", " at night", " by day")
@@ -198,14 +247,13 @@ def sunsets(folder: Path, frame: pd.DataFrame, methods: Sequence[str], seeds: Se
 
     labels = pd.concat(labelled(folder / f"seed-{seed}") for seed in seeds)
     open_ = labels[[untimed(prompt) for prompt in labels.prompt]]
-    adds = open_[["sunset" in popular(rewrite) for rewrite in open_.rewrite]]
+    adds = open_[["sunset" in changes(x, y).popular for x, y in zip(open_.prompt, open_.rewrite, strict=True)]]
     print(
         f"Of {len(open_)} candidates for prompts that leave the time open, {len(adds)} add a sunset; their score is "
         f"{number(adds.centred.mean(), 2, sign=True)} ± {number(adds.centred.sem(), 2)} (standard error) above their "
         f"prompt's mean, where scores have a standard deviation of {number(open_.centred.std(), 2)}.\n"
     )
     rest = frame[[untimed(prompt) for prompt in frame.prompt]]
-    rest = rest.assign(sunset=["sunset" in popular(text) for text in rest.rewrite])
     rows = [[LABELS[m], crossed(grid(rest, m, "sunset"))] for m in methods if m != "human"]
     table([f"{rest.prompt_id.nunique()} prompts", "share of rewrites that add a sunset"], rows)
 
@@ -233,27 +281,45 @@ def hours(folder: Path) -> None:
     table(["run", "minutes"], [[run, f"{seconds / 60:.0f}"] for run, seconds in sorted(spent.items())])
 
 
+def examples(frame: pd.DataFrame, count: int = 10) -> None:
+    """Random rewrites of Sem-DPO, to read."""
+    part = frame[(frame.method == "sem_dpo") & (frame.train_seed == frame.train_seed.min())]
+    rows = [
+        [row.prompt, row.rewrite, "; ".join(changes(row.prompt, row.rewrite).wrong) or "–",
+         "; ".join(changes(row.prompt, row.rewrite).added) or "–"]
+        for row in part.sample(count, random_state=0).itertuples()
+    ]  # fmt: skip
+    table(["prompt", "rewrite", "wrong", "added"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     folder = parser.parse_args().study
-    frame = pd.read_csv(folder / "evaluation.csv")
-    frame["drifted"] = (frame.distance >= 0.2).astype(float)
-    texts = zip(frame.prompt, frame.rewrite, strict=True)
-    frame["unasked"] = [float(bool(popular(rewrite) - popular(prompt))) for prompt, rewrite in texts]
+    everything = with_facts(pd.read_csv(folder / "evaluation.csv"))
+    is_sampled = everything.method.str.endswith(SAMPLED)
+    frame, sampled = everything[~is_sampled], everything[is_sampled | (everything.method == "human")]
+    sampled = sampled.assign(method=sampled.method.str.removesuffix(SAMPLED))
     methods = [name for name in ORDER if name in set(frame.method)]
     seeds = sorted(int(seed) for seed in frame.train_seed.unique())
     rest = [name for name in methods if name != "sem_dpo"]
+    rates = [name for name in methods if name.startswith("dpo_rate")]
     sections = {
         "Tuning": lambda: settings(folder),
-        "Means": lambda: means(frame, methods),
+        "Means, greedy": lambda: means(frame, methods),
+        "Means, sampled": lambda: means(sampled, methods),
         "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
-        "DPO − SFT": lambda: differences(frame, "dpo", ["sft"], COLUMNS),
+        "Differences, sampled": lambda: differences(sampled, "sem_dpo", rest, COLUMNS),
+        "Against the user's prompt": lambda: against(frame, methods, "human"),
+        "Against SFT": lambda: against(frame, methods, "sft"),
+        "DPO at its rates": lambda: [differences(frame, "sem_dpo", [name], COLUMNS) for name in rates],
         "DPO at Sem-DPO's settings": lambda: differences(frame, "dpo_same_settings", ["sft", "dpo"], COLUMNS),
-        "Set by set": lambda: by_set(frame, [*SCORERS, "distance", "tokens"]),
+        "Other distances": lambda: other_distances(frame, methods),
+        "Set by set": lambda: by_set(frame, [*SCORERS, *FACTS, "distance", "tokens"]),
         "Equal length": lambda: equal_length(frame),
         "What the world can show": lambda: world_shows(folder, seeds),
         "An unasked sunset": lambda: sunsets(folder, frame, methods, seeds),
+        "Ten rewrites": lambda: examples(frame),
         "Cost": lambda: hours(folder),
     }
     for title, write in sections.items():

@@ -16,6 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from semdpo.progress import Progress
 from semdpo.tiny_world import grammar, requests, rewrites, wordings
+from semdpo.tiny_world.facts import compare, parse
 from semdpo.tiny_world.grammar import HELD_OUT, THING_WORDS
 from semdpo.tiny_world_training import tokenizers
 from semdpo.tiny_world_training.fit import Plan, fit
@@ -90,7 +91,8 @@ def build(folder: Path, out: Path, _pool_size: int, steps: int, progress: Progre
     """Trains tiny:gpt2 and saves it as ``out``; arguments as in `vae.build`.
 
     Returns:
-        The perplexity per token on held-out texts.
+        The perplexity per token on held-out texts, and the shares of prompts that it continues with a fact changed or
+        lost, for ordinary requests and for those with combinations that it has never read.
     """
     tokenizer = tokenizers.gpt2_tokenizer()
     model = new_gpt2(tokenizer)
@@ -107,4 +109,29 @@ def build(folder: Path, out: Path, _pool_size: int, steps: int, progress: Progre
     rng = Random("gpt2-held-out")
     with torch.no_grad():
         held_out = trained(**_batch(tokenizer, [document(rng) for _ in range(256)])).loss.item()
-    return {"perplexity": math.exp(held_out)}
+    return {
+        "perplexity": math.exp(held_out),
+        "facts_wrong": facts_wrong(trained, tokenizer, held_out=False),
+        "facts_wrong_held_out_combinations": facts_wrong(trained, tokenizer, held_out=True),
+    }
+
+
+@torch.no_grad()
+def facts_wrong(model: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, *, held_out: bool, count: int = 300) -> float:
+    """The share of prompts that the model, without fine-tuning, continues with a line that changes or loses a fact.
+
+    Args:
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        held_out: Whether the prompts name combinations that no text in training has.
+        count: The number of prompts.
+    """
+    rng = Random(f"gpt2-copies-{held_out}")
+    prompts = [requests.ask(rng, held_out=held_out).prompt for _ in range(count)]
+    wrong = 0
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer(prompt + "\n").input_ids])
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=48, do_sample=False)
+        line = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
+        wrong += bool(compare(parse(prompt), parse(line)).wrong)
+    return wrong / count
