@@ -52,6 +52,10 @@ def request(rng: Random, *, held_out: bool = False, count: int | None = None) ->
 
 def ask(rng: Random, *, held_out: bool = False, count: int | None = None) -> Request:
     """A user's request, with its prompt; arguments as in `request`."""
-    asked = request(rng, held_out=held_out, count=count)
+    return worded(request(rng, held_out=held_out, count=count), rng)
+
+
+def worded(asked: Scene, rng: Random) -> Request:
+    """A request for these facts, typed in one of the many ways."""
     wording = compose(asked, rng)
     return Request(asked, wording, as_typed(wording, rng))

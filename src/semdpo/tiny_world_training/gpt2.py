@@ -24,6 +24,9 @@ from semdpo.tiny_world_training.fit import Plan, fit
 PLAN = Plan(steps=0, rate=2.5e-3, muon=0.02, decay=0.01, warmup=40, hold=0.3, average=0.99, seed=61)
 BATCH = 64
 WIDTH, LAYERS = 128, 4
+# The shares of requests that name no colour, and of copied lines with capitals; both more often than users do, so that
+# the model learns them.
+COLORLESS, CAPITALS = 0.2, 0.25
 
 
 def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
@@ -54,7 +57,10 @@ def document(rng: Random) -> str:
         return _copied(rng)
     if kind == "caption":
         return wordings.caption(grammar.scene(rng), rng)[0]
-    request = requests.ask(rng)
+    asked = requests.request(rng)
+    if rng.random() < COLORLESS:
+        asked = replace(asked, items=tuple(replace(item, color=None) for item in asked.items))
+    request = requests.worded(asked, rng)
     text = rewrites.add(request, rng).text if rng.random() < 0.3 else replace(request.wording, opening="").text
     return f"{request.prompt}\n{rewrites.tail(text, rng)}"
 
@@ -72,7 +78,10 @@ def _copied(rng: Random) -> str:
         if unseen.isdisjoint(pairwise(words)):
             break
     styles = rng.sample(grammar.STYLES, rng.choice((0, 0, 1, 2)))
-    return f"{' '.join(words)}\n{wordings.decorate(' '.join(words), styles, rng.choice((0, 0, 1, 2)), rng)}"
+    first = " ".join(words)
+    if rng.random() < CAPITALS:
+        first = first.title() if rng.random() < 0.5 else first.capitalize()
+    return f"{first}\n{wordings.decorate(' '.join(words), styles, rng.choice((0, 0, 1, 2)), rng)}"
 
 
 def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:
