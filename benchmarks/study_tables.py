@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from study_arms import SAMPLED
 
 from semdpo.analysis.length_control import length_controlled
 from semdpo.analysis.semantics import cosine_distance
@@ -55,7 +56,6 @@ ORDER = (
     *("dpo_same_settings", "dpo_rate_1", "dpo_rate_2", "dpo_rate_3", "sem_dpo_shuffled"),
     *("sem_dpo_facts", "sem_dpo_styleless"),
 )
-SAMPLED = "_sampled"  # ends the names of methods that were written at temperature 1
 UNTIMED = 120  # prompts that leave the time of day open, each rendered four times
 
 

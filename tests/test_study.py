@@ -32,21 +32,30 @@ def test_the_study_and_its_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "1000")  # which the study sets for its process otherwise
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     study = _benchmark("study")
-    monkeypatch.setattr(study, "RATES", (1e-3,))
+    arms = sys.modules["study_arms"]
+    for module in (study, arms):
+        monkeypatch.setattr(module, "RATES", (1e-3,))
     monkeypatch.setattr(study, "PROMPTS", 3)
     small = [word for each in SMALL for word in ("--set", each)]
-    monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), "--seeds", "1", "2", *small])
+    monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), "--seeds", "1", "2", "--jobs", "1", *small])
     study.main()
-    picked = json.loads((tmp_path / "tuned.json").read_text())["picked"]
-    assert picked.keys() == {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
+    picked = json.loads((tmp_path / "tuned.json").read_text())
+    objectives = {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
+    assert picked.keys() == objectives | {"sem_dpo_facts", "sem_dpo_styleless"}
     trials = pd.read_csv(tmp_path / "trials.csv")
-    assert len(trials) == 12
-    assert trials.picked.sum() == 6
+    assert len(trials) == 16
+    assert trials.picked.sum() == 8
     frames = [frame for _, frame in pd.read_csv(tmp_path / "evaluation.csv").groupby("train_seed")]
-    assert [len(frame) for frame in frames] == [10 * 9] * 2, "human, SFT, six objectives, two controls"
+    sampled = {f"{name}_sampled" for name in objectives | {"sft", "dpo_same_settings", "sem_dpo_shuffled"}}
+    greedy = objectives | {"human", "sft", "dpo_same_settings", "dpo_rate_1", "sem_dpo_shuffled"}
+    for frame in frames:
+        assert set(frame.method) == greedy | sampled | {"sem_dpo_facts", "sem_dpo_styleless"}
+        assert len(frame) == frame.method.nunique() * 9
     tuned_on = {
-        row["prompt_id"] for row in pd.read_parquet(tmp_path / "tuning/prompts/part-00000.parquet").to_dict("records")
+        row["prompt_id"]
+        for row in pd.read_parquet(tmp_path / "tuning/dpo/prompts/part-00000.parquet").to_dict("records")
     }
     assert not tuned_on & set(frames[0].prompt_id), "nothing is tuned on what is reported on"
 
@@ -56,7 +65,17 @@ def test_the_study_and_its_tables(
     monkeypatch.setattr(tables, "UNTIMED", 8)
     tables.main()
     said = capsys.readouterr().out
-    for title in ("Tuning", "Means", "Differences", "Set by set", "Equal length", "What the world can show", "Cost"):
+    for title in (
+        "Tuning",
+        "Means, greedy",
+        "Means, sampled",
+        "Differences",
+        "Other distances",
+        "Set by set",
+        "Equal length",
+        "What the world can show",
+        "Cost",
+    ):
         assert f"\n## {title}\n" in f"\n{said}"
     assert "Sem-DPO, weights shuffled" in said
     assert "nan" not in said
