@@ -27,6 +27,8 @@ WIDTH, LAYERS = 128, 4
 # The shares of requests that name no colour, and of copied lines with capitals; both more often than users do, so that
 # the model learns them.
 COLORLESS, CAPITALS = 0.2, 0.25
+# What stands between a prompt and its rewrite on different pages, and the share of each.
+BETWEEN = {"\n": 0.5, " Rephrase: ": 0.2, " -> ": 0.15, " | ": 0.15}
 
 
 def new_gpt2(tokenizer: GPT2Tokenizer) -> GPT2LMHeadModel:
@@ -62,7 +64,11 @@ def document(rng: Random) -> str:
         asked = replace(asked, items=tuple(replace(item, color=None) for item in asked.items))
     request = requests.worded(asked, rng)
     text = rewrites.add(request, rng).text if rng.random() < 0.3 else replace(request.wording, opening="").text
-    return f"{request.prompt}\n{rewrites.tail(text, rng)}"
+    return request.prompt + _between(rng) + rewrites.tail(text, rng)
+
+
+def _between(rng: Random) -> str:
+    return rng.choices(list(BETWEEN), list(BETWEEN.values()))[0]
 
 
 @cache
@@ -81,7 +87,7 @@ def _copied(rng: Random) -> str:
     first = " ".join(words)
     if rng.random() < CAPITALS:
         first = first.title() if rng.random() < 0.5 else first.capitalize()
-    return f"{first}\n{wordings.decorate(' '.join(words), styles, rng.choice((0, 0, 1, 2)), rng)}"
+    return first + _between(rng) + wordings.decorate(" ".join(words), styles, rng.choice((0, 0, 1, 2)), rng)
 
 
 def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:
