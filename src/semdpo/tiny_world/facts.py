@@ -19,7 +19,7 @@ from semdpo.tiny_world.grammar import (
     Item,
 )
 from semdpo.tiny_world.people import POPULAR_COLORS, POPULAR_THINGS, POPULAR_TIMES
-from semdpo.tiny_world.wordings import AFTER, BEFORE, OPENINGS
+from semdpo.tiny_world.wordings import AFTER, BEFORE, OPENINGS, SMALL_WORDS
 
 # The words that tell how two things stand: layout, and whether the first of the text is right or below.
 _RELATIONS = {
@@ -30,9 +30,8 @@ _RELATIONS = {
     "below": ("stack", True),
     "under": ("stack", True),
 }
-_SMALL = ("in", "on", "at", "by", "under", "deep", "front", "of", "a", "an", "the")
 _FILLERS = frozenset(
-    [*_SMALL, *["and", "next", "to", "beside", "left", "right", "above", "over", "below", "with", "there", "is"]]
+    [*SMALL_WORDS, *["and", "next", "to", "beside", "left", "right", "above", "over", "below", "with", "there", "is"]]
     + [word for phrase in (*BEFORE, *AFTER, *OPENINGS) for word in phrase.split()]
 )
 _MARK = " | "  # stands for a phrase that has been read
@@ -79,7 +78,7 @@ class Comparison:
 def _key(phrase: str) -> str:
     """A phrase without the small words before it: "in front of a skyline" becomes "skyline"."""
     words = phrase.split()
-    while words[0] in _SMALL:
+    while words[0] in SMALL_WORDS:
         words = words[1:]
     return " ".join(words)
 
@@ -96,7 +95,7 @@ _SIZES = {word: size for size, several in SIZE_WORDS.items() for word in several
 _NAMES = {word: thing for thing in THINGS for word in THING_WORDS.get(thing, (thing,))}
 _PLACES, _TIMES = _meanings(PLACE_WORDS), _meanings(TIME_WORDS)
 _EXTRAS = re.compile(rf"\b(?:{_any({phrase: phrase for phrase in (*STYLES, *EMPTY_WORDS)})})\b")
-_CIRCUMSTANCE = re.compile(rf"\b(?:(?:{'|'.join(_SMALL)})\s+)*({_any({**_PLACES, **_TIMES})})\b")
+_CIRCUMSTANCE = re.compile(rf"\b(?:(?:{'|'.join(sorted(SMALL_WORDS))})\s+)*({_any({**_PLACES, **_TIMES})})\b")
 _ITEM = re.compile(rf"\b(?:(?:an?|the)\s+)?(?:({_any(_SIZES)})\s+)?(?:({'|'.join(COLORS)})\s+)?({_any(_NAMES)})\b")
 
 
