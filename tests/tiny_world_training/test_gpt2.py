@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -11,6 +12,12 @@ from semdpo.tiny_world_training import gpt2
 from tests.tiny_world.unseen import names_unseen
 
 COUNT = 5000
+BETWEEN = re.compile(r"\n| Rephrase: | -> | \| ")  # what may stand between a prompt and its rewrite
+
+
+def _halves(document: str) -> list[str]:
+    """The prompt and the rewrite of a document, or the one caption."""
+    return BETWEEN.split(document, maxsplit=1)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +40,11 @@ def test_a_third_of_the_documents_are_copies(monkeypatch: pytest.MonkeyPatch) ->
     assert kinds["caption"] / COUNT == pytest.approx(0.08, abs=0.02)
 
 
-def test_a_copy_repeats_its_first_line() -> None:
+def test_a_copy_repeats_its_first_half() -> None:
     rng = random.Random(43)
     for _ in range(3000):
-        first, second = gpt2._copied(rng).split("\n")
-        assert second == first or second.startswith(first + ", ")
+        first, second = _halves(gpt2._copied(rng))
+        assert f"{second}, ".startswith(f"{first.lower()}, ")
         assert 3 <= len(first.split()) <= 14
 
 
@@ -45,7 +52,7 @@ def test_no_document_names_a_held_out_combination(documents: list[str]) -> None:
     assert not any(names_unseen(text) for text in documents)
 
 
-def test_first_lines_are_worded_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_worded_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
     ways: dict[str, str] = {}
     say = wordings.say
 
@@ -58,7 +65,7 @@ def test_first_lines_are_worded_in_every_way(monkeypatch: pytest.MonkeyPatch) ->
     rng = random.Random(44)
     used: Counter[str] = Counter()
     for _ in range(COUNT):
-        first, _, second = gpt2.document(rng).partition("\n")
+        first, *second = _halves(gpt2.document(rng))
         if second:
             used[ways.get(first.lower().removesuffix("."), "copied")] += 1
     assert set(used) == {*WAYS, "copied"}
@@ -66,9 +73,10 @@ def test_first_lines_are_worded_in_every_way(monkeypatch: pytest.MonkeyPatch) ->
     assert {way: used[way] / prompts for way in WAYS} == pytest.approx(WAYS, abs=0.03)
 
 
-def test_second_lines_keep_the_facts_of_first_lines_and_add_some(documents: list[str]) -> None:
-    pairs = [[facts.parse(line) for line in text.split("\n")] for text in documents if "\n" in text]
-    read = [facts.compare(*pair) for pair in pairs if not pair[0].unread and len(pair[0].items) in (1, 2)]
-    assert len(read) > COUNT / 2
-    assert not any(found.wrong for found in read)
-    assert 0.1 < sum(bool(found.added) for found in read) / len(read) < 0.3
+def test_rewrites_keep_the_facts_of_their_prompts_and_add_some(documents: list[str]) -> None:
+    read = [[facts.parse(half) for half in _halves(text)] for text in documents]
+    pairs = [pair for pair in read if len(pair) == 2 and not pair[0].unread and len(pair[0].items) in (1, 2)]
+    compared = [facts.compare(asked, said) for asked, said in pairs]
+    assert len(compared) > COUNT / 2
+    assert not any(found.wrong for found in compared)
+    assert 0.1 < sum(bool(found.added) for found in compared) / len(compared) < 0.3
