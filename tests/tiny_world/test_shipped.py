@@ -12,7 +12,7 @@ import pytest
 from semdpo.models.renderer import load_renderer
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
-from semdpo.tiny_world import card, grammar
+from semdpo.tiny_world import card, requests, wordings
 from semdpo.tiny_world.people import LABELLERS, ask
 from semdpo.tiny_world_training import build, distances, judge, pool
 
@@ -77,10 +77,10 @@ def test_distances_tell_styles_from_changed_meaning() -> None:
 @pytest.mark.parametrize(("items", "least"), [(1, 0.9), (2, 0.75)])
 def test_tiny_sd_draws_what_is_asked(items: int, least: float) -> None:
     rng = random.Random(f"shipped-{items}")
-    asked = [grammar.request(rng, count=items) for _ in range(40)]
+    asked = [requests.request(rng, count=items) for _ in range(40)]
     asked = [one if one.place else replace(one, place="sea") for one in asked]
     renderer = load_renderer("tiny:sd", steps=20, guidance=3.5, batch_size=20)
-    pictures = renderer.render([grammar.wording(one, rng) for one in asked], list(range(40)))
+    pictures = renderer.render([wordings.wording(one, rng) for one in asked], list(range(40)))
     pixels = pool.to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
     right = judge.all_right(judge.facts_shown(judge.load(WEIGHTS / "judge"), pixels, asked))
     assert right.float().mean().item() >= least
@@ -105,7 +105,7 @@ def test_fidelity_judges_prefer_the_true_caption() -> None:
     subjects = pool.scenes(60, seed=83)
     pictures = [Image.fromarray(picture) for picture in pool.paint_all(subjects, 83)]
     rng = random.Random(1)
-    true = [grammar.caption(one, rng)[0] for one in subjects]
+    true = [wordings.caption(one, rng)[0] for one in subjects]
     for name in ("clip", "clip-b", "blip-itm"):
         scorer = load_scorer(f"tiny:{name}")
         right = scorer.score(pictures, true).values > scorer.score(pictures, true[1:] + true[:1]).values

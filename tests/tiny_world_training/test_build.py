@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semdpo.cli.app import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
-from semdpo.tiny_world_training import build, fit
+from semdpo.tiny_world_training import build
 
 POOL_SIZE = 1200
 
@@ -119,41 +119,3 @@ def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypat
         (tmp_path / "vae" / "model.safetensors").write_bytes(bytes([int(value)]))
         assert diffusion._latents(tmp_path, None, images).eq(value).all()
     assert len(list(tmp_path.glob("latents-2-*.npy"))) == 2
-
-
-def test_an_interrupted_fit_ends_with_the_same_weights(tmp_path: Path) -> None:
-    plan = fit.Plan(steps=12, rate=1e-2, muon=0.02, warmup=2, average=0.9, seed=3)
-
-    def train(checkpoint: Path, stop_at: int | None) -> torch.Tensor:
-        torch.manual_seed(0)
-        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
-
-        def loss(step: int) -> torch.Tensor:
-            if step == stop_at:
-                raise KeyboardInterrupt
-            return model(torch.randn(5, 3, 4, 4)).square().mean()
-
-        return torch.nn.utils.parameters_to_vector(fit.fit(model, loss, plan, checkpoint, silent, every=5).parameters())
-
-    whole = train(tmp_path / "whole.pt", None)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut.pt", 8)
-    assert torch.equal(train(tmp_path / "cut.pt", None), whole)
-
-
-def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
-    model = torch.nn.Linear(2, 1)
-    for steps in (2, 3):
-        plan = fit.Plan(steps=steps, rate=1e-2)
-        if steps == 2:
-            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
-            continue
-        with pytest.raises(ModelError, match="other settings"):
-            fit.fit(model, lambda _: model(torch.ones(1, 2)).sum(), plan, tmp_path / "f.pt", silent)
-
-
-def test_a_loss_that_is_not_finite_stops_the_fit(tmp_path: Path) -> None:
-    model = torch.nn.Linear(2, 1)
-    plan = fit.Plan(steps=3, rate=1e-2)
-    with pytest.raises(FloatingPointError, match="step 0"):
-        fit.fit(model, lambda _: model(torch.full((1, 2), torch.nan)).sum(), plan, tmp_path / "f.pt", silent)

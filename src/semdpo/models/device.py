@@ -26,6 +26,11 @@ def native_bfloat16() -> bool:
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16 natively."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from semdpo.tiny_world.grammar import (
     COLORS,
@@ -19,7 +22,7 @@ from semdpo.tiny_world.grammar import (
     Item,
 )
 from semdpo.tiny_world.people import POPULAR_COLORS, POPULAR_THINGS, POPULAR_TIMES
-from semdpo.tiny_world.wordings import AFTER, BEFORE, OPENINGS
+from semdpo.tiny_world.wordings import AFTER, BEFORE, OPENINGS, SMALL_WORDS
 
 # The words that tell how two things stand: layout, and whether the first of the text is right or below.
 _RELATIONS = {
@@ -30,11 +33,11 @@ _RELATIONS = {
     "below": ("stack", True),
     "under": ("stack", True),
 }
-_SMALL = ("in", "on", "at", "by", "under", "deep", "front", "of", "a", "an", "the")
 _FILLERS = frozenset(
-    [*_SMALL, *["and", "next", "to", "beside", "left", "right", "above", "over", "below", "with", "there", "is"]]
+    [*SMALL_WORDS, *_RELATIONS, "and", "next", "to", "beside", "with", "there", "is"]
     + [word for phrase in (*BEFORE, *AFTER, *OPENINGS) for word in phrase.split()]
 )
+_WORD = re.compile(r"\w[\w'-]*")
 _MARK = " | "  # stands for a phrase that has been read
 
 
@@ -48,7 +51,7 @@ class Facts:
         ordered: Whether the text says which thing is left or on top ("and" does not).
         places: The places that it names.
         times: The times of day that it names.
-        unread: The words that name no fact, no style, and no other word of this world.
+        unread: The words that this world does not have, or that belong to no thing, such as a colour alone.
     """
 
     items: tuple[Item, ...]
@@ -65,9 +68,9 @@ class Comparison:
 
     Attributes:
         stated: The number of facts that the prompt states.
-        wrong: The stated facts that the rewrite changes or leaves out.
-        added: The content that the prompt does not state. Style words are no content.
-        popular: The part of it that the simulated people like whatever the prompt.
+        wrong: The stated facts that the rewrite changes or leaves out. A thing that is missing is one of them.
+        added: The content that the prompt leaves open and the rewrite states. Style words are no content.
+        popular: What the simulated people like whatever the prompt, if the rewrite names it and the prompt does not.
     """
 
     stated: int
@@ -79,7 +82,7 @@ class Comparison:
 def _key(phrase: str) -> str:
     """A phrase without the small words before it: "in front of a skyline" becomes "skyline"."""
     words = phrase.split()
-    while words[0] in _SMALL:
+    while words[0] in SMALL_WORDS:
         words = words[1:]
     return " ".join(words)
 
@@ -88,16 +91,16 @@ def _meanings(words: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {_key(phrase): meaning for meaning, several in words.items() for phrase in several}
 
 
-def _any(phrases: Mapping[str, str]) -> str:
+def _any(phrases: Iterable[str]) -> str:
     return "|".join(re.escape(phrase) for phrase in sorted(phrases, key=len, reverse=True))
 
 
 _SIZES = {word: size for size, several in SIZE_WORDS.items() for word in several}
 _NAMES = {word: thing for thing in THINGS for word in THING_WORDS.get(thing, (thing,))}
 _PLACES, _TIMES = _meanings(PLACE_WORDS), _meanings(TIME_WORDS)
-_EXTRAS = re.compile(rf"\b(?:{_any({phrase: phrase for phrase in (*STYLES, *EMPTY_WORDS)})})\b")
-_CIRCUMSTANCE = re.compile(rf"\b(?:(?:{'|'.join(_SMALL)})\s+)*({_any({**_PLACES, **_TIMES})})\b")
-_ITEM = re.compile(rf"\b(?:(?:an?|the)\s+)?(?:({_any(_SIZES)})\s+)?(?:({'|'.join(COLORS)})\s+)?({_any(_NAMES)})\b")
+_EXTRAS = re.compile(rf"\b(?:{_any((*STYLES, *EMPTY_WORDS))})\b")
+_CIRCUMSTANCE = re.compile(rf"\b(?:(?:{_any((*SMALL_WORDS, *_RELATIONS))})\s+)*({_any((*_PLACES, *_TIMES))})\b")
+_ITEM = re.compile(rf"\b(?:(?:an?|the)\s+)?((?:(?:{_any((*_SIZES, *COLORS))})\s+)*)({_any(_NAMES)})\b")
 
 
 def parse(text: str) -> Facts:
@@ -106,16 +109,18 @@ def parse(text: str) -> Facts:
     named = [match[1] for match in _CIRCUMSTANCE.finditer(left)]
     left = _CIRCUMSTANCE.sub(_MARK, left)
     found = list(_ITEM.finditer(left))
-    items = [Item(_NAMES[match[3]], match[2], _SIZES.get(match[1] or "")) for match in found]
-    layout, ordered = None, False
-    if len(items) >= 2:
-        between = left[found[0].end() : found[1].start()].split()
+    items = [_item(match) for match in found]
+    layout, ordered = "row" if len(items) >= 2 else None, False
+    for k, (one, other) in enumerate(pairwise(found)):
+        between = _WORD.findall(left[one.end() : other.start()])
         relation = next((word for word in between if word in _RELATIONS), None)
-        layout, flipped = _RELATIONS[relation] if relation else ("row", False)
-        ordered = relation is not None
-        if flipped:
-            items[:2] = items[1::-1]
-    rest = re.findall(r"[^\s,.|]+", _ITEM.sub(_MARK, left))
+        if relation:
+            layout, flipped = _RELATIONS[relation]
+            ordered = True
+            if flipped:
+                items[k], items[k + 1] = items[k + 1], items[k]
+            break
+    rest = _WORD.findall(_ITEM.sub(_MARK, left))
     return Facts(
         tuple(items),
         layout,
@@ -124,6 +129,13 @@ def parse(text: str) -> Facts:
         tuple(dict.fromkeys(_TIMES[key] for key in named if key in _TIMES)),
         tuple(word for word in rest if word not in _FILLERS),
     )
+
+
+def _item(match: re.Match[str]) -> Item:
+    words = match[1].split()
+    color = next((word for word in words if word in COLORS), None)
+    size = next((_SIZES[word] for word in words if word in _SIZES), None)
+    return Item(_NAMES[match[2]], color, size)
 
 
 def compare(asked: Facts, said: Facts) -> Comparison:
@@ -146,7 +158,7 @@ def compare(asked: Facts, said: Facts) -> Comparison:
     added += [_phrase(item) for k, item in enumerate(said.items) if k not in order]
     if len(asked.items) >= 2:
         stated += 1
-        if None not in order and _moved(asked, said, order):
+        if _moved(asked, said, order):
             wrong.append("arrangement")
     for before, after in ((asked.places, said.places), (asked.times, said.times)):
         stated += len(before)
@@ -173,21 +185,22 @@ def _differences(item: Item, other: Item) -> tuple[list[str], list[str]]:
 
 def _assignment(asked: Sequence[Item], said: Sequence[Item]) -> tuple[int | None, ...]:
     """The place of each asked item among those of the rewrite, so that most facts agree; None if it is missing."""
-    places: list[int | None] = [*range(min(len(said), 4)), *([None] * len(asked))]
+    agreement = np.zeros((len(asked), len(said)))
+    for i, a in enumerate(asked):
+        for k, b in enumerate(said):
+            agree = 4 * (a.thing == b.thing) + 2 * (a.color in (None, b.color)) + (a.size == b.size)
+            agreement[i, k] = agree - 1e-6 * (i - k) ** 2  # of equal assignments, the one that keeps the order
+    rows, columns = linear_sum_assignment(agreement, maximize=True)
+    found = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    return tuple(found.get(i) for i in range(len(asked)))
 
-    def agreement(order: tuple[int | None, ...]) -> int:
-        pairs = [(item, said[k]) for item, k in zip(asked, order, strict=True) if k is not None]
-        return sum(
-            3 + 4 * (a.thing == b.thing) + 2 * (a.color in (None, b.color)) + (a.size == b.size) for a, b in pairs
-        )
 
-    return max(permutations(places, len(asked)), key=agreement)
-
-
-def _moved(asked: Facts, said: Facts, order: tuple[int | None, ...]) -> bool:
-    if asked.layout != said.layout:
-        return True
-    return asked.ordered and said.ordered and list(order[:2]) == [1, 0]
+def _moved(asked: Facts, said: Facts, order: Sequence[int | None]) -> bool:
+    """Whether the first two things of the prompt stand otherwise in the rewrite."""
+    first, second = order[:2]
+    if first is None or second is None:
+        return False
+    return asked.layout != said.layout or (asked.ordered and said.ordered and first > second)
 
 
 def _popular(asked: Facts, said: Facts) -> Iterator[str]:

@@ -8,8 +8,10 @@ from random import Random
 from semdpo.tiny_world.grammar import Scene, scene
 from semdpo.tiny_world.wordings import Wording, as_typed, compose
 
-# The probabilities that a request is for one thing, and that it states a colour, a size, the place or the time.
-ONE_THING, COLOR, SIZE, PLACE, TIME, DAYLIGHT = 0.65, 0.92, 0.3, 0.6, 0.5, 0.15
+# The probabilities that a request is for one thing, and that it states a thing's colour, a thing's size and the place.
+ONE_THING, COLOR, SIZE, PLACE = 0.65, 0.92, 0.3, 0.6
+# The probability that it states the time: sunset and night more often than day, which goes without saying.
+TIME, DAYLIGHT = 0.5, 0.15
 
 
 @dataclass(frozen=True, slots=True)

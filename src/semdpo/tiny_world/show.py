@@ -41,9 +41,9 @@ def contact_sheet(renderer: Renderer, *, count: int = 24, columns: int = 6, seed
         The bytes of a PNG file.
     """
     rng = Random(seed)
-    requests = [requests.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
-    complete = [grammar.complete(request, rng) for request in requests]
-    texts = [wordings.wording(request, rng) for request in requests]
+    asked = [requests.request(rng, count=1 + k % 2, held_out=k % 6 == 5) for k in range(count)]
+    complete = [grammar.complete(request, rng) for request in asked]
+    texts = [wordings.wording(request, rng) for request in asked]
     rendered = renderer.render(texts, [seed * 1000 + k for k in range(count)])
     cell_width, cell_height = 2 * SHOWN + 2 + MARGIN * 2, SHOWN + 4 * LINE + MARGIN * 2
     rows = -(-count // columns)

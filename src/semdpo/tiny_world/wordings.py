@@ -34,13 +34,14 @@ BEFORE = (
 AFTER = ("", "", "", " please", " thanks", " for me")
 
 # How users word a prompt, and the share of each way. Of 2300 real prompts (DiffusionDB), 42% have no article and 19%
-# neither article nor preposition.
+# neither article nor preposition. As a caption "a red ball in the snow", without articles "red ball in snow",
+# telegraphic "red ball snow", as tags "red ball, snow", chatty "draw me a red ball in the snow please".
 WAYS = {"caption": 0.5, "without articles": 0.2, "telegraphic": 0.1, "tags": 0.1, "chatty": 0.1}
 CAPITAL, FULL_STOP = 0.09, 0.03  # the shares of prompts that begin with a capital (as there), or end with a full stop
 
 _ARTICLES = frozenset(("a", "an", "the"))
-# The words that a telegraphic prompt leaves out, besides those that only say "and".
-_SMALL = _ARTICLES | {"in", "on", "at", "by", "under", "deep", "front", "of"}
+# The words before a place or a time that a telegraphic prompt and tags leave out.
+SMALL_WORDS = _ARTICLES | {"in", "on", "at", "by", "under", "deep", "front", "of"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class Wording:
     @property
     def text(self) -> str:
         """The pieces as a caption."""
-        subject = self.opening + (f" {self.relation} ".join(self.items))
+        subject = self.opening + f" {self.relation} ".join(self.items)
         if self.circumstances and self.in_front:
             return f"{' '.join(self.circumstances)}, {subject}"
         return " ".join([subject, *self.circumstances])
@@ -117,7 +118,7 @@ def say(wording: Wording, way: str, rng: Random) -> str:
     between = {"and": "", "next to": "", "beside": "", "to the left of": "left of", "to the right of": "right of"}
     relation = between.get(wording.relation, wording.relation)
     names = [_without(_ARTICLES, one) for one in wording.items]
-    circumstances = [_without(_SMALL, one) for one in wording.circumstances]
+    circumstances = [_without(SMALL_WORDS, one) for one in wording.circumstances]
     if way == "telegraphic":
         return " ".join([*(f" {relation} " if relation else " ").join(names).split(), *circumstances])
     return ", ".join([*([f" {relation} ".join(names)] if relation else names), *circumstances])
@@ -129,6 +130,12 @@ def as_typed(wording: Wording, rng: Random) -> str:
     if rng.random() < CAPITAL:
         text = text[0].upper() + text[1:]
     return text + "." if rng.random() < FULL_STOP else text
+
+
+def as_casual(wording: Wording, rng: Random) -> str:
+    """A wording in any of the `WAYS` but a caption."""
+    ways = {way: share for way, share in WAYS.items() if way != "caption"}
+    return say(wording, rng.choices(list(ways), list(ways.values()))[0], rng)
 
 
 def decorate(text: str, styles: Sequence[str], empty: int, rng: Random) -> str:
@@ -166,9 +173,3 @@ def caption(full: Scene, rng: Random, captions: Captions = WEB) -> tuple[str, Sc
     composed = compose(said, rng)
     text = as_casual(composed, rng) if rng.random() < captions.casual else composed.text
     return decorate(text, styles, rng.randint(1, 6) if rng.random() < captions.empty else 0, rng), said
-
-
-def as_casual(wording: Wording, rng: Random) -> str:
-    """A wording in any of the `WAYS` but a caption."""
-    ways = {way: share for way, share in WAYS.items() if way != "caption"}
-    return say(wording, rng.choices(list(ways), list(ways.values()))[0], rng)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from semdpo.errors import ModelError
-from semdpo.models.device import native_bfloat16
+from semdpo.models.device import cpu_has_bfloat16
 from semdpo.progress import Progress
 from semdpo.tiny_world_training.muon import Muon
 
 
 def autocast() -> torch.autocast:
-    """Computes in bfloat16 inside a with block, where the CPU has units for it; elsewhere it would be emulated."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=native_bfloat16())
+    """A with block that computes in bfloat16 on a CPU with units for it, and in float32 on others, which emulate it."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,11 @@ from semdpo.tiny_world import requests, rewrites
 PROMPTS = {"prompts.jsonl": (71, 2000), "tuning.jsonl": (72, 400), "evaluation.jsonl": (73, 600)}
 REWRITES = ("rewrites.jsonl", 74, 3000)
 # The sets of a study, with different kinds of prompts: file → (seed, number, number of things, unseen combinations).
+# The unseen combinations are `grammar.HELD_OUT`.
 SETS = {
     "one-thing.jsonl": (75, 200, 1, False),
     "two-things.jsonl": (76, 200, 2, False),
-    "unseen.jsonl": (
-        77,
-        200,
-        None,
-        True,
-    ),  # combinations of thing and colour that no model was trained on: out of domain
+    "unseen.jsonl": (77, 200, None, True),
 }
 
 
