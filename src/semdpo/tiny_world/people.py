@@ -110,7 +110,8 @@ def faithfulness(request: Scene, shown: Scene) -> float:
     if len(request.items) == 2:
         facts.append(len(shown.items) == 2)
         ordered = _matches(request.items, shown.items)
-        facts.append(request.layout == shown.layout and sum(ordered) == sum(best))
+        arranged = len(shown.items) == 2 and request.layout == shown.layout
+        facts.append(arranged and sum(ordered) == sum(best))
     if request.place is not None:
         facts.append(request.place == shown.place)
     if request.time is not None:

@@ -18,7 +18,7 @@ from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
 
 from semdpo.progress import Progress
 from semdpo.tiny_world import wordings
-from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene
+from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene, allowed
 from semdpo.tiny_world_training import pool, tokenizers
 from semdpo.tiny_world_training.clip import image_processor, roughen
 from semdpo.tiny_world_training.fit import Plan, autocast, fit
@@ -97,7 +97,16 @@ def _other(value: str, values: tuple[str, ...], rng: Random) -> str:
 
 
 def falsify(said: Scene, rng: Random) -> Scene:
-    """A scene with one stated fact exchanged: thing, colour, place, time, size, style or the two items' places."""
+    """A scene with one stated fact exchanged: thing, colour, place, time, size, style or the two items' places.
+
+    Combinations that are held out are not written here either: the model would learn that they never match.
+    """
+    while not allowed(false := _falsify(said, rng)):
+        pass
+    return false
+
+
+def _falsify(said: Scene, rng: Random) -> Scene:
     ways = ["thing", "thing"]
     ways += ["color", "color"] if any(item.color for item in said.items) else []
     ways += ["place", "place"] if said.place else []

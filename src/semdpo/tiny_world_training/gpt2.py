@@ -73,7 +73,7 @@ def _between(rng: Random) -> str:
 
 @cache
 def _words() -> list[str]:
-    return sorted({word for line in tokenizers.world_text(500, 9) for word in re.findall(r"[a-z0-9]+", line)})
+    return sorted({word for line in tokenizers.world_text(500, 9) for word in re.findall(r"[a-z0-9]+", line.lower())})
 
 
 def _copied(rng: Random) -> str:

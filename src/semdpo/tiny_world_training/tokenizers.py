@@ -13,7 +13,7 @@ from transformers import BertTokenizer, CLIPTokenizer, GPT2Tokenizer
 from semdpo.tiny_world import grammar, requests, rewrites, wordings
 
 CLIP_LENGTH = 64
-BERT_LENGTH = 35
+BERT_LENGTH = 48
 GPT2_LENGTH = 128
 _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
