@@ -21,7 +21,7 @@ SAMPLE = 200  # prompts of the fine-tuning examples, from which the directions o
 def lost_and_added(prompt: str, rewrite: str) -> float:
     """The share of facts that a rewrite loses or adds, of all that it or its prompt states, in [0, 1]."""
     found = compare(parse(prompt), parse(rewrite))
-    return (len(found.wrong) + len(found.added)) / max(1, found.stated + len(found.added))
+    return (found.lost + len(found.added)) / max(1, found.stated + len(found.added))
 
 
 def style_directions(encoder: TextEncoder) -> Float:

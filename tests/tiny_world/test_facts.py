@@ -41,7 +41,7 @@ def test_every_wording_of_a_request_is_read_back() -> None:
         for text, facts in zip(texts, read, strict=True):
             assert _is_of(facts, asked), (asked, text, facts)
         for one, other in zip(read, read[1:] + read[:1], strict=True):
-            assert compare(one, other) == Comparison(compare(one, one).stated, (), (), ()), texts
+            assert compare(one, other) == Comparison(compare(one, one).stated, (), 0, (), ()), texts
 
 
 def test_the_facts_of_a_rewrite_are_those_of_its_prompt_and_what_was_added() -> None:
@@ -158,7 +158,7 @@ def test_popular_content_is_named_in_place_of_other_content_too(
 
 def test_an_empty_rewrite_leaves_everything_out() -> None:
     found = _compare("a small red cat above a blue car at sea at night", "")
-    assert found.stated == 8
+    assert found.stated == found.lost == 8
     assert found.wrong == ("small red cat is missing", "blue car is missing", "sea is missing", "night is missing")
     assert found.added == found.popular == ()
     assert _compare("", "").stated == 0

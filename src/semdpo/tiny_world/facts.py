@@ -68,13 +68,15 @@ class Comparison:
 
     Attributes:
         stated: The number of facts that the prompt states.
-        wrong: The stated facts that the rewrite changes or leaves out. A thing that is missing is one of them.
+        wrong: The stated facts that the rewrite changes or leaves out; a thing that is missing is one phrase.
+        lost: The number of these facts; a thing that is missing loses its name, colour, size and arrangement.
         added: The content that the prompt leaves open and the rewrite states. Style words are no content.
         popular: What the simulated people like whatever the prompt, if the rewrite names it and the prompt does not.
     """
 
     stated: int
     wrong: tuple[str, ...]
+    lost: int
     added: tuple[str, ...]
     popular: tuple[str, ...]
 
@@ -146,27 +148,32 @@ def compare(asked: Facts, said: Facts) -> Comparison:
         said: The facts of the rewrite.
     """
     order = _assignment(asked.items, said.items)
-    wrong, added, stated = [], [], 0
+    wrong, added, stated, lost = [], [], 0, 0
     for item, place in zip(asked.items, order, strict=True):
-        stated += 1 + (item.color is not None) + (item.size is not None)
+        facts = 1 + (item.color is not None) + (item.size is not None)
+        stated += facts
         if place is None:
             wrong.append(f"{_phrase(item)} is missing")
+            lost += facts
         else:
             changed, new = _differences(item, said.items[place])
             wrong += changed
+            lost += len(changed)
             added += new
     added += [_phrase(item) for k, item in enumerate(said.items) if k not in order]
     if len(asked.items) >= 2:
         stated += 1
-        if _moved(asked, said, order):
-            wrong.append("arrangement")
+        moved = _moved(asked, said, order)
+        wrong += ["arrangement"] if moved else []
+        lost += moved or None in order[:2]
     for before, after in ((asked.places, said.places), (asked.times, said.times)):
         stated += len(before)
         new = [value for value in after if value not in before]
-        lost = [value for value in before if value not in after]
-        wrong += [f"{value} → {new[0]}" if new else f"{value} is missing" for value in lost]
-        added += new[len(lost) :]
-    return Comparison(stated, tuple(wrong), tuple(added), tuple(_popular(asked, said)))
+        gone = [value for value in before if value not in after]
+        wrong += [f"{value} → {new[0]}" if new else f"{value} is missing" for value in gone]
+        lost += len(gone)
+        added += new[len(gone) :]
+    return Comparison(stated, tuple(wrong), lost, tuple(added), tuple(_popular(asked, said)))
 
 
 def _phrase(item: Item) -> str:

@@ -25,7 +25,7 @@ def _lines(rows: list[dict[str, str]]) -> str:
 
 
 def write(folder: Path) -> None:
-    """Writes all files into ``folder``; no prompt is in two of them.
+    """Writes all files into ``folder``; no prompt is in two of them, not even with another capital or full stop.
 
     Args:
         folder: The folder to write into; it is created if it does not exist.
@@ -38,12 +38,20 @@ def write(folder: Path) -> None:
     rng, examples = Random(seed), list[dict[str, str]]()
     while len(examples) < count:
         request = requests.ask(rng)
-        if request.prompt not in seen:
-            seen.add(request.prompt)
+        if _is_new(request.prompt, seen):
             examples.append({"prompt": request.prompt, "rewrite": rewrites.rewrite(request, rng)})
     (folder / name).write_text(_lines(examples))
     for name, (seed, count, things, unseen) in SETS.items():
         _write_prompts(folder / name, seed, count, seen, things, unseen)
+
+
+def _is_new(prompt: str, seen: set[str]) -> bool:
+    """Whether a prompt is not in ``seen``, whatever its capitals and full stop; it is added there."""
+    key = prompt.lower().rstrip(".")
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
 
 
 def _write_prompts(path: Path, seed: int, count: int, seen: set[str], things: int | None, unseen: bool) -> None:
@@ -51,7 +59,6 @@ def _write_prompts(path: Path, seed: int, count: int, seen: set[str], things: in
     rows: list[dict[str, str]] = []
     while len(rows) < count:
         prompt = requests.ask(rng, held_out=unseen, count=things).prompt
-        if prompt not in seen:
-            seen.add(prompt)
+        if _is_new(prompt, seen):
             rows.append({"prompt": prompt})
     path.write_text(_lines(rows))
