@@ -135,7 +135,7 @@ def test_content_that_was_not_asked_for_is_added(prompt: str, rewrite: str, adde
 def test_a_repeated_thing_is_found_wherever_it_stands() -> None:
     assert _compare("a red ball", ", ".join(["a cat"] * 7 + ["a red ball"])).wrong == ()
     crowd = "a red ball, a cat, a blue car, a tree, a fish, a star, a bird, a house, a boat, a flower, a white cat"
-    assert _compare(crowd, crowd) == Comparison(15, (), (), ())
+    assert _compare(crowd, crowd) == Comparison(15, (), 0, (), ())
     same = "a red ball above a red ball"
     assert _compare(same, same).wrong == ()
 
@@ -169,7 +169,7 @@ def test_styles_and_words_without_effect_are_no_content() -> None:
     text = ", ".join(["a red car", *STYLES, *EMPTY_WORDS])
     assert parse(text) == parse("a red car")
     assert parse(" ".join(["red car", *STYLES, *EMPTY_WORDS])) == parse("a red car")
-    assert _compare("a red car", text) == Comparison(2, (), (), ())
+    assert _compare("a red car", text) == Comparison(2, (), 0, (), ())
 
 
 @pytest.mark.parametrize("polite", [*BEFORE, *OPENINGS])
