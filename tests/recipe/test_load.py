@@ -52,6 +52,7 @@ def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
         ("evaluate.image_seeds=[0, x]", "'evaluate.image_seeds.1' is 'x'; it must be a valid integer"),
         ("prompts.file=''", "it must have at least 1 character"),
         ("label=null", "'label' is empty; it must be a mapping"),
+        ("report.facts=earth", "'report.facts' is 'earth'; it must be 'tiny'"),
     ],
 )
 def test_a_wrong_value_is_refused_in_words(override: str, said: str) -> None:
@@ -135,7 +136,7 @@ def test_the_report_names_methods_of_the_recipe() -> None:
             load_recipe("tiny", [f"report.{key}={value}"])
 
 
-@pytest.mark.parametrize("name", ["drifted", "repetition", "cliches", "consistency"])
+@pytest.mark.parametrize("name", ["drifted", "repetition", "cliches", "consistency", "facts_wrong", "popular_added"])
 def test_a_column_of_every_report_is_no_metric(name: str) -> None:
     with pytest.raises(ConfigError, match="are other columns of the results"):
         load_recipe("tiny", [f"evaluate.metrics.{name}=tiny:clip"])

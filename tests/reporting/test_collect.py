@@ -50,6 +50,15 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert "1.1 (label)" in data.versions["torch"]
 
 
+def test_facts_are_read_where_the_recipe_says_so(finished: Path) -> None:
+    remark = "Prompts with words that the tiny world does not have (0, 1, 2, 3, 4 …): 6. "
+    for setting, read in (("tiny", "tiny"), ("null", None)):
+        recipe = recipe_of(finished, f"report.facts={setting}")
+        data = report_data(flow(recipe), Run(finished / "run", recipe, models()))
+        assert data.facts == read
+        assert any(note.startswith(remark) for note in data.notes) == (read is not None)
+
+
 def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, recipe = [], recipe_of(finished)
     file, cells = parquet.read_file, parquet.read_cells

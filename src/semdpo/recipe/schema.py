@@ -15,7 +15,7 @@ from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig,
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
-    *("repetition", "cliches"),
+    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added"),
 }
 
 
@@ -254,6 +254,7 @@ class ReportConfig(Settings):
         baseline: the method that the subject is first compared with.
         drift_threshold: τ, a distance; a rewrite at this distance from its prompt, or farther, has drifted.
         images: the methods whose images are shown side by side; empty shows all.
+        facts: ``tiny`` compares the facts of prompts and rewrites in the words of the embedded world; None does not.
     """
 
     title: Text = defaults.TITLE
@@ -263,6 +264,7 @@ class ReportConfig(Settings):
     baseline: Name = defaults.BASELINE
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
     images: list[Name] = Field(default_factory=list)
+    facts: Literal["tiny"] | None = None
 
 
 class SweepConfig(Settings):

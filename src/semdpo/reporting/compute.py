@@ -22,8 +22,9 @@ from semdpo.analysis.statistics import (
 )
 from semdpo.analysis.wording import cliches, repetition
 from semdpo.errors import DataError
+from semdpo.reporting import facts
 from semdpo.reporting.data import ReportData
-from semdpo.reporting.labels import EXTRAS, ORDER
+from semdpo.reporting.labels import ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def compute_tables(data: ReportData) -> Tables:
     frame = _frame(data)
     present = [str(name) for name in frame["method"].unique()]
     methods = sorted(present, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
-    columns = [*data.metrics, *EXTRAS]
+    columns = [*data.metrics, *data.extras]
     values = {name: prompt_means(frame, name)[methods] for name in columns}
     sets = [_set(str(source), part, methods, data) for source, part in frame.groupby("source", sort=False)]
     subject, baseline = _compared(data, methods)
@@ -153,7 +154,7 @@ def _frame(data: ReportData) -> pd.DataFrame:
         raise DataError("no image was evaluated, so there is nothing to report; run `semdpo evaluate` first")
     if not data.metrics:
         raise DataError("a report needs at least one metric; name them under report.fidelity in the recipe")
-    clash = {*EXTRAS, "average"} & set(data.metrics)
+    clash = {*data.extras, "average"} & set(data.metrics)
     if clash:
         raise DataError(f"'{min(clash)}' is a column of every report; give the metric another name")
     for row in data.evaluation:
@@ -174,6 +175,7 @@ def _frame(data: ReportData) -> pd.DataFrame:
             "tokens": row.tokens,
             "repetition": repetition(row.rewrite),
             "cliches": float(len(cliches(row.prompt, row.rewrite))),
+            **(facts.columns(row.prompt, row.rewrite) if data.facts else {}),
             **{name: row.metrics[name] for name in data.metrics},
         }
         for row in data.evaluation
@@ -181,7 +183,7 @@ def _frame(data: ReportData) -> pd.DataFrame:
 
 
 def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportData) -> SetTable:
-    columns = [*data.metrics, *EXTRAS]
+    columns = [*data.metrics, *data.extras]
     values = {name: prompt_means(frame, name) for name in columns}
     missing = [m for m in methods if m not in values[columns[0]]]
     if missing:
@@ -226,7 +228,7 @@ def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     for one_set in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
         for method in tables.methods:
             shared = {"source": one_set.source, "method": method, "prompts": one_set.prompts}
-            for name in [*data.metrics, *EXTRAS]:
+            for name in [*data.metrics, *data.extras]:
                 e = one_set.means[method, name]
                 rows.append(shared | {"metric": name, "mean": e.mean, "low": e.low, "high": e.high})
             rows.append(shared | {"metric": "average", "mean": one_set.average[method]})
@@ -237,7 +239,7 @@ def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """``tables/differences.csv``: subject − other for every column; ``p_holm`` is Holm-corrected over the metrics."""
     rows: list[dict[str, object]] = []
     for other in tables.others:
-        for name in [*data.metrics, *EXTRAS]:
+        for name in [*data.metrics, *data.extras]:
             d, duel = tables.differences[other, name], tables.duels.get((other, name))
             equal = tables.equal_length.get((other, name))
             rows.append(
@@ -288,6 +290,7 @@ def images_frame(data: ReportData) -> pd.DataFrame:
             "tokens": row.tokens,
             "distance": row.distance,
             "truncated": row.truncated,
+            **(facts.columns(row.prompt, row.rewrite) if data.facts else {}),
             **row.metrics,
             **({} if row.consistency is None else {"consistency": row.consistency}),
         }

@@ -13,6 +13,7 @@ from semdpo.analysis.semantics import effective_sample_size, semantic_weight
 from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.errors import DataError
 from semdpo.reporting.alpha_sweep import Sweep
+from semdpo.reporting.labels import EXTRAS, FACTS
 
 
 def _seen() -> dict[str, str]:
@@ -66,6 +67,8 @@ class ReportData:
         truncated_rewrites: method → number of its rewrites that were truncated at the token budget.
         blackened: method → number of its images that the safety checker blackened; ``evaluation`` has no row with
             their prompt and image seed.
+        facts: the world in whose words prompts and rewrites are written, so that their facts are compared: ``tiny``, or
+            None.
     """
 
     title: str
@@ -93,6 +96,7 @@ class ReportData:
     tokens: Sequence[tuple[str, int]] = ()
     truncated_rewrites: Mapping[str, int] = field(default_factory=dict)
     blackened: Mapping[str, int] = field(default_factory=dict)
+    facts: str | None = None
 
     @property
     def weighted(self) -> bool:
@@ -103,6 +107,16 @@ class ReportData:
     def metrics(self) -> list[str]:
         """Fidelity metrics, then preference metrics."""
         return [*self.fidelity, *self.preference]
+
+    @property
+    def facts_columns(self) -> tuple[str, ...]:
+        """The columns about facts; empty where facts cannot be read."""
+        return FACTS if self.facts else ()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The report's own columns, in addition to the metrics."""
+        return (*EXTRAS, *self.facts_columns)
 
     @property
     def held_out(self) -> list[str]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from semdpo.analysis.selection import RULE
 from semdpo.data.records import EvaluationRow
-from semdpo.reporting import rows
+from semdpo.reporting import facts, rows
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
@@ -58,7 +58,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),
         gallery=_gallery(data, tables),
-        scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
+        scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift", *data.facts_columns]),
         word_rows=rows.mean_rows(tables, [name for name in EXTRAS if name != "drift"]),
         set_tables=rows.set_tables(data, tables),
         has_paper_numbers=rows.has_paper_numbers(data, tables),
@@ -156,6 +156,7 @@ def _cell(data: ReportData, tables: Tables, row: EvaluationRow) -> dict[str, obj
         "method": row.method,
         "image": "data:image/webp;base64," + base64.b64encode(row.image).decode(),
         "words": word_marks(row.prompt, row.rewrite),
+        "marks": facts.marks(row) if data.facts else [],
         "rewrite": row.rewrite,
         "scores": [("drift", number(row.distance, 2)), *scores],
         "truncated": row.truncated,

@@ -13,7 +13,7 @@ from semdpo.data.records import Pair
 from semdpo.reporting.compute import NOT_SIGNIFICANT, SetTable, Tables, verdict
 from semdpo.reporting.data import ReportData, weights
 from semdpo.reporting.formats import decimals, interval, number, p_value, signed
-from semdpo.reporting.labels import EXTRAS, USER, in_a_sentence, method_label, metric_label
+from semdpo.reporting.labels import USER, in_a_sentence, method_label, metric_label
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import printed
 from semdpo.reporting.words import word_marks
@@ -92,7 +92,7 @@ def mean_rows(tables: Tables, columns: Sequence[str]) -> list[dict[str, object]]
 def difference_table(data: ReportData, tables: Tables, other: str) -> dict[str, object]:
     """Subject − another method: one row per column."""
     rows = []
-    for name in [*data.metrics, *EXTRAS]:
+    for name in [*data.metrics, *data.extras]:
         d, duel = tables.differences[other, name], tables.duels.get((other, name))
         value, interval = signed(d)
         rows.append(
