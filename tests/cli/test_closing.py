@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,10 @@ CLIP = {"sft": 0.2, "human": 0.5, "kto": 0.3, "sem_dpo": 0.4}  # an order that i
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run's folder with a report that the package itself wrote."""
+    return _reported(tmp_path)
+
+
+def _reported(tmp_path: Path, facts: str | None = None) -> Path:
     folder = tmp_path / "my runs/tiny"
     rows = [
         {"method": m, "prompt": p, "rewrite": f"{p}, {m}", "tokens": 4, "distance": 0.1, "clip": value + k / 100}
@@ -32,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report_file(
-        str(tmp_path / "rows.jsonl"), folder / "report", ["clip"], ["image_reward"], [], "sem_dpo", "sft", "mine"
+        str(tmp_path / "rows.jsonl"), folder / "report", ["clip"], ["image_reward"], [], "sem_dpo", "sft", "mine", facts
     )
     return folder
 
@@ -46,6 +51,17 @@ def test_the_table_has_the_users_prompt_first_and_the_reports_means(run: Path) -
     assert [float(reward) for *_, reward, _ in cells] == pytest.approx([6.0, 2.4, 4.8, 3.6])
     assert {drift for *_, drift in cells} == {"0.10"}
     assert len({len(line) for line in (header, *rows)}) == 1, "columns are aligned"
+
+
+def test_facts_have_a_table_of_their_own_which_fits_a_terminal(tmp_path: Path) -> None:
+    lines = run_closing(_reported(tmp_path, "tiny"), load_recipe("tiny")).splitlines()
+    assert lines[1].split() == ["method", "CLIP", "ImageReward"]
+    assert lines[6] == ""
+    header, *rows = lines[7:12]
+    assert re.split("  +", header) == ["method", "drift", "facts wrong", "content added", "popular added"]
+    assert [row.rsplit(maxsplit=4)[0] for row in rows] == ["User's prompt", "SFT", "Sem-DPO", "KTO"]
+    assert {cell for row in rows for cell in row.rsplit(maxsplit=4)[2:]} == {"0.00"}
+    assert len(header) <= 80
 
 
 def test_the_demos_table_fits_a_terminal() -> None:

@@ -79,9 +79,12 @@ def run_closing(folder: Path, recipe: Recipe) -> str:
 
 
 def _results(path: Path) -> str:
-    """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first."""
+    """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first.
+
+    Where the report compares facts, drift and facts have a table of their own, so that both fit a terminal.
+    """
     from semdpo.reporting.formats import decimals, number
-    from semdpo.reporting.labels import EXTRAS, method_label, metric_label
+    from semdpo.reporting.labels import EXTRAS, FACTS, method_label, metric_label
 
     rows = [row for row in csv.DictReader(io.StringIO(path.read_text("utf-8"))) if row["source"] == "all"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -93,12 +96,21 @@ def _results(path: Path) -> str:
         name: decimals(max(float(row["high"]) - float(row["low"]) for row in rows if row["metric"] == name) / 2)
         for name in metrics
     }
-    table = [["method", *map(metric_label, metrics)]]
-    table += [
-        [method_label(method), *(number(means[method, name], places[name]) for name in metrics)] for method in methods
+    about_words = [name for name in metrics if name in ("drift", *FACTS)]
+    groups, note = [metrics], "Higher is better, except drift: 0 means the same."
+    if len(about_words) > 1:
+        groups = [[name for name in metrics if name not in about_words], about_words]
+        note = "Scores: higher is better. Drift and shares of rewrites: lower is closer to the prompt."
+    tables = [
+        aligned(
+            [
+                ["method", *map(metric_label, group)],
+                *([method_label(m), *(number(means[m, name], places[name]) for name in group)] for m in methods),
+            ]
+        )
+        for group in groups
     ]
-    note = f"Means over {rows[0]['prompts']} held-out prompts. Higher is better, except drift: 0 means the same."
-    return f"{aligned(table)}\n{note}"
+    return "\n\n".join(tables) + f"\nMeans over {rows[0]['prompts']} held-out prompts. {note}"
 
 
 def optimize_command(model: Path, encoder: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 10**9
 MOST_SEED = 2**63 - 1
+TINY = "tiny"  # the world whose words the report can read
 NEEDED = ("method", "prompt", "rewrite", "tokens", "distance")
 
 
@@ -42,12 +43,16 @@ def report(
         str, typer.Option(help="... with this method first, then with all others.")
     ] = defaults.BASELINE,
     title: Annotated[str, typer.Option(help="For a table: the report's title.")] = defaults.TITLE,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="For a table: 'tiny' compares the facts of texts in the tiny world's words.", metavar="tiny"),
+    ] = None,
     context: typer.Context = NOBODY,
 ) -> None:
     """Write the report of a run or of a table. The table of scored images may come from any program."""
     extras.require(report="the report")
     if disk.is_dir(what):
-        names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
+        names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title", "facts")
         typed = {f"--{name}": typed_by_user(context, name) for name in names}
         refuse_without_effect(typed, "on a run's report, which its recipe describes")
         from semdpo import pipeline
@@ -58,7 +63,7 @@ def report(
         raise ConfigError(
             "the report of a table needs --out FOLDER and its metrics: --fidelity NAME, --preference NAME"
         )
-    report_file(str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title)
+    report_file(str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title, facts)
 
 
 def report_file(
@@ -70,6 +75,7 @@ def report_file(
     subject: str,
     baseline: str,
     title: str,
+    facts: str | None = None,
 ) -> Path:
     """Writes a report of a file's rows.
 
@@ -84,18 +90,23 @@ def report_file(
         subject: The method that is compared with all others.
         baseline: The method that it is compared with first.
         title: The title of the page.
+        facts: ``tiny`` compares the facts of prompts and rewrites that are in the tiny world's words; None does not.
 
     Returns:
         The page's path.
 
     Raises:
-        ConfigError: An option names a metric or a method that the table does not have, or names one twice.
+        ConfigError: An option names a metric or a method that the table does not have, or names one twice, or names
+            an unknown world.
         DataError: A column is missing, a prompt is empty, a number is absent or not finite, or methods cannot be
             paired; the rows are named. Nothing is written then.
     """
     from semdpo.data import tables
+    from semdpo.reporting.facts import notes
     from semdpo.reporting.report import ReportData, write_report
 
+    if facts not in (None, TINY):
+        raise ConfigError(f"--facts is '{facts}'; it must be '{TINY}', the only world whose words can be read")
     if subject == baseline:
         raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
     disk.refuse_unwritable(out, folder=True)
@@ -117,12 +128,13 @@ def report_file(
         recipe="",
         versions={},
         alpha=None,
-        notes=[f"From {Path(file).name}, {len(rows)} rows."],
+        notes=[f"From {Path(file).name}, {len(rows)} rows.", *(notes(rows) if facts else [])],
         fidelity=list(fidelity),
         preference=list(preference),
         seen=dict.fromkeys(seen, "it took part in training"),
         subject=subject,
         baseline=baseline,
+        facts=facts,
     )
     page = out / "index.html"
     existed = page.exists()
