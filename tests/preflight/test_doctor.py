@@ -122,7 +122,7 @@ def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.Monk
     for last in (5, 1000):  # whether all rewrites end before the measurement does, or none
         ends = last
         job = estimate.Rewriting("candidates", "tiny:gpt2", None, decoding, 4, 400)
-        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 39)
+        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 47)
 
 
 def test_what_is_not_there_or_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
