@@ -78,7 +78,7 @@ def recipe_of(seed: int, settings: dict[str, dict[str, Any]], own: list[str], ov
         "tiny",
         [
             *(f"{key}={seed}" for key in seeds), f"train.methods={json.dumps(settings)}",
-            "label.fidelity=tiny:clip", "evaluate.keep_images=6", "sweep=null", *own, *overrides,
+            "label.fidelity=tiny:clip", "evaluate.keep_images=6", "evaluate.also={}", "sweep=null", *own, *overrides,
         ],
     )  # fmt: skip
 

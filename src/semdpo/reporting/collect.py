@@ -73,6 +73,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
         facts=titles.facts,
+        variants=recipe.variants,
     )
     if data.encoder_metric is None or gives_cosines(data):
         return data

@@ -49,6 +49,11 @@ def method_label(name: str) -> str:
     return METHOD_LABELS.get(name, name)
 
 
+def variant_label(method: str, decoding: str) -> str:
+    """The display name of a method's rewriter with another decoding."""
+    return f"{method_label(method)}, {decoding}"
+
+
 def in_a_sentence(name: str) -> str:
     """The display name of a method within a sentence."""
     return "the user's own prompt" if name == USER else method_label(name)
