@@ -91,6 +91,27 @@ def test_facts_are_read_from_the_texts_of_a_table_when_asked(tmp_path: Path) -> 
         report_file(str(tmp_path / "again.csv"), *options, facts="earth")
 
 
+def test_methods_with_another_decoding_are_named_when_asked(tmp_path: Path) -> None:
+    table = pd.concat([_table(), _table().assign(method=[f"{name}_hot" for name in _table().method], clip=0.9)])
+    page = _report(table, tmp_path)
+    differences = pd.read_csv(page.parent / "tables/differences.csv")
+    assert set(differences["minus"]) == {"dpo", "dpo_hot", "sem_dpo_hot"}, "not asked"
+    page = _report(table, tmp_path, also=["hot"])
+    assert set(pd.read_csv(page.parent / "tables/differences.csv")["minus"]) == {"dpo"}
+    results = pd.read_csv(page.parent / "tables/results.csv")
+    assert list(dict.fromkeys(results["method"])) == ["dpo", "sem_dpo", "dpo_hot", "sem_dpo_hot"]
+    assert "hot: the same rewriters with another decoding" in page.read_text("utf-8")
+    for options, said in (
+        ({"also": ["cold"]}, "--also names 'cold', but the table has no method such as 'dpo_cold'"),
+        (
+            {"also": ["hot"], "baseline": "dpo_hot"},
+            "'dpo_hot' is a method with another decoding, which is not compared",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            _report(table, tmp_path, **options)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_booleans_are_one_and_zero(suffix: str, tmp_path: Path) -> None:
     """Such as a question of a checklist: whether the image shows what was asked."""

@@ -72,22 +72,23 @@ def run_closing(folder: Path, recipe: Recipe) -> str:
         recipe: The run's recipe.
     """
     report = (folder / "report").resolve()
-    lines = ["", _results(report / "tables/results.csv"), "", f"report: {(report / 'index.html').as_uri()}"]
+    lines = ["", _results(report / "tables/results.csv", recipe), "", f"report: {(report / 'index.html').as_uri()}"]
     if recipe.report.subject in recipe.train.methods:
         lines.append(f"next:   {optimize_command(folder / 'train' / recipe.report.subject, recipe.drift.encoder)}")
     return "\n".join(lines)
 
 
-def _results(path: Path) -> str:
+def _results(path: Path, recipe: Recipe) -> str:
     """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first.
 
     Where the report compares facts, drift and facts have a table of their own, so that both fit a terminal.
     """
     from semdpo.reporting.formats import decimals, number
-    from semdpo.reporting.labels import EXTRAS, FACTS, method_label, metric_label
+    from semdpo.reporting.labels import EXTRAS, FACTS, method_label, metric_label, variant_label
 
     rows = [row for row in csv.DictReader(io.StringIO(path.read_text("utf-8"))) if row["source"] == "all"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    labels = {row["method"]: method_label(row["method"]) for row in rows}
+    labels |= {name: variant_label(v.method, v.name) for name, v in recipe.variants.items() if name in labels}
     hidden = {"average", *EXTRAS} - {"drift"}
     metrics = [name for name in dict.fromkeys(row["metric"] for row in rows) if name not in hidden]
     means = {(row["method"], row["metric"]): float(row["mean"]) for row in rows}
@@ -105,7 +106,7 @@ def _results(path: Path) -> str:
         aligned(
             [
                 ["method", *map(metric_label, group)],
-                *([method_label(m), *(number(means[m, name], places[name]) for name in group)] for m in methods),
+                *([label, *(number(means[m, name], places[name]) for name in group)] for m, label in labels.items()),
             ]
         )
         for group in groups
