@@ -100,7 +100,7 @@ def mean_parts(data: ReportData, tables: Tables, columns: Sequence[str]) -> list
 
 
 def _title(variant: Variant) -> str:
-    """What a decoding changes, in words: ``sampled: temperature 1, top_p 0.95``."""
+    """The title of a decoding's rows: ``sampled: the same rewriters at temperature 1, top_p 0.95``."""
     how = variant.decoding
     if how is None:
         return f"{variant.name}: the same rewriters with another decoding"
