@@ -69,7 +69,7 @@ def test_a_run_makes_every_stage(finished: Path) -> None:
     assert sum(counted[name] for name in ("kept", "tied", "below_margin", "single")) == 20
     assert all(pair.distance is not None for pair in pairs)
     rows = _evaluated(recipe_of(finished), run)
-    assert list(rows) == ["human", "sft", "dpo", "sem_dpo"]
+    assert list(rows) == ["human", "sft", "dpo", "sem_dpo", "sft_sampled", "dpo_sampled", "sem_dpo_sampled"]
     assert {len(each) for each in rows.values()} == {6 * 2}
     assert [r.image_seed for r in rows["dpo"]] == [r.image_seed for r in rows["sem_dpo"]]
     assert sum(r.image is not None for r in rows["dpo"]) == 5, "kept images are counted over shards"
@@ -248,7 +248,8 @@ def test_fresh_makes_anew_what_changed_and_what_follows_from_it(finished: Path, 
     changed = recipe_of(finished, "train.methods.sem_dpo.alpha=2")
     pipeline.run(changed, run, fresh=True, models=models())
     again = {path.parent.relative_to(run).as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
-    own = {f"evaluate/sem_dpo/{name}" for name in ("images", "consistency", *changed.evaluate.metrics)}
+    results = ("images", "consistency", *changed.evaluate.metrics)
+    own = {f"evaluate/{method}/{name}" for method in ("sem_dpo", "sem_dpo_sampled") for name in results}
     assert again == {"train/sem_dpo", "losses/sem_dpo", *own}
     pipeline.run(changed, run, only="drift", fresh=True, models=models())
     assert store.is_complete(run / "drift")
@@ -279,8 +280,8 @@ def test_a_new_metric_or_method_adds_only_its_own_work(finished: Path, tmp_path:
     loaded.clear()
     recipe = recipe_of(finished, more, third, *own)
     pipeline.run(recipe, run, models=watched)
-    assert renderer.calls == 2, "two shards of the new method"
-    assert loaded == ["tiny:clip", "tiny:clip", "tiny:hps", "tiny:clip-b"], "one scorer after the other"
+    assert renderer.calls == 4, "two shards of the new method, for each decoding"
+    assert loaded == [*["tiny:clip"] * 4, *["tiny:hps"] * 2, *["tiny:clip-b"] * 2], "one scorer after the other"
     assert [path for path, at in before.items() if path.stat().st_mtime_ns != at] == []
     rows = _evaluated(recipe, run)
     assert list(rows["kto"][0].metrics) == ["clip", "hps", "jina"]
@@ -363,8 +364,8 @@ def test_stages_report_their_counts_and_seconds(finished: Path, capsys: pytest.C
     assert timing.seconds(finished / "run" / "label") > 0
     pipeline.run(recipe_of(finished), finished / "run", models=models())
     said = capsys.readouterr().err
-    assert "[1/21] prompts: 20 prompts to train on and 6 held out; already finished" in said
-    assert "[21/21] report: " in said
+    assert "[1/24] prompts: 20 prompts to train on and 6 held out; already finished" in said
+    assert "[24/24] report: " in said
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -23,6 +25,10 @@ CLIP = {"sft": 0.2, "human": 0.5, "kto": 0.3, "sem_dpo": 0.4}  # an order that i
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run's folder with a report that the package itself wrote."""
+    return _reported(tmp_path)
+
+
+def _reported(tmp_path: Path, facts: str | None = None, also: Sequence[str] = ()) -> Path:
     folder = tmp_path / "my runs/tiny"
     rows = [
         {"method": m, "prompt": p, "rewrite": f"{p}, {m}", "tokens": 4, "distance": 0.1, "clip": value + k / 100}
@@ -32,7 +38,16 @@ def run(tmp_path: Path) -> Path:
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     report_file(
-        str(tmp_path / "rows.jsonl"), folder / "report", ["clip"], ["image_reward"], [], "sem_dpo", "sft", "mine"
+        str(tmp_path / "rows.jsonl"),
+        folder / "report",
+        ["clip"],
+        ["image_reward"],
+        [],
+        "sem_dpo",
+        "sft",
+        "mine",
+        facts,
+        also,
     )
     return folder
 
@@ -48,14 +63,35 @@ def test_the_table_has_the_users_prompt_first_and_the_reports_means(run: Path) -
     assert len({len(line) for line in (header, *rows)}) == 1, "columns are aligned"
 
 
+def test_facts_have_a_table_of_their_own_which_fits_a_terminal(tmp_path: Path) -> None:
+    lines = run_closing(_reported(tmp_path, "tiny"), load_recipe("tiny")).splitlines()
+    assert lines[1].split() == ["method", "CLIP", "ImageReward"]
+    assert lines[6] == ""
+    header, *rows = lines[7:12]
+    assert re.split("  +", header) == ["method", "drift", "facts wrong", "content added", "popular added"]
+    assert [row.rsplit(maxsplit=4)[0] for row in rows] == ["User's prompt", "SFT", "Sem-DPO", "KTO"]
+    assert {cell for row in rows for cell in row.rsplit(maxsplit=4)[2:]} == {"0.00"}
+    assert len(header) <= 80
+
+
+def test_methods_with_another_decoding_come_last_with_their_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CLIP, "sem_dpo_sampled", 0.9)
+    recipe = load_recipe("tiny")
+    rows = run_closing(_reported(tmp_path, also=["sampled"]), recipe).splitlines()[2:7]
+    names = [line.rsplit(maxsplit=3)[0] for line in rows]
+    assert names == ["User's prompt", "SFT", "Sem-DPO", "KTO", "Sem-DPO, sampled"]
+
+
 def test_the_demos_table_fits_a_terminal() -> None:
-    """Six metrics and the drift, with the longest names; 80 columns are what every terminal has."""
+    """Six metrics, with the longest names; 80 columns are what every terminal has."""
     recipe = load_recipe("tiny")
     from semdpo.cli.closing import aligned
     from semdpo.reporting.labels import metric_label
 
-    metrics = [metric_label(name) for name in (*recipe.evaluate.metrics, "drift")]
-    table = [["method", *metrics], ["User's prompt", *(["0.123"] * len(metrics))]]
+    metrics = [metric_label(name) for name in recipe.evaluate.metrics]
+    table = [["method", *metrics], ["Sem-DPO, sampled", *(["0.123"] * len(metrics))]]
     assert max(map(len, aligned(table).splitlines())) <= 80
 
 

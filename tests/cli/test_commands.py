@@ -99,6 +99,12 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         (("report", "RUN", "--fidelity", "clip", "-o", "r"), "--out and --fidelity have no effect on a run's report"),
         (("report", "RUN", "--title", "Sem-DPO report"), "--title has no effect"),
         (("report", "RUN", "--subject", "sem_dpo"), "--subject has no effect"),
+        (("report", "RUN", "--facts", "tiny"), "--facts has no effect"),
+        (("report", "RUN", "--also", "sampled"), "--also has no effect"),
+        (
+            ("run", "tiny", "--set", "train.methods.dpo_sampled={name: dpo}"),
+            "evaluate.also.sampled makes a method 'dpo_sampled', which already exists; rename one of them",
+        ),
         (("report", "rows.jsonl", "-o", "r", "--fidelity", "clip", "--subject", "dpo"), "are both 'dpo'"),
         (("run", "tiny", "--only", "report", "--fresh"), "--fresh has no effect"),
         (("demo", "--only", "report", "--fresh"), "--fresh has no effect"),

@@ -70,6 +70,48 @@ def test_names_that_the_table_lacks(tmp_path: Path) -> None:
         _report(_table(), tmp_path, seen=["hpss"])
 
 
+def test_facts_are_read_from_the_texts_of_a_table_when_asked(tmp_path: Path) -> None:
+    table = _table().assign(prompt=[f"a {c} cat" for c in ("red", "blue", "white", "green", "yellow", "purple")] * 2)
+    table["rewrite"] = [
+        f"{p}, 8k" if m == "dpo" else "a red cat" for m, p in zip(table.method, table.prompt, strict=True)
+    ]
+    page = _report(table, tmp_path)
+    assert "facts_wrong" not in pd.read_csv(page.with_name("evaluation.csv")).columns
+    page = _report(table, tmp_path, facts="tiny")
+    written = pd.read_csv(page.with_name("evaluation.csv"))
+    assert written.groupby("method")["facts_wrong"].sum().to_dict() == {"dpo": 0, "sem_dpo": 5}
+    results = pd.read_csv(page.parent / "tables/results.csv").set_index(["method", "metric"])
+    assert results.loc[("sem_dpo", "facts_wrong"), "mean"] == pytest.approx(5 / 6)
+    # the columns of a report's own table are computed again, not read
+    written.assign(facts_wrong=1).to_csv(tmp_path / "again.csv", index=False)
+    options = (tmp_path / "two", ["clip"], ["hps"], [], "sem_dpo", "dpo", "t")
+    again = report_file(str(tmp_path / "again.csv"), *options, facts="tiny")
+    assert pd.read_csv(again.with_name("evaluation.csv"))["facts_wrong"].sum() == 5
+    with pytest.raises(ConfigError, match="--facts is 'earth'; it must be 'tiny'"):
+        report_file(str(tmp_path / "again.csv"), *options, facts="earth")
+
+
+def test_methods_with_another_decoding_are_named_when_asked(tmp_path: Path) -> None:
+    table = pd.concat([_table(), _table().assign(method=[f"{name}_hot" for name in _table().method], clip=0.9)])
+    page = _report(table, tmp_path)
+    differences = pd.read_csv(page.parent / "tables/differences.csv")
+    assert set(differences["minus"]) == {"dpo", "dpo_hot", "sem_dpo_hot"}, "not asked"
+    page = _report(table, tmp_path, also=["hot"])
+    assert set(pd.read_csv(page.parent / "tables/differences.csv")["minus"]) == {"dpo"}
+    results = pd.read_csv(page.parent / "tables/results.csv")
+    assert list(dict.fromkeys(results["method"])) == ["dpo", "sem_dpo", "dpo_hot", "sem_dpo_hot"]
+    assert "hot: the same rewriters with another decoding" in page.read_text("utf-8")
+    for options, said in (
+        ({"also": ["cold"]}, "--also names 'cold', but the table has no method such as 'dpo_cold'"),
+        (
+            {"also": ["hot"], "baseline": "dpo_hot"},
+            "'dpo_hot' is a method with another decoding, which is not compared",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            _report(table, tmp_path, **options)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_booleans_are_one_and_zero(suffix: str, tmp_path: Path) -> None:
     """Such as a question of a checklist: whether the image shows what was asked."""

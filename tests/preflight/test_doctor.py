@@ -40,10 +40,10 @@ def test_the_embedded_world_lacks_nothing(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     found = doctor.needs(recipe, tmp_path / "run")
     assert set(_levels(found).values()) == {"ok"}
-    assert doctor.images(recipe) == 400 * 4 + 120 * 4 * 2
+    assert doctor.images(recipe) == 400 * 4 + 120 * (4 + 3) * 2, "three methods are evaluated with two decodings"
     measured = doctor.measure(recipe, seconds=0.1)
     assert measured.level == "ok"
-    assert "2,560 images take about" in measured.found
+    assert "3,280 images take about" in measured.found
     assert not (tmp_path / "run").exists(), "looking leaves nothing behind"
 
 
@@ -71,11 +71,13 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     assert [(job.what, job.n, job.prompts) for job in asked] == [
         ("candidates", 4, 400),
         ("evaluation's rewrites", 1, 3 * 120),  # sft, dpo, sem_dpo; the user's own prompt needs none
+        ("evaluation's rewrites, sampled", 1, 3 * 120),
         ("rewrites of bold", 1, 120),
     ]
-    assert asked[2].template == "{prompt} ->"
+    assert [job.decoding.temperature for job in asked[1:3]] == [0, 1]
+    assert asked[3].template == "{prompt} ->"
     assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
-    assert found.found.endswith("at most 29 minutes in all")  # 2 s for each of 880 prompts
+    assert found.found.endswith("at most 41 minutes in all")  # 2 s for each of 1240 prompts
     # 300 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
     assert estimate.training(recipe).found.endswith(
         "75 for each of 2 methods take 8 minutes; at most 23 minutes in all"
@@ -122,7 +124,7 @@ def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.Monk
     for last in (5, 1000):  # whether all rewrites end before the measurement does, or none
         ends = last
         job = estimate.Rewriting("candidates", "tiny:gpt2", None, decoding, 4, 400)
-        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 39)
+        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 47)
 
 
 def test_what_is_not_there_or_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,14 +238,14 @@ def test_only_what_is_still_missing_of_a_run_counts(tmp_path: Path, monkeypatch:
     assert refused(), "what takes the room is still to be made"
     _finish(run, *models)
     assert refused()
-    disk.free = 3e8  # half of the images
+    disk.free = 6e8  # most of the images
     assert refused()
     for method in ("human", "sft"):
         _finish(run, f"evaluate/{method}/images")
     assert not refused()
     disk.free = 1e6
     assert refused()
-    for method in ("dpo", "sem_dpo"):  # all but the last of their shards
+    for method in ("dpo", "sem_dpo", *recipe.variants):  # all but the last of their shards
         (run / f"evaluate/{method}/images").mkdir(parents=True)
         with (run / f"evaluate/{method}/images/part-00000.parquet").open("wb") as file:
             file.truncate(200_000_000)  # sparse

@@ -12,6 +12,7 @@ from semdpo.recipe.discovery import OneObjective
 from semdpo.recipe.load import RECIPES, find_recipe, load_recipe, options, read_yaml
 from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import Recipe, TrainConfig
+from semdpo.recipe.variants import variants
 
 
 def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
@@ -46,12 +47,24 @@ def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
         ("train.lora={rank: 0}", "'train.lora.rank' is 0; it must be greater than or equal to 1"),
         ("train.methods.human={name: dpo}", "the names ['human'] mean"),
         ("train.methods.A b={name: dpo}", "'A b' cannot be a name"),
+        ("evaluate.also={A b: {}}", "'A b' cannot be a name"),
+        ("evaluate.also.cold.temprature=0", "unknown key 'evaluate.also.cold.temprature'; did you mean 'temperature'?"),
+        ("evaluate.also.cold.num_beams=4", "beam search does not sample; set temperature to 0"),
+        (
+            "train.methods.dpo_sampled={name: dpo}",
+            "evaluate.also.sampled makes a method 'dpo_sampled', which already exists; rename one of them",
+        ),
+        (
+            "evaluate.rewriters={sft_sampled: {model: 'tiny:gpt2'}}",
+            "evaluate.rewriters has ['sft_sampled'], which evaluate.also makes; choose other names",
+        ),
         ("evaluate.metrics.distance=tiny:clip", "the names ['distance'] are other columns"),
         ("evaluate.metrics.more=tiny:clip", "must name each of evaluate.metrics"),
         ("evaluate.image_seeds=[1, 1]", "every image seed may appear only once"),
         ("evaluate.image_seeds=[0, x]", "'evaluate.image_seeds.1' is 'x'; it must be a valid integer"),
         ("prompts.file=''", "it must have at least 1 character"),
         ("label=null", "'label' is empty; it must be a mapping"),
+        ("report.facts=earth", "'report.facts' is 'earth'; it must be 'tiny'"),
     ],
 )
 def test_a_wrong_value_is_refused_in_words(override: str, said: str) -> None:
@@ -130,15 +143,47 @@ def test_recipes_are_found_by_name_or_path() -> None:
 
 def test_the_report_names_methods_of_the_recipe() -> None:
     assert load_recipe("tiny", ["report.images=[human, sem_dpo]"]).report.images == ["human", "sem_dpo"]
-    for key, value in (("images", "[human, kto]"), ("subject", "kto"), ("baseline", "kto")):
-        with pytest.raises(ConfigError, match=rf"report\.{key} names 'kto', .* choose one of dpo, human, sem_dpo, sft"):
+    compared = "dpo, human, sem_dpo, sft"
+    shown = "dpo, dpo_sampled, human, sem_dpo, sem_dpo_sampled, sft, sft_sampled"
+    for key, value, names in (
+        ("images", "[human, kto]", shown),
+        ("subject", "kto", compared),
+        ("baseline", "kto", compared),
+    ):
+        with pytest.raises(ConfigError, match=rf"report\.{key} names 'kto', .* choose one of {names}$"):
             load_recipe("tiny", [f"report.{key}={value}"])
 
 
-@pytest.mark.parametrize("name", ["drifted", "repetition", "cliches", "consistency"])
+@pytest.mark.parametrize("name", ["drifted", "repetition", "cliches", "consistency", "facts_wrong", "popular_added"])
 def test_a_column_of_every_report_is_no_metric(name: str) -> None:
     with pytest.raises(ConfigError, match="are other columns of the results"):
         load_recipe("tiny", [f"evaluate.metrics.{name}=tiny:clip"])
+
+
+def test_further_decodings_add_methods_in_the_order_of_the_tables() -> None:
+    recipe = load_recipe("tiny", ["evaluate.also.hot={temperature: 2}", "report.images=[human, sem_dpo, sem_dpo_hot]"])
+    assert list(recipe.variants) == [
+        *("sft_sampled", "dpo_sampled", "sem_dpo_sampled"),
+        *("sft_hot", "dpo_hot", "sem_dpo_hot"),
+    ]
+    added = recipe.variants["sem_dpo_hot"]
+    assert (added.method, added.name) == ("sem_dpo", "hot")
+    assert (added.decoding.temperature, added.decoding.max_new_tokens) == (2, 40), "other settings are the defaults"
+    assert recipe.variants["dpo_sampled"].decoding == recipe.evaluate.also["sampled"]
+    assert load_recipe("tiny", ["evaluate.also={}"]).variants == {}
+    for key in ("subject", "baseline"):
+        with pytest.raises(
+            ConfigError, match=rf"report\.{key} names 'dpo_sampled', which is a method of evaluate\.also"
+        ):
+            load_recipe("tiny", [f"report.{key}=dpo_sampled"])
+    with pytest.raises(ValueError, match=r"evaluate\.also\.c makes a method 'a_b_c', which already exists"):
+        variants(["a", "a_b"], {"b_c": None, "c": None})
+
+
+def test_greedy_decoding_needs_no_other_setting() -> None:
+    """top_p has a default, which greedy decoding does not use."""
+    assert load_recipe("tiny").evaluate.rewrite.temperature == 0
+    assert load_recipe("tiny", ["evaluate.rewrite={temperature: 0}"]).evaluate.rewrite.top_p == 0.95
 
 
 def test_trust_and_memory_are_no_part_of_what_a_score_depends_on() -> None:

@@ -41,13 +41,24 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
         manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
-    assert data.rendered == len(candidates) + 4 * 6 * 2, "a candidate has one image for two scorers"
+    assert data.rendered == len(candidates) + (4 + 3) * 6 * 2, "a candidate has one image for two scorers"
     assert dict(data.tokens)["sampled for the candidates"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
-    assert data.truncated_rewrites == {"human": 0, "sft": 0, "additive": 0, "sem_dpo": 0}
+    methods = ("human", "sft", "additive", "sem_dpo", "sft_sampled", "additive_sampled", "sem_dpo_sampled")
+    assert data.truncated_rewrites == dict.fromkeys(methods, 0)
+    assert data.variants == recipe.variants
     assert "9.9 (drift)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
+
+
+def test_facts_are_read_where_the_recipe_says_so(finished: Path) -> None:
+    remark = "Prompts with words that the tiny world does not have (0, 1, 2, 3, 4 …): 6. "
+    for setting, read in (("tiny", "tiny"), ("null", None)):
+        recipe = recipe_of(finished, f"report.facts={setting}")
+        data = report_data(flow(recipe), Run(finished / "run", recipe, models()))
+        assert data.facts == read
+        assert any(note.startswith(remark) for note in data.notes) == (read is not None)
 
 
 def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +79,11 @@ def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypa
     monkeypatch.setattr(parquet, "read_file", watched_file)
     monkeypatch.setattr(parquet, "read_cells", watched_cells)
     data = report_data(flow(recipe), Run(finished / "run", recipe, models()))
-    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4
+    assert len(read) == sum(row.image is not None for row in data.evaluation) == 5 * 4, "none of the second decoding"
+    read.clear()
+    named = recipe_of(finished, "report.images=[human, sem_dpo_sampled]")
+    shown = report_data(flow(named), Run(finished / "run", named, models())).evaluation
+    assert sum(row.image is not None for row in shown if row.method == "sem_dpo_sampled") == 5
     read.clear()
     none = recipe_of(finished, "evaluate.keep_images=0")
     assert all(row.image is None for row in report_data(flow(none), Run(finished / "run", none, models())).evaluation)

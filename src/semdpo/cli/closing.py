@@ -72,19 +72,23 @@ def run_closing(folder: Path, recipe: Recipe) -> str:
         recipe: The run's recipe.
     """
     report = (folder / "report").resolve()
-    lines = ["", _results(report / "tables/results.csv"), "", f"report: {(report / 'index.html').as_uri()}"]
+    lines = ["", _results(report / "tables/results.csv", recipe), "", f"report: {(report / 'index.html').as_uri()}"]
     if recipe.report.subject in recipe.train.methods:
         lines.append(f"next:   {optimize_command(folder / 'train' / recipe.report.subject, recipe.drift.encoder)}")
     return "\n".join(lines)
 
 
-def _results(path: Path) -> str:
-    """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first."""
+def _results(path: Path, recipe: Recipe) -> str:
+    """A table of methods by metrics and drift, from the report's own table; the user's prompt comes first.
+
+    Where the report compares facts, drift and facts have a table of their own, so that both fit a terminal.
+    """
     from semdpo.reporting.formats import decimals, number
-    from semdpo.reporting.labels import EXTRAS, method_label, metric_label
+    from semdpo.reporting.labels import EXTRAS, FACTS, method_label, metric_label, variant_label
 
     rows = [row for row in csv.DictReader(io.StringIO(path.read_text("utf-8"))) if row["source"] == "all"]
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    labels = {row["method"]: method_label(row["method"]) for row in rows}
+    labels |= {name: variant_label(v.method, v.name) for name, v in recipe.variants.items() if name in labels}
     hidden = {"average", *EXTRAS} - {"drift"}
     metrics = [name for name in dict.fromkeys(row["metric"] for row in rows) if name not in hidden]
     means = {(row["method"], row["metric"]): float(row["mean"]) for row in rows}
@@ -93,12 +97,21 @@ def _results(path: Path) -> str:
         name: decimals(max(float(row["high"]) - float(row["low"]) for row in rows if row["metric"] == name) / 2)
         for name in metrics
     }
-    table = [["method", *map(metric_label, metrics)]]
-    table += [
-        [method_label(method), *(number(means[method, name], places[name]) for name in metrics)] for method in methods
+    about_words = [name for name in metrics if name in ("drift", *FACTS)]
+    groups, note = [metrics], "Higher is better, except drift: 0 means the same."
+    if len(about_words) > 1:
+        groups = [[name for name in metrics if name not in about_words], about_words]
+        note = "Scores: higher is better. Drift and shares of rewrites: lower is closer to the prompt."
+    tables = [
+        aligned(
+            [
+                ["method", *map(metric_label, group)],
+                *([label, *(number(means[m, name], places[name]) for name in group)] for m, label in labels.items()),
+            ]
+        )
+        for group in groups
     ]
-    note = f"Means over {rows[0]['prompts']} held-out prompts. Higher is better, except drift: 0 means the same."
-    return f"{aligned(table)}\n{note}"
+    return "\n\n".join(tables) + f"\nMeans over {rows[0]['prompts']} held-out prompts. {note}"
 
 
 def optimize_command(model: Path, encoder: str) -> str:

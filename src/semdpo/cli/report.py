@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +17,11 @@ from semdpo.recipe import defaults
 if TYPE_CHECKING:
     from semdpo.data.records import EvaluationRow
     from semdpo.data.tables import Table
+    from semdpo.recipe.variants import Variant
 
 MOST_TOKENS = 10**9
 MOST_SEED = 2**63 - 1
+TINY = "tiny"  # the world whose words the report can read
 NEEDED = ("method", "prompt", "rewrite", "tokens", "distance")
 
 
@@ -42,12 +44,22 @@ def report(
         str, typer.Option(help="... with this method first, then with all others.")
     ] = defaults.BASELINE,
     title: Annotated[str, typer.Option(help="For a table: the report's title.")] = defaults.TITLE,
+    facts: Annotated[
+        str | None,
+        typer.Option(help="For a table: 'tiny' compares the facts of texts in the tiny world's words.", metavar="tiny"),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a table: NAME of a second decoding, whose methods METHOD_NAME are not compared; repeatable."
+        ),
+    ] = None,
     context: typer.Context = NOBODY,
 ) -> None:
     """Write the report of a run or of a table. The table of scored images may come from any program."""
     extras.require(report="the report")
     if disk.is_dir(what):
-        names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title")
+        names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title", "facts", "also")
         typed = {f"--{name}": typed_by_user(context, name) for name in names}
         refuse_without_effect(typed, "on a run's report, which its recipe describes")
         from semdpo import pipeline
@@ -58,7 +70,9 @@ def report(
         raise ConfigError(
             "the report of a table needs --out FOLDER and its metrics: --fidelity NAME, --preference NAME"
         )
-    report_file(str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title)
+    report_file(
+        str(what), out, fidelity or [], preference or [], seen or [], subject, baseline, title, facts, also or []
+    )
 
 
 def report_file(
@@ -70,6 +84,8 @@ def report_file(
     subject: str,
     baseline: str,
     title: str,
+    facts: str | None = None,
+    also: Sequence[str] = (),
 ) -> Path:
     """Writes a report of a file's rows.
 
@@ -84,18 +100,25 @@ def report_file(
         subject: The method that is compared with all others.
         baseline: The method that it is compared with first.
         title: The title of the page.
+        facts: ``tiny`` compares the facts of prompts and rewrites that are in the tiny world's words; None does not.
+        also: The names of further decodings. A method ``METHOD_NAME`` is then METHOD with another decoding: it has its
+            own rows in the tables of means, and is in no comparison.
 
     Returns:
         The page's path.
 
     Raises:
-        ConfigError: An option names a metric or a method that the table does not have, or names one twice.
+        ConfigError: An option names a metric or a method that the table does not have, or names one twice, or names
+            an unknown world.
         DataError: A column is missing, a prompt is empty, a number is absent or not finite, or methods cannot be
             paired; the rows are named. Nothing is written then.
     """
     from semdpo.data import tables
+    from semdpo.reporting.facts import notes
     from semdpo.reporting.report import ReportData, write_report
 
+    if facts not in (None, TINY):
+        raise ConfigError(f"--facts is '{facts}'; it must be '{TINY}', the only world whose words can be read")
     if subject == baseline:
         raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
     disk.refuse_unwritable(out, folder=True)
@@ -107,6 +130,9 @@ def report_file(
     for option, name in (("--subject", subject), ("--baseline", baseline)):
         if name not in methods:
             raise ConfigError(f"{file} has no method '{name}'{did_you_mean(name, methods)}; give {option}")
+    added = _variants(methods, also)
+    if unfit := [name for name in (subject, baseline) if name in added]:
+        raise ConfigError(f"'{unfit[0]}' is a method with another decoding, which is not compared; name another one")
     data = ReportData(
         title=title,
         evaluation=rows,
@@ -117,12 +143,14 @@ def report_file(
         recipe="",
         versions={},
         alpha=None,
-        notes=[f"From {Path(file).name}, {len(rows)} rows."],
+        notes=[f"From {Path(file).name}, {len(rows)} rows.", *(notes(rows) if facts else [])],
         fidelity=list(fidelity),
         preference=list(preference),
         seen=dict.fromkeys(seen, "it took part in training"),
         subject=subject,
         baseline=baseline,
+        facts=facts,
+        variants=added,
     )
     page = out / "index.html"
     existed = page.exists()
@@ -130,6 +158,22 @@ def report_file(
         write_report(data, page)
     say(f"report: {page}{' (replaced)' if existed else ''}")
     return page
+
+
+def _variants(methods: Collection[str], also: Sequence[str]) -> dict[str, Variant]:
+    """The methods of a table that are other methods with a further decoding.
+
+    Raises:
+        ConfigError: There is none for a name.
+    """
+    from semdpo.recipe.variants import Variant
+
+    possible = {f"{method}_{name}": Variant(method, name) for name in also for method in methods}
+    found = {own: variant for own, variant in possible.items() if own in methods and variant.method not in possible}
+    for name in also:
+        if name not in {variant.name for variant in found.values()}:
+            raise ConfigError(f"--also names '{name}', but the table has no method such as '{min(methods)}_{name}'")
+    return found
 
 
 def _metrics(fidelity: Sequence[str], preference: Sequence[str], seen: Sequence[str]) -> list[str]:

@@ -116,6 +116,8 @@ def _rewritings(recipe: Recipe) -> Iterator[Rewriting]:
     held_out = doctor.held_out(recipe)
     trained = None if held_out is None else held_out * (1 + len(recipe.train.methods))
     yield Rewriting("evaluation's rewrites", start, recipe.sft.template, recipe.evaluate.rewrite, 1, trained)
+    for name, decoding in recipe.evaluate.also.items():
+        yield Rewriting(f"evaluation's rewrites, {name}", start, recipe.sft.template, decoding, 1, trained)
     for name, other in recipe.evaluate.rewriters.items():
         yield Rewriting(f"rewrites of {name}", other.model, other.template, other, 1, held_out)
 

@@ -157,7 +157,7 @@ def evaluated(recipe: Recipe) -> int | None:
     prompts = held_out(recipe)
     if prompts is None:
         return None
-    methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters)
+    methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters) + len(recipe.variants)
     return prompts * methods * len(recipe.evaluate.image_seeds)
 
 

@@ -11,11 +11,12 @@ from semdpo.recipe import defaults, trackers
 from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Settings, Text, one_slot
 from semdpo.recipe.discovery import AnyObjective
 from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
+from semdpo.recipe.variants import Variant, variants
 
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
-    *("repetition", "cliches"),
+    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added"),
 }
 
 
@@ -215,7 +216,8 @@ class EvaluateConfig(Settings):
         image_seeds: the image seeds; every rewrite is rendered once per seed.
         keep_images: the number of prompts whose images the report shows.
         renderer: the text-to-image model.
-        rewrite: how the trained methods decode.
+        rewrite: how SFT and the trained methods decode.
+        also: name → a further decoding; each adds a method METHOD_NAME for SFT and for every trained method.
         rewriters: other rewriters to compare with: method's name → model, template and decoding.
         shard_size: the number of prompts per file.
     """
@@ -225,6 +227,7 @@ class EvaluateConfig(Settings):
     keep_images: int = Field(default=8, ge=0)
     renderer: RendererConfig
     rewrite: DecodingConfig = DecodingConfig()
+    also: dict[Name, DecodingConfig] = Field(default_factory=dict)
     rewriters: dict[Name, RewriterConfig] = Field(default_factory=dict)
     shard_size: Positive = 64
 
@@ -254,6 +257,7 @@ class ReportConfig(Settings):
         baseline: the method that the subject is first compared with.
         drift_threshold: τ, a distance; a rewrite at this distance from its prompt, or farther, has drifted.
         images: the methods whose images are shown side by side; empty shows all.
+        facts: ``tiny`` compares the facts of prompts and rewrites in the words of the embedded world; None does not.
     """
 
     title: Text = defaults.TITLE
@@ -263,6 +267,7 @@ class ReportConfig(Settings):
     baseline: Name = defaults.BASELINE
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
     images: list[Name] = Field(default_factory=list)
+    facts: Literal["tiny"] | None = None
 
 
 class SweepConfig(Settings):
@@ -331,13 +336,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _the_report_names_methods(self) -> Recipe:
-        methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
-        compared = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
-        for key, names in (compared | {"images": self.report.images}).items():
+        compared = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
+        named = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
+        for key, names in (named | {"images": self.report.images}).items():
+            methods = compared | self.variants.keys() if key == "images" else compared
             if unknown := sorted(set(names) - methods):
+                added = "a method of evaluate.also, which no other is compared with"
+                fault = added if unknown[0] in self.variants else "not a method of this recipe"
                 raise ValueError(
-                    f"report.{key} names '{unknown[0]}', which is not a method of this recipe; choose one of "
-                    f"{', '.join(sorted(methods))}"
+                    f"report.{key} names '{unknown[0]}', which is {fault}; choose one of {', '.join(sorted(methods))}"
                 )
         return self
 
@@ -345,6 +352,8 @@ class Recipe(Settings):
     def _every_method_has_its_own_name(self) -> Recipe:
         if taken := self.evaluate.rewriters.keys() & {"human", "sft", *self.train.methods}:
             raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which are already methods; choose other names")
+        if taken := self.variants.keys() & self.evaluate.rewriters.keys():
+            raise ValueError(f"evaluate.rewriters has {sorted(taken)}, which evaluate.also makes; choose other names")
         return self
 
     @model_validator(mode="after")
@@ -356,6 +365,11 @@ class Recipe(Settings):
                         f"train.methods.{name} is {objective.name}; set label.fidelity to a fidelity scorer"
                     )
         return self
+
+    @property
+    def variants(self) -> dict[str, Variant]:
+        """The methods that ``evaluate.also`` adds."""
+        return variants(["sft", *self.train.methods], self.evaluate.also)
 
     @property
     def folder(self) -> Path:

@@ -14,6 +14,7 @@ from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
+from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.data import Published
 from semdpo.reporting.evaluated import blackened, evaluation_rows
@@ -40,10 +41,10 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         for stage in stages
         if not stage.name.startswith("evaluate/")
     }
-    metrics = recipe.evaluate.metrics
+    metrics, rows = recipe.evaluate.metrics, evaluation_rows(evaluation(recipe), run)
     data = ReportData(
         title=titles.title,
-        evaluation=evaluation_rows(evaluation(recipe), run),
+        evaluation=rows,
         pairs=weighed,
         pair_counts=_without_rows(store.counts(run.folder / "pairs")),
         curves=curves,
@@ -51,7 +52,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         recipe=yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         versions=versions,
         alpha=_alpha(recipe.train.methods.get(titles.subject), weighed),
-        notes=_notes(run),
+        notes=[*_notes(run), *(facts.notes(rows) if titles.facts else [])],
         fidelity=titles.fidelity,
         preference=titles.preference,
         seen=_seen(recipe),
@@ -71,6 +72,8 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         tokens=_tokens(curves, run),
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
+        facts=titles.facts,
+        variants=recipe.variants,
     )
     if data.encoder_metric is None or gives_cosines(data):
         return data

@@ -22,8 +22,9 @@ from semdpo.analysis.statistics import (
 )
 from semdpo.analysis.wording import cliches, repetition
 from semdpo.errors import DataError
+from semdpo.reporting import facts
 from semdpo.reporting.data import ReportData
-from semdpo.reporting.labels import EXTRAS, ORDER
+from semdpo.reporting.labels import ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ class Tables:
     """The numbers of a report.
 
     Attributes:
-        methods: names, in order of display.
+        methods: names of the compared methods, in order of display.
+        variants: names of the methods with another decoding, in the same order for each decoding; they are in
+            ``values`` and ``means`` only.
         prompts: number of prompts.
         seeds: number of images per prompt and method (the largest number where it differs).
         values: column → values, [prompts, methods], mean over image seeds.
@@ -66,6 +69,7 @@ class Tables:
     """
 
     methods: list[str]
+    variants: list[str]
     prompts: int
     seeds: int
     values: dict[str, pd.DataFrame]
@@ -78,6 +82,11 @@ class Tables:
     corrected: dict[tuple[str, str], float]
     duels: dict[tuple[str, str], HeadToHead]
     equal_length: dict[tuple[str, str], LengthControlled | None]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """All methods: those that are compared, then those with another decoding."""
+        return [*self.methods, *self.variants]
 
     @property
     def everything(self) -> SetTable:
@@ -113,11 +122,11 @@ def compute_tables(data: ReportData) -> Tables:
         DataError: there are no images, a metric is missing or not a number, or methods cannot be paired.
     """
     frame = _frame(data)
-    present = [str(name) for name in frame["method"].unique()]
-    methods = sorted(present, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
-    columns = [*data.metrics, *EXTRAS]
-    values = {name: prompt_means(frame, name)[methods] for name in columns}
-    sets = [_set(str(source), part, methods, data) for source, part in frame.groupby("source", sort=False)]
+    methods, variants = _methods(data, [str(name) for name in frame["method"].unique()])
+    evaluated = [*methods, *variants]
+    columns = [*data.metrics, *data.extras]
+    values = {name: prompt_means(frame, name)[evaluated] for name in columns}
+    sets = [_set(str(source), part, methods, variants, data) for source, part in frame.groupby("source", sort=False)]
     subject, baseline = _compared(data, methods)
     others = [name for name in methods if name != subject] if subject else []
     differences = {
@@ -128,10 +137,11 @@ def compute_tables(data: ReportData) -> Tables:
     pairs = [(other, name) for other in others for name in data.metrics]
     return Tables(
         methods=methods,
+        variants=variants,
         prompts=int(frame["prompt_id"].nunique()),
         seeds=int(frame.groupby(["method", "prompt_id"]).size().max()),
         values=values,
-        means={(m, name): mean_interval(values[name][m]) for m in methods for name in columns},
+        means={(m, name): mean_interval(values[name][m]) for m in evaluated for name in columns},
         average=_average([{m: {n: s.means[m, n].mean for n in data.metrics} for m in methods} for s in sets]),
         sets=sets,
         subject=subject,
@@ -148,12 +158,22 @@ def compute_tables(data: ReportData) -> Tables:
     )
 
 
+def _methods(data: ReportData, present: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The methods that are compared, and those with another decoding, both in order of display."""
+    variants = {name: variant for name, variant in data.variants.items() if {name, variant.method} <= set(present)}
+    compared = [name for name in present if name not in variants]
+    methods = sorted(compared, key=lambda name: (ORDER.index(name) if name in ORDER else 99, name))
+    decodings = list(dict.fromkeys(variant.name for variant in variants.values()))
+    places = {name: (decodings.index(v.name), methods.index(v.method)) for name, v in variants.items()}
+    return methods, sorted(places, key=lambda name: places[name])
+
+
 def _frame(data: ReportData) -> pd.DataFrame:
     if not data.evaluation:
         raise DataError("no image was evaluated, so there is nothing to report; run `semdpo evaluate` first")
     if not data.metrics:
         raise DataError("a report needs at least one metric; name them under report.fidelity in the recipe")
-    clash = {*EXTRAS, "average"} & set(data.metrics)
+    clash = {*data.extras, "average"} & set(data.metrics)
     if clash:
         raise DataError(f"'{min(clash)}' is a column of every report; give the metric another name")
     for row in data.evaluation:
@@ -174,22 +194,25 @@ def _frame(data: ReportData) -> pd.DataFrame:
             "tokens": row.tokens,
             "repetition": repetition(row.rewrite),
             "cliches": float(len(cliches(row.prompt, row.rewrite))),
+            **(facts.columns(row.prompt, row.rewrite) if data.facts else {}),
             **{name: row.metrics[name] for name in data.metrics},
         }
         for row in data.evaluation
     )
 
 
-def _set(source: str, frame: pd.DataFrame, methods: Sequence[str], data: ReportData) -> SetTable:
-    columns = [*data.metrics, *EXTRAS]
+def _set(
+    source: str, frame: pd.DataFrame, methods: Sequence[str], variants: Sequence[str], data: ReportData
+) -> SetTable:
+    columns, evaluated = [*data.metrics, *data.extras], [*methods, *variants]
     values = {name: prompt_means(frame, name) for name in columns}
-    missing = [m for m in methods if m not in values[columns[0]]]
+    missing = [m for m in evaluated if m not in values[columns[0]]]
     if missing:
         raise DataError(f"method '{missing[0]}' has no images of the set '{source}'; evaluate all methods on all sets")
     means: dict[tuple[str, str], Estimate] = {}
     for name, table in values.items():
-        estimates = mean_intervals(table[list(methods)].to_numpy())
-        means |= {(m, name): estimate for m, estimate in zip(methods, estimates, strict=True)}
+        estimates = mean_intervals(table[evaluated].to_numpy())
+        means |= {(m, name): estimate for m, estimate in zip(evaluated, estimates, strict=True)}
     average = _average([{m: {n: float(values[n][m].mean()) for n in data.metrics} for m in methods}])
     tokens = values["tokens"][list(methods)]
     return SetTable(source, len(tokens), means, average, tokens)
@@ -224,12 +247,13 @@ def results_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """``tables/results.csv``: one row per set, method and column; set ``all`` has all prompts."""
     rows: list[dict[str, object]] = []
     for one_set in [tables.everything, *(tables.sets if len(tables.sets) > 1 else [])]:
-        for method in tables.methods:
+        for method in tables.evaluated:
             shared = {"source": one_set.source, "method": method, "prompts": one_set.prompts}
-            for name in [*data.metrics, *EXTRAS]:
+            for name in [*data.metrics, *data.extras]:
                 e = one_set.means[method, name]
                 rows.append(shared | {"metric": name, "mean": e.mean, "low": e.low, "high": e.high})
-            rows.append(shared | {"metric": "average", "mean": one_set.average[method]})
+            if method in one_set.average:
+                rows.append(shared | {"metric": "average", "mean": one_set.average[method]})
     return pd.DataFrame(rows)
 
 
@@ -237,7 +261,7 @@ def differences_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """``tables/differences.csv``: subject − other for every column; ``p_holm`` is Holm-corrected over the metrics."""
     rows: list[dict[str, object]] = []
     for other in tables.others:
-        for name in [*data.metrics, *EXTRAS]:
+        for name in [*data.metrics, *data.extras]:
             d, duel = tables.differences[other, name], tables.duels.get((other, name))
             equal = tables.equal_length.get((other, name))
             rows.append(
@@ -288,6 +312,7 @@ def images_frame(data: ReportData) -> pd.DataFrame:
             "tokens": row.tokens,
             "distance": row.distance,
             "truncated": row.truncated,
+            **(facts.columns(row.prompt, row.rewrite) if data.facts else {}),
             **row.metrics,
             **({} if row.consistency is None else {"consistency": row.consistency}),
         }

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from semdpo.analysis.semantics import effective_sample_size, semantic_weight
 from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.errors import DataError
+from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
+from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 
 def _seen() -> dict[str, str]:
@@ -66,6 +68,10 @@ class ReportData:
         truncated_rewrites: method → number of its rewrites that were truncated at the token budget.
         blackened: method → number of its images that the safety checker blackened; ``evaluation`` has no row with
             their prompt and image seed.
+        facts: the world in whose words prompts and rewrites are written, so that their facts are compared: ``tiny``, or
+            None.
+        variants: the methods that write with another decoding than the method that they belong to. They have rows of
+            their own in the tables of means, and are in no comparison, plot or average.
     """
 
     title: str
@@ -93,6 +99,8 @@ class ReportData:
     tokens: Sequence[tuple[str, int]] = ()
     truncated_rewrites: Mapping[str, int] = field(default_factory=dict)
     blackened: Mapping[str, int] = field(default_factory=dict)
+    facts: str | None = None
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
     @property
     def weighted(self) -> bool:
@@ -103,6 +111,21 @@ class ReportData:
     def metrics(self) -> list[str]:
         """Fidelity metrics, then preference metrics."""
         return [*self.fidelity, *self.preference]
+
+    @property
+    def facts_columns(self) -> tuple[str, ...]:
+        """The columns about facts; empty where facts cannot be read."""
+        return FACTS if self.facts else ()
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The report's own columns, in addition to the metrics."""
+        return (*EXTRAS, *self.facts_columns)
+
+    def label(self, method: str) -> str:
+        """The display name of a method, also of one with another decoding."""
+        variant = self.variants.get(method)
+        return method_label(method) if variant is None else variant_label(variant.method, variant.name)
 
     @property
     def held_out(self) -> list[str]:

@@ -16,7 +16,7 @@ SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossle
 
 
 def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
-    """One row per image of the finished evaluation, method by method.
+    """One row per image of the finished evaluation, method by method; those that a report shows have their image.
 
     Where the safety checker blackened one method's image, the images of the same prompt and image seed are
     left out for all methods, so that all are compared on the same images.
@@ -32,10 +32,11 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
     places = {place for of_method in blackened(evaluation, run).values() for place in of_method}
     for method in evaluation.models:
         scores = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Score) for m in evaluation.config.metrics}
-        images = _images(evaluation, run, method)
+        keep = _kept(evaluation, run, method)
+        images = _images(evaluation, run, method, keep)
         stage = f"{evaluation.folder}/{method}/{CONSISTENCY}"
         consistencies = run.rows(stage, Score) if method in evaluation.compared(run.recipe) else None
-        rows = join(images, scores, evaluation.config.keep_images, consistencies)
+        rows = join(images, scores, keep, consistencies)
         kept += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
     if places and not kept:
         raise DataError(
@@ -60,10 +61,16 @@ def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[Rende
     return run.rows(evaluation.images_stage(method), RenderedImage, unread={"image": b""})
 
 
-def _images(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
+def _kept(evaluation: Evaluation, run: Run, method: str) -> int:
+    """The number of prompts whose images a report shows of a method; of a further decoding, none unless it is named."""
+    shown = method not in evaluation.decodings or method in run.recipe.report.images
+    return evaluation.config.keep_images if shown else 0
+
+
+def _images(evaluation: Evaluation, run: Run, method: str, keep_images: int) -> list[RenderedImage]:
     """A method's rows; only those that a report shows carry their image."""
     images = _without_images(evaluation, run, method)
-    shown = shown_rows(images, evaluation.config.keep_images)
+    shown = shown_rows(images, keep_images)
     cells = run.shards(evaluation.images_stage(method), RenderedImage).cells("image", shown)
     for row, image in zip(shown, cells, strict=True):
         images[row] = replace(images[row], image=image)

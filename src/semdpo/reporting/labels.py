@@ -5,6 +5,9 @@ from __future__ import annotations
 # Columns in addition to the scorers' scores: distance between prompt and rewrite, share of rewrites whose distance
 # reaches the threshold, tokens of the rewrite, share of repeated three-word sequences, number of stock phrases.
 EXTRAS = ("drift", "drifted", "tokens", "repetition", "cliches")
+# Further columns where the facts of the texts can be read: share of rewrites that get a fact of the prompt wrong, that
+# add content, and that add what the simulated people like whatever the prompt.
+FACTS = ("facts_wrong", "content_added", "popular_added")
 USER = "human"  # the method that leaves the user's prompt as it is
 ORDER = ("human", "sft", "dpo", "sem_dpo")
 METHOD_LABELS = {
@@ -34,6 +37,9 @@ METRIC_LABELS = {
     "tokens": "tokens",
     "repetition": "repetition",
     "cliches": "stock phrases",
+    "facts_wrong": "facts wrong",
+    "content_added": "content added",
+    "popular_added": "popular added",
     "average": "average",
 }
 
@@ -41,6 +47,11 @@ METRIC_LABELS = {
 def method_label(name: str) -> str:
     """The display name of a method."""
     return METHOD_LABELS.get(name, name)
+
+
+def variant_label(method: str, decoding: str) -> str:
+    """The display name of a method's rewriter with another decoding."""
+    return f"{method_label(method)}, {decoding}"
 
 
 def in_a_sentence(name: str) -> str:

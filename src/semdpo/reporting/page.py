@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from semdpo.analysis.selection import RULE
 from semdpo.data.records import EvaluationRow
-from semdpo.reporting import rows
+from semdpo.reporting import facts, rows
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
@@ -50,16 +50,17 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
     Returns:
         HTML that loads no other file.
     """
-    return _template("report.html.j2").render(
+    palette = colours(tables.methods)
+    return _template("report.html.j2", method=data.label).render(
         data=data,
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
-        colours=colours(tables.methods),
+        colours=palette | {name: palette[data.variants[name].method] for name in tables.variants},
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),
         gallery=_gallery(data, tables),
-        scorer_rows=rows.mean_rows(tables, [*data.metrics, "drift"]),
-        word_rows=rows.mean_rows(tables, [name for name in EXTRAS if name != "drift"]),
+        scorer_parts=rows.mean_parts(data, tables, [*data.metrics, "drift", *data.facts_columns]),
+        word_parts=rows.mean_parts(data, tables, [name for name in EXTRAS if name != "drift"]),
         set_tables=rows.set_tables(data, tables),
         has_paper_numbers=rows.has_paper_numbers(data, tables),
         paper_files=shown,
@@ -98,7 +99,7 @@ def render_sweep(sweep: Sweep, plot: str) -> str:
     return _template("sweep.html.j2").render(sweep=sweep, plot=Markup(plot), rows=lines, columns=columns, rule=RULE)
 
 
-def _template(name: str) -> Template:
+def _template(name: str, **filters: Callable[..., str]) -> Template:
     environment = Environment(
         loader=PackageLoader("semdpo.reporting", "."),
         autoescape=True,
@@ -115,6 +116,7 @@ def _template(name: str) -> Template:
         number=_two_places,
         duration=duration,
     )
+    environment.filters.update(filters)
     return environment.get_template(name)
 
 
@@ -124,7 +126,7 @@ def _two_places(value: float) -> str:
 
 def _gallery(data: ReportData, tables: Tables) -> list[dict[str, object]]:
     """The kept images, in evaluation order: for every prompt the first seed at which all shown methods have one."""
-    methods = [method for method in tables.methods if not data.shown_methods or method in data.shown_methods]
+    methods = [m for m in tables.evaluated if m in data.shown_methods] if data.shown_methods else tables.methods
     kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
     for row in data.evaluation:
         if row.image is not None and row.method in methods:
@@ -156,6 +158,7 @@ def _cell(data: ReportData, tables: Tables, row: EvaluationRow) -> dict[str, obj
         "method": row.method,
         "image": "data:image/webp;base64," + base64.b64encode(row.image).decode(),
         "words": word_marks(row.prompt, row.rewrite),
+        "marks": facts.marks(row) if data.facts else [],
         "rewrite": row.rewrite,
         "scores": [("drift", number(row.distance, 2)), *scores],
         "truncated": row.truncated,

@@ -10,10 +10,11 @@ import pandas as pd
 from semdpo.analysis.length_control import LengthControlled
 from semdpo.analysis.semantics import effective_sample_size
 from semdpo.data.records import Pair
+from semdpo.recipe.variants import Variant
 from semdpo.reporting.compute import NOT_SIGNIFICANT, SetTable, Tables, verdict
 from semdpo.reporting.data import ReportData, weights
 from semdpo.reporting.formats import decimals, interval, number, p_value, signed
-from semdpo.reporting.labels import EXTRAS, USER, in_a_sentence, method_label, metric_label
+from semdpo.reporting.labels import USER, in_a_sentence, method_label, metric_label
 from semdpo.reporting.propositions import drift_table, filter_bound
 from semdpo.reporting.published import printed
 from semdpo.reporting.words import word_marks
@@ -75,24 +76,46 @@ def _question(data: ReportData, name: str) -> str:
     return "shows what was asked" if name in data.fidelity else "people would like it"
 
 
-def mean_rows(tables: Tables, columns: Sequence[str]) -> list[dict[str, object]]:
-    """One row per method: the mean of every column with its confidence interval, and the average score."""
-    widths = {name: [e.high - e.low for m in tables.methods for e in [tables.means[m, name]]] for name in columns}
+def mean_parts(data: ReportData, tables: Tables, columns: Sequence[str]) -> list[dict[str, object]]:
+    """A table of means in parts: the compared methods, then those of every further decoding under a title."""
+    widths = {name: [e.high - e.low for m in tables.evaluated for e in [tables.means[m, name]]] for name in columns}
     places = {name: decimals(max(widths[name]) / 2) for name in columns}
+    members: dict[str, list[str]] = {"": tables.methods}
+    for method in tables.variants:
+        members.setdefault(_title(data.variants[method]), []).append(method)
     return [
         {
-            "method": method,
-            "cells": [interval(tables.means[method, name], places[name]) for name in columns],
-            "average": number(tables.average[method], 2),
+            "title": title,
+            "rows": [
+                {
+                    "method": method,
+                    "cells": [interval(tables.means[method, name], places[name]) for name in columns],
+                    "average": number(tables.average[method], 2) if method in tables.average else "–",
+                }
+                for method in methods
+            ],
         }
-        for method in tables.methods
+        for title, methods in members.items()
     ]
+
+
+def _title(variant: Variant) -> str:
+    """The title of a decoding's rows: ``sampled: the same rewriters at temperature 1, top_p 0.95``."""
+    how = variant.decoding
+    if how is None:
+        return f"{variant.name}: the same rewriters with another decoding"
+    if how.num_beams > 1:
+        return f"{variant.name}: the same rewriters with {how.num_beams} beams"
+    if how.temperature == 0:
+        return f"{variant.name}: the same rewriters, greedily"
+    words = [f"temperature {how.temperature:g}", f"top_p {how.top_p:g}", *([f"top_k {how.top_k}"] if how.top_k else [])]
+    return f"{variant.name}: the same rewriters at {', '.join(words)}"
 
 
 def difference_table(data: ReportData, tables: Tables, other: str) -> dict[str, object]:
     """Subject − another method: one row per column."""
     rows = []
-    for name in [*data.metrics, *EXTRAS]:
+    for name in [*data.metrics, *data.extras]:
         d, duel = tables.differences[other, name], tables.duels.get((other, name))
         value, interval = signed(d)
         rows.append(

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from semdpo.data.records import EvaluationRow
 from semdpo.models.images import rgb
+from semdpo.reporting import facts
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label
@@ -18,9 +19,10 @@ from semdpo.reporting.style import INK, colours
 from semdpo.reporting.words import Word, word_marks
 
 SIDE, CELL, GAP, TOP = 256, 620, 24, 60
-SIZE, LEADING = 24, 31
+SIZE, SMALL, LEADING = 24, 20, 31
 ADDED = "#9a5b00"
 LOST = "#9aa1ac"
+MARKS = {"wrong": "#b3261e", "added": ADDED, "right": "#1a6b3a"}
 
 
 @cache
@@ -31,6 +33,8 @@ def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
 
 def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
     """A PNG with one row per prompt: image and text of the user's prompt, the baseline and the subject.
+
+    Where facts are read, lines beside an image say what its text gets wrong and what it adds.
 
     Args:
         data: the data of the report.
@@ -55,7 +59,9 @@ def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
         x = GAP + column * (CELL + GAP)
         draw.text((x, 16), method_label(method), font=_font(True, SIZE), fill=palette[method])
         for number, line in enumerate(lines):
-            _cell(canvas, draw, (x, TOP + number * (SIDE + GAP)), line[method], palette[method])
+            row = line[method]
+            marks = facts.marks(row) if data.facts else []
+            _cell(canvas, draw, (x, TOP + number * (SIDE + GAP)), row, palette[method], marks)
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -76,17 +82,36 @@ def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dic
     return list(lines.values())
 
 
-def _cell(canvas: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], row: EvaluationRow, colour: str) -> None:
+def _cell(
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    row: EvaluationRow,
+    colour: str,
+    marks: Sequence[facts.Mark],
+) -> None:
+    """Draws an image, and beside it the text with its marked words, the marks of its facts, and its drift."""
     x, y = at
     with Image.open(io.BytesIO(row.image or b"")) as opened:
         image = rgb(opened).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     canvas.paste(image, (x, y))
     draw.rectangle((x, y + SIDE, x + SIDE - 1, y + SIDE + 5), fill=colour)
-    room = LEADING * (SIDE // LEADING - 1)
+    lines = [(mark.text, MARKS[mark.kind]) for mark in marks]
+    lines += [(f"drift {row.distance:.2f}", "#6b7280")] if row.method != "human" else []
+    room = LEADING * (SIDE // LEADING - max(len(lines), 1))
     _words(draw, (x + SIDE + 16, y), word_marks(row.prompt, row.rewrite), room)
-    if row.method != "human":
-        text = f"drift {row.distance:.2f}"
-        draw.text((x + SIDE + 16, y + SIDE - LEADING), text, font=_font(False, 20), fill="#6b7280")
+    for place, (text, fill) in enumerate(reversed(lines), start=1):
+        _line(draw, (x + SIDE + 16, y + SIDE - place * LEADING), text, fill)
+
+
+def _line(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, fill: str) -> None:
+    """Draws one small line; an ellipsis replaces what does not fit into the cell."""
+    font, room = _font(False, SMALL), CELL - SIDE - 16
+    if font.getlength(text) > room:
+        while font.getlength(f"{text}…") > room:
+            text = text[:-1]
+        text += "…"
+    draw.text(at, text, font=font, fill=fill)
 
 
 def _words(draw: ImageDraw.ImageDraw, at: tuple[int, int], words: Sequence[Word], room: int) -> None:

@@ -64,14 +64,14 @@ def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """
     rows = {}
     checked = any(data.blackened.values())
-    for method in tables.methods:
+    for method in tables.evaluated:
         images = [row for row in data.evaluation if row.method == method]
         truncated = {
             "too_long": sum(row.truncated for row in images),
             "truncated": data.truncated_rewrites.get(method, 0),
         }
         black = {"blackened": data.blackened.get(method, 0)} if checked else {}
-        rows[method_label(method)] = {"images": len(images)} | truncated | black
+        rows[data.label(method)] = {"images": len(images)} | truncated | black
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

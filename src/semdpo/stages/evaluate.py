@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
+from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.schema import EvaluateConfig, Recipe
 from semdpo.texts import is_visible
 
@@ -38,7 +39,9 @@ def evaluation(recipe: Recipe) -> Evaluation:
     """The evaluation of all methods of a recipe on the held-out prompts."""
     trained = {method: f"train/{method}" for method in recipe.train.methods}
     models = {"human": "sft", "sft": "sft", **trained, **dict.fromkeys(recipe.evaluate.rewriters, "sft")}
-    return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate)
+    models |= {name: models[variant.method] for name, variant in recipe.variants.items()}
+    decodings = {name: variant.decoding for name, variant in recipe.variants.items() if variant.decoding}
+    return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate, decodings)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Evaluation:
         models: method → the stage whose model rewrites the prompts. Where no stage's model does (``human`` and other
             rewriters), it is the stage whose tokenizer counts the tokens.
         config: renderer, image seeds, metrics and other rewriters.
+        decodings: method → its decoding, of those methods of ``models`` that do not use ``config.rewrite``.
     """
 
     folder: str
@@ -59,6 +63,7 @@ class Evaluation:
     split: str
     models: Mapping[str, str]
     config: EvaluateConfig
+    decodings: Mapping[str, DecodingConfig] = field(default_factory=dict)
 
     def stages(self, recipe: Recipe) -> list[TableStage]:
         """The stages that render, method by method; then those that score, metric by metric."""
@@ -75,7 +80,7 @@ class Evaluation:
 
     def _rendering_stage(self, recipe: Recipe, method: str) -> TableStage:
         config, other = self.config, self.config.rewriters.get(method)
-        rewriting = {} if method == "human" else {"rewrite": (other or config.rewrite).model_dump(mode="json")}
+        rewriting = {} if method == "human" else {"rewrite": (other or self._decoding(method)).model_dump(mode="json")}
         shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
         outside = {"drift.encoder": recipe.drift.encoder, "evaluate.renderer.model": config.renderer.model}
         outside |= {} if other is None else {f"evaluate.rewriters.{method}.model": other.model}
@@ -120,16 +125,20 @@ class Evaluation:
             shown_as=f"{self.folder}/…/{CONSISTENCY}",
         )
 
+    def _decoding(self, method: str) -> DecodingConfig:
+        """How the rewriter of a method decodes that this run trained."""
+        return self.decodings.get(method, self.config.rewrite)
+
     def _prompt_groups(self, run: Run) -> list[Sequence[Prompt]]:
         chosen = [prompt for prompt in run.rows(self.prompts, Prompt) if prompt.split == self.split]
         return list(batched(chosen, self.config.shard_size))
 
     def _rendering_work(self, method: str, run: Run) -> list[Shard]:
-        config, other = self.config, self.config.rewriters.get(method)
+        config, other, decoding = self.config, self.config.rewriters.get(method), self._decoding(method)
         model = str(run.folder / self.models[method])
-        counter = cache(lambda: run.models.rewriter(model, None, config.rewrite))
+        counter = cache(lambda: run.models.rewriter(model, None, decoding))
         rewriter = counter if other is None else cache(lambda: run.models.rewriter(other.model, other.template, other))
-        seed = config.rewrite.seed if other is None else other.seed
+        seed = decoding.seed if other is None else other.seed
         encoder = cache(lambda: run.models.encoder(run.recipe.drift.encoder))
         renderer = cache(lambda: run.models.renderer(config.renderer))
 
