@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from semdpo.data.records import EvaluationRow
-from semdpo.errors import DataError
 from semdpo.reporting.labels import FACTS, USER
 from semdpo.tiny_world.facts import Comparison, compare, parse
 
-MOST_THINGS = 4  # of a prompt; the tiny world's prompts have one or two
 NAMED = 5  # unknown words that a note names
 
 
@@ -26,22 +24,8 @@ class Mark:
 
 
 def compared(prompt: str, rewrite: str) -> Comparison:
-    """Which facts of a prompt its rewrite gets wrong, and what it adds.
-
-    Args:
-        prompt: the user's prompt, in the tiny world's words.
-        rewrite: the rewrite of the prompt.
-
-    Raises:
-        DataError: the prompt names more things than can be compared.
-    """
-    asked = parse(prompt)
-    if len(asked.items) > MOST_THINGS:
-        raise DataError(
-            f"the prompt '{prompt[:80]}' names {len(asked.items)} things, but facts are compared for at most "
-            f"{MOST_THINGS}; they are meant for the tiny world's prompts: set report.facts=null, or leave --facts out"
-        )
-    return compare(asked, parse(rewrite))
+    """Which facts of a prompt its rewrite gets wrong, and what it adds; both are in the tiny world's words."""
+    return compare(parse(prompt), parse(rewrite))
 
 
 def columns(prompt: str, rewrite: str) -> dict[str, int]:
@@ -50,9 +34,6 @@ def columns(prompt: str, rewrite: str) -> dict[str, int]:
     Args:
         prompt: the user's prompt, in the tiny world's words.
         rewrite: the rewrite of the prompt.
-
-    Raises:
-        DataError: the prompt names more things than can be compared.
     """
     found = compared(prompt, rewrite)
     parts = (found.wrong, found.added, found.popular)
