@@ -21,6 +21,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -59,6 +60,7 @@ from semdpo.stages.evaluate import evaluation
 SETS = ("one-thing", "two-things", "unseen")
 PROMPTS = 200  # of each set, and for tuning
 TUNING_SEED, FIDELITY, PREFERENCE = 0, "clip", "image_reward"
+SHARED = "shared"
 BEFORE_TRAINING = ("prompts", "sft", "candidates", "label", "pairs", "drift")
 
 
@@ -73,15 +75,28 @@ def rows_of(folder: Path, recipe: Recipe) -> list[EvaluationRow]:
     return evaluation_rows(evaluation(recipe), Run(folder, recipe, own_models()))
 
 
-def tune(arm: str, folder: Path, overrides: list[str]) -> Path:
-    """Runs the trials of one arm; returns the file with the settings that the rule picked and a row per trial."""
+def tuning_overrides() -> list[str]:
+    """What tuning changes of the demo's recipe: the prompts, and the scorers, which are those of training."""
     scorers = {FIDELITY: "tiny:clip", PREFERENCE: "tiny:image-reward"}
-    own = [
+    return [
         "prompts.test_file=tiny:tuning.jsonl", f"prompts.test_limit={PROMPTS}", "evaluate.image_seeds=[100]",
         f"evaluate.metrics={json.dumps(scorers)}", f"report.fidelity=[{FIDELITY}]", f"report.preference=[{PREFERENCE}]",
         f"report.subject={SFT}", "report.baseline=human",
     ]  # fmt: skip
+
+
+def prepare(folder: Path, overrides: list[str]) -> None:
+    """Runs the stages that all trials share, once."""
+    run = folder / "tuning" / SHARED
+    run_stages(recipe_of(TUNING_SEED, {}, tuning_overrides(), overrides), run, BEFORE_TRAINING)
+
+
+def tune(arm: str, folder: Path, overrides: list[str]) -> Path:
+    """Runs the trials of one arm; returns the file with the settings that the rule picked and a row per trial."""
+    own = tuning_overrides()
     recipe, run = recipe_of(TUNING_SEED, trials(arm), own, overrides), folder / "tuning" / arm
+    if not run.exists():
+        shutil.copytree(folder / "tuning" / SHARED, run)
     done, key = run / "picked.json", recipe.model_dump(mode="json") | {"trials": trials(arm)}
     if done.is_file() and json.loads(done.read_text())["key"] == key:
         return done
@@ -156,6 +171,7 @@ def main() -> None:
     arguments = parser.parse_args()
     quiet_libraries()
     begun, out, overrides = time.monotonic(), arguments.out, arguments.overrides
+    prepare(out, overrides)
     tuned = [json.loads(p.read_text()) for p in in_processes(arguments.jobs, tune, list(STRENGTHS), out, overrides)]
     picked = {arm: each["settings"] for arm, each in zip(STRENGTHS, tuned, strict=True)}
     (out / "tuned.json").write_text(json.dumps(picked, indent=1))
