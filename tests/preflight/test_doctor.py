@@ -52,7 +52,7 @@ def test_rewriting_and_training_are_tried_and_leave_nothing_behind(tmp_path: Pat
     rewriting, training = estimate.rewriting(recipe, seconds=0.1), estimate.training(recipe, seconds=0.1)
     assert (rewriting.level, training.level) == ("ok", "ok"), (rewriting, training)
     assert re.search(r"candidates [0-9.e+]+ per second, 1,600 take .*; at most .* in all", rewriting.found)
-    assert re.search(r"300 take .*; [0-9.]+ s per update of preference training, 402 for each of 2 ", training.found)
+    assert re.search(r"150 take .*; [0-9.]+ s per update of preference training, 402 for each of 2 ", training.found)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,9 +78,9 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     assert asked[3].template == "{prompt} ->"
     assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
     assert found.found.endswith("at most 41 minutes in all")  # 2 s for each of 1240 prompts
-    # 300 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
+    # 150 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
     assert estimate.training(recipe).found.endswith(
-        "75 for each of 2 methods take 8 minutes; at most 23 minutes in all"
+        "75 for each of 2 methods take 8 minutes; at most 15 minutes in all"
     )
     open_end = load_recipe("tiny", ["prompts.limit=null"])
     for each in (estimate.rewriting(open_end), estimate.training(open_end)):
