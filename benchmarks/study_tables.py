@@ -287,7 +287,7 @@ def examples(frame: pd.DataFrame, count: int = 10) -> None:
     rows = [
         [row.prompt, row.rewrite, "; ".join(changes(row.prompt, row.rewrite).wrong) or "–",
          "; ".join(changes(row.prompt, row.rewrite).added) or "–"]
-        for row in part.sample(count, random_state=0).itertuples()
+        for row in part.sample(min(count, len(part)), random_state=0).itertuples()
     ]  # fmt: skip
     table(["prompt", "rewrite", "wrong", "added"], rows)
 
@@ -301,15 +301,18 @@ def main() -> None:
     frame, sampled = everything[~is_sampled], everything[is_sampled | (everything.method == "human")]
     sampled = sampled.assign(method=sampled.method.str.removesuffix(SAMPLED))
     methods = [name for name in ORDER if name in set(frame.method)]
+    hot = [name for name in methods if name in set(sampled.method)]
     seeds = sorted(int(seed) for seed in frame.train_seed.unique())
     rest = [name for name in methods if name != "sem_dpo"]
     rates = [name for name in methods if name.startswith("dpo_rate")]
     sections = {
         "Tuning": lambda: settings(folder),
         "Means, greedy": lambda: means(frame, methods),
-        "Means, sampled": lambda: means(sampled, methods),
+        "Means, sampled": lambda: means(sampled, hot),
         "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
-        "Differences, sampled": lambda: differences(sampled, "sem_dpo", rest, COLUMNS),
+        "Differences, sampled": lambda: differences(
+            sampled, "sem_dpo", [name for name in hot if name != "sem_dpo"], COLUMNS
+        ),
         "Against the user's prompt": lambda: against(frame, methods, "human"),
         "Against SFT": lambda: against(frame, methods, "sft"),
         "DPO at its rates": lambda: [differences(frame, "sem_dpo", [name], COLUMNS) for name in rates],
