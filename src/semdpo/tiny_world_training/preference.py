@@ -91,15 +91,15 @@ def build_image_reward(folder: Path, out: Path, pool_size: int, steps: int, prog
     Args:
         folder: The build folder.
         out: The folder to write the model to.
-        pool_size: The number of images in the pool. There are three times as many choices, because a model that sees a
-            choice twice learns its noise.
-        steps: The number of updates of the towers; the model gets 10 / 7 as many on choices.
+        pool_size: The number of images in the pool. There are twice as many choices, because a model that sees a choice
+            twice learns its noise.
+        steps: The number of updates of the towers, and again of the model on choices.
         progress: The progress callback.
 
     Returns:
         The held-out quality (see `quality`).
     """
-    pairs = pool_size * 3
+    pairs = pool_size * 2
     towers = blips.train_towers(folder, "image-reward-towers", blips.REWARD_TOWERS_SEED, pool_size, steps, progress)
     tokenizer = tokenizers.bert_tokenizer()
     torch.manual_seed(LABELLERS.seed)
@@ -110,7 +110,7 @@ def build_image_reward(folder: Path, out: Path, pool_size: int, steps: int, prog
     def score_with(network: nn.Module) -> Score:
         return lambda texts, pixels: network(pixels, **blips.encode_texts(tokenizer, texts))
 
-    plan = replace(PLAN, steps=steps * 10 // 7, seed=LABELLERS.seed)
+    plan = replace(PLAN, steps=steps, seed=LABELLERS.seed)
     trained = _train(model, score_with(model), LABELLERS, pairs, plan, folder / "image-reward.fit.pt", progress)
     assert isinstance(trained, ImageRewardModel)
     # As upstream's, the scores get mean 0 and standard deviation 1 over ordinary images.
