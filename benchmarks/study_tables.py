@@ -183,6 +183,11 @@ def labelled(run: Path) -> pd.DataFrame:
     return frame.assign(centred=frame.score - frame.groupby("prompt").score.transform("mean"))
 
 
+def correlation(a: pd.Series, b: pd.Series) -> str:
+    """Pearson's r, as text; a dash where one of them never varies."""
+    return number(a.corr(b), 2) if a.std() > 0 and b.std() > 0 else "–"
+
+
 def world_shows(folder: Path, seeds: Sequence[int]) -> None:
     """What the labels reward: drift, content that nobody asked for, and wrong facts."""
     from semdpo.models.text_encoder import load_text_encoder
@@ -209,7 +214,7 @@ def world_shows(folder: Path, seeds: Sequence[int]) -> None:
         ]
         moved = np.mean([p.distance for p in pairs if p.distance is not None])
         rows.append(
-            [seed, len(pairs), *(number(frame.centred.corr(within[column]), 2) for column in columns),
+            [seed, len(pairs), *(correlation(frame.centred, within[column]) for column in columns),
              f"{farther:.0%}", number(float(moved), 3), *shares]
         )  # fmt: skip
     table(
