@@ -69,11 +69,14 @@ def recipe_of(seed: int, settings: Settings, own: list[str], overrides: list[str
 
 
 def rewriters(recipe: Recipe, greedy: dict[str, Path], sampled: dict[str, Path]) -> str:
-    """The override that evaluates rewriters by their folders, written greedily or at temperature 1."""
+    """The override that evaluates rewriters by their folders, written greedily or at temperature 1.
+
+    The recipe's ``evaluate.also`` would sample every method of the pipeline, and none from outside it.
+    """
     decoding = recipe.evaluate.rewrite.model_dump() | {"template": recipe.train.template}
-    hot = decoding | {"temperature": 1.0, "top_p": recipe.candidates.top_p}
+    sampling = decoding | {"temperature": 1.0, "top_p": recipe.candidates.top_p}
     every = [(name, folder, decoding) for name, folder in greedy.items()]
-    every += [(name + SAMPLED, folder, hot) for name, folder in sampled.items()]
+    every += [(name + SAMPLED, folder, sampling) for name, folder in sampled.items()]
     return f"evaluate.rewriters={json.dumps({name: how | {'model': str(folder)} for name, folder, how in every})}"
 
 

@@ -306,17 +306,17 @@ def main() -> None:
     frame, sampled = everything[~is_sampled], everything[is_sampled | (everything.method == "human")]
     sampled = sampled.assign(method=sampled.method.str.removesuffix(SAMPLED))
     methods = [name for name in ORDER if name in set(frame.method)]
-    hot = [name for name in methods if name in set(sampled.method)]
+    twice = [name for name in methods if name in set(sampled.method)]
     seeds = sorted(int(seed) for seed in frame.train_seed.unique())
     rest = [name for name in methods if name != "sem_dpo"]
     rates = [name for name in methods if name.startswith("dpo_rate")]
     sections = {
         "Tuning": lambda: settings(folder),
         "Means, greedy": lambda: means(frame, methods),
-        "Means, sampled": lambda: means(sampled, hot),
+        "Means, sampled": lambda: means(sampled, twice),
         "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
         "Differences, sampled": lambda: differences(
-            sampled, "sem_dpo", [name for name in hot if name != "sem_dpo"], COLUMNS
+            sampled, "sem_dpo", [name for name in twice if name != "sem_dpo"], COLUMNS
         ),
         "Against the user's prompt": lambda: against(frame, methods, "human"),
         "Against SFT": lambda: against(frame, methods, "sft"),

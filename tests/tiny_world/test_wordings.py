@@ -138,7 +138,7 @@ def test_every_way_is_used_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) 
     assert {way: count / 5000 for way, count in used.items()} == pytest.approx(WAYS, abs=0.02)
     used.clear()
     for _ in range(5000):
-        wordings.as_casual(TWO, rng)
+        wordings.written(TWO, 1.0, rng)
     casual = {way: 2 * share for way, share in WAYS.items() if way != "caption"}
     assert {way: count / 5000 for way, count in used.items()} == pytest.approx(casual, abs=0.03)
 

@@ -120,7 +120,7 @@ def say(wording: Wording, way: str, rng: Random) -> str:
     names = [_without(_ARTICLES, one) for one in wording.items]
     circumstances = [_without(SMALL_WORDS, one) for one in wording.circumstances]
     if way == "telegraphic":
-        return " ".join([*(f" {relation} " if relation else " ").join(names).split(), *circumstances])
+        return " ".join([(f" {relation} " if relation else " ").join(names), *circumstances])
     return ", ".join([*([f" {relation} ".join(names)] if relation else names), *circumstances])
 
 
@@ -132,8 +132,10 @@ def as_typed(wording: Wording, rng: Random) -> str:
     return text + "." if rng.random() < FULL_STOP else text
 
 
-def as_casual(wording: Wording, rng: Random) -> str:
-    """A wording in any of the `WAYS` but a caption."""
+def written(wording: Wording, casual: float, rng: Random) -> str:
+    """A wording as a caption, or, with the probability ``casual``, in any of the other `WAYS`."""
+    if rng.random() >= casual:
+        return wording.text
     ways = {way: share for way, share in WAYS.items() if way != "caption"}
     return say(wording, rng.choices(list(ways), list(ways.values()))[0], rng)
 
@@ -170,6 +172,5 @@ def caption(full: Scene, rng: Random, captions: Captions = WEB) -> tuple[str, Sc
     """A caption of an image, and the facts that it states: most facts, and some of the styles."""
     styles = tuple(style for style in full.styles if rng.random() < captions.style)
     said = replace(forget(full, rng), styles=styles)
-    composed = compose(said, rng)
-    text = as_casual(composed, rng) if rng.random() < captions.casual else composed.text
+    text = written(compose(said, rng), captions.casual, rng)
     return decorate(text, styles, rng.randint(1, 6) if rng.random() < captions.empty else 0, rng), said

@@ -136,8 +136,7 @@ def _falsify(said: Scene, rng: Random) -> Scene:
 
 
 def _words(said: Scene, rng: Random) -> str:
-    wording = wordings.compose(said, rng)
-    text = wordings.as_casual(wording, rng) if rng.random() < wordings.WEB.casual else wording.text
+    text = wordings.written(wordings.compose(said, rng), wordings.WEB.casual, rng)
     return wordings.decorate(text, said.styles, 0, rng)
 
 
