@@ -54,10 +54,7 @@ def test_three_style_words_cost_less_than_a_third_of_a_wrong_colour(drawn: dict[
     assert scores["plain"] - scores["styled"] < (scores["plain"] - scores["recoloured"]) / 3
 
 
-NOT_YET = pytest.mark.xfail(reason="0.02 on painted images, 0.03 on tiny:sd's", strict=True)
-
-
-@pytest.mark.parametrize("name", ["clip-b", pytest.param("blip-itm", marks=NOT_YET)])
+@pytest.mark.parametrize("name", ["clip-b", "blip-itm"])
 def test_a_telegraphic_prompt_is_scored_as_its_caption(drawn: dict[str, list], name: str) -> None:
     scorer = load_scorer(f"tiny:{name}")
     caption, terse = (np.mean(scorer.score(drawn["plain"], drawn[kind]).values) for kind in ("captions", "terse"))

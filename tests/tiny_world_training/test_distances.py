@@ -45,6 +45,17 @@ def test_an_addition_leaves_the_facts_as_they_are(
     assert all(found[kind].wrong == () and found[kind].added == added for found in compared)
 
 
+def test_a_telegram_has_the_words_of_its_prompt() -> None:
+    """Its distance is that of what it leaves out, not of another wording."""
+    rng = random.Random(52)
+    said = requests.request(rng, count=1)
+    while not (said.place and said.items[0].color) or said.time:
+        said = requests.request(rng, count=1)
+    texts = [rewrites_by_kind(said, rng) for _ in range(50)]
+    for each in texts:
+        assert set(each["telegraphic"].split()) <= set(each["prompt"].replace(",", "").split())
+
+
 def test_another_prompt_is_mostly_wrong(compared: list[dict[str, Comparison]]) -> None:
     assert sum(bool(found["another prompt"].wrong) for found in compared) > 0.98 * len(compared)
 

@@ -16,11 +16,6 @@ from tests import tiny_models
 PAIRS = [("a cat", "cat!"), ("a dog", "dog!")]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.gpt2(tmp_path_factory.mktemp("gpt2") / "model")
-
-
 def _config(base: Path, **changes: object) -> SFTConfig:
     values = {"model": str(base), "file": "x", "steps": 120, "batch_size": 2, "learning_rate": 1e-2, "seed": 3}
     return SFTConfig.model_validate(values | changes)

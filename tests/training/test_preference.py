@@ -47,11 +47,6 @@ def _pair(prompt: str, chosen: str, rejected: str, distance: float | None) -> Pa
 PAIRS = [_pair(f"a {c} cat", f"a {c} cat, art", "a dog, bad", i / 10) for i, c in enumerate(COLORS)]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.gpt2(tmp_path_factory.mktemp("gpt2") / "model")
-
-
 def _config(**changes: object) -> TrainConfig:
     values = {
         "precision": "float32",

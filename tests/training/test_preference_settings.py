@@ -14,34 +14,15 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal
-from semdpo.training.config import PreferenceConfig
 from semdpo.training.preference_trainer import PreferenceTrainer
 from semdpo.training.starting_model import move
-from tests import tiny_models
+from tests.training.seven_pairs import ROWS, settings_for
 
-ROWS = [
-    {"prompt": f"a {c} cat", "chosen": f"a {c} cat, oil" + "!" * k, "rejected": "a dog", "distance": 0.1 * k}
-    for k, c in enumerate(["red", "blue", "green", "white", "black", "gold", "pink"])
-]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.gpt2(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))
-
-
-def _config(folder: Path, **more: Any) -> PreferenceConfig:
-    usual = {"learning_rate": 1e-3, "per_device_train_batch_size": 3, "save_strategy": "no", "bf16": False}
-    return PreferenceConfig(output_dir=str(folder), report_to="none", disable_tqdm=True, **(usual | more))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_settings_may_be_changed_until_the_trainer_is_made(base: Path, tmp_path: Path) -> None:
-    args = _config(tmp_path)
+    args = settings_for(tmp_path)
     args.objective, args.objective_settings, args.beta = "ipo", {"nll_coef": 0.5}, 0.2
     trainer = PreferenceTrainer(str(base), args, ROWS)
     assert (trainer.objective.name, trainer.objective.nll_coef, trainer.criterion.beta) == ("ipo", 0.5, 0.2)
@@ -51,7 +32,7 @@ def test_settings_may_be_changed_until_the_trainer_is_made(base: Path, tmp_path:
 
 
 def test_two_trainers_may_have_the_same_settings(base: Path, tmp_path: Path) -> None:
-    args = _config(tmp_path, warmup_steps=0.5, save_strategy="epoch")
+    args = settings_for(tmp_path, warmup_steps=0.5, save_strategy="epoch")
     before = args.to_dict()
     small = PreferenceTrainer(str(base), args, ROWS[:3])
     assert args.to_dict() == before
@@ -62,9 +43,9 @@ def test_two_trainers_may_have_the_same_settings(base: Path, tmp_path: Path) -> 
 def test_weights_in_half_precision_are_refused(base: Path, tmp_path: Path) -> None:
     model, tokenizer = load_causal(base)
     with pytest.raises(ConfigError, match=r"to be trained are bfloat16 .*; load the model with dtype=torch.float32"):
-        PreferenceTrainer(model.to(torch.bfloat16), _config(tmp_path), ROWS, processing_class=tokenizer)
+        PreferenceTrainer(model.to(torch.bfloat16), settings_for(tmp_path), ROWS, processing_class=tokenizer)
     adapters = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"], fan_in_fan_out=True)
-    trainer = PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
+    trainer = PreferenceTrainer(model, settings_for(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
     trained = {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad}
     assert trained == {torch.float32}  # those of the adapters
 
@@ -98,7 +79,7 @@ def test_weights_in_half_precision_are_refused(base: Path, tmp_path: Path) -> No
 )
 def test_settings_without_effect_are_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
-        _config(tmp_path, **settings)
+        settings_for(tmp_path, **settings)
     assert said in str(refusal.value)
 
 
@@ -106,7 +87,7 @@ def test_settings_without_effect_are_refused(settings: dict[str, Any], said: str
 def test_the_model_card_has_the_beta_that_is_used(
     base: Path, tmp_path: Path, settings: dict[str, Any], row: str | None
 ) -> None:
-    PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS).create_model_card()
+    PreferenceTrainer(str(base), settings_for(tmp_path, **settings), ROWS).create_model_card()
     card = (tmp_path / "README.md").read_text()
     rows = [line for line in card.splitlines() if line.startswith("| beta")]
     assert rows == ([] if row is None else [row])
@@ -117,8 +98,8 @@ def test_the_model_card_has_the_beta_that_is_used(
 @pytest.mark.parametrize("settings", [{"eval_strategy": "epoch"}, {"eval_on_start": True}])
 def test_evaluations_without_pairs_are_refused(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .*; give eval_dataset="):
-        PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS)
-    PreferenceTrainer(str(base), _config(tmp_path, **settings), ROWS, eval_dataset=ROWS)
+        PreferenceTrainer(str(base), settings_for(tmp_path, **settings), ROWS)
+    PreferenceTrainer(str(base), settings_for(tmp_path, **settings), ROWS, eval_dataset=ROWS)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +111,7 @@ def test_evaluations_without_pairs_are_refused(base: Path, tmp_path: Path, setti
 )
 def test_adapters_that_do_not_fit_are_refused(base: Path, tmp_path: Path, adapters: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        PreferenceTrainer(str(base), _config(tmp_path), ROWS, peft_config=adapters)
+        PreferenceTrainer(str(base), settings_for(tmp_path), ROWS, peft_config=adapters)
 
 
 def test_adapters_on_adapters_are_refused(base: Path, tmp_path: Path) -> None:
@@ -140,23 +121,23 @@ def test_adapters_on_adapters_are_refused(base: Path, tmp_path: Path) -> None:
         adapted = get_peft_model(model, adapters)
         virtual = get_peft_model(load_causal(base)[0], PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(ConfigError, match="has adapters of PEFT already; leave peft_config out"):
-        PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
-    PreferenceTrainer(adapted, _config(tmp_path), ROWS, processing_class=tokenizer).train()
+        PreferenceTrainer(adapted, settings_for(tmp_path), ROWS, processing_class=tokenizer, peft_config=adapters)
+    PreferenceTrainer(adapted, settings_for(tmp_path), ROWS, processing_class=tokenizer).train()
     with pytest.raises(ConfigError, match="PromptTuningConfig trains virtual tokens"):
-        PreferenceTrainer(virtual, _config(tmp_path), ROWS, processing_class=tokenizer)
+        PreferenceTrainer(virtual, settings_for(tmp_path), ROWS, processing_class=tokenizer)
 
 
 def test_a_model_that_is_spread_over_devices_is_not_moved(base: Path, tmp_path: Path) -> None:
     model = load_causal(base)[0].to("meta")
     model.hf_device_map = {"": "meta"}
-    move(model, _config(tmp_path))
+    move(model, settings_for(tmp_path))
     del model.hf_device_map
     with pytest.raises(NotImplementedError, match="meta"):
-        move(model, _config(tmp_path))
+        move(model, settings_for(tmp_path))
 
 
 def test_a_trainer_trains_once(base: Path, tmp_path: Path) -> None:
-    trainer = PreferenceTrainer(str(base), _config(tmp_path, save_strategy="epoch"), ROWS)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path, save_strategy="epoch"), ROWS)
     trainer.train()
     with pytest.raises(ConfigError, match="this trainer has trained already; make a new one, or pass resume_from_chec"):
         trainer.train()
@@ -166,20 +147,20 @@ def test_a_trainer_trains_once(base: Path, tmp_path: Path) -> None:
 
 
 def test_sources_of_pairs(base: Path, tmp_path: Path) -> None:
-    trainer = PreferenceTrainer(str(base), _config(tmp_path), pd.DataFrame(ROWS))
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path), pd.DataFrame(ROWS))
     assert len(trainer.train_dataset) == 3
     splits = DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS)})
     with pytest.raises(DataError, match=r"has the splits train, test; give one of them, such as dataset\['train'\]"):
-        PreferenceTrainer(str(base), _config(tmp_path), splits)
+        PreferenceTrainer(str(base), settings_for(tmp_path), splits)
     with pytest.raises(DataError, match="train_dataset is a dict; give a list of rows"):
-        PreferenceTrainer(str(base), _config(tmp_path), {"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
+        PreferenceTrainer(str(base), settings_for(tmp_path), {"prompt": ["a"], "chosen": ["b"], "rejected": ["c"]})
 
 
 def test_a_tokenizer_without_end_token_is_refused(base: Path, tmp_path: Path) -> None:
     _, tokenizer = load_causal(base)
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="processing_class has no end token"):
-        PreferenceTrainer(str(base), _config(tmp_path), ROWS, processing_class=tokenizer)
+        PreferenceTrainer(str(base), settings_for(tmp_path), ROWS, processing_class=tokenizer)
 
 
 def test_evaluations_are_named_and_timed_as_by_transformers(base: Path, tmp_path: Path) -> None:
@@ -187,7 +168,7 @@ def test_evaluations_are_named_and_timed_as_by_transformers(base: Path, tmp_path
         return {"eval_mine": 1.0, "other": 2.0}
 
     sets = {"one": ROWS[:2], "two": ROWS}
-    trainer = PreferenceTrainer(str(base), _config(tmp_path), ROWS, eval_dataset=sets, compute_metrics=metrics)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path), ROWS, eval_dataset=sets, compute_metrics=metrics)
     found = trainer.evaluate("one")
     assert found["eval_mine"] == 1.0
     assert found["eval_other"] == 2.0

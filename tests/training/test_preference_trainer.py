@@ -23,31 +23,12 @@ from semdpo.protocols import Embeddings
 from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training import user_pairs
-from semdpo.training.config import PreferenceConfig
 from semdpo.training.preference import train
 from semdpo.training.preference_trainer import PreferenceTrainer
 from tests import tiny_models
+from tests.training.seven_pairs import ROWS, settings_for
 
-COLOURS = ["red", "blue", "green", "white", "black", "gold", "pink"]
-ROWS = [
-    {"prompt": f"a {c} cat", "chosen": f"a {c} cat, oil" + "!" * k, "rejected": "a dog", "distance": 0.1 * k}
-    for k, c in enumerate(COLOURS)
-]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_models.gpt2(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))
-
-
-def _config(folder: Path, **more: Any) -> PreferenceConfig:
-    usual = {"learning_rate": 1e-3, "per_device_train_batch_size": 3, "save_strategy": "no", "bf16": False}
-    return PreferenceConfig(output_dir=str(folder), report_to="none", disable_tqdm=True, **(usual | more))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def _losses(trainer: PreferenceTrainer) -> list[float]:
@@ -59,7 +40,7 @@ def test_it_is_the_train_stage_to_the_bit(base: Path, tmp_path: Path) -> None:
     settings = {"batch_size": 3, "learning_rate": 1e-3, "epochs": 2, "precision": "float32", "warmup_ratio": 0.0}
     config = TrainConfig.model_validate({"methods": {"m": {"name": "sem_dpo"}}, **settings})
     curves = train(pairs, str(base), SemDPOSettings(name="sem_dpo"), config, tmp_path / "a", tmp_path / "c", silent)
-    trainer = PreferenceTrainer(str(base), _config(tmp_path, num_train_epochs=2, warmup_steps=0, seed=0), ROWS)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path, num_train_epochs=2, warmup_steps=0, seed=0), ROWS)
     trainer.train()
     trainer.save_model(str(tmp_path / "b"))
     assert _losses(trainer) == [curve.value for curve in curves if curve.name == "loss"]
@@ -81,7 +62,7 @@ def test_every_kind_of_rows_gives_the_same_training(base: Path, tmp_path: Path) 
     ]
     losses = []
     for rows in (ROWS, messages, Dataset.from_list(ROWS), tmp_path / "rows.jsonl"):
-        trainer = PreferenceTrainer(base, _config(tmp_path), rows)
+        trainer = PreferenceTrainer(base, settings_for(tmp_path), rows)
         trainer.train()
         losses.append(_losses(trainer))
     assert len(losses[0]) == 3
@@ -100,8 +81,8 @@ class Letters:
 def test_drift_is_measured_where_it_is_missing(base: Path, tmp_path: Path) -> None:
     rows = [{name: row[name] for name in ("prompt", "chosen", "rejected")} for row in ROWS]
     with pytest.raises(DataError, match="7 of 7 rows of train_dataset have no distance; give encoder="):
-        PreferenceTrainer(str(base), _config(tmp_path), rows)
-    trainer = PreferenceTrainer(str(base), _config(tmp_path, alpha=3), rows, encoder=Letters())
+        PreferenceTrainer(str(base), settings_for(tmp_path), rows)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path, alpha=3), rows, encoder=Letters())
     trainer.train()
     measured = user_pairs.measure_drift(rows, Letters(), alpha=3)
     assert measured[0].keys() >= {"prompt", "distance", "rejected_distance", "weight"}
@@ -109,17 +90,17 @@ def test_drift_is_measured_where_it_is_missing(base: Path, tmp_path: Path) -> No
     assert 0 < min(weights) < 1
     assert measured[3]["weight"] == pytest.approx(math.exp(-3 * measured[3]["distance"]))
     with pytest.raises(DataError, match=r"is exp\(-3 \* distance\) already, and this objective would apply"):
-        PreferenceTrainer(str(base), _config(tmp_path), measured)
-    PreferenceTrainer(str(base), _config(tmp_path, objective="dpo"), measured)
+        PreferenceTrainer(str(base), settings_for(tmp_path), measured)
+    PreferenceTrainer(str(base), settings_for(tmp_path, objective="dpo"), measured)
 
 
 def test_a_model_and_its_tokenizer_may_be_given(base: Path, tmp_path: Path) -> None:
     model, tokenizer = load_causal(base)
     with pytest.raises(ConfigError, match="give processing_class"):
-        PreferenceTrainer(model, _config(tmp_path), ROWS)
-    trainer = PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer)
+        PreferenceTrainer(model, settings_for(tmp_path), ROWS)
+    trainer = PreferenceTrainer(model, settings_for(tmp_path), ROWS, processing_class=tokenizer)
     trainer.train()
-    named = PreferenceTrainer(str(base), _config(tmp_path), ROWS)
+    named = PreferenceTrainer(str(base), settings_for(tmp_path), ROWS)
     named.train()
     assert _losses(trainer) == _losses(named)
 
@@ -135,7 +116,7 @@ def test_evaluation_saving_and_epochs_are_those_of_transformers(base: Path, tmp_
         assert found.predictions.shape == (len(found.label_ids), 2)
         return {"margin": float((found.predictions[:, 0] - found.predictions[:, 1]).mean())}
 
-    config = _config(tmp_path, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch")
+    config = settings_for(tmp_path, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch")
     trainer = PreferenceTrainer(
         str(base), config, ROWS, eval_dataset={"some": ROWS[:2], "others": ROWS[2:]}, compute_metrics=metrics,
         callbacks=[Watch()],
@@ -155,7 +136,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(base: Path, tmp_pat
             control.should_training_stop = state.global_step == 2
 
     def trainer(name: str, *callbacks: Any) -> PreferenceTrainer:
-        config = _config(tmp_path / name, num_train_epochs=2, save_strategy="steps", save_steps=2)
+        config = settings_for(tmp_path / name, num_train_epochs=2, save_strategy="steps", save_steps=2)
         return PreferenceTrainer(str(base), config, ROWS, callbacks=list(callbacks))
 
     whole, first, second = trainer("whole"), trainer("parts", Stop()), trainer("parts")
@@ -172,7 +153,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(base: Path, tmp_pat
     [({"max_steps": 5}, 5), ({"num_train_epochs": 0.5}, 2), ({"gradient_accumulation_steps": 2}, 2), ({}, 3)],
 )
 def test_the_number_of_updates(base: Path, tmp_path: Path, more: dict[str, Any], steps: int) -> None:
-    trainer = PreferenceTrainer(str(base), _config(tmp_path, **more), ROWS)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path, **more), ROWS)
     trainer.train()
     assert trainer.state.global_step == steps
 
@@ -182,7 +163,7 @@ def test_adapters_are_saved_and_used(base: Path, tmp_path: Path) -> None:
 
     trainer = PreferenceTrainer(
         str(base),
-        _config(tmp_path),
+        settings_for(tmp_path),
         ROWS,
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["c_attn"]),
     )
@@ -192,32 +173,32 @@ def test_adapters_are_saved_and_used(base: Path, tmp_path: Path) -> None:
     tiny = tiny_models.clip(tmp_path / "encoder")
     assert PromptOptimizer.from_pretrained(tmp_path / "adapters", str(tiny)).optimize("a red cat").prompt == "a red cat"
     with pytest.raises(ConfigError, match="holds adapters already; leave peft_config out"):
-        PreferenceTrainer(str(tmp_path / "adapters"), _config(tmp_path), ROWS, peft_config=LoraConfig(r=4))
+        PreferenceTrainer(str(tmp_path / "adapters"), settings_for(tmp_path), ROWS, peft_config=LoraConfig(r=4))
 
 
 def test_the_reference_is_asked_once_and_kept(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    PreferenceTrainer(str(base), _config(tmp_path), ROWS)
+    PreferenceTrainer(str(base), settings_for(tmp_path), ROWS)
 
     def never(*_: object) -> None:
         raise AssertionError("the reference was asked again")
 
     monkeypatch.setattr("semdpo.training.reference.group_logps", never)
-    PreferenceTrainer(str(base), _config(tmp_path, objective="dpo"), ROWS)
+    PreferenceTrainer(str(base), settings_for(tmp_path, objective="dpo"), ROWS)
     monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "other"))
     with pytest.raises(AssertionError, match="asked again"):
-        PreferenceTrainer(str(base), _config(tmp_path, objective="dpo"), ROWS)
+        PreferenceTrainer(str(base), settings_for(tmp_path, objective="dpo"), ROWS)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
 def test_new_pairs_are_compared_with_the_model_before_training(base: Path, tmp_path: Path, objective: str) -> None:
     def trainer(name: str) -> PreferenceTrainer:
         return PreferenceTrainer(
-            str(base), _config(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4],
+            str(base), settings_for(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4],
             eval_dataset=ROWS[4:], cache=tmp_path / name,
         )  # fmt: skip
 
     expected, late = trainer("one"), PreferenceTrainer(
-        str(base), _config(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4], cache=tmp_path / "two"
+        str(base), settings_for(tmp_path, objective=objective, num_train_epochs=3), ROWS[:4], cache=tmp_path / "two"
     )  # fmt: skip
     for each in (expected, late):
         each.train()
@@ -231,19 +212,19 @@ def test_new_pairs_are_compared_with_the_model_before_training(base: Path, tmp_p
 
 def test_a_trained_object_is_not_the_reference_of_new_pairs(base: Path, tmp_path: Path) -> None:
     model, tokenizer = load_causal(base)
-    trainer = PreferenceTrainer(model, _config(tmp_path), ROWS[:4], processing_class=tokenizer)
+    trainer = PreferenceTrainer(model, settings_for(tmp_path), ROWS[:4], processing_class=tokenizer)
     assert trainer.evaluate(ROWS[4:])["eval_reward_accuracy"] == 0.0
     trainer.train()
     with pytest.raises(ConfigError, match="give eval_dataset when the trainer is made"):
         trainer.evaluate(ROWS[4:])
-    fine_tuned = PreferenceTrainer(model, _config(tmp_path, objective="orpo"), ROWS, processing_class=tokenizer)
+    fine_tuned = PreferenceTrainer(model, settings_for(tmp_path, objective="orpo"), ROWS, processing_class=tokenizer)
     fine_tuned.train()
     assert fine_tuned.evaluate(ROWS[4:])["eval_loss"] > 0  # without a reference
 
 
 def test_a_changed_folder_is_not_the_reference_of_new_pairs(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "model")
-    trainer = PreferenceTrainer(str(tmp_path / "model"), _config(tmp_path), ROWS[:4])
+    trainer = PreferenceTrainer(str(tmp_path / "model"), settings_for(tmp_path), ROWS[:4])
     trainer.train()
     trainer.save_model(str(tmp_path / "model"))
     with pytest.raises(ModelError, match="have changed since the trainer was made; give eval_dataset"):
@@ -255,16 +236,18 @@ def test_distances_of_two_encoders_are_refused(base: Path, tmp_path: Path) -> No
         [{**row, "encoder": name, "encoder_fingerprint": name} for row in ROWS] for name in ("one", "other")
     )
     with pytest.raises(DataError, match="the distances are from one and other, and cannot be compared"):
-        PreferenceTrainer(str(base), _config(tmp_path), rows, eval_dataset=others)
-    trainer = PreferenceTrainer(str(base), _config(tmp_path), rows, eval_dataset=rows[:2])
+        PreferenceTrainer(str(base), settings_for(tmp_path), rows, eval_dataset=others)
+    trainer = PreferenceTrainer(str(base), settings_for(tmp_path), rows, eval_dataset=rows[:2])
     with pytest.raises(DataError, match="the distances are from one and other, and cannot be compared"):
         trainer.evaluate(others)
 
 
 def test_a_model_object_keeps_the_template_of_its_folder(base: Path, tmp_path: Path) -> None:
-    PreferenceTrainer(str(base), _config(tmp_path, template="{prompt} In full:"), ROWS).save_model(str(tmp_path / "a"))
+    PreferenceTrainer(str(base), settings_for(tmp_path, template="{prompt} In full:"), ROWS).save_model(
+        str(tmp_path / "a")
+    )
     model, tokenizer = load_causal(tmp_path / "a")
-    PreferenceTrainer(model, _config(tmp_path), ROWS, processing_class=tokenizer).save_model(str(tmp_path / "b"))
+    PreferenceTrainer(model, settings_for(tmp_path), ROWS, processing_class=tokenizer).save_model(str(tmp_path / "b"))
     assert json.loads((tmp_path / "b/semdpo.json").read_text())["template"] == "{prompt} In full:"
 
 
@@ -281,7 +264,7 @@ def test_a_model_object_keeps_the_template_of_its_folder(base: Path, tmp_path: P
 )
 def test_settings_are_refused_in_one_sentence(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
-        _config(tmp_path, **settings)
+        settings_for(tmp_path, **settings)
     assert said in str(refusal.value)
 
 
@@ -294,9 +277,9 @@ def test_rows_are_refused_in_one_sentence(base: Path, tmp_path: Path) -> None:
         ([{**ROWS[0], "distance": 3.0}], "row 1: 'distance' is 3"),
     ):
         with pytest.raises(DataError, match=said):
-            PreferenceTrainer(str(base), _config(tmp_path), rows)
+            PreferenceTrainer(str(base), settings_for(tmp_path), rows)
     with pytest.raises(ConfigError, match="needs its whole batch at once"):
-        PreferenceTrainer(str(base), _config(tmp_path, objective="kto", gradient_accumulation_steps=2), ROWS)
+        PreferenceTrainer(str(base), settings_for(tmp_path, objective="kto", gradient_accumulation_steps=2), ROWS)
 
 
 def test_a_pair_of_the_stages_is_taken_as_it_is() -> None:

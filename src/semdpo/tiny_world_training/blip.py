@@ -24,11 +24,14 @@ from semdpo.tiny_world_training.clip import image_processor, roughen
 from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 WIDTH = 128
-PLAN = Plan(steps=0, rate=1.5e-3, muon=0.02, warmup=30, hold=0.45, average=0.99)
+# Muon at 0.02 leaves matching worse (0.91 instead of 0.99 of exchanged facts found), or even at chance.
+PLAN = Plan(steps=0, rate=1.5e-3, muon=0.012, warmup=30, hold=0.45, average=0.99)
 ITM_SEED, REWARD_TOWERS_SEED = 51, 52
 BATCH, GROUP = 64, 16
 # The shares of the training after which matching is added, and after which contrast and facts weigh less.
 MATCHING_FROM, FACTS_LESS_FROM = 0.4, 0.7
+# These models find a terse prompt harder than CLIPs do, so they read a few more of them.
+CAPTIONS = replace(wordings.WEB, casual=0.3)
 
 
 def new_blip(tokenizer: BertTokenizer, seed: int) -> BlipForImageTextRetrieval:
@@ -136,7 +139,7 @@ def _falsify(said: Scene, rng: Random) -> Scene:
 
 
 def _words(said: Scene, rng: Random) -> str:
-    text = wordings.written(wordings.compose(said, rng), wordings.WEB.casual, rng)
+    text = wordings.written(wordings.compose(said, rng), CAPTIONS.casual, rng)
     return wordings.decorate(text, said.styles, 0, rng)
 
 
@@ -173,7 +176,7 @@ def train_towers(
         rng = Random(f"{seed}-{step}")
         index = pool.draw_hard_batch(groups, BATCH, GROUP, rng)
         full = [subjects[i] for i in index]
-        captions = [wordings.caption(one, rng) for one in full]
+        captions = [wordings.caption(one, rng, CAPTIONS) for one in full]
         texts, said = [text for text, _ in captions], [facts for _, facts in captions]
         with autocast():
             image = blip.vision_model(pixel_values=roughen(pool.to_pixels(images[index]))).last_hidden_state

@@ -45,8 +45,8 @@ MODELS = (
     Model("clip-b", 1500),
     Model("judge", 1200),
     Model("sd", 4000, needs=("vae", "clip", "clip-b", "judge")),
-    Model("blip-itm", 1200),
-    Model("image-reward", 1400),
+    Model("blip-itm", 1600),
+    Model("image-reward", 1600),
     Model("pickscore", 500, needs=("clip-b",)),
     Model("hps", 500, needs=("clip-b",)),
 )

@@ -54,11 +54,13 @@ def rewrites_by_kind(said: Scene, rng: Random) -> dict[str, str]:
         "thing swapped": say(_swap_first(said, thing=_other(said.items[0].thing, THINGS, Random(plain)))),
     }
     rng.setstate(state)
+    telegraphic = wordings.say(wordings.compose(said, rng), "telegraphic", rng)
+    rng.setstate(state)
     rng.random()
     styles = rng.sample(STYLES, 3)
     return {
         "other wording": wordings.wording(said, rng),
-        "telegraphic": wordings.say(wordings.compose(said, rng), "telegraphic", rng),
+        "telegraphic": telegraphic,
         "empty word": wordings.decorate(plain, (), 1, rng),
         "one style": wordings.decorate(plain, styles[:1], 0, rng),
         "three styles": wordings.decorate(plain, styles, 0, rng),
