@@ -38,7 +38,6 @@ def test_the_card_meets_what_was_asked() -> None:
         assert figures[name]["choices_share"] >= 0.90
 
 
-@pytest.mark.xfail(reason="0.894 with 1400 updates on 60,000 choices, 0.890 with 2000 on 90,000", strict=True)
 def test_the_labeller_is_as_good_as_the_others() -> None:
     assert card.read()["image-reward"]["quality"]["choices_share"] >= 0.90
 
