@@ -2,9 +2,10 @@
 
     python benchmarks/study.py --out runs/study
 
-Tuning: every arm of `study_arms` gets six trials (three learning rates by two values of its own strength), trained with
-seed 0 and scored on 200 tuning prompts by the two scorers that take part in training. `semdpo.analysis.selection` picks
-one trial per arm. The arms are six objectives, and Sem-DPO with two other distances (`study_distances`).
+Tuning: every arm of `study_arms` gets eight trials (four learning rates by two values of its own strength), trained
+with seed 0 and scored on 200 tuning prompts by the two scorers that take part in training. The rule of
+`semdpo.analysis.selection` picks one trial per arm. The arms are six objectives, two of them also with the chosen
+rewrites' likelihood as a second term, and Sem-DPO with three other distances (`study_distances`).
 
 Reporting: every seed is a whole run (its own SFT, candidates, images, pairs, trainings, image seed) with the picked
 settings, on three sets of 200 prompts that were not used in tuning, written greedily, and the objectives and weights
@@ -34,6 +35,8 @@ share_the_cpu()  # before torch is imported
 
 import pandas as pd
 from study_arms import (
+    FARTHER,
+    OBJECTIVES,
     RATES,
     SAME,
     SFT,
@@ -130,7 +133,8 @@ def picked_from(frame: pd.DataFrame, arm: str) -> dict[str, Any]:
 def report_on(seed: int, picked: Settings, folder: Path, overrides: list[str]) -> Path:
     """One whole run with the picked settings, on the three sets; returns the file of its rows."""
     settings = picked | {SAME: {"name": "dpo", "learning_rate": picked["sem_dpo"]["learning_rate"]}}
-    settings |= {f"dpo_rate_{k}": picked["dpo"] | {"learning_rate": rate} for k, rate in enumerate(RATES, 1)}
+    other_rates = {f"dpo_rate_{k}": picked["dpo"] | {"learning_rate": rate} for k, rate in enumerate(RATES, 1)}
+    settings |= {name: each for name, each in other_rates.items() if each != picked["dpo"]}
     sets = {name: {"file": f"tiny:{name}.jsonl", "limit": PROMPTS} for name in SETS}
     own = ["prompts.test_file=null", f"prompts.test_sets={json.dumps(sets)}", f"evaluate.image_seeds=[{seed}]"]
     run = folder / f"seed-{seed}"
@@ -138,8 +142,12 @@ def report_on(seed: int, picked: Settings, folder: Path, overrides: list[str]) -
     run_stages(recipe, run, (*BEFORE_TRAINING, "train"))
     outside = {name: each for name, each in picked.items() if is_outside(name)} | {SHUFFLED: picked["sem_dpo"]}
     greedy = {name: train_outside(run, recipe, name, each) for name, each in outside.items()}
-    inside = [name for name in (*picked, SAME) if not is_outside(name)]
-    sampled = {SFT: run / SFT, **{name: run / "train" / name for name in inside}, SHUFFLED: greedy[SHUFFLED]}
+    inside = [name for name in (*picked, SAME) if name not in OBJECTIVES]
+    sampled = {
+        SFT: run / SFT,
+        **{name: run / "train" / name for name in inside},
+        **{name: greedy[name] for name in (FARTHER, SHUFFLED)},
+    }
     recipe = recipe_of(seed, settings, [*own, rewriters(recipe, greedy, sampled)], overrides)
     pipeline.run(recipe, run)
     frame = pd.DataFrame(
@@ -164,7 +172,7 @@ def in_processes(jobs: int, work: Callable[..., Path], each: Sequence[Any], *sha
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24, 25])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[21, 22, 23, 24, 25, 26])
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="as for semdpo run")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study_distances import factual, styleless
+from study_distances import factual, farther, styleless
 
 from semdpo.data.records import Pair
 from semdpo.engine import store
@@ -21,7 +21,7 @@ from semdpo.recipe.schema import Recipe
 
 Settings = dict[str, dict[str, Any]]
 
-RATES = (1e-5, 3e-5, 1e-4)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4)
 # The setting that each arm is tuned over besides the learning rate, with its two values.
 STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "dpo": ("beta", (0.05, 0.2)),
@@ -30,21 +30,25 @@ STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
     "beta_dpo": ("beta", (0.05, 0.2)),
     "additive": ("strength", (0.5, 2.0)),
     "sem_dpo": ("alpha", (4.0, 16.0)),
+    "dpo_nll": ("nll_coef", (0.1, 1.0)),
+    "sem_dpo_nll": ("nll_coef", (0.1, 1.0)),
+    "sem_dpo_farther": ("alpha", (4.0, 16.0)),
     "sem_dpo_facts": ("alpha", (4.0, 16.0)),
     "sem_dpo_styleless": ("alpha", (4.0, 16.0)),
 }
 # The arms that are trained outside the pipeline, because their distances are not the pipeline's.
-DISTANCES = {"sem_dpo_facts": factual, "sem_dpo_styleless": styleless}
-SAME, SHUFFLED, SAMPLED = "dpo_same_settings", "sem_dpo_shuffled", "_sampled"
+DISTANCES = {"sem_dpo_farther": farther, "sem_dpo_facts": factual, "sem_dpo_styleless": styleless}
+# The arms that are an objective of another name.
+OBJECTIVES = {"dpo_nll": "dpo", "sem_dpo_nll": "sem_dpo"} | dict.fromkeys(DISTANCES, "sem_dpo")
+SAME, FARTHER, SHUFFLED, SAMPLED = "dpo_same_settings", "sem_dpo_farther", "sem_dpo_shuffled", "_sampled"
 SFT = "sft"
 
 
 def trials(arm: str) -> Settings:
     """The settings of each trial of an arm, by the trial's name."""
     key, values = STRENGTHS[arm]
-    objective = "sem_dpo" if arm in DISTANCES else arm
     return {
-        f"{arm}.{rate:g}.{value:g}": {"name": objective, "learning_rate": rate, key: value}
+        f"{arm}.{rate:g}.{value:g}": {"name": OBJECTIVES.get(arm, arm), "learning_rate": rate, key: value}
         for rate in RATES
         for value in values
     }

@@ -53,3 +53,11 @@ def styleless(pairs: Sequence[Pair]) -> list[float]:
 def factual(pairs: Sequence[Pair]) -> list[float]:
     """The share of facts that the chosen rewrite loses or adds (see `lost_and_added`)."""
     return [lost_and_added(pair.prompt, pair.chosen) for pair in pairs]
+
+
+def farther(pairs: Sequence[Pair]) -> list[float]:
+    """The cosine distance of that rewrite of a pair, chosen or rejected, which drifts farther from the prompt.
+
+    The chosen one's alone keeps pairs whose rejected rewrite adds content, and so teaches to say less than was asked.
+    """
+    return [max(pair.distance or 0.0, pair.rejected_distance or 0.0) for pair in pairs]

@@ -38,7 +38,11 @@ LABELS = METHOD_LABELS | {
     "dpo_rate_1": "DPO, rate 1e-5",
     "dpo_rate_2": "DPO, rate 3e-5",
     "dpo_rate_3": "DPO, rate 1e-4",
+    "dpo_rate_4": "DPO, rate 3e-4",
     "sem_dpo_shuffled": "Sem-DPO, weights shuffled",
+    "dpo_nll": "DPO with NLL",
+    "sem_dpo_nll": "Sem-DPO with NLL",
+    "sem_dpo_farther": "Sem-DPO, farther of the two",
     "sem_dpo_facts": "Sem-DPO, facts lost and added",
     "sem_dpo_styleless": "Sem-DPO, style words projected out",
 }
@@ -53,8 +57,8 @@ HEADS = {
 }
 ORDER = (
     *("human", "sft", "dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"),
-    *("dpo_same_settings", "dpo_rate_1", "dpo_rate_2", "dpo_rate_3", "sem_dpo_shuffled"),
-    *("sem_dpo_facts", "sem_dpo_styleless"),
+    *("dpo_same_settings", "dpo_rate_1", "dpo_rate_2", "dpo_rate_3", "dpo_rate_4", "sem_dpo_shuffled"),
+    *("dpo_nll", "sem_dpo_nll", "sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"),
 )
 UNTIMED = 120  # prompts that leave the time of day open, each rendered four times
 
@@ -155,7 +159,7 @@ def against(frame: pd.DataFrame, methods: Sequence[str], other: str) -> None:
 
 def other_distances(frame: pd.DataFrame, methods: Sequence[str]) -> None:
     """Sem-DPO with other distances, minus Sem-DPO."""
-    for name in ("sem_dpo_facts", "sem_dpo_styleless"):
+    for name in ("sem_dpo_nll", "sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"):
         if name in methods:
             differences(frame, name, ["sem_dpo", "dpo"], COLUMNS)
 

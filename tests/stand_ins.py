@@ -133,6 +133,7 @@ def recipe_of(folder: Path, *overrides: str) -> Recipe:
         "label.batch_size=4",
         "evaluate.shard_size=4",
         "evaluate.keep_images=5",
+        "train.methods={dpo: {name: dpo}, sem_dpo: {name: sem_dpo, alpha: 4.0}}",
     ]
     return load_recipe("tiny", [*settings, *overrides])
 

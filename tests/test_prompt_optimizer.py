@@ -88,6 +88,65 @@ def test_a_rewrite_of_unknown_words_counts_as_too_far() -> None:
     _check(_run(Says("a quokka"), Says("a quokka", "a cat, art"), None), "a cat, art")
 
 
+class Counts:
+    """An encoder for any text: more words are a larger distance."""
+
+    def encode(self, texts: Sequence[str]) -> Embeddings:
+        angles = np.array([len(text.split()) / 10 for text in texts])
+        vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+        return Embeddings(vectors, np.zeros(len(texts), np.bool_))
+
+
+class Adds:
+    """A rewriter that adds words, or loses what it was asked to lose."""
+
+    def __init__(self, words: str, loses: str = "") -> None:
+        self.words, self.loses, self.read = words, loses, list[str]()
+
+    def rewrite(self, prompts: Sequence[str], n: int, seed: int) -> list[list[str]]:
+        self.read += prompts
+        return [[(prompt.replace(self.loses, "") if self.loses else prompt) + self.words] * n for prompt in prompts]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read", "rewrite"),
+    [
+        ("a (red:1.2) ball <lora:x:1>", ["a red ball"], "a (red:1.2) ball, art <lora:x:1>"),
+        ("a cat BREAK a [dog|cat] --ar 1:1", ["a cat", "a dog"], "a cat, art BREAK a [dog|cat], art --ar 1:1"),
+        ("<lora:x:1> BREAK a cat", ["a cat"], "<lora:x:1> BREAK a cat, art"),
+    ],
+)
+def test_the_rewriter_reads_words_and_syntax_comes_back(prompt: str, read: list[str], rewrite: str) -> None:
+    greedy = Adds(", art")
+    found = PromptOptimizer(greedy, Adds(""), Counts()).optimize(prompt)
+    assert (found.rewrite, found.kept, greedy.read) == (rewrite, True, read)
+    assert found.distance > 0
+
+
+def test_a_rewrite_that_lost_a_span_is_replaced_or_the_prompt_comes_back() -> None:
+    prompt = "a (red:1.2) ball in snow"
+    found = PromptOptimizer(Adds("", "red"), Adds(", art"), Counts()).optimize(prompt)
+    assert found.rewrite == "a (red:1.2) ball in snow, art"
+    found = PromptOptimizer(Adds("", "red"), Adds("", "red"), Counts()).optimize(prompt)
+    assert found.rewrite == prompt
+    assert found.reason == "the prompt is kept: no rewrite kept '(red:1.2)' and was near enough"
+    found = PromptOptimizer(Adds("", "snow"), Adds("", "snow"), Counts()).optimize(prompt, ["Snow"])
+    assert found.reason == "the prompt is kept: no rewrite kept 'snow' and was near enough"
+
+
+def test_one_part_that_drifts_keeps_the_whole_prompt() -> None:
+    prompt = "a cat BREAK a very fat dog in the snow"
+    found = PromptOptimizer(Adds("", "dog"), Adds("", "dog"), Counts(), max_distance=0.0).optimize(prompt)
+    assert (found.rewrite, found.kept) == (prompt, False)
+
+
+def test_a_prompt_of_syntax_alone_is_kept() -> None:
+    found = PromptOptimizer(Adds(", art"), Adds(""), Counts()).optimize("<lora:x:1> --ar 1:1")
+    assert found == Optimized(
+        "<lora:x:1> --ar 1:1", "<lora:x:1> --ar 1:1", 0.0, "the prompt is kept: it has no words to rewrite"
+    )
+
+
 def test_bad_input_is_refused() -> None:
     with pytest.raises(DataError, match="prompt is empty"):
         PromptOptimizer(Says(""), Says(""), Angles()).optimize(" \u200b ")

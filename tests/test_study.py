@@ -43,15 +43,17 @@ def test_the_study_and_its_tables(
     study.main()
     picked = json.loads((tmp_path / "tuned.json").read_text())
     objectives = {"dpo", "kto", "orpo", "beta_dpo", "additive", "sem_dpo"}
-    assert picked.keys() == objectives | {"sem_dpo_facts", "sem_dpo_styleless"}
+    variants = {"dpo_nll", "sem_dpo_nll", "sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"}
+    assert picked.keys() == objectives | variants
     trials = pd.read_csv(tmp_path / "trials.csv")
-    assert len(trials) == 16
-    assert trials.picked.sum() == 8
+    assert len(trials) == 22
+    assert trials.picked.sum() == 11
     frames = [frame for _, frame in pd.read_csv(tmp_path / "evaluation.csv").groupby("train_seed")]
-    sampled = {f"{name}_sampled" for name in objectives | {"sft", "dpo_same_settings", "sem_dpo_shuffled"}}
-    greedy = objectives | {"human", "sft", "dpo_same_settings", "dpo_rate_1", "sem_dpo_shuffled"}
+    both = objectives | {"sft", "dpo_same_settings", "sem_dpo_farther", "sem_dpo_shuffled"}
+    sampled = {f"{name}_sampled" for name in both}
+    greedy = objectives | {"human", "sft", "dpo_same_settings", "sem_dpo_shuffled"}
     for frame in frames:
-        assert set(frame.method) == greedy | sampled | {"sem_dpo_facts", "sem_dpo_styleless"}
+        assert set(frame.method) == greedy | variants | sampled
         assert len(frame) == frame.method.nunique() * 9
     tuned_on = {
         row["prompt_id"]

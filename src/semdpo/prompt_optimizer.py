@@ -1,4 +1,4 @@
-"""Rewrites a user's prompt, measures how far the rewrite drifts, and keeps the prompt when it drifts too far."""
+"""Rewrites a user's prompt, and keeps the prompt when a rewrite drifts too far or loses what must not change."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semdpo import protected_spans
 from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance
 from semdpo.engine import model_folders
 from semdpo.errors import ConfigError, DataError, ModelError
+from semdpo.protected_spans import LostSpanError, Protected
 from semdpo.recipe import defaults
-from semdpo.texts import is_visible, trimmed
+from semdpo.texts import is_visible, shown, trimmed
 
 if TYPE_CHECKING:
     from semdpo.models.rewriter_settings import RewriterSettings
     from semdpo.protocols import Rewriter, TextEncoder
 
+KEPT = "the prompt is kept:"
 DEFAULT_ENCODER = defaults.ENCODER  # used where neither the user nor the rewriter names an encoder
 
 log = logging.getLogger("semdpo")
@@ -147,18 +150,24 @@ class PromptOptimizer:
 
     def unknown(self, prompt: str) -> float | None:
         """The share of a prompt's words that the encoder has never seen; None when it does not know."""
-        shares = self._encoder.encode([trimmed(prompt)]).unknown
+        plain = " ".join(part.plain for part in protected_spans.protect(trimmed(prompt)))
+        shares = self._encoder.encode([plain]).unknown
         return None if shares is None else float(shares[0])
 
-    def optimize(self, prompt: str) -> Optimized:
+    def optimize(self, prompt: str, keep: Sequence[str] = ()) -> Optimized:
         """Rewrites a prompt.
 
         The result is the most probable rewrite if its distance from the prompt is at most ``max_distance``; otherwise
         the nearest of the sampled rewrites, if its distance is; otherwise the user's prompt. A rewrite whose words the
         encoder does not know has no distance and is not used. A prompt of such words is returned unchanged.
 
+        What ``protected_spans`` finds (syntax of image tools, quoted text, numbers) stays as it is, letter by letter;
+        a rewrite that lost some of it is not used. Distances are those of the texts without this syntax. The parts of a
+        prompt that ``BREAK`` or ``AND`` separates are rewritten one by one, and ``distance`` is the largest of theirs.
+
         Args:
             prompt: the user's prompt.
+            keep: words and phrases that must not change either.
 
         Raises:
             DataError: the prompt is empty, or too long for the rewriter.
@@ -168,29 +177,59 @@ class PromptOptimizer:
             raise DataError("the prompt is empty, or shows nothing; say what the image should show")
         unknown = self.unknown(text)
         if unknown is not None and unknown > UNKNOWN_ALLOWED:
-            return Optimized(
-                text, text, 0.0, f"the prompt is kept: the encoder does not know {unknown:.0%} of its words"
-            )
-        result = self._nearest(text, _rewrites(self._greedy, text, 1, self._seed))
-        if result is None:
-            result = self._nearest(text, _rewrites(self._sampling, text, self._candidates, self._seed))
-        return result or Optimized(text, text, 0.0, "the prompt is kept: no rewrite was near enough")
+            return Optimized(text, text, 0.0, f"{KEPT} the encoder does not know {unknown:.0%} of its words")
+        rewrites: list[str] = []
+        found: list[Optimized] = []
+        for part in protected_spans.protect(text, keep):
+            if not is_visible(part.plain):  # syntax alone
+                rewrites.append(part.restore(part.plain))
+                continue
+            found.append(self._rewritten(part))
+            if not found[-1].kept:
+                return Optimized(text, text, 0.0, found[-1].reason)
+            rewrites.append(found[-1].rewrite)
+        if not found:
+            return Optimized(text, text, 0.0, f"{KEPT} it has no words to rewrite")
+        farthest = max(each.distance for each in found)
+        return Optimized(
+            text, protected_spans.join(text, rewrites), farthest, truncated=any(each.truncated for each in found)
+        )
 
-    def _nearest(self, prompt: str, rewrites: Sequence[tuple[str, bool]]) -> Optimized | None:
-        """The rewrite with the smallest distance; None when all drift too far."""
-        truncated = dict(rewrites)
-        texts = [text for text in truncated if is_visible(text)]
-        if not texts:
+    def _rewritten(self, part: Protected) -> Optimized:
+        """The best rewrite of one part of a prompt, with its spans put back."""
+        lost: list[str] = []
+        for rewriter, n in ((self._greedy, 1), (self._sampling, self._candidates)):
+            usable = []
+            for text, truncated in _rewrites(rewriter, part.plain, n, self._seed):
+                try:
+                    usable.append((text, part.restore(text), truncated))
+                except LostSpanError as error:
+                    lost.append(error.text)
+            if nearest := self._nearest(part.plain, usable):
+                return nearest
+        reason = f"no rewrite kept {shown(lost[-1])} and was near enough" if lost else "no rewrite was near enough"
+        return Optimized(part.plain, part.plain, 0.0, f"{KEPT} {reason}")
+
+    def _nearest(self, prompt: str, rewrites: Sequence[tuple[str, str, bool]]) -> Optimized | None:
+        """The rewrite with the smallest distance; None when all drift too far.
+
+        Args:
+            prompt: the text that was rewritten.
+            rewrites: each as the rewriter wrote it, with its spans put back, and whether it was truncated.
+        """
+        visible = list({rewrite[0]: rewrite for rewrite in rewrites if is_visible(rewrite[0])}.values())
+        if not visible:
             return None
-        embeddings = self._encoder.encode([prompt, *texts])
-        distances = cosine_distance(embeddings.vectors[:1].repeat(len(texts), axis=0), embeddings.vectors[1:])
+        embeddings = self._encoder.encode([prompt, *(text for text, *_ in visible)])
+        distances = cosine_distance(embeddings.vectors[:1].repeat(len(visible), axis=0), embeddings.vectors[1:])
         if embeddings.unknown is not None:
             distances[embeddings.unknown[1:] > UNKNOWN_ALLOWED] = math.inf
         best = int(distances.argmin())
         limit = 2.0 if self._max_distance is None else self._max_distance
         if distances[best] > limit:
             return None
-        return Optimized(prompt, texts[best], float(distances[best]), truncated=truncated[texts[best]])
+        _, restored, truncated = visible[best]
+        return Optimized(prompt, restored, float(distances[best]), truncated=truncated)
 
 
 def _rewrites(rewriter: Rewriter, prompt: str, n: int, seed: int) -> list[tuple[str, bool]]:

@@ -18,7 +18,7 @@ from semdpo.recipe.variants import variants
 def test_the_packaged_recipe_is_valid_and_says_every_setting() -> None:
     recipe = load_recipe("tiny")
     assert recipe.folder == Path("runs/tiny")
-    assert recipe.train.methods["sem_dpo"] == SemDPOSettings(name="sem_dpo", alpha=4.0)
+    assert recipe.train.methods["sem_dpo"] == SemDPOSettings(name="sem_dpo", alpha=16.0)
     written = read_yaml(RECIPES / "tiny.yaml").values
     for stage in ("sft", "candidates", "pairs", "drift", "report", "prompts"):
         unsaid = set(getattr(recipe, stage).model_dump()) - set(written[stage])

@@ -34,16 +34,10 @@ def test_the_card_meets_what_was_asked() -> None:
     assert figures["sd"]["one_by_judge"] >= 0.97
     assert figures["sd"]["one_by_clip_b"] >= 0.97
     assert figures["sd"]["two_by_judge"] >= 0.90
-    for name in ("pickscore", "hps"):
+    assert figures["sd"]["two_by_clip_b"] >= 0.90
+    assert figures["blip-itm"]["one_fact_exchanged"] >= 0.95
+    for name in ("image-reward", "pickscore", "hps"):
         assert figures[name]["choices_share"] >= 0.90
-
-
-def test_the_labeller_is_as_good_as_the_others() -> None:
-    assert card.read()["image-reward"]["quality"]["choices_share"] >= 0.90
-
-
-def test_two_objects_are_identified_from_outside() -> None:
-    assert card.read()["sd"]["quality"]["two_by_clip_b"] >= 0.90
 
 
 def test_the_card_belongs_to_the_weights() -> None:
