@@ -32,7 +32,9 @@ from semdpo.tiny_world.facts import Comparison, compare, parse
 FIDELITY, PREFERENCE = ["clip", "clip_b", "blip_itm"], ["hps", "pickscore", "image_reward"]
 SCORERS, SEEN = [*FIDELITY, *PREFERENCE], {"clip", "image_reward"}
 FACTS = ["wrong", "added", "popular", "sunset"]
-COLUMNS = [*SCORERS, *FACTS, "distance", "drifted", "tokens", "repeats"]
+BEHAVIOUR = [*FACTS, "distance", "drifted", "tokens", "repeats"]
+COLUMNS = [*SCORERS, *BEHAVIOUR]
+SHORT = ["clip_b", "blip_itm", "hps", "pickscore", "wrong", "added", "distance", "tokens"]
 LABELS = METHOD_LABELS | {
     "dpo_same_settings": "DPO, Sem-DPO's settings",
     "dpo_rate_1": "DPO, rate 1e-5",
@@ -110,58 +112,59 @@ def crossed(values: np.ndarray, *, sign: bool = False) -> str:
 
 
 def means(frame: pd.DataFrame, methods: Sequence[str]) -> None:
+    """All methods: first what the scorers say, then what the rewrites do."""
     over_sets = frame.groupby(["source", "method"])[SCORERS].mean().groupby("method").mean()
     average = min_max_average(over_sets.loc[list(methods)])
-    rows = []
-    for method in methods:
-        cells = [crossed(grid(frame, method, column)) for column in COLUMNS]
-        rows.append([LABELS[method], *cells, number(float(average[method]), 2)])
-    table(["", *(head(column) for column in COLUMNS), "average"], rows)
+    for columns in (SCORERS, BEHAVIOUR):
+        rows = [[LABELS[method], *(crossed(grid(frame, method, c)) for c in columns)] for method in methods]
+        heads = ["", *(head(column) for column in columns)]
+        if columns is SCORERS:
+            rows, heads = (
+                [[*r, number(float(average[m]), 2)] for r, m in zip(rows, methods, strict=True)],
+                [*heads, "average"],
+            )
+        table(heads, rows)
 
 
-def differences(frame: pd.DataFrame, subject: str, others: Sequence[str], columns: Sequence[str]) -> None:
+def difference(gap: np.ndarray, other: np.ndarray) -> str:
+    """The mean difference with its interval, and its share of the other's mean, as text."""
+    base = abs(other.mean())
+    relative = f" ({number(100 * gap.mean() / base, 1, sign=True)}%)" if base > 0.02 else ""
+    return crossed(gap, sign=True) + relative
+
+
+def against(frame: pd.DataFrame, subject: str, others: Sequence[str], *, minus: bool = False) -> None:
+    """A method minus each of the others, or, with ``minus``, each of the others minus the method."""
     rows = []
     for other in others:
-        gaps = {c: grid(frame, subject, c) - grid(frame, other, c) for c in columns}
-        tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in gaps.items()}
-        scorers = [c for c in columns if c in SCORERS]
-        corrected = dict(zip(scorers, holm([tests[c].p_t for c in scorers]), strict=True))
-        for column, d in gaps.items():
-            base = abs(grid(frame, other, column).mean())
-            relative = f"{number(100 * d.mean() / base, 1, sign=True)}%" if base > 1e-9 else "–"
-            agree = int((np.sign(d.mean(axis=0)) == np.sign(d.mean())).sum())
-            detectable = tests[column].detectable
-            rows.append(
-                [LABELS[other], head(column), crossed(d, sign=True), relative, f"{agree} of {d.shape[1]}",
-                 p_value(corrected.get(column, tests[column].p_t)), number(detectable, decimals(detectable))]
-            )  # fmt: skip
-    table([f"{LABELS[subject]} −", "", "difference", "relative", "seeds of that sign", "p", "detectable"], rows)
+        first, second = (other, subject) if minus else (subject, other)
+        cells = [(grid(frame, first, c), grid(frame, second, c)) for c in SHORT]
+        rows.append([LABELS[other], *(difference(a - b, b) for a, b in cells)])
+    corner = f"− {LABELS[subject]}" if minus else f"{LABELS[subject]} −"
+    table([corner, *(head(column) for column in SHORT)], rows)
 
 
-def by_set(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def in_full(frame: pd.DataFrame, subject: str, other: str) -> None:
+    """Two methods by all measures, with p-values and minimum detectable effects."""
+    gaps = {c: grid(frame, subject, c) - grid(frame, other, c) for c in COLUMNS}
+    tests = {c: paired_difference(d.mean(axis=1), np.zeros(len(d))) for c, d in gaps.items()}
+    corrected = dict(zip(SCORERS, holm([tests[c].p_t for c in SCORERS]), strict=True))
+    rows = []
+    for column, d in gaps.items():
+        agree = int((np.sign(d.mean(axis=0)) == np.sign(d.mean())).sum())
+        detectable = tests[column].detectable
+        rows.append(
+            [head(column), difference(d, grid(frame, other, column)), f"{agree} of {d.shape[1]}",
+             p_value(corrected.get(column, tests[column].p_t)), number(detectable, decimals(detectable))]
+        )  # fmt: skip
+    table([f"{LABELS[subject]} − {LABELS[other]}", "difference", "seeds of that sign", "p", "detectable"], rows)
+
+
+def by_set(frame: pd.DataFrame, subject: str, other: str) -> None:
     rows = []
     for source, part in frame.groupby("source"):
-        gaps = [grid(part, "sem_dpo", column) - grid(part, "dpo", column) for column in columns]
-        rows.append([source, *(crossed(gap, sign=True) for gap in gaps)])
-    table(["Sem-DPO − DPO", *(head(column) for column in columns)], rows)
-
-
-def against(frame: pd.DataFrame, methods: Sequence[str], other: str) -> None:
-    """Every method minus one of them."""
-    columns = [*SCORERS, *FACTS, "distance", "tokens"]
-    rows = [
-        [LABELS[m], *(crossed(grid(frame, m, c) - grid(frame, other, c), sign=True) for c in columns)]
-        for m in methods
-        if m != other
-    ]
-    table([f"− {LABELS[other]}", *(head(column) for column in columns)], rows)
-
-
-def other_distances(frame: pd.DataFrame, methods: Sequence[str]) -> None:
-    """Sem-DPO with other distances, minus Sem-DPO."""
-    for name in ("sem_dpo_nll", "sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"):
-        if name in methods:
-            differences(frame, name, ["sem_dpo", "dpo"], COLUMNS)
+        rows.append([source, *(crossed(grid(part, subject, c) - grid(part, other, c), sign=True) for c in SHORT)])
+    table([f"{LABELS[subject]} − {LABELS[other]}", *(head(column) for column in SHORT)], rows)
 
 
 def equal_length(frame: pd.DataFrame) -> None:
@@ -313,21 +316,23 @@ def main() -> None:
     twice = [name for name in methods if name in set(sampled.method)]
     seeds = sorted(int(seed) for seed in frame.train_seed.unique())
     rest = [name for name in methods if name != "sem_dpo"]
-    rates = [name for name in methods if name.startswith("dpo_rate")]
     sections = {
         "Tuning": lambda: settings(folder),
         "Means, greedy": lambda: means(frame, methods),
         "Means, sampled": lambda: means(sampled, twice),
-        "Differences": lambda: differences(frame, "sem_dpo", rest, COLUMNS),
-        "Differences, sampled": lambda: differences(
-            sampled, "sem_dpo", [name for name in twice if name != "sem_dpo"], COLUMNS
+        "Sem-DPO against the others, greedy": lambda: against(frame, "sem_dpo", rest),
+        "Sem-DPO against the others, sampled": lambda: against(
+            sampled, "sem_dpo", [m for m in twice if m != "sem_dpo"]
         ),
-        "Against the user's prompt": lambda: against(frame, methods, "human"),
-        "Against SFT": lambda: against(frame, methods, "sft"),
-        "DPO at its rates": lambda: [differences(frame, "sem_dpo", [name], COLUMNS) for name in rates],
-        "DPO at Sem-DPO's settings": lambda: differences(frame, "dpo_same_settings", ["sft", "dpo"], COLUMNS),
-        "Other distances": lambda: other_distances(frame, methods),
-        "Set by set": lambda: by_set(frame, [*SCORERS, *FACTS, "distance", "tokens"]),
+        "Sem-DPO and DPO, greedy": lambda: in_full(frame, "sem_dpo", "dpo"),
+        "Sem-DPO and DPO, sampled": lambda: in_full(sampled, "sem_dpo", "dpo"),
+        "Against the user's prompt": lambda: against(frame, "human", methods[1:], minus=True),
+        "Against SFT, greedy": lambda: against(frame, "sft", methods[2:], minus=True),
+        "Against SFT, sampled": lambda: against(sampled, "sft", twice[2:], minus=True),
+        "The farther distance against DPO, greedy": lambda: in_full(frame, "sem_dpo_farther", "dpo"),
+        "The farther distance against DPO, sampled": lambda: in_full(sampled, "sem_dpo_farther", "dpo"),
+        "Set by set, greedy": lambda: by_set(frame, "sem_dpo", "dpo"),
+        "Set by set, sampled": lambda: by_set(sampled, "sem_dpo", "dpo"),
         "Equal length": lambda: equal_length(frame),
         "What the world can show": lambda: world_shows(folder, seeds),
         "An unasked sunset": lambda: sunsets(folder, frame, methods, seeds),
