@@ -2,40 +2,23 @@
 
 A rewriter reads the prompt without this syntax: "a (red:1.2) ball <lora:oil:0.8>" becomes "a red ball". Afterwards
 each span is put back, letter by letter, where its words stand in the rewrite. A rewrite that lost them is not used.
-
-The syntax is that of AUTOMATIC1111's web UI, ComfyUI, sd-dynamic-prompts and Midjourney.
+`span_syntax` knows the syntax of the tools.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-_CLOSING = {"(": ")", "[": "]", "{": "}"}
-_NUMBER_WORDS = (
-    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
-    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty", "dozen", "hundred", "thousand"),
-)
-_OUTSIDE = r"[^\s,;()\[\]{}<>\"“”„«»|]"  # what a word with a digit may consist of, as in f/1.8, 35mm and 16:9
-# What a span looks like, and the part of it that the rewriter reads: its first group.
-_SPANS = (
-    re.compile(r"<[A-Za-z][\w-]*:[^<>]*>()"),  # <lora:name:0.8>
-    re.compile(r"(?<!\w)embedding:[^\s,()\[\]{}]+()"),
-    re.compile(r"\\[(\[{](.*?)\\[)\]}]"),  # \(animal\), which is a name and no emphasis
-    re.compile(r"(?<!\w)__(?:[^\s_/]{0,99}/)*(\S{1,99}?)__(?!\w)"),  # __wildcard__
-    *(re.compile(f"{opening}([^{closing}]+){closing}") for opening, closing in ('""', "“”", "„“", "«»")),
-    re.compile(rf"(?<!\w)((?:{'|'.join(_NUMBER_WORDS)})(?!\w))", re.IGNORECASE),
-    re.compile(rf"(?<![\w.])({_OUTSIDE}{{0,40}}\d(?:{_OUTSIDE}{{0,40}}\w)?%?)"),
-)
-_SEPARATOR = re.compile(r"(?<!\S)(?:BREAK|AND)(?!\S)")
-_AFTER = re.compile(r"\s--[a-z][\w-]*(?:\s.*)?\Z|\n\s*negative prompt:.*\Z", re.DOTALL | re.IGNORECASE)
-_WEIGHT = re.compile(r":\s*[-+]?[\d.]+\s*\Z")  # (word:1.2), and the step of [from:to:0.5]
-_CHANCE = re.compile(r"\A[\d.]+::")  # {3::a|b}: how often a choice is taken
-_HOW_MANY = re.compile(r"\A\d+(?:-\d+)?\$\$")  # {2$$a|b}: how many of the choices to take
+from semdpo.errors import ConfigError
+from semdpo.span_syntax import LETTER, Piece, pieces_of, tail_of
+from semdpo.texts import is_visible
+
+_SEPARATOR = re.compile(r"\bBREAK\b|(?<!\S)AND(?!\S)")
+_WEIGHT_OF_PART = re.compile(r"\s*:-?[\d.]+\s*\Z")  # a cat :1.2 AND a dog :0.8
 _GAP = " \t\r\n,"
-_DEEPEST = 8  # brackets within brackets that are read; what is deeper loses its brackets only
 
 
 class LostSpanError(Exception):
@@ -54,11 +37,13 @@ class Span:
         text: The part as the user typed it.
         words: What the rewriter reads in its place.
         occurrence: How often these words stand in the plain prompt before the span.
+        whole: Whether they stand there as whole words; otherwise they are looked for within words too.
     """
 
     text: str
     words: str
     occurrence: int
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,34 +70,20 @@ class Protected:
         Raises:
             LostSpanError: The rewrite does not contain the words of a span.
         """
-        places: list[tuple[int, int, str]] = []
-        for words in sorted({span.words.lower() for span in self.spans}, key=len, reverse=True):
-            spans = [span for span in self.spans if span.words.lower() == words]
-            free = [
-                (found.start(), found.end())
-                for found in _finder(words).finditer(rewrite)
-                if all(found.end() <= start or end <= found.start() for start, end, _ in places)
-            ]
+        taken: list[tuple[int, int, str]] = []
+        for group in _by_words(self.spans):
+            free = _places(group[0].words, rewrite, [(start, end) for start, end, _ in taken], whole=group[0].whole)
             first = 0  # the first of the places that a span may still take
-            for k, span in enumerate(spans):
-                last = len(free) - (len(spans) - k)  # the others need a place too
+            for k, span in enumerate(group):
+                last = len(free) - (len(group) - k)  # the others need a place too
                 if first > last:
                     raise LostSpanError(span.text)
                 first = max(first, min(span.occurrence, last))
-                places.append((*free[first], span.text))
+                taken.append((*free[first], span.text))
                 first += 1
-        for start, end, text in sorted(places, reverse=True):
+        for start, end, text in sorted(taken, reverse=True):
             rewrite = rewrite[:start] + text + rewrite[end:]
         return self.before + rewrite + self.after
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A piece of a prompt: literal text, or a span with the words that stand for it."""
-
-    text: str
-    words: str
-    fixed: bool = True
 
 
 def protect(prompt: str, keep: Sequence[str] = ()) -> list[Protected]:
@@ -125,8 +96,14 @@ def protect(prompt: str, keep: Sequence[str] = ()) -> list[Protected]:
     Returns:
         One part, or several where ``BREAK`` or ``AND`` separates them; `join` puts their rewrites together. A part may
         be blank.
+
+    Raises:
+        ConfigError: ``keep`` is one text instead of a list.
     """
-    body, tail = _body(prompt)
+    if isinstance(keep, str):
+        raise ConfigError(f"keep is the text '{keep}'; give a list of words and phrases")
+    tail = tail_of(prompt)
+    body = prompt[: len(prompt) - len(tail)]
     parts = [_part(part, keep) for part in _parts(body)[0]]
     if tail:
         parts[-1] = replace(parts[-1], after=parts[-1].after + tail, texts=(*parts[-1].texts, tail.strip()))
@@ -135,122 +112,75 @@ def protect(prompt: str, keep: Sequence[str] = ()) -> list[Protected]:
 
 def join(prompt: str, rewrites: Sequence[str]) -> str:
     """The rewrites of a prompt's parts, with the prompt's separators between them."""
-    separators = _parts(_body(prompt)[0])[1]
-    return "".join(text for pair in zip(rewrites, [*separators, ""], strict=True) for text in pair)
+    after = _parts(prompt[: len(prompt) - len(tail_of(prompt))])[1]
+    return "".join(text for pair in zip(rewrites, after, strict=True) for text in pair)
 
 
 def contains(prompt: str, phrase: str) -> bool:
-    """Whether a prompt contains a phrase, in whole words, whatever its case and the prompt's syntax."""
-    return any(_finder(phrase).search(_read(part)) for part in _parts(_body(prompt)[0])[0])
-
-
-def _body(prompt: str) -> tuple[str, str]:
-    """A prompt without, and with only, the options and the negative prompt at its end."""
-    found = _AFTER.search(prompt)
-    return (prompt[: found.start()], prompt[found.start() :]) if found else (prompt, "")
+    """Whether a prompt contains a phrase, whatever its case: in its words, or in its syntax, which is kept anyway."""
+    finder = _finder(phrase)
+    return any(finder.search(text) for text in (prompt, *(part.plain for part in protect(prompt))))
 
 
 def _parts(body: str) -> tuple[list[str], list[str]]:
-    """A prompt's parts and the separators between them. A prompt in capitals has words only, no separators."""
-    if body.upper() == body:
-        return [body], []
-    parts, separators, at, begun = [], [], 0, 0
-    for piece in _pieces(body):
+    """A prompt's parts, and what follows each of them. In a prompt in capitals, AND is a word."""
+    capitals = body.upper() == body != body.lower()
+    parts, after, at, begun = [], [], 0, 0
+    for piece in pieces_of(body):
         for found in _SEPARATOR.finditer(body, at, at + len(piece.text)) if not piece.fixed else ():
-            start, end = len(body[: found.start()].rstrip()), len(body) - len(body[found.end() :].lstrip())
-            parts.append(body[begun : max(begun, start)])
-            separators.append(body[max(begun, start) : end])
+            if capitals and found.group() == "AND":
+                continue
+            start = max(begun, len(body[: found.start()].rstrip(_GAP)))
+            end = len(body) - len(body[found.end() :].lstrip(_GAP))
+            weight = _WEIGHT_OF_PART.search(body, begun, start)
+            parts.append(body[begun : weight.start() if weight else start])
+            after.append(body[begun + len(parts[-1]) : end])
             begun = end
         at += len(piece.text)
-    return [*parts, body[begun:]], separators
+    weight = _WEIGHT_OF_PART.search(body, begun) if parts else None
+    parts.append(body[begun : weight.start()] if weight else body[begun:])
+    return parts, [*after, body[begun + len(parts[-1]) :]]
 
 
 def _finder(words: str) -> re.Pattern[str]:
-    """Finds words as whole words, whatever their case and the blanks between them."""
-    pattern = r"\s+".join(re.escape(word) for word in words.split())
-    start = r"(?<!\w)" if re.match(r"\w", words) else ""
-    end = r"(?!\w)" if re.search(r"\w\Z", words) else ""
-    return re.compile(start + pattern + end, re.IGNORECASE)
+    """Finds words as whole words, whatever their case and the blanks between them.
+
+    A number is not found within a larger one: 4 is neither in 4.5 nor in f/4.
+    """
+    before = r"(?<![\w/])(?<!\d[.,:])" if words[:1].isdigit() else f"(?<!{LETTER})" * bool(re.match(LETTER, words))
+    ends_in_letter = bool(re.match(LETTER, words[-1:]))
+    after = r"(?![\w/])(?![.,:]\d)" if words[-1:].isdigit() else f"(?!{LETTER})" * ends_in_letter
+    return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)
 
 
-def _closing(text: str) -> dict[int, int]:
-    """The place of the closing bracket of each opening one, for those that have one."""
-    pairs: dict[int, int] = {}
-    opened: list[int] = []
-    for place, character in enumerate(text):
-        if place and text[place - 1] == "\\":
-            continue
-        if character in _CLOSING:
-            opened.append(place)
-        elif character in _CLOSING.values():
-            while opened:
-                start = opened.pop()
-                if _CLOSING[text[start]] == character:
-                    pairs[start] = place
-                    break
-    return pairs
+def _places(words: str, text: str, taken: Iterable[tuple[int, int]], *, whole: bool = True) -> list[tuple[int, int]]:
+    """Where words stand in a text, outside of places that are taken.
+
+    Words that are joined to others by a hyphen, such as the red of infra-red, count only where there are no others.
+    """
+    finder = _finder(words) if whole else re.compile(re.escape(words), re.IGNORECASE)
+    found = [match.span() for match in finder.finditer(text)]
+    found = [(a, b) for a, b in found if all(b <= start or end <= a for start, end in taken)]
+    alone = [(a, b) for a, b in found if text[a - 1 : a] != "-" and text[b : b + 1] != "-"]
+    return alone or found
 
 
-def _pieces(text: str, depth: int = 0) -> Iterator[_Piece]:
-    """The pieces of a text, from left to right; their texts together are the whole text."""
-    pairs, at, literal = _closing(text), 0, 0
-    while at < len(text):
-        piece = _bracket(text[at : pairs[at] + 1], depth) if at in pairs else _matched(text, at)
-        if piece is None:
-            at += 1
-            continue
-        if literal < at:
-            yield _Piece(text[literal:at], text[literal:at], fixed=False)
-        yield piece
-        at += len(piece.text)
-        literal = at
-    if literal < len(text):
-        yield _Piece(text[literal:], text[literal:], fixed=False)
+def _by_words(spans: Sequence[Span]) -> list[list[Span]]:
+    """The spans, grouped by their words; longer words first, for they may contain shorter ones."""
+    groups: dict[tuple[str, bool], list[Span]] = {}
+    for span in spans:
+        groups.setdefault((" ".join(span.words.lower().split()), span.whole), []).append(span)
+    return [groups[key] for key in sorted(groups, key=lambda key: (-len(key[0]), not key[1]))]
 
 
-def _span(text: str, words: str) -> _Piece:
-    """A span; words without a letter or digit are none."""
-    return _Piece(text, words.strip() if re.search(r"\w", words) else "")
-
-
-def _matched(text: str, at: int) -> _Piece | None:
-    for pattern in _SPANS:
-        if found := pattern.match(text, at):
-            return _span(found.group(), found.group(1).replace("_", " ") if "__" in found.group() else found.group(1))
-    return None
-
-
-def _bracket(text: str, depth: int) -> _Piece:
-    """The span of a bracket, whose words are what it stands for: of several choices the first."""
-    inner = text[1:-1]
-    if depth >= _DEEPEST:
-        return _span(text, re.sub(r"[()\[\]{}]", "", inner))
-    weight = _WEIGHT.search(inner)
-    if text[0] == "{" or "|" in inner:
-        inner = _CHANCE.sub("", _HOW_MANY.sub("", inner).split("|")[0])
-    elif weight and text[0] == "[":  # [from:to:step]
-        inner = next((choice for choice in reversed(inner[: weight.start()].split(":")) if choice.strip()), "")
-    elif weight:
-        inner = inner[: weight.start()]
-    return _span(text, _read(inner, depth + 1))
-
-
-def _read(text: str, depth: int = 0) -> str:
-    """What a rewriter reads of a text."""
-    return _plain(_pieces(text, depth))[0]
-
-
-def _plain(pieces: Iterable[_Piece]) -> tuple[str, list[int]]:
+def _plain(pieces: Iterable[Piece]) -> tuple[str, list[int]]:
     """The pieces' words as one text, and the place in it of each piece.
 
     Where a piece without words stood, one gap remains of the two around it.
     """
-    plain, places, dropped, fixed = "", [], False, False
+    plain, places, dropped = "", [], False
     for piece in pieces:
         words = piece.words
-        if (piece.fixed or fixed) and re.match(r"\w", words) and re.search(r"\w\Z", plain):
-            plain += " "  # ball(red:1.2) is two words
-        fixed = piece.fixed
         dropped = dropped or not words
         rest = words.lstrip(_GAP)
         if dropped and rest:
@@ -264,28 +194,43 @@ def _plain(pieces: Iterable[_Piece]) -> tuple[str, list[int]]:
 
 def _part(text: str, keep: Sequence[str]) -> Protected:
     """One part of a prompt, without its syntax."""
-    pieces = list(_pieces(text))
+    pieces = pieces_of(text)
     for phrase in keep:
-        pieces = _with_phrase(pieces, phrase)
+        if is_visible(phrase):
+            pieces = _with_phrase(pieces, phrase)
     plain, places = _plain(pieces)
     spans, before, after, at = [], "", "", 0
     for piece, place in zip(pieces, places, strict=True):
         gap = text[len(text[:at].rstrip(_GAP)) : at]
         at += len(piece.text)
         if piece.fixed and piece.words:
-            spans.append(Span(piece.text, piece.words, len(_finder(piece.words).findall(plain[:place]))))
+            spans.append(Span(piece.text, piece.words, place))
         elif piece.fixed and not plain[:place]:
             before = text[: len(text) - len(text[at:].lstrip(_GAP))]
         elif piece.fixed:
             after += (", " if "," in gap else " ") + piece.text
-    return Protected(plain, tuple(spans), before, after, tuple(piece.text for piece in pieces if piece.fixed))
+    texts = tuple(piece.text for piece in pieces if piece.fixed)
+    return Protected(plain, tuple(_counted(spans, plain)), before, after, texts)
 
 
-def _with_phrase(pieces: list[_Piece], phrase: str) -> list[_Piece]:
+def _counted(spans: Sequence[Span], plain: str) -> list[Span]:
+    """The spans with their occurrences instead of their places in the plain text."""
+    counted: dict[int, Span] = {}
+    taken: list[tuple[int, int]] = []
+    for group in _by_words(spans):
+        starts = [start for start, _ in _places(group[0].words, plain, taken)]
+        for span in group:
+            place = span.occurrence
+            counted[place] = replace(span, occurrence=sum(start < place for start in starts), whole=place in starts)
+            taken.append((place, place + len(span.words)))
+    return [counted[place] for place in sorted(counted)]
+
+
+def _with_phrase(pieces: list[Piece], phrase: str) -> list[Piece]:
     """The pieces with each occurrence of a phrase as a span of its own; syntax within it stays in it."""
-    finder, done = _finder(phrase), list[_Piece]()
+    finder, done = _finder(phrase), list[Piece]()
     while found := finder.search("".join(piece.words for piece in pieces)):
-        inside, later, at = list[_Piece](), list[_Piece](), 0
+        inside, later, at = list[Piece](), list[Piece](), 0
         for piece in pieces:
             start, end = found.start() - at, found.end() - at
             at += len(piece.words)
@@ -299,7 +244,7 @@ def _with_phrase(pieces: list[_Piece], phrase: str) -> list[_Piece]:
                 cuts = (0, max(0, start), min(end, len(piece.text)), len(piece.text))
                 texts = [piece.text[a:b] for a, b in pairwise(cuts)]
                 for text, into in zip(texts, (done, inside, later), strict=True):
-                    into += [_Piece(text, text, fixed=False)] if text else []
-        done.append(_Piece("".join(piece.text for piece in inside), "".join(piece.words for piece in inside)))
+                    into += [Piece(text, text, fixed=False)] if text else []
+        done.append(Piece("".join(piece.text for piece in inside), "".join(piece.words for piece in inside)))
         pieces = later
     return done + pieces
