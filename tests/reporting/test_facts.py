@@ -18,7 +18,7 @@ from semdpo.reporting import facts
 from semdpo.reporting.compute import compute_tables, differences_frame, images_frame, results_frame
 from semdpo.reporting.labels import FACTS
 from semdpo.reporting.report import ReportData, write_report
-from semdpo.reporting.strip import MARKS, strip
+from semdpo.reporting.strip import CELL, GAP, MARKS, strip
 from tests.reporting.example import FIDELITY, PREFERENCE, evaluation
 
 PROMPT = "a red ball in the snow"
@@ -167,6 +167,18 @@ def test_the_strip_marks_its_images(data: ReportData) -> None:
     red, green = (tuple(int(MARKS[kind][k : k + 2], 16) for k in (1, 3, 5)) for kind in ("wrong", "right"))
     assert {red, green} <= colours(data), "DPO's second prompt, and its first"
     assert {red, green}.isdisjoint(colours(dataclasses.replace(data, facts=None)))
+
+
+def test_the_strip_shows_the_methods_that_the_report_shows(data: ReportData) -> None:
+    def columns(*shown: str) -> int:
+        picked = dataclasses.replace(data, shown_methods=list(shown))
+        png = strip(picked, compute_tables(picked))
+        assert png is not None
+        with Image.open(io.BytesIO(png)) as image:
+            return (image.width - GAP) // (CELL + GAP)
+
+    assert columns("human", "dpo") == 2
+    assert columns() == columns("human", "sft", "dpo", "sem_dpo") == 3, "more do not fit into a README"
 
 
 def test_prompts_that_are_not_of_the_tiny_world() -> None:

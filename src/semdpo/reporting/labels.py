@@ -14,6 +14,7 @@ METHOD_LABELS = {
     "human": "User's prompt",
     "sft": "SFT",
     "dpo": "DPO",
+    "dpo_liked": "DPO, most liked",
     "sem_dpo": "Sem-DPO",
     "kto": "KTO",
     "orpo": "ORPO",

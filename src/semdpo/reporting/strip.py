@@ -34,21 +34,23 @@ def _font(bold: bool, size: int) -> ImageFont.FreeTypeFont:
 def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
     """A PNG with one row per prompt: image and text of the user's prompt, the baseline and the subject.
 
+    Where the report shows two or three methods side by side, these take their place.
+
     Where facts are read, lines beside an image say what its text gets wrong and what it adds.
 
     Args:
         data: the data of the report.
         tables: the numbers computed from ``data``.
-        rows: largest number of rows; they show the first prompts on which baseline and subject wrote different texts.
+        rows: largest number of rows; they show the first prompts on which the methods' rewrites differ.
 
     Returns:
         PNG bytes; None where there is no such prompt with kept images.
     """
     if not tables.subject or not tables.baseline:
         return None
-    first = "human" if "human" in tables.methods else None
-    columns = [name for name in dict.fromkeys((first, tables.baseline, tables.subject)) if name]
-    lines = _lines(data, columns, tables)[:rows]
+    shown = [name for name in data.shown_methods if name in tables.methods]
+    columns = shown if len(shown) in (2, 3) else _usual(tables)
+    lines = _lines(data, columns)[:rows]
     if not lines:
         return None
     width = len(columns) * (CELL + GAP) + GAP
@@ -67,17 +69,20 @@ def strip(data: ReportData, tables: Tables, rows: int = 4) -> bytes | None:
     return buffer.getvalue()
 
 
-def _lines(data: ReportData, columns: Sequence[str], tables: Tables) -> list[dict[str, EvaluationRow]]:
+def _usual(tables: Tables) -> list[str]:
+    names = ("human" if "human" in tables.methods else None, tables.baseline, tables.subject)
+    return [name for name in dict.fromkeys(names) if name]
+
+
+def _lines(data: ReportData, columns: Sequence[str]) -> list[dict[str, EvaluationRow]]:
     kept: dict[tuple[str, int], dict[str, EvaluationRow]] = {}
     for row in data.evaluation:
         if row.image is not None and row.method in columns:
             kept.setdefault((row.prompt_id, row.image_seed), {})[row.method] = row
     lines: dict[str, dict[str, EvaluationRow]] = {}
     for (prompt_id, _), by_method in kept.items():
-        differ = len(by_method) == len(columns) and (
-            by_method[str(tables.subject)].rewrite != by_method[str(tables.baseline)].rewrite
-        )
-        if differ:
+        rewrites = [row.rewrite for method, row in by_method.items() if method != "human"]
+        if len(by_method) == len(columns) and (len(rewrites) == 1 or len(set(rewrites)) > 1):
             lines.setdefault(prompt_id, by_method)
     return list(lines.values())
 
