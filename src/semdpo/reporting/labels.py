@@ -14,7 +14,7 @@ METHOD_LABELS = {
     "human": "User's prompt",
     "sft": "SFT",
     "dpo": "DPO",
-    "dpo_liked": "DPO, most liked",
+    "dpo_liked": "DPO, most liked",  # in the demonstration's recipe
     "sem_dpo": "Sem-DPO",
     "kto": "KTO",
     "orpo": "ORPO",

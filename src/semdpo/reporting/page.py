@@ -26,6 +26,7 @@ EXPLAINED = {
     "human": "the prompt as the user wrote it",
     "sft": "a rewriter fine-tuned on examples of rewrites",
     "dpo": "trained further on pairs of rewrites, towards the one whose image a scorer preferred",
+    "dpo_liked": "DPO with the settings that this scorer likes most, whatever becomes of the meaning",
     "sem_dpo": "like DPO, but a pair counts less the further its preferred rewrite drifted from the prompt",
     "kto": "trained on the same rewrites one by one, each marked as good or bad",
     "orpo": "trained on the same pairs without a reference model",
