@@ -35,7 +35,7 @@ share_the_cpu()  # before torch is imported
 
 import pandas as pd
 from study_arms import (
-    FARTHER,
+    DISTANCES,
     OBJECTIVES,
     RATES,
     SAME,
@@ -146,7 +146,7 @@ def report_on(seed: int, picked: Settings, folder: Path, overrides: list[str]) -
     sampled = {
         SFT: run / SFT,
         **{name: run / "train" / name for name in inside},
-        **{name: greedy[name] for name in (FARTHER, SHUFFLED)},
+        **{name: greedy[name] for name in (*DISTANCES, SHUFFLED)},
     }
     recipe = recipe_of(seed, settings, [*own, rewriters(recipe, greedy, sampled)], overrides)
     pipeline.run(recipe, run)

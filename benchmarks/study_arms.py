@@ -40,7 +40,7 @@ STRENGTHS: dict[str, tuple[str, tuple[float, float]]] = {
 DISTANCES = {"sem_dpo_farther": farther, "sem_dpo_facts": factual, "sem_dpo_styleless": styleless}
 # The arms that are an objective of another name.
 OBJECTIVES = {"dpo_nll": "dpo", "sem_dpo_nll": "sem_dpo"} | dict.fromkeys(DISTANCES, "sem_dpo")
-SAME, FARTHER, SHUFFLED, SAMPLED = "dpo_same_settings", "sem_dpo_farther", "sem_dpo_shuffled", "_sampled"
+SAME, SHUFFLED, SAMPLED = "dpo_same_settings", "sem_dpo_shuffled", "_sampled"
 SFT = "sft"
 
 

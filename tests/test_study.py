@@ -49,7 +49,8 @@ def test_the_study_and_its_tables(
     assert len(trials) == 22
     assert trials.picked.sum() == 11
     frames = [frame for _, frame in pd.read_csv(tmp_path / "evaluation.csv").groupby("train_seed")]
-    both = objectives | {"sft", "dpo_same_settings", "sem_dpo_farther", "sem_dpo_shuffled"}
+    both = objectives | {"sft", "dpo_same_settings", "sem_dpo_shuffled"}
+    both |= {"sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"}
     sampled = {f"{name}_sampled" for name in both}
     greedy = objectives | {"human", "sft", "dpo_same_settings", "sem_dpo_shuffled"}
     for frame in frames:
