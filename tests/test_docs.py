@@ -129,7 +129,8 @@ def _write_own_files(folder: Path) -> None:
     shown = next(each for each in snippets(ROOT / "docs/howto/pairs.md") if each.file == "pairs.jsonl")
     (folder / "pairs.jsonl").write_text(shown.text)
     rows = [json.loads(line) for line in shown.text.splitlines()]
-    pd.DataFrame([row | {"distance": 0.1 * k} for k, row in enumerate(rows)]).to_parquet(folder / "weighed.parquet")
+    weighed = [row | {"distance": 0.1 * k, "rejected_distance": 0.2} for k, row in enumerate(rows)]
+    pd.DataFrame(weighed).to_parquet(folder / "weighed.parquet")
     tuning = (ROOT / "src/semdpo/tiny_world/data/tuning.jsonl").read_text().splitlines()
     asked = sorted((json.loads(line)["prompt"] for line in tuning), key=len)[:40]
     (folder / "my-prompts.txt").write_text("\n".join(asked) + "\n")
