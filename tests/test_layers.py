@@ -14,7 +14,8 @@ import semdpo
 ROOT = Path(semdpo.__file__).parent
 # From the bottom. The longest name that fits says where a module stands.
 LAYERS = (
-    ("errors", "extras", "texts", "disk", "progress", "protocols", "tiny_world"),  # words, files, the embedded world
+    # words, files, the embedded world
+    ("errors", "extras", "texts", "disk", "progress", "protocols", "span_syntax", "protected_spans", "tiny_world"),
     ("recipe",),
     ("data",),
     ("analysis", "objectives"),

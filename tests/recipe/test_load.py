@@ -143,8 +143,8 @@ def test_recipes_are_found_by_name_or_path() -> None:
 
 def test_the_report_names_methods_of_the_recipe() -> None:
     assert load_recipe("tiny", ["report.images=[human, sem_dpo]"]).report.images == ["human", "sem_dpo"]
-    compared = "dpo, human, sem_dpo, sft"
-    shown = "dpo, dpo_sampled, human, sem_dpo, sem_dpo_sampled, sft, sft_sampled"
+    compared = "dpo, dpo_liked, human, sem_dpo, sft"
+    shown = "dpo, dpo_liked, dpo_liked_sampled, dpo_sampled, human, sem_dpo, sem_dpo_sampled, sft, sft_sampled"
     for key, value, names in (
         ("images", "[human, kto]", shown),
         ("subject", "kto", compared),
@@ -163,8 +163,8 @@ def test_a_column_of_every_report_is_no_metric(name: str) -> None:
 def test_further_decodings_add_methods_in_the_order_of_the_tables() -> None:
     recipe = load_recipe("tiny", ["evaluate.also.hot={temperature: 2}", "report.images=[human, sem_dpo, sem_dpo_hot]"])
     assert list(recipe.variants) == [
-        *("sft_sampled", "dpo_sampled", "sem_dpo_sampled"),
-        *("sft_hot", "dpo_hot", "sem_dpo_hot"),
+        *("sft_sampled", "dpo_sampled", "dpo_liked_sampled", "sem_dpo_sampled"),
+        *("sft_hot", "dpo_hot", "dpo_liked_hot", "sem_dpo_hot"),
     ]
     added = recipe.variants["sem_dpo_hot"]
     assert (added.method, added.name) == ("sem_dpo", "hot")
