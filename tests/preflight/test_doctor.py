@@ -40,10 +40,10 @@ def test_the_embedded_world_lacks_nothing(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     found = doctor.needs(recipe, tmp_path / "run")
     assert set(_levels(found).values()) == {"ok"}
-    assert doctor.images(recipe) == 400 * 4 + 120 * (4 + 3) * 2, "three methods are evaluated with two decodings"
+    assert doctor.images(recipe) == 400 * 4 + 120 * (5 + 4) * 2, "four methods are evaluated with two decodings"
     measured = doctor.measure(recipe, seconds=0.1)
     assert measured.level == "ok"
-    assert "3,280 images take about" in measured.found
+    assert "3,760 images take about" in measured.found
     assert not (tmp_path / "run").exists(), "looking leaves nothing behind"
 
 
@@ -52,7 +52,7 @@ def test_rewriting_and_training_are_tried_and_leave_nothing_behind(tmp_path: Pat
     rewriting, training = estimate.rewriting(recipe, seconds=0.1), estimate.training(recipe, seconds=0.1)
     assert (rewriting.level, training.level) == ("ok", "ok"), (rewriting, training)
     assert re.search(r"candidates [0-9.e+]+ per second, 1,600 take .*; at most .* in all", rewriting.found)
-    assert re.search(r"150 take .*; [0-9.]+ s per update of preference training, 402 for each of 2 ", training.found)
+    assert re.search(r"150 take .*; [0-9.]+ s per update of preference training, 402 for each of 3 ", training.found)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,17 +70,17 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     found = estimate.rewriting(recipe)
     assert [(job.what, job.n, job.prompts) for job in asked] == [
         ("candidates", 4, 400),
-        ("evaluation's rewrites", 1, 3 * 120),  # sft, dpo, sem_dpo; the user's own prompt needs none
-        ("evaluation's rewrites, sampled", 1, 3 * 120),
+        ("evaluation's rewrites", 1, 4 * 120),  # sft, dpo, dpo_liked, sem_dpo; the user's own prompt needs none
+        ("evaluation's rewrites, sampled", 1, 4 * 120),
         ("rewrites of bold", 1, 120),
     ]
     assert [job.decoding.temperature for job in asked[1:3]] == [0, 1]
     assert asked[3].template == "{prompt} ->"
     assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
-    assert found.found.endswith("at most 41 minutes in all")  # 2 s for each of 1240 prompts
+    assert found.found.endswith("at most 49 minutes in all")  # 2 s for each of 1240 prompts
     # 150 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
     assert estimate.training(recipe).found.endswith(
-        "75 for each of 2 methods take 8 minutes; at most 15 minutes in all"
+        "75 for each of 3 methods take 12 minutes; at most 19 minutes in all"
     )
     open_end = load_recipe("tiny", ["prompts.limit=null"])
     for each in (estimate.rewriting(open_end), estimate.training(open_end)):
@@ -240,12 +240,13 @@ def test_only_what_is_still_missing_of_a_run_counts(tmp_path: Path, monkeypatch:
     assert refused()
     disk.free = 6e8  # most of the images
     assert refused()
-    for method in ("human", "sft"):
+    for method in ("human", "sft", "dpo_liked", "dpo_liked_sampled"):
         _finish(run, f"evaluate/{method}/images")
     assert not refused()
     disk.free = 1e6
     assert refused()
-    for method in ("dpo", "sem_dpo", *recipe.variants):  # all but the last of their shards
+    unfinished = {"dpo", "sem_dpo", *recipe.variants} - {"dpo_liked_sampled"}
+    for method in sorted(unfinished):  # all but the last of their shards
         (run / f"evaluate/{method}/images").mkdir(parents=True)
         with (run / f"evaluate/{method}/images/part-00000.parquet").open("wb") as file:
             file.truncate(200_000_000)  # sparse
