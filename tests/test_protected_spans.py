@@ -61,6 +61,7 @@ from semdpo.protected_spans import LostSpanError, contains, join, protect
         ("don't, it's the dogs' toys, rock'n'roll ]", "don't, it's the dogs' toys, rock'n'roll ]", []),
         ("a girl :) and a boy :( with a hat :)", "a girl :) and a boy :( with a hat :)", []),
         ("() and (,)", "() and (,)", []),
+        ("a ball“, ”", "a ball“, ”", []),
         ("someone else's phone, often", "someone else's phone, often", []),
         ("a -- b, a well-known - cat", "a -- b, a well-known - cat", []),
     ],
@@ -84,6 +85,7 @@ def test_what_is_protected(prompt: str, plain: str, spans: list[str]) -> None:
         ("(red ball:1.2), a (red:1.3) car", "red ball, a red car, red", "(red ball:1.2), a (red:1.3) car, red"),
         ("a (red:1.2) ball", "an infra-red photo of a red ball", "an infra-red photo of a (red:1.2) ball"),
         ("a (red:1.2)-haired girl", "a red-haired girl, art", "a (red:1.2)-haired girl, art"),
+        ("a red ball-${a}", "a red ball-a", "a red ball-${a}"),
         ("(3:1.2) cats", "f/3.5 photo of 3 cats", "f/3.5 photo of (3:1.2) cats"),
         ('"İstanbul" sign', "İstanbul sign, art", '"İstanbul" sign, art'),
         ("a cat --ar 16:9", "a cat, art", "a cat, art --ar 16:9"),
@@ -211,7 +213,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, derandomize=True)
 @given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.sampled_from(["red", "a red ball", "cat"]), max_size=2))
 def test_a_rewrite_that_says_the_same_has_every_span(prompt: str, keep: list[str]) -> None:
     parts = protect(prompt, keep)
@@ -224,7 +226,7 @@ def test_a_rewrite_that_says_the_same_has_every_span(prompt: str, keep: list[str
         assert restored == prompt
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000, deadline=None, derandomize=True)
 @given(st.lists(PIECES, max_size=14).map("".join), st.integers(0, 10**6))
 def test_no_rewrite_loses_a_span(prompt: str, seed: int) -> None:
     """A rewriter that shuffles, drops, repeats and adds words either keeps every span, or is refused."""

@@ -38,12 +38,14 @@ class Span:
         words: What the rewriter reads in its place.
         occurrence: How often these words stand in the plain prompt before the span.
         whole: Whether they stand there as whole words; otherwise they are looked for within words too.
+        alone: Whether no hyphen joins them to other words there, unlike the red of infra-red.
     """
 
     text: str
     words: str
     occurrence: int
     whole: bool = True
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Protected:
         """
         taken: list[tuple[int, int, str]] = []
         for group in _by_words(self.spans):
-            free = _places(group[0].words, rewrite, [(start, end) for start, end, _ in taken], whole=group[0].whole)
+            free = _places(group[0], rewrite, [(start, end) for start, end, _ in taken])
             first = 0  # the first of the places that a span may still take
             for k, span in enumerate(group):
                 last = len(free) - (len(group) - k)  # the others need a place too
@@ -153,24 +155,28 @@ def _finder(words: str) -> re.Pattern[str]:
     return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)
 
 
-def _places(words: str, text: str, taken: Iterable[tuple[int, int]], *, whole: bool = True) -> list[tuple[int, int]]:
-    """Where words stand in a text, outside of places that are taken.
+def _places(span: Span, text: str, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where a span's words stand in a text, outside of places that are taken.
 
-    Words that are joined to others by a hyphen, such as the red of infra-red, count only where there are no others.
+    If they stood alone in the prompt, those that a hyphen joins to others count only where there are no others.
     """
-    finder = _finder(words) if whole else re.compile(re.escape(words), re.IGNORECASE)
+    finder = _finder(span.words) if span.whole else re.compile(re.escape(span.words), re.IGNORECASE)
     found = [match.span() for match in finder.finditer(text)]
     found = [(a, b) for a, b in found if all(b <= start or end <= a for start, end in taken)]
-    alone = [(a, b) for a, b in found if text[a - 1 : a] != "-" and text[b : b + 1] != "-"]
-    return alone or found
+    alone = [(a, b) for a, b in found if not _is_joined(text, a, b)]
+    return alone if span.alone and alone else found
+
+
+def _is_joined(text: str, start: int, end: int) -> bool:
+    return text[start - 1 : start] == "-" or text[end : end + 1] == "-"
 
 
 def _by_words(spans: Sequence[Span]) -> list[list[Span]]:
     """The spans, grouped by their words; longer words first, for they may contain shorter ones."""
-    groups: dict[tuple[str, bool], list[Span]] = {}
+    groups: dict[tuple[str, bool, bool], list[Span]] = {}
     for span in spans:
-        groups.setdefault((" ".join(span.words.lower().split()), span.whole), []).append(span)
-    return [groups[key] for key in sorted(groups, key=lambda key: (-len(key[0]), not key[1]))]
+        groups.setdefault((" ".join(span.words.lower().split()), span.whole, span.alone), []).append(span)
+    return [groups[key] for key in sorted(groups, key=lambda key: (-len(key[0]), not key[1], key[2]))]
 
 
 def _plain(pieces: Iterable[Piece]) -> tuple[str, list[int]]:
@@ -215,13 +221,18 @@ def _part(text: str, keep: Sequence[str]) -> Protected:
 
 def _counted(spans: Sequence[Span], plain: str) -> list[Span]:
     """The spans with their occurrences instead of their places in the plain text."""
+    shaped: list[Span] = []
+    for span in spans:
+        place, end = span.occurrence, span.occurrence + len(span.words)
+        whole = any(found.start() == place for found in _finder(span.words).finditer(plain))
+        shaped.append(replace(span, whole=whole, alone=not _is_joined(plain, place, end)))
     counted: dict[int, Span] = {}
     taken: list[tuple[int, int]] = []
-    for group in _by_words(spans):
-        starts = [start for start, _ in _places(group[0].words, plain, taken)]
+    for group in _by_words(shaped):
+        starts = [start for start, _ in _places(group[0], plain, taken)]
         for span in group:
             place = span.occurrence
-            counted[place] = replace(span, occurrence=sum(start < place for start in starts), whole=place in starts)
+            counted[place] = replace(span, occurrence=sum(start < place for start in starts))
             taken.append((place, place + len(span.words)))
     return [counted[place] for place in sorted(counted)]
 

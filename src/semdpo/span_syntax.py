@@ -132,7 +132,8 @@ def _without_name(piece: Piece, before: str, after: str) -> Piece:
 def _matched(text: str, at: int) -> Piece | None:
     """The span that begins at a place and has no brackets."""
     for pattern in (*_SPANS, *_NAMES):
-        if found := pattern.match(text, at):
+        found = pattern.match(text, at)
+        if found and (found.group(1).strip(_GAP) or not found.group(1)):  # an empty quotation is no span
             words = found.group(1).replace("_", " ") if found.group().startswith("__") else found.group(1)
             return Piece(found.group(), words.strip(_GAP))
     return None
