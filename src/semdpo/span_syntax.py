@@ -45,6 +45,7 @@ _TAIL = re.compile(r"\s(?:--|—)[a-z][\w-]*(?=\s|\Z)|(?:\A|\n|[.,;])\s*negative
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _AFTER_BRACKET = re.compile(r"\.(?:blend|and|swap)\([^()]*\)|[+-]+(?!\w)|\d+(?:\.\d+)?(?!\w)")  # (red)1.2, (red)++
 _EYES = re.compile(r"(?<!\S)[:;]-?\Z")  # of an emoticon, whose mouth is no bracket
+_AFTER_MOUTH = ("", " ", ",", ".", "\n")
 _WEIGHT = re.compile(r":\s*[-+]?[\d.]+\s*\Z")  # (word:1.2), and the step of [from:to:0.5]
 _CHANCE = re.compile(r"\A[\d.]+::")  # {3::a|b}: how often a choice is taken
 _HOW_MANY = re.compile(r"\A\d*-?\d*\$\$(?:[^|$]*\$\$)?")  # {2$$ and $$a|b}: how many are taken, and what joins them
@@ -200,10 +201,4 @@ def _closing(text: str) -> dict[int, int]:
 
 def _is_mouth(text: str, place: int) -> bool:
     """Whether a bracket belongs to an emoticon such as :("""
-    return bool(_EYES.search(text[max(0, place - 3) : place])) and text[place + 1 : place + 2] in (
-        "",
-        " ",
-        ",",
-        ".",
-        "\n",
-    )
+    return bool(_EYES.search(text[max(0, place - 3) : place])) and text[place + 1 : place + 2] in _AFTER_MOUTH

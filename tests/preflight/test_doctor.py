@@ -77,8 +77,8 @@ def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -
     assert [job.decoding.temperature for job in asked[1:3]] == [0, 1]
     assert asked[3].template == "{prompt} ->"
     assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
-    assert found.found.endswith("at most 49 minutes in all")  # 2 s for each of 1240 prompts
-    # 150 updates of fine-tuning; 3 epochs of 25 updates for two methods, and a third of one for the reference.
+    assert found.found.endswith("at most 49 minutes in all")  # 2 s for each of 1480 prompts
+    # 150 updates of fine-tuning; 3 epochs of 25 updates for three methods, and a third of one for the reference.
     assert estimate.training(recipe).found.endswith(
         "75 for each of 3 methods take 12 minutes; at most 19 minutes in all"
     )
