@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,50 +82,54 @@ def _train(
 
 
 def _losses(
-    pairs: Sequence[Pair],
-    policy: str,
-    reference: str,
-    beta: float,
-    config: TrainConfig,
-    cache: Path,
-    progress: Progress,
-) -> list[PairLoss]:
-    return [PairLoss(each.pair_id, float(each.distance or 0), beta * i) for i, each in enumerate(pairs)]
+    parts: Iterable[Sequence[Pair]], policy: str, reference: str, beta: float, config: TrainConfig, cache: Path
+) -> Callable[[Sequence[Pair], Progress], list[PairLoss]]:
+    def losses(part: Sequence[Pair], progress: Progress) -> list[PairLoss]:
+        return [PairLoss(each.pair_id, float(each.distance or 0), beta * i) for i, each in enumerate(part)]
+
+    return losses
+
+
+def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> Rewriter:
+    return Rewriter(Path(model))
+
+
+def _the(renderer: Renderer, config: RendererConfig) -> Renderer:
+    return renderer
+
+
+def _scorer(name: str, scoring: object) -> Scorer:
+    return Scorer()
+
+
+def _encoder(name: str) -> Encoder:
+    return Encoder()
+
+
+def _name(model: str) -> str:
+    return Path(model).name  # the same wherever a run is
 
 
 def models(delay: float = 0.0) -> Models:
-    """A run's models: stand-ins, whose renderer is as slow as asked."""
-    renderer = Renderer(delay)
-
-    def make_renderer(config: RendererConfig) -> Renderer:
-        return renderer
-
-    def make_rewriter(model: str, template: str | None, decoding: DecodingConfig) -> Rewriter:
-        return Rewriter(Path(model))
-
-    return Models(
-        rewriter=make_rewriter,
-        renderer=make_renderer,
-        scorer=lambda name, scoring: Scorer(),
-        encoder=lambda name: Encoder(),
-        fingerprint=lambda name: name,
-    )
+    """A run's models: stand-ins, whose renderer is as slow as asked; other processes can have them too."""
+    return Models(_rewriter, partial(_the, Renderer(delay)), _scorer, _encoder, _name)
 
 
 def stand_in_trainings(patch: pytest.MonkeyPatch) -> None:
     """Trainings write a text in place of weights."""
     patch.setattr("semdpo.training.fine_tune.fine_tune", fine_tune)
     patch.setattr("semdpo.training.preference.train", _train)
-    patch.setattr("semdpo.training.losses.pair_losses", _losses)
+    patch.setattr("semdpo.training.losses.losses_of", _losses)
 
 
-def recipe_of(folder: Path, *overrides: str) -> Recipe:
+def settings_of(folder: Path) -> list[str]:
+    """The settings of a small run, whose files are written into a folder."""
     files = {"ask": [f"a thing {i}" for i in range(20)], "held": [f"another {i}" for i in range(6)]}
     for name, lines in files.items():
         if not (folder / f"{name}.txt").exists():
             (folder / f"{name}.txt").write_text("\n".join(lines))
     (folder / "rewrites.jsonl").write_text('{"prompt": "a", "rewrite": "b"}\n')
-    settings = [
+    return [
         f"prompts.file={folder}/ask.txt",
         f"prompts.test_file={folder}/held.txt",
         f"sft.file={folder}/rewrites.jsonl",
@@ -135,7 +140,10 @@ def recipe_of(folder: Path, *overrides: str) -> Recipe:
         "evaluate.keep_images=5",
         "train.methods={dpo: {name: dpo}, sem_dpo: {name: sem_dpo, alpha: 4.0}}",
     ]
-    return load_recipe("tiny", [*settings, *overrides])
+
+
+def recipe_of(folder: Path, *overrides: str) -> Recipe:
+    return load_recipe("tiny", [*settings_of(folder), *overrides])
 
 
 def files_of(run: Path) -> dict[str, bytes]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from semdpo import pipeline
-from semdpo.errors import StoreError
+from semdpo.engine import claims, store
+from semdpo.errors import DataError, StoreError
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.report import REPORT_FILES, publish
-from tests.stand_ins import models, recipe_of
+from tests.stand_ins import Renderer, models, recipe_of
 
 pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
@@ -89,7 +93,78 @@ def test_nothing_damaged_is_used(how: str, finished: Path, tmp_path: Path) -> No
     assert outcomes["recipe.json"] == "made again"
     if how != "removed":  # an unfinished stage is finished from what is there
         assert set(outcomes.values()) == {"refused", "made again"}
-        assert [kind for kind, outcome in outcomes.items() if outcome == "made again"] == ["recipe.json"]
+        again = {kind for kind, outcome in outcomes.items() if outcome == "made again"}
+        assert again == {"recipe.json", "sft/guard.json", "train/N/guard.json"}, "what every run writes anew"
+
+
+@pytest.fixture(scope="module")
+def unfinished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in ``label``: two of five shards are made."""
+
+    class Failing(Renderer):
+        def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            if self.calls == 10:
+                raise DataError("the disk was lost")
+            return super().render(prompts, seeds)
+
+    run = tmp_path_factory.mktemp("unfinished") / "run"
+    failing = Failing(0.0)
+    with pytest.raises(DataError, match="the disk was lost"):
+        pipeline.run(recipe_of(finished), run, models=replace(models(), renderer=lambda _: failing))
+    assert store.is_noted(run / "label", 1)
+    assert not store.is_complete(run / "label")
+    return run
+
+
+def _emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("damage", [_flip, _emptied, _truncated, Path.unlink])
+def test_an_unfinished_stage_is_finished_from_what_is_whole(
+    damage: Callable[[Path], object], finished: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    whole = {name: data for name, data in _contents(finished / "run").items() if name.startswith("label/")}
+    for name in ("part-00000.parquet", "made/part-00000.json", "started.json"):
+        run = Path(shutil.copytree(unfinished, tmp_path / name.replace("/", "-")))
+        damage(run / "label" / name)
+        if name == "started.json":  # the folder cannot be known for one of semdpo's
+            with pytest.raises(StoreError, match=r"label (was (not )?(made|started)|cannot be read)"):
+                pipeline.run(recipe_of(finished), run, only="label", models=models())
+            continue
+        pipeline.run(recipe_of(finished), run, only="label", models=models())
+        assert {name: data for name, data in _contents(run).items() if name.startswith("label/")} == whole
+
+
+def test_damaged_claims_of_dead_processes_are_in_nobodys_way(
+    finished: Path, unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(claims.SILENCE, "1")
+    run = Path(shutil.copytree(unfinished, tmp_path / "run"))
+    place = run / claims.FOLDER / "label"
+    place.mkdir(parents=True)
+    for index, content in enumerate([b"", b"\xff\0", b"host-12-", b"../../x", b"n" * 300]):
+        (place / str(index)).write_bytes(content)
+        os.utime(place / str(index), (0, 0))
+    pipeline.run(recipe_of(finished), run, only="label", models=models(), shard=(1, 1))
+    pipeline.run(recipe_of(finished), run, only="label", models=models())
+    assert not (run / claims.FOLDER).exists()
+    assert (run / "label/manifest.json").read_bytes() == (finished / "run/label/manifest.json").read_bytes()
+
+
+def test_damaged_times_change_nothing(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    damages = [_flip, _emptied, _truncated, Path.unlink]
+    notes = sorted(run.rglob("timing.json"))
+    for index, note in enumerate(notes):
+        damages[index % 4](note)
+    (run / "sft.partial.seconds.json").write_bytes(b"")
+    pipeline.run(recipe_of(finished), run, models=models())
+    assert _contents(run).items() >= _contents(finished / "run").items()
 
 
 def test_what_was_added_to_a_stage_is_not_used(finished: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from semdpo.training import logps, prepare
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
 from semdpo.training.fine_tune import fine_tune
-from semdpo.training.losses import pair_losses
+from semdpo.training.losses import losses_of
 from semdpo.training.packing import Group, pack
 from semdpo.training.precision import autocast, resolve_precision
 from semdpo.training.preference import train
@@ -137,10 +137,13 @@ def _trained(start: Path, folder: Path, objective: str, **changes: Any) -> tuple
 
 
 def _agree(plain: list[Curve], found: list[Curve]) -> None:
-    """Losses agree to 1e-6; the others come of log-probabilities of about -100, where float32's step is 8e-6."""
+    """All come of up to four log-probabilities of about -100, where float32's step is 8e-6; the losses, times β.
+
+    Which steps are rounded differs from one kind of processor to the next: another batch shape is another kernel.
+    """
     assert len([each for each in plain if each.name == "loss"]) > 1
     for a, b in zip(plain, found, strict=True):
-        allowed = 1e-6 if a.name == "loss" else 1e-5
+        allowed = 4e-6 if a.name == "loss" else 3.2e-5
         assert (a.step, a.name, b.value) == (b.step, b.name, pytest.approx(a.value, rel=allowed, abs=allowed))
 
 
@@ -220,7 +223,7 @@ def test_fine_tuning_and_the_losses_of_pairs(folders: dict[str, Path], tmp_path:
         return fine_tune([(each.prompt, each.chosen) for each in PAIRS], settings, output, silent)
 
     def losses() -> list[float]:
-        rows = pair_losses(PAIRS, str(output), start, 0.1, config, tmp_path / "cache", silent)
+        rows = losses_of([PAIRS], str(output), start, 0.1, config, tmp_path / "cache")(PAIRS, silent)
         return [each.loss for each in rows]
 
     _agree(*_on_both(tuned))

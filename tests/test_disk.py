@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +98,7 @@ def test_a_users_folder_beside_a_stage_is_never_removed(beside: str, tmp_path: P
 def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     real = tmp_path / "elsewhere"
     store.start(real, PLAN)
-    store.finish(real, PLAN, 0)
+    store.finish(real, PLAN, 0, 1)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/prompts").symlink_to(real)
     for action in (model_folders.remove_stage, disk.remove):
@@ -152,7 +150,7 @@ def test_a_folder_that_is_being_removed_stays_ours(tmp_path: Path, monkeypatch: 
         store.start(folder, PLAN)
         for name in ("a", "b"):
             (folder / name).write_text("x")
-        store.finish(folder, PLAN, 0)
+        store.finish(folder, PLAN, 0, 1)
 
     made()
     real, left = Path.unlink, 99
@@ -189,24 +187,6 @@ def test_a_finished_folder_takes_no_other_ones_place(tmp_path: Path) -> None:
     assert disk.was_made_by_semdpo(tmp_path / "empty")
 
 
-def test_one_process_holds_a_lock(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from semdpo import disk\n"
-        "with disk.hold_lock(Path(sys.argv[1]), 'held by {}'): print('held', flush=True); time.sleep(60)"
-    )
-    lock = tmp_path / "lock"
-    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True) as other:
-        try:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "held\n"
-            with pytest.raises(StoreError, match=f"held by {other.pid}"), disk.hold_lock(lock, "held by {}"):
-                pass
-        finally:
-            other.kill()
-    with disk.hold_lock(lock, "held by {}"):
-        pass
-
-
 @pytest.mark.parametrize(
     ("error", "full"),
     [
@@ -234,3 +214,12 @@ def test_marks_are_objects_of_ours(tmp_path: Path) -> None:
     (tmp_path / "mark").write_text('{"made by": "semdpo"}')
     (tmp_path / disk.MARK).symlink_to(tmp_path / "mark")
     assert not disk.was_made_by_semdpo(tmp_path)
+
+
+def test_a_mark_that_another_process_is_writing_makes_no_foreign_folder(tmp_path: Path) -> None:
+    half = tmp_path / ".started.json.0123456789abcdef.tmp"
+    half.write_bytes(b"{")
+    disk.refuse_foreign(tmp_path)
+    (tmp_path / ".started.json.tmp").write_bytes(b"the user's")
+    with pytest.raises(StoreError, match="was not made by semdpo"):
+        disk.refuse_foreign(tmp_path)

@@ -32,7 +32,9 @@ INSTALLED_AS = {
     "markupsafe": "jinja2",
     "pil": "pillow",
     "pydantic_core": "pydantic",
+    "prometheus_client": "prometheus-client",
     "sentence_transformers": "sentence-transformers",
+    "starlette": "fastapi",
     "tokenizers": "transformers",
     "yaml": "pyyaml",
 }
@@ -48,6 +50,9 @@ ONLY_WITH = {
         "tiny_world_training/",
     ),
     "report": ("reporting/", "analysis/length_control.py"),
+    "mcp": ("mcp_server.py",),
+    "serve": ("serve/",),
+    "gguf": tuple(f"exporting/{name}.py" for name in ("architectures", "gguf_file", "ollama", "vocabulary")),
 }
 CORE_AFTER_ALL = ("reporting/audit_page.py",)  # an audit's text and numbers
 
@@ -143,7 +148,7 @@ def test_extras_are_those_of_the_project() -> None:
     assert declared["all"] == [f"semdpo[{','.join(sorted(extras.EXTRAS))}]"]
 
 
-@pytest.mark.parametrize("extra", ["render", "report"])
+@pytest.mark.parametrize("extra", ONLY_WITH)
 def test_an_extra_brings_what_its_files_import(extra: str) -> None:
     imported = {name for path, found in FILES.items() if _extra_of(path) == extra for name, _ in found}
     assert imported - _names(PROJECT["dependencies"]) <= set(extras.EXTRAS[extra])
@@ -180,6 +185,12 @@ def test_a_stage_is_asked_what_it_needs(tmp_path: Path) -> None:
     assert libraries.wanted(recipe, tmp_path, light, report=False) == {}
     for name in ("label", "evaluate/human/images", "evaluate/human/hps", "evaluate/human/consistency"):
         assert libraries.wanted(recipe, tmp_path, [stages[name]], report=False).keys() == {"render"}, name
+
+
+def test_a_cluster_is_asked_for_what_takes_long(tmp_path: Path) -> None:
+    stages = {stage.name: stage for stage in flow(load_recipe("tiny", ["engine=ray"]))}
+    for name, needed in {"prompts": {}, "sft": {}, "candidates": {"ray": "engine: ray"}, "pairs": {}}.items():
+        assert libraries.wanted(load_recipe("tiny", ["engine=ray"]), tmp_path, [stages[name]], report=False) == needed
 
 
 def test_what_is_finished_needs_nothing(tmp_path: Path) -> None:
@@ -246,6 +257,10 @@ def test_what_needs_an_extra_is_refused_before_any_work(tmp_path: Path) -> None:
         "render  ": ["world", "build", "-o", "build"],
         "lora": ["train", "pairs.jsonl", "--model", str(gpt2), "-o", "out", "--lora-rank", "2"],
         "hub": ["audit", "hub:owner/name"],
+        "mcp": ["mcp"],
+        "ray": ["demo", "--only", "candidates", "--set", "engine=ray"],
+        "serve": ["serve", "--model", str(gpt2)],
+        "serve,render": ["serve", "--model", str(gpt2), "--renderer", "tiny:sd"],
     }
     before = {path.name for path in tmp_path.iterdir()}
     for (wanted, arguments), (code, said) in zip(

@@ -15,7 +15,11 @@ ROOT = Path(semdpo.__file__).parent
 # From the bottom. The longest name that fits says where a module stands.
 LAYERS = (
     # words, files, the embedded world
-    ("errors", "extras", "texts", "disk", "progress", "protocols", "span_syntax", "protected_spans", "tiny_world"),
+    (
+        *("errors", "extras", "texts", "disk", "locks", "progress", "protocols", "answers"),
+        *("span_syntax", "protected_spans", "tiny_world"),
+        *("chat_answers", "client"),
+    ),
     ("recipe",),
     ("data",),
     ("analysis", "objectives"),
@@ -23,11 +27,22 @@ LAYERS = (
     ("engine",),
     ("training", "tiny_world_training"),
     ("stages",),
-    ("reporting", "prompt_optimizer"),
-    ("preflight", "pipeline", "cli", "__main__"),
+    (
+        "reporting",
+        "fitting",
+        "guard",
+        "best_of",
+        "optimized",
+        "before_after",
+        "prompt_optimizer",
+        "many_prompts",
+        "mcp_server",
+        "exporting",
+    ),
+    ("preflight", "workforce", "pipeline", "serve", "cli", "__main__"),
 )
 # Within the uppermost layer, too, an import goes one way.
-ORDER = ("preflight", "pipeline", "cli", "__main__")
+ORDER = ("preflight", "workforce", "pipeline", "serve", "cli", "__main__")
 HEAVY = {
     "torch",
     "transformers",
@@ -38,6 +53,8 @@ HEAVY = {
     "pyarrow",
     "sentence_transformers",
     "datasets",
+    "fastapi",
+    "ray",
 }
 LIGHT_FILES = (
     "__init__.py",

@@ -19,7 +19,7 @@ from PIL import Image
 
 from semdpo import pipeline
 from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, RenderedImage, Score
-from semdpo.engine import parquet, store, timing
+from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
 from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
@@ -99,7 +99,7 @@ def test_a_finished_run_loads_no_model_and_changes_nothing(finished: Path) -> No
 
     idle = replace(models(), renderer=never, scorer=never, encoder=never, rewriter=never)
     with pytest.MonkeyPatch.context() as patch:
-        for training in ("fine_tune.fine_tune", "preference.train", "losses.pair_losses"):
+        for training in ("fine_tune.fine_tune", "preference.train", "losses.losses_of"):
             patch.setattr(f"semdpo.training.{training}", never)
         pipeline.run(recipe_of(finished), finished / "run", models=idle)
     assert files_of(finished / "run") == before
@@ -112,7 +112,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     victim = subprocess.Popen(script, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
-        while not (run / "label" / "part-00001.parquet").is_file():
+        while not store.is_noted(run / "label", 1):
             assert time.monotonic() < deadline
             assert victim.poll() is None, "the run ended before it could be killed"
             time.sleep(0.01)
@@ -122,7 +122,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
     assert not store.is_complete(run / "label")
-    done = sorted((run / "label").glob("part-*.parquet"))
+    done = [store.shard_path(run / "label", index) for index in range(5) if store.is_noted(run / "label", index)]
     assert 2 <= len(done) < 5
     times = [path.stat().st_mtime_ns for path in done]
     (run / "label" / ".part-00004.parquet.0123456789abcdef.tmp").write_bytes(b"half")
@@ -355,7 +355,8 @@ def test_time_before_a_kill_is_counted(tmp_path: Path) -> None:
     clock.tick(every=0)
     again = timing.Clock(folder)  # the process was killed; another one goes on
     assert again.seconds >= 0.05
-    again.stop()
+    again.tick(every=0)
+    model_folders.remove_time_note(folder)
     assert timing.Clock(folder).seconds < 0.05
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,8 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
+from semdpo import pipeline
+
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("prompts.limit=16", "sft.steps=10", "sft.batch_size=8", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
@@ -37,7 +39,14 @@ def test_the_study_and_its_tables(
     arms = sys.modules["study_arms"]
     for module in (study, arms):
         monkeypatch.setattr(module, "RATES", (1e-3,))
+    few = {  # two trials of an arm in the pipeline and of one outside it, one of each other arm
+        arm: (key, values if arm in ("dpo", "sem_dpo_facts") else values[:1])
+        for arm, (key, values) in arms.STRENGTHS.items()
+    }
+    monkeypatch.setattr(arms, "STRENGTHS", few)
     monkeypatch.setattr(study, "PROMPTS", 3)
+    # A report of 30 methods takes most of the test's time; tests/reporting has its own.
+    monkeypatch.setattr(pipeline, "_write_report", lambda _stages, _run: None)
     small = [word for each in SMALL for word in ("--set", each)]
     monkeypatch.setattr(sys, "argv", ["study.py", "--out", str(tmp_path), "--seeds", "1", "2", "--jobs", "1", *small])
     study.main()
@@ -46,7 +55,7 @@ def test_the_study_and_its_tables(
     variants = {"dpo_nll", "sem_dpo_nll", "sem_dpo_farther", "sem_dpo_facts", "sem_dpo_styleless"}
     assert picked.keys() == objectives | variants
     trials = pd.read_csv(tmp_path / "trials.csv")
-    assert len(trials) == 22
+    assert len(trials) == 13
     assert trials.picked.sum() == 11
     frames = [frame for _, frame in pd.read_csv(tmp_path / "evaluation.csv").groupby("train_seed")]
     both = objectives | {"sft", "dpo_same_settings", "sem_dpo_shuffled"}

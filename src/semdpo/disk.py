@@ -12,9 +12,11 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from semdpo.errors import StoreError
 
@@ -22,11 +24,56 @@ MARK = ".semdpo.json"  # the mark of a folder that holds no stage, such as a tra
 MADE = b'{"made by": "semdpo"}\n'
 REWRITER = "semdpo.json"  # the mark of a trained rewriter's folder
 _STAGE = ("started.json", "manifest.json")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]+):/{1,3}([^/].*)")
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 CACHE = "SEMDPO_CACHE"  # environment variable: the folder of files that can be computed again
+NO_FILE = "it is a pipe or a device, not a file"
+LARGE = 2**30  # bytes from which a file's size is compared with the free memory before it is read
 NO_SPACE = "there is no space left to write {}; free some space, then run the same command again"
+COPY_FIRST = "is not on this machine; copy it here with the storage's own tools, and give the copy"
 # What torch reports when a file could not be written whole; it does not pass on the system's reason.
 _TORCH_FAILED = ("unexpected pos", "PytorchStreamWriter failed writing", "iostream error")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to read it. A pipe or a device is refused, because reading it may never end.
+
+    Args:
+        path: the file, or a link to one.
+
+    Raises:
+        OSError: the file cannot be read, or is no ordinary file.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, NO_FILE, str(path))
+        yield file
+
+
+def read(path: Path, most: int | None = None) -> bytes:
+    """The content of a file. A pipe or a device is refused, because reading it may never end.
+
+    Args:
+        path: the file, or a link to one.
+        most: the number of bytes after which reading ends; None reads the whole file.
+
+    Raises:
+        OSError: the file cannot be read, is no ordinary file, or is larger than the free memory.
+    """
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is None and size > LARGE:
+            import psutil
+
+            if size > psutil.virtual_memory().available:
+                raise OSError(errno.ENOMEM, f"its {size / 1e9:,.1f} GB do not fit into memory", str(path))
+        return file.read(-1 if most is None else most)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe too is opened at once, where others would wait for somebody who writes into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -42,13 +89,27 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StoreError: no space is left, or the folder cannot be written.
     """
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write piece by piece; it gets its name at the end of the block, and is removed where that fails.
+
+    Args:
+        path: the file, as for ``write_bytes``.
+
+    Raises:
+        StoreError: no space is left, or the folder cannot be written.
+    """
     temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -61,10 +122,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_half_written(folder: Path) -> None:
-    """Removes the half-written files of killed processes from a folder that semdpo made."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
+    """Removes the half-written files of killed processes from a folder that semdpo made, and from those in it."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if _LEFTOVER.fullmatch(name)):
+            if _is_file(path):
+                path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:
@@ -135,13 +197,19 @@ def was_made_by_semdpo(folder: Path) -> bool:
 def refuse_foreign(path: Path) -> None:
     """Refuses a path where there is a file or folder that semdpo did not make; an empty folder passes.
 
+    A folder passes, too, in which another process is just writing the mark.
+
     Raises:
         StoreError: there is one; the message names the cure.
     """
     if path.is_symlink():
         raise StoreError(f"{path} is a link, and semdpo removes or replaces nothing behind a link; remove it yourself")
-    if path.exists() and not was_made_by_semdpo(path) and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and _is_empty(path)) and not was_made_by_semdpo(path):
         raise StoreError(f"{path} was not made by semdpo and would be lost; move it, or choose another folder")
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(_LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir())
 
 
 def remove(path: Path) -> None:
@@ -188,38 +256,6 @@ def remove_file(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-@contextmanager
-def hold_lock(lock: Path, refusal: str) -> Iterator[None]:
-    """Holds a lock file for this process.
-
-    Args:
-        lock: the lock file, which is not removed at the end.
-        refusal: the message when another process holds the lock; ``{}`` in it becomes that process's id.
-
-    Raises:
-        StoreError: another process holds the lock, or the file cannot be written.
-    """
-    from filelock import FileLock, Timeout
-
-    holder = lock.with_name(f"{lock.name}.pid")
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file_lock = FileLock(lock, timeout=0)
-        file_lock.acquire()
-    except Timeout as error:
-        process = holder.read_text().strip() if _is_file(holder) else ""
-        raise StoreError(refusal.format(process if process.isdecimal() else "unknown")) from error
-    except OSError as error:
-        raise unwritable(lock.parent, error) from error
-    try:
-        write_bytes(holder, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
-        file_lock.release()
-
-
 def _is_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
@@ -227,7 +263,7 @@ def _is_file(path: Path) -> bool:
 def _object(path: Path) -> dict[str, object]:
     """The JSON object in a file; empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read(path).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -276,6 +312,16 @@ def explain_full_disk(path: Path) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------- paths
 
 
+def address(path: str | Path) -> str | None:
+    """The address of an object storage, such as ``s3://bucket/my-run``; None for a path of this machine.
+
+    Args:
+        path: a path or an address; ``Path("s3://bucket/my-run")``, which has lost a slash, is an address too.
+    """
+    found = _ADDRESS.fullmatch(str(path))
+    return f"{found[1].lower()}://{found[2]}" if found else None
+
+
 def is_dir(path: str | Path) -> bool:
     """Whether a path is a folder; False where the system refuses access."""
     try:
@@ -308,11 +354,19 @@ def refuse_unwritable(path: Path, *, folder: bool = False) -> None:
         folder: whether it will be a folder.
 
     Raises:
-        StoreError: a file is in the way, the name is too long, or permission is missing.
+        StoreError: a file, a pipe or a device is in the way, the name is too long, permission is missing, or it is no
+            path of this machine.
     """
+    if (elsewhere := address(path)) is not None:
+        raise StoreError(
+            f"{elsewhere} is not on this machine, and only runs can be stored elsewhere; choose a path here, and copy "
+            "it with the storage's own tools"
+        )
     try:
         if path.is_dir() and not folder:
             raise StoreError(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise StoreError(f"{path} cannot be written ({NO_FILE}); choose another file")
         whole = path.absolute()
         above = next(place for place in (whole, *whole.parents) if (folder or place != whole) and place.exists())
     except (OSError, ValueError) as error:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 200  # characters of a name that a message shows
+LISTED = 50  # names that a message shows
+MOST = 10_000  # names that are compared with what the user wrote; a table may have a million columns
+
 
 class SemdpoError(Exception):
     """Base of all errors whose message names the cure; the command line prints them and exits with code 2."""
@@ -22,6 +26,14 @@ class ModelError(SemdpoError):
     """A model is unknown, missing or of the wrong kind."""
 
 
+class EndpointError(ModelError):
+    """A server cannot be used; the message gives its address, the reason and the cure."""
+
+
+class RefusedRequestError(EndpointError):
+    """A server works and refuses one request, perhaps for what its prompt says or for how long it is."""
+
+
 class StoreError(SemdpoError):
     """A run folder is in use, was made with other settings, or cannot be written."""
 
@@ -37,5 +49,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         ``"; did you mean 'x'?"`` when one is similar, else ``"; known: a, b, c"``.
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
+    near = difflib.get_close_matches(name[:LONGEST], names[:MOST], n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{_short(near[0])}'?"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"; known: {', '.join(map(_short, names[:LISTED]))}{more}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}…"

@@ -22,6 +22,12 @@ EXTRAS = {
     "sentence": {"sentence-transformers": "sentence_transformers"},
     "lora": {"peft": "peft"},
     "hub": {"datasets": "datasets"},
+    "mcp": {"mcp": "mcp"},
+    "endpoint": {"openai": "openai"},
+    "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
+    "gguf": {"gguf": "gguf"},
+    "s3": {"s3fs": "s3fs"},
+    "ray": {"ray": "ray"},
 }
 
 

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from semdpo import disk, extras
-from semdpo.data.records import Curve
-from semdpo.engine import fingerprint, model_folders, parquet, store, timing
+from semdpo.engine import claims, fingerprint, making, mirror, model_folders, store, timing
 from semdpo.engine.counts import described
 from semdpo.engine.providers import Models, own_models, refuse_remote_code
-from semdpo.engine.stage import AnyStage, ModelStage, Run, TableStage, shown_name
+from semdpo.engine.stage import AnyStage, Run, shown_name
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
-from semdpo.progress import Progress, bar, progress_of_part, progress_of_step, say
+from semdpo.progress import Progress, bar, progress_of_step, say
 from semdpo.recipe.load import read_yaml, validate
 from semdpo.recipe.schema import Recipe
+from semdpo.reporting import limits
 from semdpo.stages.flow import flow, is_file
-from semdpo.stages.sweep import sweep_flow
+from semdpo.stages.sweep import refuse_below_budget, sweep_flow
+from semdpo.workforce import Opener, workforce
 
 REPLACED = " (replaced)"
 
@@ -31,22 +32,31 @@ def run(
     only: str | None = None,
     fresh: bool = False,
     models: Models | None = None,
+    workers: int | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> Path:
     """Runs the stages of a recipe that are not finished; an unfinished stage resumes at its first missing shard.
 
     Args:
         recipe: the validated recipe.
-        folder: the run's folder; None takes the recipe's.
+        folder: the run's folder, or its address on an object storage, such as ``s3://bucket/my-run``; None takes the
+            recipe's.
         only: the name of the one stage to run, whose inputs must be finished; ``train`` means all of ``train/…``.
         fresh: whether to remove stages first: those that were made with other settings and all that depend on them,
             or every stage if there are none. With ``only``, that stage and all that depend on it are removed.
-        models: functions that load the run's models; None takes semdpo's own.
+        models: functions that load the run's models; None takes semdpo's own. With workers, they must be picklable.
+        workers: the number of processes that rewrite, render and score; None does it in this process. Their number
+            does not change the files. They share the machine's GPUs; without GPUs, each computes with one thread.
+            With ``engine: ray`` in the recipe they are on a Ray cluster, and None is as many as it has room for.
+        shard: (i, n) where this is process i of n, counted from 1, that share the folder; each makes shards that no
+            other one makes, and all go on when a stage is complete. Fewer than n processes do all the work too.
 
     Returns:
-        The run's folder.
+        The run's folder; for an address, the folder of this machine that has the same files.
 
     Raises:
-        ConfigError: there is no stage ``only``.
+        ConfigError: there is no stage ``only``, ``workers`` is less than 1, or ``shard`` is no such pair or stands
+            together with ``fresh`` or an address.
         StoreError: the folder is in use, was made with other settings, or cannot be written.
         SemdpoError: a stage cannot be made; the message gives the reason and the cure.
 
@@ -60,27 +70,50 @@ def run(
         >>> sorted(path.name for path in (folder / "prompts").iterdir())
         ['manifest.json', 'part-00000.parquet', 'started.json', 'timing.json']
     """
-    place = Path(folder or recipe.folder)
+    with mirror.working(folder or recipe.folder, shared=shard is not None) as (place, copies):
+        return _run_in(place, copies, recipe, only, fresh, models, workers, shard)
+
+
+def _run_in(
+    place: Path,
+    copies: mirror.Mirror,
+    recipe: Recipe,
+    only: str | None,
+    fresh: bool,
+    models: Models | None,
+    workers: int | None,
+    shard: tuple[int, int] | None,
+) -> Path:
     disk.refuse_unwritable(place, folder=True)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     if models is None and only != "report":  # the report needs no model
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, chosen, fresh=fresh, report=only is None)
-    this = Run(place, recipe, models or own_models())
     if only in (None, "report"):  # before hours of work
         extras.require(report="the report")
-    with store.locked(this.folder):
+    opener, unfinished = Opener(place, recipe, models, flow), _unfinished(chosen, place, fresh)
+    with _folder(place, recipe, shard, fresh) as held, workforce(workers, opener, unfinished) as helpers:
+        this = Run(place, recipe, models or own_models(), helpers, held, copies)
         if only == "report":  # no stage is made, but all must be unchanged
             for stage in stages:
                 _refuse_changes(stage, _complete(store.Plan(stage.config, {}), stage, this), this)
         _make(stages, chosen, this, only, fresh)
-        if only in (None, "report"):
+        if only in (None, "evaluate"):
+            limits.write(this)
+        if only in (None, "report") and (held is None or held.take("report", 0)):
             _write_report(stages, this)
     return this.folder
 
 
-def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False, models: Models | None = None) -> Path:
+def sweep(
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    fresh: bool = False,
+    models: Models | None = None,
+    workers: int | None = None,
+    shard: tuple[int, int] | None = None,
+) -> Path:
     """Trains Sem-DPO with every α of the recipe's section ``sweep``, and compares the models on tuning prompts.
 
     Finished stages of a run in the same folder are used. The reference's log-probabilities and the pairs' distances
@@ -88,27 +121,47 @@ def sweep(recipe: Recipe, folder: str | Path | None = None, fresh: bool = False,
 
     Args:
         recipe: the validated recipe.
-        folder: the run's folder; None takes the recipe's.
+        folder: as in ``run``.
         fresh: as in ``run``.
-        models: functions that load the run's models; None takes semdpo's own.
+        models: as in ``run``.
+        workers: as in ``run``.
+        shard: as in ``run``.
 
     Returns:
         The path of the sweep's page.
 
     Raises:
-        ConfigError: the recipe has no section ``sweep``.
+        ConfigError: the recipe has no section ``sweep``, or an α in it is less than that of its render budget.
         SemdpoError: as in ``run``.
     """
-    stages, place = sweep_flow(recipe), Path(folder or recipe.folder)
+    refuse_below_budget(recipe)
+    stages = sweep_flow(recipe)
+    with mirror.working(folder or recipe.folder, shared=shard is not None) as (place, copies):
+        return _sweep_in(place, copies, stages, recipe, fresh, models, workers, shard)
+
+
+def _sweep_in(
+    place: Path,
+    copies: mirror.Mirror,
+    stages: Sequence[AnyStage],
+    recipe: Recipe,
+    fresh: bool,
+    models: Models | None,
+    workers: int | None,
+    shard: tuple[int, int] | None,
+) -> Path:
     disk.refuse_unwritable(place, folder=True)
     if models is None:
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, stages, fresh=fresh)
-    this = Run(place, recipe, models or own_models())
     extras.require(report="the sweep's page")
-    with store.locked(this.folder):
+    opener, unfinished = Opener(place, recipe, models, sweep_flow), _unfinished(stages, place, fresh)
+    with _folder(place, recipe, shard, fresh) as held, workforce(workers, opener, unfinished) as helpers:
+        this = Run(place, recipe, models or own_models(), helpers, held, copies)
         _make(stages, stages, this, None, fresh)
-        return _write_sweep(this)
+        if held is None or held.take("report", 0):
+            _write_sweep(this)
+    return _sweep_path(place)
 
 
 def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only: str | None, fresh: bool) -> None:
@@ -123,6 +176,7 @@ def _make(stages: Sequence[AnyStage], chosen: Sequence[AnyStage], run: Run, only
         _refuse_changes(stage, _complete(plans[stage.name], stage, run), run)
     _refuse_foreign_recipe(run.folder / "recipe.json")
     disk.write_bytes(run.folder / "recipe.json", run.recipe.model_dump_json(indent=1).encode())
+    run.mirror.push(run.folder / "recipe.json")
     groups = _shown_groups(stages)
     for number, group in enumerate(groups, start=1):
         if members := [stage for stage in group if stage in chosen]:
@@ -140,15 +194,15 @@ def _refuse_foreign_recipe(path: Path) -> None:
 
 
 def recipe_of(folder: Path) -> Recipe:
-    """The recipe of a run's folder.
+    """The recipe of a run's folder, or of its address.
 
     Raises:
         StoreError: the folder holds no run.
         ConfigError: another version of semdpo wrote the recipe.
     """
-    path = folder / "recipe.json"
+    path, shown = mirror.fetched(folder, "recipe.json"), disk.address(folder) or folder
     if not disk.is_file(path):
-        raise StoreError(f"{folder} holds no run; make one with `semdpo run RECIPE --out {folder}`")
+        raise StoreError(f"{shown} holds no run; make one with `semdpo run RECIPE --out {shown}`")
     return validate(read_yaml(path), Recipe)  # JSON is YAML
 
 
@@ -160,6 +214,10 @@ def _chosen(stages: Sequence[AnyStage], only: str | None) -> list[AnyStage]:
         names = {"report", *("/".join(parts[:n]) for s in stages for parts in [s.name.split("/")] for n in (1, 2, 3))}
         raise ConfigError(f"there is no stage '{only}'{did_you_mean(only, names)}")
     return chosen
+
+
+def _unfinished(stages: Sequence[AnyStage], folder: Path, fresh: bool) -> list[AnyStage]:
+    return [stage for stage in stages if fresh or not store.is_complete(folder / stage.name)]
 
 
 def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
@@ -199,9 +257,27 @@ def _remove_stale(
             stale.add(stage.name)
     if chosen is None and not stale:
         stale = {stage.name for stage in stages}
-    for stage in reversed(stages):  # a stage is removed after those that depend on it
-        if stage.name in stale:
-            model_folders.remove_stage(run.folder / stage.name)
+    _remove([run.folder / stage.name for stage in reversed(stages) if stage.name in stale], run)
+
+
+def _remove(folders: Sequence[Path], run: Run) -> None:
+    """Removes stages, each after those that depend on it; Ctrl-C stops the run when all are removed.
+
+    Otherwise the run could not be resumed without --fresh, which would then remove more. A second Ctrl-C stops at once.
+    """
+    stopped: KeyboardInterrupt | None = None
+    for folder in folders:
+        try:
+            run.mirror.remove(folder)
+            model_folders.remove_stage(folder)
+        except KeyboardInterrupt as error:
+            if stopped is not None:
+                raise
+            stopped = error
+            run.mirror.remove(folder)
+            model_folders.remove_stage(folder)
+    if stopped is not None:
+        raise stopped
 
 
 def _shown_groups(stages: Sequence[AnyStage]) -> list[list[AnyStage]]:
@@ -228,46 +304,35 @@ def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progres
         raise StoreError(f"stage {stage.name} needs {missing[0]}, which is not finished; first run without --only")
     plan = _complete(outside, stage, run)
     _refuse_changes(stage, plan, run)  # again, because inputs that were missing exist now
-    if store.is_complete(folder):
-        return True
-    if isinstance(stage, TableStage):
-        _make_table(stage, plan, run, progress)
+    if done := store.is_complete(folder):
+        store.remove_notes(folder)  # a process that was killed at the end may have left these
+        model_folders.remove_time_note(folder)
     else:
-        _make_model(stage, plan, run, progress)
-    return False
+        making.make(stage, plan, run, progress)
+    run.mirror.push(folder)
+    return done
 
 
-def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
-    folder = run.folder / stage.name
-    store.start(folder, plan)
-    shards = stage.shards(run)
-    total, before = sum(shard.size for shard in shards), 0
-    for index, shard in enumerate(shards):
-        progress(before, total)
-        if not store.has_shard(folder, index):
-            begun = time.monotonic()
-            rows, counts = shard.make(progress_of_part(progress, before, total))
-            store.write_shard(folder, index, parquet.encode(stage.kind, rows, counts))
-            timing.add_seconds(folder, time.monotonic() - begun)
-        before += shard.size
-    progress(total, total)
-    store.finish(folder, plan, len(shards))
+# ------------------------------------------------------------------------------------------------- processes
 
 
-def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progress) -> None:
-    folder = run.folder / stage.name
-    clock, work = timing.Clock(folder), model_folders.start(folder, plan)
-
-    def advance(done: int, total: int, note: str = "") -> None:
-        clock.tick()
-        progress(done, total, note)
-
-    with disk.explain_full_disk(work):
-        curves = stage.train(run, work, advance)
-    disk.write_bytes(work / model_folders.CURVES, parquet.encode(Curve, curves, {}))
-    timing.add_seconds(work, clock.seconds)
-    model_folders.finish(folder, plan, {"rows": len(curves)})
-    clock.stop()
+@contextmanager
+def _folder(place: Path, recipe: Recipe, shard: tuple[int, int] | None, fresh: bool) -> Iterator[claims.Claims | None]:
+    """Locks a run's folder for this process, or for all that share its work; then gives this process's claims."""
+    if shard is None:
+        with store.locked(place):
+            claims.remove(place)
+            yield None
+        return
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise ConfigError(f"shard is {part}/{parts}; processes are counted from 1/{parts} to {parts}/{parts}")
+    if recipe.engine == "ray":
+        raise ConfigError("with engine: ray, one process gives the shards out; leave --shard out, or set engine=local")
+    if fresh:
+        raise ConfigError("--fresh would remove what other processes make; run it once without --shard, then all")
+    with store.shared(place), claims.Claims(place, part, parts) as held:
+        yield held
 
 
 # ------------------------------------------------------------------------------------------------- the report
@@ -292,14 +357,16 @@ def _write_report(stages: Sequence[AnyStage], run: Run) -> None:
     say(f"[{last}/{last}] report: {path}{REPLACED if before else ''}")
 
 
-def _write_sweep(run: Run) -> Path:
+def _sweep_path(folder: Path) -> Path:
+    return report_path(folder).with_name("sweep.html")
+
+
+def _write_sweep(run: Run) -> None:
     from semdpo.reporting.collect import swept
     from semdpo.reporting.report import write_sweep
 
-    results = swept(run)
-    path = report_path(run.folder).with_name("sweep.html")
+    results, path = swept(run), _sweep_path(run.folder)
     before = path.exists()
     write_sweep(results, path)
     say(f"alpha {results.chosen:g}: {results.choice.reason}; set train.methods.NAME.alpha={results.chosen:g}")
     say(f"sweep: {path}{REPLACED if before else ''}")
-    return path

@@ -118,6 +118,11 @@ def join(prompt: str, rewrites: Sequence[str]) -> str:
     return "".join(text for pair in zip(rewrites, after, strict=True) for text in pair)
 
 
+def readable(prompt: str) -> str:
+    """A prompt without the syntax of image tools, as a renderer or scorer that does not know it should read it."""
+    return " ".join(part.plain for part in protect(prompt) if part.plain)
+
+
 def contains(prompt: str, phrase: str) -> bool:
     """Whether a prompt contains a phrase, whatever its case: in its words, or in its syntax, which is kept anyway."""
     finder = _finder(phrase)

@@ -66,6 +66,51 @@ class FlaggingRewriter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A rewriter's answer to one prompt.
+
+    Attributes:
+        text: the rewrite on one line; empty when there is none.
+        truncated: whether it was truncated at the token budget.
+        reason: why there is no rewrite; empty when there is one.
+        likelihood: the mean of log π(token) over its tokens, in nats; None when the rewriter does not know.
+    """
+
+    text: str
+    truncated: bool = False
+    reason: str = ""
+    likelihood: float | None = None
+
+
+@runtime_checkable
+class AnsweringRewriter(Protocol):
+    """A rewriter that says more of its rewrites: how likely they are, or why there is none."""
+
+    def answers(self, prompts: Sequence[str], n: int, seed: int) -> list[list[Answer]]:
+        """Gives ``n`` answers for each prompt."""
+        ...
+
+
+def answers(rewriter: Rewriter, prompts: Sequence[str], n: int, seed: int) -> list[list[Answer]]:
+    """Asks any rewriter, and gives as much as it knows of its rewrites.
+
+    Args:
+        rewriter: the rewriter.
+        prompts: the texts to rewrite.
+        n: the number of rewrites of each prompt, ≥ 1.
+        seed: the seed of the sampling.
+
+    Returns:
+        For each prompt, ``n`` answers.
+    """
+    if isinstance(rewriter, AnsweringRewriter):
+        return rewriter.answers(prompts, n, seed)
+    if isinstance(rewriter, FlaggingRewriter):
+        return [[Answer(*each) for each in row] for row in rewriter.rewrite_flagged(prompts, n, seed)]
+    return [[Answer(text) for text in row] for row in rewriter.rewrite(prompts, n, seed)]
+
+
 @runtime_checkable
 class Renderer(Protocol):
     """A text-to-image model."""
@@ -124,4 +169,18 @@ class KnowsWords(Protocol):
 
     def unknown_words(self, texts: Sequence[str]) -> Float | None:
         """Gives the share of unknown words in each text, [n]; None when it does not know for any text."""
+        ...
+
+
+@runtime_checkable
+class KnowsLength(Protocol):
+    """An encoder that counts tokens, and knows how many it reads."""
+
+    @property
+    def reads(self) -> int:
+        """The number of tokens that it reads, without its begin and end tokens."""
+        ...
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Counts each text's tokens, [n], without begin and end tokens."""
         ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
-_BLANK = r"[\s\u200b\u2060\ufeff]+"  # with the zero-width space, the word joiner and the byte order mark
-_OUTER = re.compile(rf"\A{_BLANK}|{_BLANK}\Z")
+# With the zero-width space, the word joiner and the byte order mark; U+3000 is the last of Unicode's blanks.
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200b\u2060\ufeff"
 _HALF = re.compile("[\ud800-\udfff]")
 # Characters that show nothing although their category is neither C nor Z: default ignorable or blank in Unicode.
 _UNSEEN = re.compile(
@@ -18,7 +19,7 @@ _STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e
 
 def trimmed(text: str) -> str:
     """A text without outer blanks, zero-width ones included: the form that is trained on, embedded and compared."""
-    return _OUTER.sub("", text)
+    return text.strip(_BLANKS)  # a pattern would take the square of the length of the blanks within the text
 
 
 def is_visible(text: str) -> bool:
@@ -34,6 +35,16 @@ def _is_odd(character: str) -> bool:
 def hidden(text: str) -> str:
     """The code points of an invisible text, for a message; empty where it has ordinary blanks only."""
     return ", ".join(dict.fromkeys(f"U+{ord(char):04X}" for char in text if not char.isspace()))
+
+
+def given_twice(names: Iterable[str]) -> str | None:
+    """The first name that was there before; None where all differ."""
+    seen = set[str]()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def half_character(text: str) -> str | None:

@@ -31,6 +31,22 @@ def test_our_bound_holds_for_all_data(pairs: list[tuple[float, float]], alpha: f
     assert found <= smooth_filter_bound(alpha, tau, losses.max()) + 1e-9
 
 
+@given(PAIRS, ALPHAS, TAUS, st.floats(1, 50))
+def test_pairs_that_count_more_keep_the_bound(
+    pairs: list[tuple[float, float]], alpha: float, tau: float, most: float
+) -> None:
+    losses, distances = np.array(pairs).T
+    counted = np.linspace(1, most, len(pairs))
+    found = filter_deviation(losses, distances, alpha, tau, counted)
+    assert found <= smooth_filter_bound(alpha, tau, losses.max()) + 1e-9
+
+
+def test_a_pair_that_counts_three_times_is_three_pairs() -> None:
+    thrice = filter_deviation([1.0, 2.0, 2.0, 2.0], [0.1, 0.3, 0.3, 0.3], 4.0, 0.2)
+    assert filter_deviation([1.0, 2.0], [0.1, 0.3], 4.0, 0.2, weights=[1.0, 3.0]) == pytest.approx(thrice)
+    assert filter_deviation([1.0, 2.0], [0.1, 0.3], 4.0, 0.2) != pytest.approx(thrice)
+
+
 @given(PAIRS, ALPHAS, TAUS)
 def test_the_papers_bound_holds_where_alpha_tau_is_large(
     pairs: list[tuple[float, float]], alpha: float, tau: float

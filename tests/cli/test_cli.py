@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from semdpo import locks
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.cli import app as cli
 from semdpo.data.pairs import read_pairs
 from semdpo.data.tables import read_table
-from semdpo.training.to_folder import alone
 
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "scipy", "pyarrow", "matplotlib", "numpy", "PIL", "pydantic")
 
@@ -174,7 +174,9 @@ def test_weighed_pairs_train_a_rewriter_that_optimizes(
     assert {"config.json", "model.safetensors", "semdpo.json", "curves.parquet"} <= {p.name for p in out.iterdir()}
     assert not list(tmp_path.glob("*.partial"))
     assert not list(tmp_path.glob(".*"))
-    assert _main(monkeypatch, "optimize", "a red ball", "--model", str(out), "--encoder", clip) == 0
+    assert (
+        _main(monkeypatch, "optimize", "a ball", "--model", str(out), "--encoder", clip, "--max-new-tokens", "9") == 0
+    )
     said = capsys.readouterr()
     assert said.out.strip()
     assert "drift" in said.err or "no rewrite" in said.err
@@ -186,7 +188,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from semdpo import cli
-from semdpo.training.to_folder import alone
+from semdpo import disk
 import semdpo.recipe.load
 def slow(*_):
     print("working", flush=True); time.sleep(60)
@@ -214,7 +216,7 @@ def test_two_trainings_into_one_folder(
 ) -> None:
     out = tmp_path / "m"
     train = ["train", str(pairs), "--model", str(models / "gpt2"), "--objective", "dpo", "-o", str(out)]
-    with alone(out):
+    with locks.alone(out, "{}"):
         said = _refused(monkeypatch, capsys, *train)
     assert f"{out} is being trained by process {os.getpid()}" in said
     assert not list(tmp_path.glob("m*"))

@@ -14,6 +14,7 @@ from semdpo.cli import app as cli
 
 LONG = "x" * 300
 PAIR = {"prompt": "a red ball", "chosen": "a red ball at night", "rejected": "a ball"}
+SERVE = ("serve", "--model", "tiny:gpt2")
 TRAIN = ("train", "pairs.jsonl", "--model", "tiny:gpt2", "-o", "m")
 ROWS = [
     {"method": m, "prompt": f"a {c} cat", "rewrite": f"a {c} cat, {m}", "tokens": 4, "distance": 0.1, "clip": s}
@@ -53,6 +54,11 @@ NUMBERS = [
     (("weigh", "pairs.jsonl", "-o", "o.csv"), "--batch-size", ["0", "-1", "1.5", "inf", "x"]),
     (("audit", "weighed.jsonl", "--html", "o.html"), "--alpha", ["-1", "inf", "nan", ""]),
     (("audit", "weighed.jsonl", "--html", "o.html"), "--fail-on", ["ties=nan", "ties=-1", "ties=2", "ties=inf", "x"]),
+    (SERVE, "--port", ["-1", "65536", "1.5", "x"]),
+    (SERVE, "--queue", ["0", "-1", "x"]),
+    (SERVE, "--batch", ["0", "1025"]),
+    (SERVE, "--time-limit", ["0", "-1", "inf", "nan"]),
+    (SERVE, "--max-drift", ["-0.1", "2.1", "nan"]),
     (TRAIN, "--alpha", ["-1", "inf", "nan", "-4e0", "x", "", "[4]", "true", "null"]),
     (TRAIN, "--beta", ["0", "-1", "inf", "nan"]),
     (TRAIN, "--learning-rate", ["0", "-1", "inf", "nan", "2"]),
@@ -69,7 +75,7 @@ NUMBERS = [
     (TRAIN, "--template", ["", "x", "{prompt} {style}", "{prompt}{prompt}", "{{prompt}}", "{}", "{prompt} {0}"]),
     (TRAIN, "--set", ["nll_coef=-1", "nll_coef=inf", "foo=1", "kept_share=0", "x", "beta=0", "=", "a.b=1"]),
     (TRAIN, "--objective", ["dop", "", "sem-dpo"]),
-    (("optimize", "a cat", "--model", "tiny:gpt2"), "--max-distance", ["3", "-0.1", "nan", "inf", "x"]),
+    (("optimize", "a cat", "--model", "tiny:gpt2"), "--max-drift", ["3", "-0.1", "nan", "inf", "x"]),
     (("optimize", "a cat", "--model", "tiny:gpt2"), "--max-new-tokens", ["0", "-1", "2.5"]),
     (("world", "build"), "--jobs", ["0", "-2", "x"]),
 ]  # fmt: skip
@@ -111,6 +117,12 @@ def test_values_out_of_range_are_refused_by_the_options_name(
         (("doctor", "--set", "train.beta=1"), "--set has no effect without a recipe"),
         (("doctor", "--no-measure"), "--no-measure has no effect without a recipe"),
         (("doctor", "--measure"), "--measure has no effect without a recipe"),
+        (("doctor", "--price", "2"), "--price has no effect without a recipe"),
+        (("doctor", "tiny", "--no-measure", "--prompts", "9"), "--prompts has no effect with --no-measure"),
+        (("doctor", "tiny", "--price", "-1"), "--price is -1; it must be a number ≥ 0"),
+        (("doctor", "tiny", "--price", "nan"), "--price is nan; it must be a number ≥ 0"),
+        (("doctor", "tiny", "--prompts", "0"), "--prompts is 0; it must be a number ≥ 1"),
+        (("doctor", "tiny", "--workers", "0"), "--workers is 0; it must be a number from 1 to 1024"),
         ((*TRAIN, "--alpha", "4", "--set", "alpha=2"), "--alpha and --set alpha=2 are the same setting"),
         ((*TRAIN, "--beta", "0.1", "--set", "beta=0.2"), "--beta and --set beta=0.2 are the same setting"),
         ((*TRAIN, "--learning-rate", "1e-5", "--set", "learning_rate=1e-4"), "are the same setting"),
@@ -175,6 +187,10 @@ PLACES = [
     ("world", "build", "clip", "-o", "{}"),
     ("doctor", "tiny", "--no-measure", "--out", "{}"),
     ("doctor", "--out", "{}"),
+    ("export", "tiny:gpt2", "--to", "hf", "-o", "{}"),
+    ("export", "tiny:gpt2", "--to", "ollama", "-o", "{}"),
+    ("export", "tiny:gpt2", "--to", "gguf", "-o", "{}"),
+    ("export", "tiny:gpt2", "--to", "comfy", "-o", "{}"),
 ]
 
 
@@ -206,6 +222,7 @@ READS = [
     ("compare", "tiny:gpt2", "b", "{}.txt"),
     ("compare", "tiny:gpt2", "FILE", "rows.jsonl", "--reference", "{}"),
     ("init", "{}"),
+    ("export", "{}", "--to", "gguf", "-o", "o.csv"),
     ("optimize", "a cat", "--model", "{}"),
     ("optimize", "a cat", "--model", "tiny:gpt2", "--encoder", "{}"),
     ("run", "{}"),
@@ -305,7 +322,10 @@ def test_a_strength_is_a_number_however_it_is_written(alpha: str) -> None:
     [
         ((*TRAIN, "--objective", "dpo", "--max-length", "1"), "raise --max-length to "),
         ((*TRAIN, "--objective", "dpo", "--micro-batch-size", "3"), "--micro-batch-size 3 does not divide"),
-        (("optimize", "a cat", "--model", "tiny:gpt2", "--max-new-tokens", "999"), "with --max-new-tokens 999 exceeds"),
+        (
+            ("optimize", "a cat", "--model", "tiny:gpt2", "--max-new-tokens", "999"),
+            "--max-new-tokens is 999, but the model has room for",
+        ),
     ],
 )
 def test_what_is_found_later_names_the_option_too(

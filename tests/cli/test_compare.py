@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,20 @@ pytestmark = pytest.mark.slow  # a process with torch for every case
 PROMPTS = ["a red ball", "the cat on a mat", "two blue dogs"]
 
 
+@dataclass(frozen=True)
+class Folder:
+    """A user's folder, and what starts Python there."""
+
+    path: Path
+    python: Path
+
+    def compare(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [self.python, "-m", "semdpo", "compare", *arguments]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def here(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = tmp_path_factory.mktemp("here")
     for seed, name in enumerate("ab"):
         tiny_models.gpt2(folder / name, seed=seed)
@@ -25,17 +37,12 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
     (folder / "one.txt").write_text("a cat\n")
     (folder / "empty.txt").write_text("")
-    return folder
+    return Folder(folder, python)
 
 
-def _semdpo(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "semdpo", "compare", *arguments]
-    return subprocess.run(command, cwd=here, capture_output=True, text=True, check=False)
-
-
-def test_a_table_examples_and_numbers(here: Path) -> None:
+def test_a_table_examples_and_numbers(here: Folder) -> None:
     usual = ("a", "b", "prompts.txt", "--encoder", "clip", "--max-new-tokens", "6", "--examples", "1")
-    done = _semdpo(here, *usual, "--json", "new/c.json")
+    done = here.compare(*usual, "--json", "new/c.json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == "wrote new/c.json\n"
     lines = done.stdout.splitlines()
@@ -47,21 +54,21 @@ def test_a_table_examples_and_numbers(here: Path) -> None:
     assert "3 prompts, " in done.stdout
     assert "Drift is measured by clip (0: means the same), likelihood under the other rewriter." in done.stdout
     assert sum(prompt in lines for prompt in PROMPTS) == 1, "one example"
-    numbers = json.loads((here / "new/c.json").read_text())
+    numbers = json.loads((here.path / "new/c.json").read_text())
     assert [row["prompt"] for row in numbers["rows"]] == PROMPTS
     assert (numbers["a"], numbers["b"], numbers["encoder"], numbers["reference"]) == ("a", "b", "clip", None)
     mean = numbers["measures"]["tokens"]["difference"]["mean"]
     assert mean == pytest.approx(sum(row["b"]["tokens"] - row["a"]["tokens"] for row in numbers["rows"]) / 3)
-    again = _semdpo(here, *usual, "--json", "new/c.json")
+    again = here.compare(*usual, "--json", "new/c.json")
     assert (again.stdout, again.stderr) == (done.stdout, "replaced new/c.json\n")
 
 
-def test_truncated_rewrites_and_the_reference_are_named(here: Path) -> None:
-    done = _semdpo(here, "a", "b", "prompts.txt", "--encoder", "clip", "--max-new-tokens", "2", "--reference", "a")
+def test_truncated_rewrites_and_the_reference_are_named(here: Folder) -> None:
+    done = here.compare("a", "b", "prompts.txt", "--encoder", "clip", "--max-new-tokens", "2", "--reference", "a")
     assert done.returncode == 0, done.stderr
     assert "likelihood under a." in done.stdout
     assert "rewrites were truncated; raise --max-new-tokens." in done.stdout
-    limited = _semdpo(here, "a", "b", "prompts.txt", "--encoder", "clip", "--max-new-tokens", "2", "--limit", "2")
+    limited = here.compare("a", "b", "prompts.txt", "--encoder", "clip", "--max-new-tokens", "2", "--limit", "2")
     assert "2 prompts, " in limited.stdout
 
 
@@ -85,11 +92,11 @@ def test_truncated_rewrites_and_the_reference_are_named(here: Path) -> None:
         (("a", "b"), "Missing argument"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(here: Path, arguments: tuple[str, ...], said: str) -> None:
-    before = sorted(here.rglob("*"))
+def test_what_is_wrong_is_one_sentence(here: Folder, arguments: tuple[str, ...], said: str) -> None:
+    before = sorted(here.path.rglob("*"))
     usual = () if "--encoder" in arguments else ("--encoder", "clip")
-    done = _semdpo(here, *arguments, *usual)
+    done = here.compare(*arguments, *usual)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert sorted(here.rglob("*")) == before
+    assert sorted(here.path.rglob("*")) == before

@@ -66,7 +66,7 @@ def pairs(tmp_path: Path) -> Path:
         ("semdpo.cli.weigh.weigh_file", ["weigh", "p", "-o", "o.csv"], "stopped\n"),
         ("semdpo.cli.audit.audit_file", ["audit", "p"], "stopped\n"),
         ("semdpo.cli.doctor.diagnose", ["doctor"], "stopped\n"),
-        ("semdpo.cli.optimize.optimize_prompt", ["optimize", "a cat", "--model", "m"], "stopped\n"),
+        ("semdpo.cli.optimize.run", ["optimize", "a cat", "--model", "m"], "stopped\n"),
     ],
 )
 def test_only_what_resumes_says_so(place: str, arguments: list[str], said: str, tmp_path: Path) -> None:
@@ -82,6 +82,22 @@ def test_only_what_resumes_says_so(place: str, arguments: list[str], said: str, 
 def test_both_signals_stop_a_run(number: int, tmp_path: Path) -> None:
     victim = _start(sys.executable, "-c", PROBE, "semdpo.recipe.load.load_recipe", "demo", cwd=tmp_path)
     assert _stopped(victim, number)[0] == 128 + number
+
+
+IMPORTING = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def hook(event, given):
+    if event == "import" and given[0] == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+runpy.run_module("semdpo", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_command_is_stopped_while_it_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
 
 
 @pytest.mark.slow

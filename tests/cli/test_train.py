@@ -15,7 +15,7 @@ from semdpo.data.records import Curve
 from semdpo.engine import model_folders, parquet
 from semdpo.progress import silent
 from semdpo.recipe.schema import TrainConfig
-from semdpo.training.losses import pair_losses
+from semdpo.training.losses import losses_of
 from tests import tiny_models
 
 COLORS = ("red", "blue", "green", "grey", "pink", "gold", "white", "black")
@@ -74,7 +74,9 @@ def test_it_shows_how_the_training_went_and_what_held_out_pairs_say(
     config = TrainConfig(methods={"dpo": {"name": "dpo"}}, precision="float32")  # type: ignore[dict-item]
     losses = [
         row.loss
-        for row in pair_losses(read_pairs("held.json"), "m", str(model), config.beta, config, Path("cache"), silent)
+        for row in losses_of([read_pairs("held.json")], "m", str(model), config.beta, config, Path("cache"))(
+            read_pairs("held.json"), silent
+        )
     ]
     step, loss = found["eval_loss"]
     assert loss == pytest.approx(sum(losses) / len(losses), rel=1e-4)

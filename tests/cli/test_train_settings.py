@@ -45,7 +45,8 @@ seed: 7
 precision: float32
 checkpoint_steps: 10
 lora_rank: 8
-template: "{prompt} Better:"
+template: chat
+system: Be brief.
 report_to: []
 cache: my/cache
 eval: held.jsonl
@@ -59,7 +60,8 @@ eval: held.jsonl
     }  # fmt: skip
     assert found.config.model_dump(exclude={"methods"}) == {
         "beta": 0.1, "learning_rate": 1e-4, "epochs": 3, "batch_size": 16, "micro_batch_size": 4, "max_length": 64,
-        "warmup_ratio": 0.0, "seed": 7, "precision": "float32", "checkpoint_steps": 10, "template": "{prompt} Better:",
+        "warmup_ratio": 0.0, "seed": 7, "precision": "float32", "checkpoint_steps": 10, "template": "chat",
+        "system": "Be brief.",
         "lora": {"rank": 8, "alpha": 32, "target_modules": None}, "report_to": [],
     }  # fmt: skip
     assert not found.own_template
@@ -98,7 +100,10 @@ def test_an_option_wins_over_the_other_name_of_its_setting(tmp_path: Path) -> No
         ("objective: dop\n", "{file}, line 1: 'objective.name' is 'dop'; did you mean 'dpo'?"),
         ("alpha: -1\n", "{file}, line 1: 'objective.alpha': it must be a number ≥ 0, or auto, not -1"),
         ("alpha: true\n", "{file}, line 1: 'objective.alpha' is true; it must be a number"),
-        ("template: plain\n", "{file}, line 1: 'template': it must contain {{prompt}} exactly once, not 'plain'"),
+        (
+            "template: plain\n",
+            "{file}, line 1: 'template': it must contain {{prompt}} exactly once, or be 'chat', not 'plain'",
+        ),
         ("lora_rank: 0\n", "{file}, line 1: 'lora_rank' is 0; it must be greater than or equal to 1"),
         ("set:\n  foo: 1\n", "{file}, line 2: unknown key 'objective.foo'"),
         ("set: {nll_coef: -1}\n", "{file}, line 1: 'objective.nll_coef' is -1; it must be greater than or equal to 0"),

@@ -72,6 +72,19 @@ def test_a_weight_of_the_users_own_is_not_overwritten(
     assert [pair.weight for pair in read_pairs("out.jsonl")] == weights
 
 
+def test_the_summary_has_the_files_own_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as 1/p of a render budget, which the file keeps and a training multiplies with W."""
+    _write("own.jsonl", [3.0, 1.0, 2.0])
+    assert _semdpo(monkeypatch, "weigh", "own.jsonl", "-o", "out.jsonl") == 0
+    pairs = read_pairs("out.jsonl")
+    mean = sum(pair.own_weight * math.exp(-4 * (pair.distance or 0.0)) for pair in pairs) / len(pairs)
+    assert f"weight at alpha 4, times the pair's own weight: mean {mean:.3f}" in capsys.readouterr().out
+    assert _semdpo(monkeypatch, "weigh", "pairs.jsonl", "-o", "plain.jsonl") == 0
+    assert "weight at alpha 4: mean" in capsys.readouterr().out
+
+
 def test_a_weighed_file_with_a_weight_of_the_users_own_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _semdpo(monkeypatch, "weigh", "pairs.jsonl", "--alpha", "2", "-o", "two.jsonl") == 0
     rows = [json.loads(line) for line in Path("two.jsonl").read_text().splitlines()]

@@ -172,7 +172,7 @@ def test_sides_that_are_equal_without_their_blanks_are_refused(tmp_path: Path) -
 def test_scores_under_other_names(names: tuple[str, str], taken: bool, tmp_path: Path) -> None:
     (pair,) = read_pairs(_jsonl(tmp_path / "p.jsonl", PAIR | dict(zip(names, (7.0, "3"), strict=True))))
     assert (pair.chosen_score, pair.rejected_score) == ((7.0, 3.0) if taken else (None, None))
-    note = other_scores(read_table(tmp_path / "p.jsonl")).note
+    note = other_scores([read_table(tmp_path / "p.jsonl")]).note
     assert note == (f"the scores are those of '{names[0]}' and '{names[1]}'" if taken else "")
 
 
@@ -186,7 +186,7 @@ def test_scores_under_other_names(names: tuple[str, str], taken: bool, tmp_path:
 def test_scores_that_are_none_are_mentioned(more: dict[str, Any], said: str, tmp_path: Path) -> None:
     (pair,) = read_pairs(_jsonl(tmp_path / "p.jsonl", PAIR | more))
     assert pair.chosen_score is None
-    assert said in other_scores(read_table(tmp_path / "p.jsonl")).note
+    assert said in other_scores([read_table(tmp_path / "p.jsonl")]).note
 
 
 def test_own_scores_come_before_others(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from semdpo.engine.counts import described
 from semdpo.engine.stage import shown_name
 from semdpo.recipe.load import load_recipe
+from semdpo.recipe.render_budget import RenderBudgetConfig
 from semdpo.stages.candidates import CandidateCounts
 from semdpo.stages.flow import flow
 from semdpo.stages.pairs import PairCounts
@@ -37,16 +38,22 @@ from semdpo.stages.sweep import sweep_flow
             "5 candidates of 7 rewrites, 2 empty rewrites left out, 4 candidates truncated at the token budget, "
             "1 prompt without a candidate",
         ),
+        (
+            "render_budget",
+            {"rows": 400, "kept": 300, "images": 1199, "prompts_left_out": 100, "images_left_out": 400, "truncated": 2},
+            "1,199 of 1,599 images to render, for 300 of 400 prompts, 2 candidates with a text longer than the encoder "
+            "reads",
+        ),
         ("label", {"rows": 1599, "truncated": 0, "blackened": 0}, "1,599 scores of images"),
         (
             "label",
-            {"rows": 8, "truncated": 1, "blackened": 2},
+            {"rows": 8, "truncated": 1, "blackened": 2, "failed": 1},
             "8 scores of images, 1 candidate with a text longer than the renderer or the scorer reads, "
-            "2 images blackened by the safety checker",
+            "2 images blackened by the safety checker, 1 candidate that could not be rendered or scored",
         ),
         (
             "pairs",
-            {"rows": 395, "kept": 395, "tied": 2, "below_margin": 1, "single": 2, "blackened": 0},
+            {"rows": 395, "kept": 395, "tied": 2, "below_margin": 1, "single": 2, "blackened": 0, "failed": 0},
             "395 pairs of 400 prompts, 2 prompts left out (equal scores), "
             "1 prompt left out (scores within the margin), "
             "2 prompts left out (only one candidate)",
@@ -79,7 +86,8 @@ def test_counts_in_words(line: str, counts: dict[str, int], said: str) -> None:
 
 def test_every_stage_of_a_run_and_a_sweep_has_words_of_its_own() -> None:
     recipe = load_recipe("tiny")
-    for stage in [*flow(recipe), *sweep_flow(recipe)]:
+    budget = recipe.model_copy(update={"render_budget": RenderBudgetConfig(alpha=8)})
+    for stage in [*flow(budget), *sweep_flow(recipe)]:
         assert "row" not in described(shown_name(stage), {"rows": 2}), stage.name
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semdpo.data.records import Prompt, RenderedImage
 from semdpo.engine import parquet, store
-from semdpo.engine.shards import Shards
+from semdpo.engine.shards import Shards, in_groups
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4}, {})
@@ -24,7 +24,7 @@ def _stage(folder: Path) -> Path:
     for index, size in enumerate(SIZES):
         start = sum(SIZES[:index])
         store.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[start : start + size], {"seen": size}))
-    store.finish(folder, PLAN, len(SIZES))
+    store.finish(folder, PLAN, len(SIZES), 1)
     return folder
 
 
@@ -93,3 +93,12 @@ def test_a_cell_that_is_not_there_is_damage(tmp_path: Path) -> None:
             parquet.read_cells(path, name, rows)
     with pytest.raises(StoreError, match="is damaged"):
         parquet.read_column(path, "image")
+
+
+def test_rows_with_a_value_in_groups() -> None:
+    splits = ["test"] * 2 + ["train"] * 5 + ["tune"]
+    assert in_groups(splits, "train", 2) == [(2, 4), (4, 6), (6, 7)]
+    assert in_groups(splits, "test", 9) == [(0, 2)]
+    assert in_groups(splits, "other", 2) == in_groups([], "train", 2) == []
+    with pytest.raises(ValueError, match="the rows with 'train' do not follow each other"):
+        in_groups(["train", "test", "train"], "train", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from semdpo import disk
 from semdpo.data.records import EvaluationRow, Pair, Prompt
-from semdpo.engine import model_folders, parquet, store, timing
+from semdpo.engine import model_folders, parquet, store
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4, "renderer": {"steps": 20}}, {"prompts": "abc"})
@@ -23,11 +24,9 @@ PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(5)]
 def _stage(folder: Path) -> None:
     store.start(folder, PLAN)
     for index in range(2):
-        store.write_shard(
-            folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1})
-        )
-    timing.add_seconds(folder, time.monotonic())
-    store.finish(folder, PLAN, 2)
+        data = parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1})
+        store.write_shard(folder, index, data, time.monotonic())
+    store.finish(folder, PLAN, 2, 1)
 
 
 def test_rows_come_back_in_order_with_their_counts(tmp_path: Path) -> None:
@@ -83,17 +82,31 @@ def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path)
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
     store.start(tmp_path, PLAN)
-    (tmp_path / ".part-00000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
+    half = ".part-00000.parquet.0123456789abcdef.tmp"
+    (tmp_path / "train").mkdir()
+    for place in (tmp_path, tmp_path / "train"):
+        (place / half).write_bytes(b"half")
     (tmp_path / ".notes.tmp").write_text("the user's")
-    store.start(tmp_path, PLAN)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.tmp", "started.json"]
+    with store.shared(tmp_path):  # they may be another process's
+        assert (tmp_path / "train" / half).exists()
+    with store.locked(tmp_path):
+        assert sorted(p.name for p in tmp_path.rglob("*") if p.suffix == ".tmp") == [".notes.tmp"]
+    assert (tmp_path / "started.json").is_file()
+
+
+def test_a_damaged_note_of_the_time_is_in_nobodys_way(tmp_path: Path) -> None:
+    folder = tmp_path / "sft"
+    model_folders.time_note(folder).write_text("")
+    store.start(folder, PLAN)
+    model_folders.remove_stage(folder)
+    assert not folder.exists()
 
 
 def _finished(folder: Path) -> Path:
     store.start(folder, PLAN)
     for index in range(2):
         store.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {}))
-    store.finish(folder, PLAN, 2)
+    store.finish(folder, PLAN, 2, 1)
     return folder
 
 
@@ -129,6 +142,18 @@ def test_a_damaged_manifest_is_told_and_can_be_made_anew(content: str, tmp_path:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [('"rows": 5', '"rows": 6'), ('"threads": 1', '"threads": 2'), ("0", "1")]
+)
+def test_no_change_of_a_manifest_goes_unnoticed(before: str, after: str, tmp_path: Path) -> None:
+    folder = _finished(tmp_path / "prompts")
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
+        store.counts(folder)
+    assert "manifest.json is damaged" in str(store.mismatch(folder, PLAN))
+
+
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(how: str, tmp_path: Path) -> None:
     store.start(tmp_path, PLAN)
@@ -138,11 +163,72 @@ def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(how: str, tmp_path
     assert [store.has_shard(tmp_path, index) for index in range(3)] == [True, False, False]
 
 
+NOTES: dict[str, Callable[[Path], object]] = {
+    **DAMAGE,
+    "no object": lambda path: path.write_text("[]"),
+    "no number": lambda path: path.write_text(path.read_text().replace("0.0", '"long"')),
+}
+
+
+@pytest.mark.parametrize("how", [how for how in NOTES if how != "another"])
+def test_a_shard_whose_note_is_damaged_is_made_again(how: str, tmp_path: Path) -> None:
+    store.start(tmp_path, PLAN)
+    store.write_shard(tmp_path, 0, parquet.encode(Prompt, PROMPTS, {}))
+    note = tmp_path / "made/part-00000.json"
+    assert store.has_shard(tmp_path, 0)
+    NOTES[how](note)
+    assert not store.has_shard(tmp_path, 0)
+    with pytest.raises(StoreError, match="has changed since it was written; run the same command again"):
+        store.finish(tmp_path, PLAN, 1, 1)
+    assert not store.is_complete(tmp_path)
+
+
+def test_exchanged_shards_are_found(tmp_path: Path) -> None:
+    store.start(tmp_path, PLAN)
+    for index in range(2):
+        store.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS[index : index + 1], {}))
+    first, second = (store.shard_path(tmp_path, index) for index in range(2))
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+    assert not store.has_shard(tmp_path, 0)
+    assert not store.has_shard(tmp_path, 1)
+
+
+def test_notes_that_a_killed_process_left_are_no_damage(tmp_path: Path) -> None:
+    folder = _finished(tmp_path / "prompts")
+    assert not (folder / "made").exists()
+    whole = store.manifest_hash(folder)
+    (folder / "made").mkdir()
+    (folder / "made/part-00000.json").write_text("{}")
+    assert store.mismatch(folder, PLAN) is None
+    assert store.manifest_hash(folder) == whole
+    assert store.read_rows(folder, Prompt) == PROMPTS
+    store.remove_notes(folder)
+    assert not (folder / "made").exists()
+
+
+def test_a_users_files_are_no_notes(tmp_path: Path) -> None:
+    folder, elsewhere = _finished(tmp_path / "prompts"), tmp_path / "elsewhere"
+    (folder / "made").mkdir()
+    (folder / "made/by me.txt").write_text("mine")
+    store.remove_notes(folder)
+    assert (folder / "made/by me.txt").is_file()
+    assert "holds made/by me.txt, which does not belong to it" in str(store.mismatch(folder, PLAN))
+    shutil.rmtree(folder / "made")
+    elsewhere.mkdir()
+    (elsewhere / "part-00000.json").write_text("{}")
+    (folder / "made").symlink_to(elsewhere)
+    store.remove_notes(folder)
+    assert (elsewhere / "part-00000.json").is_file()
+
+
 def test_a_model_gets_its_name_only_when_it_is_finished(tmp_path: Path) -> None:
     folder = tmp_path / "train" / "dpo"
     work = model_folders.start(folder, PLAN)
     (work / "half").write_text("half-trained")
     disk.mark(tmp_path / "train" / ".dpo.partial-abc")
+    (tmp_path / "train" / ".dpo.partial-def").mkdir()  # killed before it was marked
     again = model_folders.start(folder, PLAN)
     assert again == work
     assert [p.name for p in again.iterdir()] == ["started.json"]
@@ -208,3 +294,8 @@ except StoreError as error:
     assert "there is no space left to write" in said
     assert "free some" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_shards_stay_in_order_when_their_index_gets_a_sixth_digit() -> None:
+    names = [store.shard_path(Path(), index).name for index in (0, 9, 99_999, 100_000, 100_001)]
+    assert parquet.shard_names(reversed(names)) == names

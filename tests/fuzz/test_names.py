@@ -12,7 +12,10 @@ from semdpo.engine import store, timing
 from semdpo.errors import SemdpoError
 from tests.fuzz.corpus import TABLES
 from tests.fuzz.harness import PAIR, REPEATABLE, commands, is_clean, run
+from tests.fuzz.test_bombs import BOMBS, LONG, REPEATED
 from tests.fuzz.test_recipes import RECIPES, SETTINGS
+from tests.fuzz.test_shown import HOSTILE
+from tests.fuzz.test_special_files import ALL, NAMES, SPECIAL
 
 # ------------------------------------------------------------------------------------------------- names, notes
 
@@ -89,4 +92,6 @@ def test_notes_of_another_content(content: bytes, tmp_path: Path) -> None:
 
 def test_the_corpus_is_large() -> None:
     drawn = 6 * REPEATABLE.max_examples
-    assert len(TABLES) + 40 + len(RECIPES) + 4 + len(SETTINGS) + len(NOTES) + drawn >= 700
+    by_hand = len(TABLES) + 40 + len(RECIPES) + 4 + len(SETTINGS) + len(NOTES)
+    special = len(SPECIAL) * (len(ALL) + 9) + len(NAMES) + len(BOMBS) + len(LONG) + len(REPEATED) + len(HOSTILE)
+    assert by_hand + special + drawn >= 1200

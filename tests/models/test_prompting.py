@@ -22,14 +22,15 @@ CHAT = "<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
 
 def _appends() -> Any:
     """Begins every text with a token, and ends it with another (trl#884)."""
-    tokenizer = _bytes("<s>", "</s>")
+    tokenizer = byte_tokenizer("<s>", "</s>")
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
     return tokenizer
 
 
-def _bytes(begin: str, end: str, *more: str) -> Any:
+def byte_tokenizer(begin: str, end: str, *more: str) -> Any:
+    """A tokenizer of bytes with these control tokens; it adds none by itself."""
     specials = list(dict.fromkeys((begin, end, *more)))
     backend = Tokenizer(models.BPE({word: i for i, word in enumerate([*specials, *BYTES])}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -10,6 +10,7 @@ from transformers.utils import logging
 from semdpo.errors import DataError, ModelError
 from semdpo.models.rewriter import load_rewriter
 from semdpo.protocols import Rewriter
+from semdpo.recipe.base import Template
 from tests import tiny_models
 
 PROMPTS = ["a red ball", "two cats on a mat {prompt}", "a"]
@@ -99,15 +100,15 @@ def test_tokens_are_counted_without_special_ones(folder: Path) -> None:
 def test_the_template_comes_from_the_folder(tmp_path: Path) -> None:
     folder = tiny_models.gpt2(tmp_path)
     (folder / "semdpo.json").write_text(json.dumps({"template": "Q {prompt} A"}))
-    assert load_rewriter(folder).template == "Q {prompt} A"
-    assert load_rewriter(folder, template="{prompt}!").template == "{prompt}!"
+    assert load_rewriter(folder).template == Template("Q {prompt} A")
+    assert load_rewriter(folder, template="{prompt}!").template == Template("{prompt}!")
     with pytest.raises(ModelError, match="exactly once"):
         load_rewriter(folder, template="no slot")
     (folder / "semdpo.json").write_text("{}")
     with pytest.raises(ModelError, match="exactly once"):
         load_rewriter(folder)
     (folder / "semdpo.json").unlink()
-    assert load_rewriter(folder).template == "{prompt} Rephrase:"
+    assert load_rewriter(folder).template == Template("{prompt} Rephrase:")
 
 
 def test_a_prompt_without_room_for_the_rewrite_is_refused(folder: Path) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from semdpo import pipeline
 from semdpo.cli.app import app
 from semdpo.errors import ModelError, StoreError
-from semdpo.preflight import doctor, downloads, estimate
-from semdpo.progress import Progress
+from semdpo.preflight import doctor, downloads
 from semdpo.recipe.load import load_recipe
 from semdpo.stages.flow import flow
 from tests import tiny_models
@@ -41,109 +38,7 @@ def test_the_embedded_world_lacks_nothing(tmp_path: Path) -> None:
     found = doctor.needs(recipe, tmp_path / "run")
     assert set(_levels(found).values()) == {"ok"}
     assert doctor.images(recipe) == 400 * 4 + 120 * (5 + 4) * 2, "four methods are evaluated with two decodings"
-    measured = doctor.measure(recipe, seconds=0.1)
-    assert measured.level == "ok"
-    assert "3,760 images take about" in measured.found
     assert not (tmp_path / "run").exists(), "looking leaves nothing behind"
-
-
-def test_rewriting_and_training_are_tried_and_leave_nothing_behind(tmp_path: Path) -> None:
-    recipe = load_recipe("tiny", ["candidates.batch_size=6", "sft.batch_size=4", "train.batch_size=3"])
-    rewriting, training = estimate.rewriting(recipe, seconds=0.1), estimate.training(recipe, seconds=0.1)
-    assert (rewriting.level, training.level) == ("ok", "ok"), (rewriting, training)
-    assert re.search(r"candidates [0-9.e+]+ per second, 1,600 take .*; at most .* in all", rewriting.found)
-    assert re.search(r"150 take .*; [0-9.]+ s per update of preference training, 402 for each of 3 ", training.found)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_estimates_multiply_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[estimate.Rewriting] = []
-
-    def two_seconds(job: estimate.Rewriting, _: float) -> float:
-        asked.append(job)
-        return 2.0
-
-    monkeypatch.setattr(estimate, "_seconds_per_prompt", two_seconds)
-    monkeypatch.setattr(estimate, "_seconds_per_update", lambda *_: 3.0)
-    own = "evaluate.rewriters={bold: {model: 'tiny:gpt2', template: '{prompt} ->'}}"
-    recipe = load_recipe("tiny", [own])
-    found = estimate.rewriting(recipe)
-    assert [(job.what, job.n, job.prompts) for job in asked] == [
-        ("candidates", 4, 400),
-        ("evaluation's rewrites", 1, 4 * 120),  # sft, dpo, dpo_liked, sem_dpo; the user's own prompt needs none
-        ("evaluation's rewrites, sampled", 1, 4 * 120),
-        ("rewrites of bold", 1, 120),
-    ]
-    assert [job.decoding.temperature for job in asked[1:3]] == [0, 1]
-    assert asked[3].template == "{prompt} ->"
-    assert "candidates 2 per second, 1,600 take 13 minutes" in found.found
-    assert found.found.endswith("at most 49 minutes in all")  # 2 s for each of 1480 prompts
-    # 150 updates of fine-tuning; 3 epochs of 25 updates for three methods, and a third of one for the reference.
-    assert estimate.training(recipe).found.endswith(
-        "75 for each of 3 methods take 12 minutes; at most 19 minutes in all"
-    )
-    open_end = load_recipe("tiny", ["prompts.limit=null"])
-    for each in (estimate.rewriting(open_end), estimate.training(open_end)):
-        assert (each.level, "for an estimate of the whole run" in each.found) == ("ok", True)
-
-
-def test_estimates_scale_what_few_pairs_and_tokens_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-
-    def begin(size: int, progress: Progress) -> None:
-        sizes.append(size)
-        for done in range(1, estimate.UPDATES + 1):
-            now[0] += 0.5 * size
-            progress(done, estimate.UPDATES)
-        raise AssertionError("it was to be stopped before it saves")
-
-    now = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    assert estimate._seconds_per_update(begin, 32, budget=1.0) == 16.0
-    assert sizes == [2], "whole updates would take too long"
-    assert estimate._seconds_per_update(begin, 32, budget=100.0) == 16.0
-    assert sizes == [2, 2, 32]
-
-    class Slow:
-        def __init__(self, budget: int) -> None:
-            self.budget = budget
-
-        def with_budget(self, budget: int) -> Slow:
-            return Slow(budget)
-
-        def tokens(self, texts: list[str]) -> list[int]:
-            return [len(text.split()) for text in texts]
-
-        def rewrite_flagged(self, prompts: list[str], n: int, _: int) -> list[list[tuple[str, bool]]]:
-            steps = min(self.budget, ends)
-            now[0] += len(prompts) * (1.0 + 0.25 * (steps - 1))  # the prompt, then the tokens
-            return [[(" ".join("x" * (steps - 1)), steps == self.budget < ends)] * n for _ in prompts]
-
-    monkeypatch.setattr("semdpo.models.rewriter.load_rewriter", lambda *_, **__: Slow(0))
-    decoding = load_recipe("tiny").candidates
-    for last in (5, 1000):  # whether all rewrites end before the measurement does, or none
-        ends = last
-        job = estimate.Rewriting("candidates", "tiny:gpt2", None, decoding, 4, 400)
-        assert estimate._seconds_per_prompt(job, 1.0) == pytest.approx(1.0 + 0.25 * 47)
-
-
-def test_what_is_not_there_or_does_not_fit_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = load_recipe(PAPER)
-    for found in estimate.times(recipe):
-        assert (found.level, "not measured" in found.found) == ("warning", True), found
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6, total=2e6))
-    assert "too little memory" in estimate.training(load_recipe("tiny")).found
-
-
-def test_memory_that_runs_out_while_it_is_tried_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> float:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    for name in ("_seconds_per_prompt", "_seconds_per_update"):
-        monkeypatch.setattr(estimate, name, full)
-    for each in (estimate.rewriting, estimate.training):
-        found = each(load_recipe("tiny"))
-        assert (found.level, found.found, "lower" in found.cure) == ("error", "out of memory", True)
 
 
 def test_whatever_is_missing_is_named_with_its_cure() -> None:
@@ -341,4 +236,5 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = CliRunner().invoke(app, ["doctor", PAPER])
     assert bad.exit_code == 1
     assert "things to do before a run can begin" in bad.output
-    assert "not measured" in bad.output
+    assert "is not downloaded; download it, then run `semdpo doctor` again" in bad.output
+    assert "without what is not measured" in bad.output

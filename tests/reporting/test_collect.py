@@ -37,8 +37,9 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     run_without_report(recipe, run.folder, models())
     for stage, version in (("drift", "9.9"), ("label", "1.1")):  # as if other versions had made them
         manifest = run.folder / stage / "manifest.json"
-        installed = f'"torch": "{store.versions()["torch"]}"'
-        manifest.write_text(manifest.read_text().replace(installed, f'"torch": "{version}"'))
+        content = store.manifest(run.folder / stage)
+        content["versions"]["torch"] = version
+        manifest.write_bytes(store.canonical(content | {store.SEAL: store.digest(store.canonical(content))}))
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
     assert data.rendered == len(candidates) + (4 + 3) * 6 * 2, "a candidate has one image for two scorers"

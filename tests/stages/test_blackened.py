@@ -167,7 +167,7 @@ def test_a_run_counts_them_and_compares_methods_on_the_same_places(tmp_path: Pat
 def test_where_all_are_black_a_run_stops_and_names_the_switch(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     with pytest.raises(DataError, match=r"no pair is left, .* 20 prompts .* set label\.renderer\.safety_checker=false"):
-        run_without_report(recipe, tmp_path / "run", _strict("style"), "pairs")
+        run_without_report(recipe, tmp_path / "run", _strict("style"), "drift")
 
 
 def test_where_nothing_is_left_to_compare_the_report_says_why(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semdpo.data.records import Candidate, Prompt, content_id
-from semdpo.engine.stage import batched
 from semdpo.models.rewriter import load_rewriter
 from semdpo.recipe.schema import CandidatesConfig
 from semdpo.stages.candidates import CandidateCounts, sample
@@ -75,7 +74,7 @@ def test_a_prompts_candidates_are_the_same_in_every_shard(tmp_path: Path) -> Non
 
     def drawn(prompts: Sequence[Prompt], shard_size: int, n: int = 4) -> dict[str, list[Candidate]]:
         config, found = CandidatesConfig(n=n, seed=3), dict[str, list[Candidate]]()
-        for part in batched(prompts, shard_size):
+        for part in (prompts[start : start + shard_size] for start in range(0, len(prompts), shard_size)):
             for row in sample(part, rewriter, config)[0]:
                 found.setdefault(row.prompt, []).append(row)
         return found

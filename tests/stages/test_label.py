@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from semdpo.data.records import Candidate, content_id
-from semdpo.errors import DataError
+from semdpo.errors import DataError, StoreError
 from semdpo.protocols import ScoreBatch
 from semdpo.recipe.models import RendererConfig
 from semdpo.recipe.schema import LabelConfig
@@ -98,15 +100,105 @@ def test_texts_that_a_model_cannot_read_to_the_end_are_flagged() -> None:
     assert [row.truncated for row in label(candidates, Renderer(), {"judge": Scorer()}, CONFIG)] == [False, False, True]
 
 
-def test_a_score_that_is_no_number_names_the_candidates() -> None:
-    class Broken(Scorer):
+class Broken(Scorer):
+    """Gives no number to the prompt b."""
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+        values = [np.nan if prompt == "b" else 1.0 for prompt in prompts]
+        return ScoreBatch(np.array(values, np.float32), np.zeros(len(prompts), bool))
+
+
+def test_a_score_that_is_no_number_is_noted_with_its_reason() -> None:
+    candidates = [_candidate("a", "x"), _candidate("b", "y"), _candidate("c", "z")]
+    scorers: dict[str, Scorer] = {"judge": Broken(), "other": Scorer()}
+    rows = label(candidates, Renderer(), scorers, CONFIG)
+    assert [row.error for row in rows if row.scorer == "judge"] == [
+        None,
+        "judge gave a score that is not finite (nan)",
+        None,
+    ]
+    assert [row.score is None for row in rows] == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(("share", "fails"), [(0.0, True), (0.01, False), (1.0, False)])
+def test_one_candidate_may_fail_unless_none_may(share: float, fails: bool) -> None:
+    candidates = [_candidate("a", "x"), _candidate("b", "y")]
+    config = CONFIG.model_copy(update={"max_failed": share})
+    if not fails:
+        assert len(label(candidates, Renderer(), {"judge": Broken()}, config)) == 2
+        return
+    with pytest.raises(DataError, match=rf"1 of a shard's 2 .* is {candidates[1].candidate_id}: judge gave .* not fin"):
+        label(candidates, Renderer(), {"judge": Broken()}, config)
+
+
+def test_more_failures_than_allowed_stop_the_run() -> None:
+    candidates = [_candidate("b" if i < 4 else "a", str(i)) for i in range(40)]
+    allowed, refused = (CONFIG.model_copy(update={"max_failed": share}) for share in (0.1, 0.099))
+    assert sum(row.score is None for row in label(candidates, Renderer(), {"judge": Broken()}, allowed)) == 4
+    with pytest.raises(DataError, match=r"4 of a shard's 40 candidates have no score, and label\.max_failed is 0\.099"):
+        label(candidates, Renderer(), {"judge": Broken()}, refused)
+
+
+class Picky(Renderer):
+    """Cannot render a batch in which a rewrite is bad."""
+
+    error: Exception = RuntimeError("no such glyph\nin the font")
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        if "bad" in prompts:
+            raise self.error
+        return super().render(prompts, seeds)
+
+
+def test_an_image_that_cannot_be_rendered_costs_no_other() -> None:
+    candidates = [_candidate("a", text) for text in ("x", "bad", "y", "z")]
+    rows = label(candidates, Picky(), {"judge": Scorer()}, CONFIG)
+    plain = label(candidates, Renderer(), {"judge": Scorer()}, CONFIG)
+    assert [row.error for row in rows] == [
+        None,
+        "the image cannot be rendered (RuntimeError: no such glyph)",
+        None,
+        None,
+    ]
+    assert [row for row in rows if row.error is None] == [plain[0], *plain[2:]]
+
+
+def test_a_scorer_that_fails_at_one_image_costs_no_other() -> None:
+    class Failing(Scorer):
         def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
-            values = [np.nan if prompt == "b" else 1.0 for prompt in prompts]
-            return ScoreBatch(np.array(values, np.float32), np.zeros(len(prompts), bool))
+            if "b" in prompts:
+                raise ValueError
+            return super().score(images, prompts)
 
     candidates = [_candidate("a", "x"), _candidate("b", "y")]
-    with pytest.raises(DataError, match=f"not finite to candidates {candidates[1].candidate_id};"):
-        label(candidates, Renderer(), {"judge": Broken()}, CONFIG)
+    rows = label(candidates, Renderer(), {"judge": Failing()}, CONFIG)
+    assert [row.error for row in rows] == [None, "judge cannot score the image (ValueError)"]
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("all is wrong"), MemoryError(), torch.OutOfMemoryError("CUDA"), KeyboardInterrupt()]
+)
+def test_what_no_single_image_causes_ends_the_run(error: Exception) -> None:
+    renderer = Picky()
+    renderer.error = error
+    with pytest.raises(type(error)):
+        label([_candidate("a", "bad"), _candidate("a", "y")], renderer, {"judge": Scorer()}, CONFIG)
+
+
+def test_a_full_disk_is_no_failure_of_an_image() -> None:
+    renderer = Picky()
+    renderer.error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(StoreError, match="there is no space left for the files of a renderer or scorer"):
+        label([_candidate("a", "bad"), _candidate("a", "y")], renderer, {"judge": Scorer()}, CONFIG)
+
+
+def test_a_wrong_number_of_images_ends_the_run() -> None:
+    class Short(Renderer):
+        def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            return super().render(prompts, seeds)[:1]
+
+    with pytest.raises(DataError, match="a model gave 1 results for 2 images"):
+        label([_candidate("a", "x"), _candidate("a", "y")], Short(), {"judge": Scorer()}, CONFIG)
 
 
 def test_progress_reaches_the_end() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdpo.data.records import Candidate, Score, content_id
+from semdpo.data.records import BLACKENED, Candidate, Score, content_id
 from semdpo.errors import DataError
 from semdpo.recipe.schema import PairsConfig
 from semdpo.stages.pairs import PairCounts, choose
@@ -43,6 +43,21 @@ def test_fidelities_go_along_without_deciding() -> None:
     assert (pair.chosen, pair.chosen_fidelity, pair.rejected_fidelity) == ("rewrite 0 1", 1, 2)
     with pytest.raises(DataError, match=candidates[3].candidate_id):
         choose(candidates, scores, PairsConfig(), fidelities[:3])
+
+
+def _without(scores: list[Score], reasons: dict[int, str]) -> list[Score]:
+    return [replace(row, score=None, error=reasons[i]) if i in reasons else row for i, row in enumerate(scores)]
+
+
+def test_candidates_without_a_score_are_left_out_and_counted_by_the_reason() -> None:
+    candidates, scores = _rows([[0.1, 0.9, 0.5], [1, 2], [1, 2], [1, 2]])
+    reasons = {1: "no image", 3: BLACKENED, 5: "no image", 7: BLACKENED, 8: "no image"}
+    pairs, counts = choose(candidates, _without(scores, reasons), PairsConfig())
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("rewrite 0 2", "rewrite 0 0")]
+    assert counts == PairCounts(kept=1, tied=0, below_margin=0, single=0, blackened=1, failed=2)
+    other = [replace(row, scorer="faithful") for row in scores]
+    _, counts = choose(candidates, scores, PairsConfig(), _without(other, reasons))
+    assert counts == PairCounts(kept=1, tied=0, below_margin=0, single=0, blackened=1, failed=2)
 
 
 def test_ties_small_margins_and_single_candidates_are_skipped_and_counted() -> None:

@@ -17,7 +17,7 @@ from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
 from semdpo.tiny_world_training import build
 
-POOL_SIZE = 1200
+POOL_SIZE = 640
 
 
 @pytest.fixture(scope="module")

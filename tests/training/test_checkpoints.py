@@ -63,6 +63,14 @@ def test_one_that_was_being_written_is_removed(folder: Path) -> None:
     assert not (folder / "checkpoint-30").exists()
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_one_that_was_being_removed_is_not_gone_on_from(name: str, folder: Path) -> None:
+    """Files of a folder are removed in any order; without the optimizer's state training would go on from zeros."""
+    for gone in (name, "sha256.json"):
+        (folder / "checkpoint-20" / gone).unlink()
+    assert opened(folder, IDENTITY) == folder / "checkpoint-10"
+
+
 def test_random_states_of_other_processes_may_come_later(folder: Path) -> None:
     (folder / "checkpoint-20/rng_state_1.pth").write_bytes(b"")
     assert opened(folder, IDENTITY) == folder / "checkpoint-20"

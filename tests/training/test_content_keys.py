@@ -20,7 +20,7 @@ from semdpo.progress import silent
 from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import TrainConfig
 from semdpo.training import checkpoints
-from semdpo.training.losses import pair_losses
+from semdpo.training.losses import losses_of
 from semdpo.training.packing import Group
 from semdpo.training.preference import train
 from semdpo.training.reference import cache_file, reference_logps
@@ -95,9 +95,9 @@ def test_the_measured_losses_follow_their_reference(tmp_path: Path) -> None:
     model = tiny_models.gpt2(tmp_path / "model")
     shutil.copytree(model, tmp_path / "policy")
     _retrain_mlps(tmp_path / "policy")
-    before = pair_losses(PAIRS, str(tmp_path / "policy"), str(model), 0.1, CONFIG, tmp_path / "cache", silent)
+    before = losses_of([PAIRS], str(tmp_path / "policy"), str(model), 0.1, CONFIG, tmp_path / "cache")(PAIRS, silent)
     _retrain_mlps(model)
-    after = pair_losses(PAIRS, str(tmp_path / "policy"), str(model), 0.1, CONFIG, tmp_path / "cache", silent)
+    after = losses_of([PAIRS], str(tmp_path / "policy"), str(model), 0.1, CONFIG, tmp_path / "cache")(PAIRS, silent)
     assert max(abs(row.loss - math.log(2)) for row in before) > 1e-3
     assert [row.loss for row in after] == pytest.approx([math.log(2)] * 3, abs=1e-5)
 

@@ -47,7 +47,7 @@ def test_the_folder_is_an_ordinary_one(base: Path, tmp_path: Path) -> None:
         AutoTokenizer.from_pretrained(base)("a").input_ids[0]
     ]
     assert json.loads((output / "semdpo.json").read_text()) == {"template": "{prompt} ->", "max_new_tokens": 40}
-    assert load_rewriter(output).template == "{prompt} ->"
+    assert load_rewriter(output).template.text == "{prompt} ->"
     card = (output / "README.md").read_text()
     assert "library_name: transformers" in card
     assert "| steps | 2 |" in card

@@ -15,7 +15,7 @@ from semdpo.errors import DataError
 from semdpo.progress import silent
 from semdpo.recipe.objectives import DPOSettings
 from semdpo.recipe.schema import TrainConfig
-from semdpo.training.losses import pair_losses
+from semdpo.training.losses import losses_of
 from tests import tiny_models
 
 CONFIG = TrainConfig(methods={"dpo": DPOSettings(name="dpo")}, precision="float32")
@@ -51,7 +51,7 @@ def test_a_loss_is_the_papers_formula(models: tuple[Path, Path], tmp_path: Path)
         Pair("1", "a red cat", "a cat, art", "dog", 1.0, 0.0, 0.2),
         Pair("2", "a dog", "a blue dog", "a cat", 1.0, 0.0, 0.7),
     ]
-    rows = pair_losses(pairs, str(policy), str(reference), 0.3, CONFIG, tmp_path, silent)
+    rows = losses_of([pairs], str(policy), str(reference), 0.3, CONFIG, tmp_path)(pairs, silent)
     assert [(row.pair_id, row.distance) for row in rows] == [("1", 0.2), ("2", 0.7)]
     for row, pair in zip(rows, pairs, strict=True):
         gains = [_logp(policy, pair.prompt, t) - _logp(reference, pair.prompt, t) for t in (pair.chosen, pair.rejected)]
@@ -61,11 +61,45 @@ def test_a_loss_is_the_papers_formula(models: tuple[Path, Path], tmp_path: Path)
 
 def test_an_untrained_policy_loses_ln_2(models: tuple[Path, Path], tmp_path: Path) -> None:
     pair = Pair("1", "a red cat", "a cat, art", "dog", 1.0, 0.0, 0.2)
-    [row] = pair_losses([pair], str(models[0]), str(models[0]), 0.05, CONFIG, tmp_path, silent)
+    [row] = losses_of([[pair]], str(models[0]), str(models[0]), 0.05, CONFIG, tmp_path)([pair], silent)
     assert row.loss == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_a_pair_without_distance_is_named(models: tuple[Path, Path], tmp_path: Path) -> None:
     pair = Pair("unweighed", "a red cat", "a cat, art", "dog", 1.0, 0.0)
     with pytest.raises(DataError, match="pair unweighed has distance None"):
-        pair_losses([pair], str(models[0]), str(models[0]), 0.05, CONFIG, tmp_path, silent)
+        losses_of([[pair]], str(models[0]), str(models[0]), 0.05, CONFIG, tmp_path)([pair], silent)
+
+
+def _many() -> list[Pair]:
+    texts = [(f"a red cat {k}", f"a cat{', art' * (k % 4)}", f"dog {k}") for k in range(20)]
+    return [Pair(str(k), *each, 1.0, 0.0, k / 40) for k, each in enumerate(texts)]
+
+
+def test_parts_have_the_losses_of_the_whole(models: tuple[Path, Path], tmp_path: Path) -> None:
+    reference, policy = map(str, models)
+    pairs = _many()
+    parts = [pairs[:7], pairs[7:8], pairs[8:]]
+    whole = losses_of([pairs], policy, reference, 0.3, CONFIG, tmp_path)(pairs, silent)
+    of_part = losses_of(iter(parts), policy, reference, 0.3, CONFIG, tmp_path)
+    found = [row for part in parts for row in of_part(part, silent)]
+    assert [row.pair_id for row in found] == [row.pair_id for row in whole]
+    assert [row.loss for row in found] == pytest.approx([row.loss for row in whole], abs=1e-5)
+    assert of_part(parts[1], silent) == [found[7]], "a part's losses do not depend on what was computed before"
+
+
+def test_a_cache_is_read_once_and_not_written(
+    models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, policy = map(str, models)
+    pairs, read, known = _many(), list[Path](), dict[str, float]()
+    monkeypatch.setattr("semdpo.training.losses.read_cache", lambda file: read.append(file) or known)
+    of_part = losses_of([pairs], policy, reference, 0.3, CONFIG, tmp_path)
+    before = [row for part in (pairs[:10], pairs[10:]) for row in of_part(part, silent)]
+    assert len(known) == 40, "both sides of twenty pairs"
+    first = min(known)
+    known[first] += 100.0  # what is known is not computed again
+    after = of_part(pairs, silent)
+    assert sum(abs(row.loss - was.loss) > 0.5 for row, was in zip(after, before, strict=True)) == 1
+    assert len(read) == 1
+    assert list(tmp_path.iterdir()) == []

@@ -174,6 +174,16 @@ def test_the_loss_is_the_weighted_sum_over_the_number_of_pairs(base: Path, tmp_p
     assert _of(curves, "effective_sample_size")[0] == pytest.approx(ess, rel=1e-6)
 
 
+def test_under_a_render_budget_a_pair_weighs_w_over_p(base: Path, tmp_path: Path) -> None:
+    """The weight 1/p of its own multiplies W; batches are divided by the number of the pairs that were kept."""
+    kept = [replace(pair, weight=math.exp(2 * i / 20)) for i, pair in enumerate(PAIRS) if i % 3]
+    objective, config = SemDPOSettings(name="sem_dpo", alpha=2.0), _config(batch_size=4, epochs=1)
+    curves = train(kept, str(base), objective, config, tmp_path / "out", tmp_path / "cache", silent)
+    weights = [math.exp(-2 * i / 10) / math.exp(-2 * i / 20) for i in range(7) if i % 3]
+    assert _of(curves, "loss")[0] == pytest.approx(math.log(2) * sum(weights) / 4, rel=1e-5)
+    assert _of(curves, "mean_weight")[0] == pytest.approx(sum(weights) / 4, rel=1e-6)
+
+
 def test_a_far_winner_is_learnt_less(base: Path, tmp_path: Path) -> None:
     pairs = [replace(pair, distance=0.0 if i < 3 else 1.5) for i, pair in enumerate(PAIRS)]
     pairs = [

@@ -35,7 +35,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, objective
     process = subprocess.Popen(_command(tmp_path, "killed", objective), stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "killed.partial.checkpoints"
     deadline = time.monotonic() + 120
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+    while not list(checkpoints.glob("checkpoint-*/sha256.json")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

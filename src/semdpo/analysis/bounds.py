@@ -56,7 +56,9 @@ def paper_bound_applies(alpha: float, tau: float) -> bool:
     return alpha * tau >= math.log(2)
 
 
-def filter_deviation(losses: ArrayLike, distances: ArrayLike, alpha: float, tau: float) -> float:
+def filter_deviation(
+    losses: ArrayLike, distances: ArrayLike, alpha: float, tau: float, weights: ArrayLike | None = None
+) -> float:
     """|L_sem − L_τ| as measured: L_sem = mean(W·ℓ), L_τ = mean(1[d ≤ τ]·ℓ).
 
     Args:
@@ -64,6 +66,8 @@ def filter_deviation(losses: ArrayLike, distances: ArrayLike, alpha: float, tau:
         distances: cosine distances between prompt and chosen, [n], in [0, 2].
         alpha: strength of the weight, ≥ 0.
         tau: largest distance that the filter keeps, ≥ 0.
+        weights: how much each pair counts in both means, [n], > 0, such as 1/p of a render budget, which makes them
+            estimates for all pairs; None counts each alike. The bounds hold for any such means.
 
     Raises:
         ValueError: the shapes differ, the arrays are empty, or a value is out of range.
@@ -75,7 +79,7 @@ def filter_deviation(losses: ArrayLike, distances: ArrayLike, alpha: float, tau:
         raise ValueError("losses must be finite numbers ≥ 0; compute them again")
     paper_filter_bound(alpha, tau, 0.0)  # raises for values out of range
     gap = (semantic_weight(distance, alpha) - (distance <= tau)) * loss
-    return float(abs(gap.mean()))
+    return float(abs(gap.mean() if weights is None else np.average(gap, weights=np.asarray(weights, np.float64))))
 
 
 class Drift(NamedTuple):

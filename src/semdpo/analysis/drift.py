@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,11 +54,39 @@ def measure(
         DataError: there are no pairs, the encoder cannot read a text (its row is named), or an embedding is not finite.
     """
     refuse_none(len(pairs))
-    measuring = _Measuring(encoder, batch_size)
-    for start in range(0, len(pairs), max(CHUNK, batch_size)):
-        chunk = pairs[start : start + max(CHUNK, batch_size)]
-        measuring.add(chunk, start, progress_of_part(progress, start, len(pairs)))
-    return measuring.drift()
+    [(_, drift)] = measure_pieces([pairs], len(pairs), encoder, batch_size, progress)
+    return drift
+
+
+def measure_pieces(
+    pieces: Iterable[Sequence[Pair]],
+    total: int,
+    encoder: TextEncoder,
+    batch_size: int = defaults.TEXTS_AT_A_TIME,
+    progress: Progress = silent,
+) -> Iterator[tuple[Sequence[Pair], Drift]]:
+    """Measures pairs as ``measure`` does, piece by piece.
+
+    Args:
+        pieces: the pairs in pieces, each with at least one.
+        total: the number of all pairs.
+        encoder: the frozen encoder e.
+        batch_size: number of texts that are encoded at a time.
+        progress: called after every batch with the number of finished pairs.
+
+    Yields:
+        Each piece with its drift, of which ``unknown`` is the share in all pieces so far.
+
+    Raises:
+        DataError: as ``measure`` raises it.
+    """
+    measuring, done = _Measuring(encoder, batch_size), 0
+    for piece in pieces:
+        for start in range(0, len(piece), max(CHUNK, batch_size)):
+            chunk = piece[start : start + max(CHUNK, batch_size)]
+            measuring.add(chunk, done, progress_of_part(progress, done, total))
+            done += len(chunk)
+        yield piece, measuring.drift()
 
 
 class _Measuring:
@@ -67,7 +95,7 @@ class _Measuring:
     def __init__(self, encoder: TextEncoder, batch_size: int) -> None:
         self.encoder, self.batch_size = encoder, batch_size
         self.prompts: dict[str, _Embedded] = {}  # the latest prompts, the oldest first
-        self.columns: list[tuple[NDArray[Any], ...]] = []  # per chunk: both distances, truncated
+        self.columns: list[tuple[NDArray[Any], ...]] = []  # per chunk of a piece: both distances, truncated
         self.shares: list[Float] = []  # share of unknown words of every distinct text …
         self.counted: set[str] = set()  # … in this set; empty where the encoder does not report them
 
@@ -88,7 +116,9 @@ class _Measuring:
             del self.prompts[next(iter(self.prompts))]
 
     def drift(self) -> Drift:
+        """The drift of the chunks since the last call."""
         distance, rejected, truncated = (np.concatenate(column) for column in zip(*self.columns, strict=True))
+        self.columns.clear()
         return Drift(distance, rejected, truncated, float(np.concatenate(self.shares).mean()) if self.shares else None)
 
     def _embed(self, chunk: Sequence[Pair], start: int, progress: Progress) -> dict[str, _Embedded]:

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from semdpo import __version__
-from semdpo.cli import audit, compare, doctor, init, optimize, report, run, train, weigh, world
+from semdpo.cli import (
+    audit,
+    compare,
+    doctor,
+    export,
+    init,
+    mcp,
+    optimize,
+    report,
+    run,
+    serve,
+    train,
+    weigh,
+    world,
+)
 from semdpo.cli.ending import finish
 from semdpo.progress import quiet_libraries, share_the_cpu, show
 
@@ -29,7 +43,10 @@ for command in (
     audit.audit,
     train.train,
     optimize.optimize,
+    mcp.mcp,
+    serve.serve,
     compare.compare,
+    export.export,
     run.evaluate,
     run.sweep,
     report.report,

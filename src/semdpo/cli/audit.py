@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +59,8 @@ def audit_file(
     """Prints the audit, and writes it to the files that are given.
 
     Args:
-        pairs: The file of pairs: columns prompt, chosen, rejected, and distance if they were weighed.
+        pairs: The file of pairs: columns prompt, chosen, rejected, and distance if they were weighed; or the address of
+            a run's stage on an object storage.
         encoder: The name of the text encoder that measures the distances, if the pairs have none.
         alpha: The strength of the weight, ≥ 0.
         evaluation: The file of prompts that must not be trained on, if there is one.
@@ -73,12 +76,16 @@ def audit_file(
         SemdpoError: A file, an option or the encoder cannot be used.
     """
     from semdpo.analysis import audit as checks
-    from semdpo.data import tables
     from semdpo.data.pairs import other_scores, pairs_of
+    from semdpo.data.pieces import read_pieces
     from semdpo.data.prompts import read_prompts
 
     allowed = checks.limits(fail_on)
-    if page is not None and numbers is not None and page.resolve() == numbers.resolve():
+    if (address := disk.address(pairs)) is not None:
+        from semdpo.engine.mirror import fetched_stage
+
+        pairs = str(fetched_stage(address))
+    if page is not None and numbers is not None and os.path.realpath(page) == os.path.realpath(numbers):
         raise ConfigError(f"--html and --json name the same file, {page}; choose another for one of them")
     if page is not None:
         extras.require(report="--html")
@@ -86,18 +93,24 @@ def audit_file(
         if path is not None:
             disk.refuse_unwritable(path)
             output.refuse_inputs(path, (pairs, evaluation))
-    table = tables.read_table(pairs)
-    rows = pairs_of(table)
+    pieces = read_pieces(pairs)
+    scores = other_scores(pieces)
+    measured, encoders = True, set[str | None]()
+    for rows in (pairs_of(table, scores) for table in pieces):
+        measured = measured and all(pair.distance is not None for pair in rows)
+        encoders |= {pair.encoder for pair in rows}
     held_out = [] if evaluation is None else read_prompts(evaluation)
-    if encoder_named:
-        _refuse_unused(rows, encoder, pairs)
-    result = checks.audit(_weighed(rows, encoder), alpha, held_out)
+    if encoder_named and measured:
+        _refuse_unused(encoders, encoder, pairs)
+    parts: Iterator[Sequence[Pair]] = (pairs_of(table, scores) for table in pieces)
+    weighed = parts if measured else _weighed(parts, pieces.rows, encoder)
+    result = checks.audit(chain.from_iterable(weighed), alpha, held_out)
     failed = checks.failures(result, allowed)
     from semdpo.reporting import audit_page as shown
 
     show(shown.as_text(result, failed).removesuffix("\n"))
-    if note := other_scores(table).note:
-        say(f"{pairs}: {note}")
+    if scores.note:
+        say(f"{pairs}: {scores.note}")
     if page is not None:
         output.write(page, shown.as_page(result, _title(Path(pairs)), failed).encode())
     if numbers is not None:
@@ -110,25 +123,27 @@ def _title(pairs: Path) -> str:
     return f"{pairs.resolve().parent.name}/{pairs.name}" if pairs.is_dir() else pairs.name
 
 
-def _weighed(rows: Sequence[Pair], encoder: str) -> Sequence[Pair]:
-    if all(pair.distance is not None for pair in rows):
-        return rows
-    from semdpo.analysis.drift import weigh
+def _weighed(parts: Iterable[Sequence[Pair]], total: int, encoder: str) -> Iterator[Sequence[Pair]]:
+    """The parts of ``total`` pairs with their distances."""
+    from semdpo.analysis.drift import measure_pieces, refuse_unknown_words, with_drift
     from semdpo.engine import fingerprint
     from semdpo.engine.providers import own_models
 
     fingerprint.model(encoder)  # refuses an unknown name before torch is imported
     model = own_models().encoder(encoder)
+    unknown = None
     with bar("measuring drift") as progress:
-        return weigh(rows, model, defaults.TEXTS_AT_A_TIME, encoder, progress)
+        for part, drift in measure_pieces(parts, total, model, defaults.TEXTS_AT_A_TIME, progress):
+            unknown = drift.unknown
+            yield with_drift(part, drift)
+    refuse_unknown_words(unknown, encoder)
 
 
-def _refuse_unused(rows: Sequence[Pair], encoder: str, pairs: str) -> None:
-    """Refuses an encoder that the user typed, if the pairs already have another encoder's distances."""
+def _refuse_unused(encoders: Set[str | None], encoder: str, pairs: str) -> None:
+    """Refuses an encoder that the user typed, if the pairs have another encoder's distances."""
     from semdpo.models.registry import lasting
 
-    encoders = {pair.encoder for pair in rows}
-    if all(pair.distance is not None for pair in rows) and encoders != {lasting(encoder)}:
+    if encoders != {lasting(encoder)}:
         raise ConfigError(
             f"{pairs} already has distances, so --encoder {encoder} has no effect; leave it out, or measure the "
             "distances again with `semdpo weigh`"

@@ -1,95 +1,243 @@
-"""``semdpo optimize``: rewrites one prompt, and says how far the rewrite drifts."""
+"""``semdpo optimize``: rewrites prompts, and says how far each rewrite drifts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semdpo import disk
+from semdpo.cli import asked
 from semdpo.cli.closing import DEMO
-from semdpo.cli.options import named_as_options, number
-from semdpo.errors import ConfigError, DataError, StoreError
-from semdpo.progress import say, show
+from semdpo.cli.ending import interruptible
+from semdpo.cli.options import named_as_options, number, refuse_without_effect
+from semdpo.cli.output import refuse_inputs
+from semdpo.errors import ConfigError, StoreError
+from semdpo.progress import bar, say, show
 from semdpo.texts import shown
+
+if TYPE_CHECKING:
+    from semdpo.best_of import BestOf
+    from semdpo.prompt_optimizer import Optimized, PromptOptimizer, Request
+
+RENDERER = "tiny:sd"  # of the demo's rewriter
+SCORER = "tiny:image-reward"
 
 
 def optimize(
-    prompt: Annotated[str, typer.Argument(help="What the image should show.")],
-    model: Annotated[str | None, typer.Option(help="A trained rewriter; by default, the demo's Sem-DPO model.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="What the image should show; - reads lines from stdin.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts: txt (one on each line), jsonl, csv, tsv, parquet.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The column of --prompts; by default, prompt.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File of the results: txt, jsonl, csv, tsv, parquet.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a record for each rewrite instead of its text.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A trained rewriter, or a server's URL (http://…/v1); by default, the demo's Sem-DPO model."),
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="The model's name on the server, where --model is a URL.")
+    ] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="The environment variable with the server's key; by default, OPENAI_API_KEY.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="What a model behind a URL is asked to do; by default, a general instruction.")
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="The text encoder; by default, the one that measured the drift of the training pairs."),
     ] = None,
-    max_distance: Annotated[float | None, typer.Option(help="Keep the prompt if its rewrite drifts farther.")] = None,
+    max_drift: Annotated[
+        float | None,
+        typer.Option(help="Keep the prompt if all rewrites drift farther, 0 to 2; by default, as its run measured."),
+    ] = None,
     keep: Annotated[
         str | None, typer.Option(help="Words and phrases that must not change, with commas between them.")
     ] = None,
+    banned: Annotated[
+        str | None, typer.Option(help="Words and phrases that no rewrite may contain, with commas between them.")
+    ] = None,
+    banned_file: Annotated[Path | None, typer.Option(help="A file of such words, one on each line.")] = None,
+    length: Annotated[str | None, typer.Option(help="short, medium, long, or the most tokens of a rewrite.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Number of variants, 1 to 16.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling and of images.")] = 0,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of a rewrite; by default, those of the longest rewrite in training.")
     ] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Render this number of rewrites, and take the one with the best image.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--show", help="Render the prompt and its rewrite side by side into this PNG.")
+    ] = None,
+    renderer: Annotated[str | None, typer.Option(help="The text-to-image model of --show and --best-of.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="The scorer of --best-of.")] = None,
 ) -> None:
-    """Rewrite a prompt, and say how far the rewrite drifts from it."""
-    if max_distance is not None:
-        number("--max-distance", max_distance, 0, 2)
+    """Rewrite prompts, and say how far each rewrite drifts from its prompt."""
+    if max_drift is not None:
+        number("--max-drift", max_drift, 0, 2)
     if max_new_tokens is not None:
         number("--max-new-tokens", max_new_tokens, 1)
-    if not prompt.strip():
-        raise DataError("the prompt is empty; say what the image should show")
+    number("-n", n, 1, 16)
+    number("--seed", seed, 0, 2**63 - 1)
+    if best_of is not None:
+        number("--best-of", best_of, 2, 64)
+    if prompts is None:
+        refuse_without_effect({"--column": column}, "without --prompts")
+    if image is None and best_of is None:
+        refuse_without_effect({"--renderer": renderer}, "without --show and --best-of")
+    if best_of is None:
+        refuse_without_effect({"--scorer": scorer}, "without --best-of")
+    texts = asked.prompts(prompt, prompts, column)
+    if image is not None and len(texts) > 1:
+        raise ConfigError("--show renders one prompt; leave it out, or give one prompt")
+    for path, suffixes in ((out, (".txt", ".jsonl", ".csv", ".tsv", ".parquet")), (image, (".png",))):
+        _refuse_bad_output(path, suffixes, [prompts, banned_file])
     if model is None and not DEMO.is_dir():
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
-    with named_as_options("max_new_tokens", "max_distance"):
-        optimize_prompt(
-            prompt, DEMO if model is None else model, encoder, max_distance, max_new_tokens, _phrases(keep, prompt)
-        )
+    if renderer is None and model is not None and (image or best_of):
+        raise ConfigError("no --renderer is given; name the text-to-image model that renders your prompts")
+    if scorer is None and model is not None and best_of:
+        raise ConfigError("no --scorer is given; name a scorer of images, such as image-reward")
+    from semdpo.prompt_optimizer import Request
+
+    phrases, words = asked.kept(keep, texts[0] if len(texts) == 1 else None), asked.banned(banned, banned_file)
+    requests = [Request(text, phrases, asked.length(length), None, words, n, seed) for text in texts]
+    server = asked.server(model, model_name, key_env, system)
+    images = Images(renderer or RENDERER, scorer or SCORER, best_of, image)
+    with named_as_options("max_new_tokens", "max_drift", "length", "banned", "keep", "seed"):
+        rewriter = DEMO if model is None else model
+        run(requests, rewriter, encoder, max_drift, max_new_tokens, images, server, out, as_json)
 
 
-def _phrases(keep: str | None, prompt: str) -> list[str]:
-    """The phrases of ``--keep``, each of which must be in the prompt."""
-    from semdpo.protected_spans import contains
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What is rendered.
 
-    if keep is None:
-        return []
-    phrases = [phrase.strip() for phrase in keep.split(",") if phrase.strip()]
-    if not phrases:
-        raise ConfigError("--keep names no words; give them with commas between them, or leave the option out")
-    for phrase in phrases:
-        if not contains(prompt, phrase):
-            raise ConfigError(f"--keep names {shown(phrase)}, which is not in the prompt; copy it from there")
-    return phrases
+    Attributes:
+        renderer: The text-to-image model's name.
+        scorer: The scorer's name.
+        best_of: The number of rewrites among which their images decide; None is none.
+        shown: The PNG of the prompt and its rewrite; None is none.
+    """
+
+    renderer: str
+    scorer: str
+    best_of: int | None = None
+    shown: Path | None = None
 
 
-def optimize_prompt(
-    prompt: str,
+def run(
+    requests: Sequence[Request],
     model: str | Path,
     encoder: str | None,
-    max_distance: float | None,
+    max_drift: float | None,
     max_new_tokens: int | None,
-    keep: Sequence[str] = (),
+    images: Images,
+    server: Mapping[str, Any],
+    out: Path | None,
+    as_json: bool,
 ) -> None:
-    """Prints the rewrite on stdout, and its drift on stderr.
+    """Rewrites prompts; prints the rewrites on stdout and all else on stderr, or writes a file.
 
     Args:
-        prompt: The user's prompt: what the image should show.
+        requests: What is asked, at least one.
         model: The name or folder of a trained rewriter.
         encoder: The name of the encoder that measures the drift; None is the encoder of the rewriter's training pairs.
-        max_distance: The largest drift of a rewrite; where it drifts farther, the prompt itself is printed.
+        max_drift: The largest drift of a rewrite; None is the limit that the rewriter's run measured.
         max_new_tokens: The token budget of a rewrite; None is the rewriter's own.
-        keep: Words and phrases that must not change.
+        images: What is rendered.
+        server: How a server is asked: the arguments ``endpoint`` and ``system`` of ``from_pretrained``.
+        out: The file to write; None prints.
+        as_json: Whether records are printed.
 
     Raises:
-        SemdpoError: A model or an option cannot be used, or the encoder does not know the prompt's words.
+        SemdpoError: A model, an option or a prompt cannot be used.
     """
-    from semdpo.analysis.drift import refuse_unknown_words
+    from semdpo.engine import fingerprint
+    from semdpo.many_prompts import optimized, to_file
     from semdpo.prompt_optimizer import PromptOptimizer
 
     optimizer = PromptOptimizer.from_pretrained(
-        model, encoder, max_distance=max_distance, max_new_tokens=max_new_tokens
+        model, encoder, max_drift=max_drift, max_new_tokens=max_new_tokens, best_of=_best_of(images), **server
     )
-    refuse_unknown_words(optimizer.unknown(prompt), optimizer.encoder_name)
-    optimized = optimizer.optimize(prompt, keep)
-    show(optimized.rewrite)
-    say(optimized.reason or f"drift: {optimized.distance:.3f} (0: means the same; {optimizer.encoder_name})")
-    if optimized.truncated:
+    if out is not None:
+        used = [optimizer.encoder_name, *([images.renderer, images.scorer] if images.best_of else [])]
+        settings = {
+            "requests": asked.digest(requests),
+            "max_drift": optimizer.max_drift,
+            "max_new_tokens": max_new_tokens,
+            "server": asked.described(model, server),
+            "best_of": images.best_of,
+            "models": [fingerprint.model(name) for name in used],
+        }
+        with interruptible(lambda: "run the same command again to resume"), bar("optimize: rewriting") as progress:
+            variants = to_file(optimizer, requests, out, settings, progress)
+        kept = sum(bool(variant.reason) for variant in variants)
+        say(f"{len(variants)} rewrites of {len(requests)} prompts in {out}; {kept} are the prompt itself")
+    else:
+        variants = []
+        for row in optimized(optimizer, requests):
+            for variant in row:
+                _print(variant, optimizer, as_json, alone=len(requests) == 1)
+            variants += row
+    if images.shown is not None:
+        _show(variants[0], optimizer, images)
+
+
+def _print(variant: Optimized, optimizer: PromptOptimizer, as_json: bool, alone: bool) -> None:
+    if as_json:
+        print(json.dumps(variant.record(), ensure_ascii=False), flush=True)
+        return
+    show(" ".join(variant.rewrite.split()) if not alone else variant.rewrite)
+    if variant.reason:
+        say(variant.reason if alone else f"{shown(variant.prompt)}: {variant.reason}")
+    elif alone:
+        limit = f"at most {optimizer.max_drift:.3g}"
+        say(f"drift: {variant.drift:.3f} (0: means the same; {limit}; {optimizer.encoder_name})")
+    if variant.truncated and alone:
         say(f"the rewrite was truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens")
+
+
+def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images) -> None:
+    from semdpo.before_after import Rendered, png, render_both
+    from semdpo.models.renderer import load_renderer
+
+    if images.shown is None:
+        return
+    both = render_both(load_renderer(images.renderer), variant.prompt, variant.rewrite, variant.seed)
+    rewriter = (optimizer.model, optimizer.fingerprint)
+    made = Rendered(variant.rewrite, variant.prompt, variant.seed, images.renderer, rewriter)
+    disk.write_bytes(images.shown, png(both, made))
+    say(f"{images.shown}: the prompt on the left, its rewrite on the right, both with seed {variant.seed}")
+
+
+def _best_of(images: Images) -> BestOf | None:
+    if images.best_of is None:
+        return None
+    from semdpo.best_of import BestOf
+    from semdpo.models.renderer import load_renderer
+    from semdpo.models.scorers.registry import load_scorer
+
+    return BestOf(load_renderer(images.renderer), load_scorer(images.scorer), images.best_of)
+
+
+def _refuse_bad_output(path: Path | None, suffixes: Sequence[str], inputs: Sequence[Path | None]) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        raise ConfigError(f"cannot write {path}: name it with {' or '.join(suffixes)}")
+    refuse_inputs(path, inputs)
+    disk.refuse_unwritable(path)
+    if path.exists():
+        raise StoreError(f"{path} already exists; remove it or choose another file")

@@ -22,7 +22,7 @@ Overrides = Annotated[
     ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Make changed stages again, and all that depend on them.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder; by default, runs/NAME.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder, or s3://…; by default, runs/NAME.")]
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name (tiny) or the path of a .yaml file.")]
 PairsFile = Annotated[
     str, typer.Argument(help="File with columns prompt, chosen, rejected: jsonl, json, csv, tsv, parquet.")

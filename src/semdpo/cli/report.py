@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from semdpo.cli.options import NOBODY, refuse_without_effect, typed_by_user
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.progress import bar, say
 from semdpo.recipe import defaults
+from semdpo.texts import given_twice
 
 if TYPE_CHECKING:
     from semdpo.data.records import EvaluationRow
@@ -58,7 +60,7 @@ def report(
 ) -> None:
     """Write the report of a run or of a table. The table of scored images may come from any program."""
     extras.require(report="the report")
-    if disk.is_dir(what):
+    if disk.is_dir(what) or disk.address(what):
         names = ("out", "fidelity", "preference", "seen", "subject", "baseline", "title", "facts", "also")
         typed = {f"--{name}": typed_by_user(context, name) for name in names}
         refuse_without_effect(typed, "on a run's report, which its recipe describes")
@@ -122,7 +124,7 @@ def report_file(
     if subject == baseline:
         raise ConfigError(f"--subject and --baseline are both '{subject}'; name two methods to compare")
     disk.refuse_unwritable(out, folder=True)
-    if out.resolve() in Path(file).resolve().parents:
+    if Path(os.path.realpath(out)) in Path(os.path.realpath(file)).parents:
         raise ConfigError(f"{file} lies in the folder that the report would be written into; choose another --out")
     metrics = _metrics(fidelity, preference, seen)
     rows = _rows(tables.read_table(file), metrics)
@@ -190,8 +192,8 @@ def _metrics(fidelity: Sequence[str], preference: Sequence[str], seen: Sequence[
         raise ConfigError(f"--seen names '{name}', which is none of the metrics{did_you_mean(name, metrics)}")
     if taken := [name for name in metrics if name in NOT_METRICS]:
         raise ConfigError(f"'{taken[0]}' cannot be a metric's name, because the report has such a column; rename it")
-    if twice := [name for name in metrics if metrics.count(name) > 1]:
-        raise ConfigError(f"the metric '{twice[0]}' is given twice; give it once, as --fidelity or as --preference")
+    if twice := given_twice(metrics):
+        raise ConfigError(f"the metric '{twice}' is given twice; give it once, as --fidelity or as --preference")
     return metrics
 
 

@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semdpo.cli.closing import run_closing
 from semdpo.cli.ending import RESUMES, RESUMES_WITHOUT_FRESH, interruptible
 from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, refuse_without_effect
+from semdpo.errors import ConfigError
 from semdpo.progress import show
+from semdpo.texts import shown
 
+if TYPE_CHECKING:
+    from semdpo.recipe.schema import Recipe
+
+MOST_WORKERS = 1024
+AUTO = "auto"
 Only = Annotated[str | None, typer.Option(help="Run only this stage, such as train or evaluate/dpo.")]
-RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Rewrite, render and score in this many processes; auto: one for each GPU."),
+]
+ShardOf = Annotated[
+    str | None,
+    typer.Option(metavar="i/n", help="This is process i of n that share the folder, each on any machine."),
+]
+RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny, or s3://….")]
 
 
-def demo(set_: Overrides = None, only: Only = None, fresh: Fresh = False, out: Out = None) -> None:
+def demo(
+    set_: Overrides = None,
+    only: Only = None,
+    fresh: Fresh = False,
+    out: Out = None,
+    workers: Workers = None,
+    shard: ShardOf = None,
+) -> None:
     """Run the whole method on the embedded tiny world. The same as: semdpo run tiny."""
-    run("tiny", set_, only, fresh, out)
+    run("tiny", set_, only, fresh, out, workers, shard)
 
 
-def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fresh = False, out: Out = None) -> None:
+def run(
+    recipe: RecipeName,
+    set_: Overrides = None,
+    only: Only = None,
+    fresh: Fresh = False,
+    out: Out = None,
+    workers: Workers = None,
+    shard: ShardOf = None,
+) -> None:
     """Run a recipe from prompts to report. The same command resumes a stopped run."""
     if only == "report":
-        refuse_without_effect({"--fresh": fresh}, "on the report, which is always written again")
+        refuse_without_effect(
+            {"--fresh": fresh, "--workers": workers, "--shard": shard},
+            "on the report, which is always written again by one process",
+        )
+    asked, part = _asked(workers), _part(shard)
     with interruptible(lambda: "" if only == "report" else _remark(fresh)):
         from semdpo.recipe.load import load_recipe
 
@@ -33,7 +68,7 @@ def run(recipe: RecipeName, set_: Overrides = None, only: Only = None, fresh: Fr
         from semdpo.training.memory import keep_freed_memory
 
         keep_freed_memory()
-        folder = pipeline.run(loaded, out, only=only, fresh=fresh)
+        folder = pipeline.run(loaded, out, only=only, fresh=fresh, workers=_count(asked, loaded), shard=part)
         if only in (None, "report"):
             show(run_closing(folder, loaded))
 
@@ -43,16 +78,74 @@ def _remark(fresh: bool) -> str:
     return RESUMES_WITHOUT_FRESH if fresh else RESUMES
 
 
-def evaluate(folder: RunFolder, fresh: Fresh = False) -> None:
+def _asked(workers: str | None) -> str | None:
+    """What ``--workers`` asks for, before anything is loaded.
+
+    Raises:
+        ConfigError: it is no number from 1 to ``MOST_WORKERS``, and not ``auto``.
+    """
+    if workers not in (None, AUTO) and not (
+        workers.isdecimal() and len(workers) <= 4 and 1 <= int(workers) <= MOST_WORKERS
+    ):
+        raise ConfigError(
+            f"--workers is {shown(workers)}; it must be a number from 1 to {MOST_WORKERS}, or auto: one for each GPU"
+        )
+    return workers
+
+
+def _count(asked: str | None, recipe: Recipe) -> int | None:
+    """The number of workers, as ``pipeline.run`` takes it.
+
+    Raises:
+        ConfigError: ``auto`` finds no GPU.
+    """
+    if asked is None or (asked == AUTO and recipe.engine == "ray"):  # Ray knows the cluster's GPUs
+        return None
+    if asked != AUTO:
+        return int(asked)
+    from semdpo.engine.workers import gpus
+
+    if found := len(gpus()):
+        return found
+    raise ConfigError("--workers auto is one process for each GPU, and there is none; give a number")
+
+
+def _part(shard: str | None) -> tuple[int, int] | None:
+    """The process's number and how many there are; None where this process has the folder alone.
+
+    Raises:
+        ConfigError: it is not i/n with 1 ≤ i ≤ n.
+    """
+    if shard is None:
+        return None
+    if match := re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", shard):
+        part, parts = int(match[1]), int(match[2])
+        if 1 <= part <= parts:
+            return part, parts
+    raise ConfigError(f"--shard is {shown(shard)}; it must be i/n with i from 1 to n, such as 1/8 to 8/8")
+
+
+def evaluate(folder: RunFolder, fresh: Fresh = False, workers: Workers = None, shard: ShardOf = None) -> None:
     """Render and score a run's held-out prompts. Every method of the run rewrites them first."""
+    asked, part = _asked(workers), _part(shard)
     with interruptible(lambda: _remark(fresh)):
         from semdpo import pipeline
 
-        pipeline.run(pipeline.recipe_of(folder), folder, only="evaluate", fresh=fresh)
+        loaded = pipeline.recipe_of(folder)
+        workers_asked = _count(asked, loaded)
+        pipeline.run(loaded, folder, only="evaluate", fresh=fresh, workers=workers_asked, shard=part)
 
 
-def sweep(recipe: RecipeName, set_: Overrides = None, fresh: Fresh = False, out: Out = None) -> None:
+def sweep(
+    recipe: RecipeName,
+    set_: Overrides = None,
+    fresh: Fresh = False,
+    out: Out = None,
+    workers: Workers = None,
+    shard: ShardOf = None,
+) -> None:
     """Train Sem-DPO at several alphas and recommend one. They are compared on tuning prompts."""
+    asked, part = _asked(workers), _part(shard)
     with interruptible(lambda: _remark(fresh)):
         from semdpo.recipe.load import load_recipe
 
@@ -61,4 +154,4 @@ def sweep(recipe: RecipeName, set_: Overrides = None, fresh: Fresh = False, out:
         from semdpo.training.memory import keep_freed_memory
 
         keep_freed_memory()
-        pipeline.sweep(loaded, out, fresh=fresh)
+        pipeline.sweep(loaded, out, fresh=fresh, workers=_count(asked, loaded), shard=part)

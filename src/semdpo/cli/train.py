@@ -74,8 +74,12 @@ def train(
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option(help="The text that the rewriter reads, with {prompt} in it; by default, the model's own."),
+        typer.Option(
+            help="The text that the rewriter reads, with {prompt} in it; or chat, its tokenizer's chat template; by "
+            "default, the model's own."
+        ),
     ] = None,
+    system: Annotated[str | None, typer.Option(help="The system message of --template chat.")] = None,
     report_to: Annotated[
         list[str] | None, typer.Option(help="A tracker to report to, such as tensorboard or wandb; repeatable.")
     ] = None,
@@ -106,6 +110,7 @@ def train(
         "checkpoint_steps": checkpoint_steps,
         "lora_rank": lora_rank,
         "template": template,
+        "system": system,
         "report_to": report_to,
         "cache": cache,
     }

@@ -18,6 +18,7 @@ from semdpo.errors import ConfigError
 from semdpo.recipe.base import TEMPLATE, Positive, Settings, Text
 from semdpo.recipe.load import Key, Source, assignments, options, read_yaml, validate
 from semdpo.recipe.schema import TrainConfig
+from semdpo.texts import given_twice
 from semdpo.training.to_folder import Training
 
 SEPARATE = {"methods", "lora"}  # a recipe's settings that the command has as --objective and --lora-rank
@@ -64,10 +65,10 @@ def training_of(given: Given) -> Training:
         if values[name] is None:
             raise ConfigError(f"Missing option '--{name}'; give it, or write `{name}` into the file of --config")
     objective = objective_of(given)
-    own_template = values["template"] is None
+    own_template = values["template"] is None and values["system"] is None
     settings = {name: values[name] for name in TrainConfig.model_fields.keys() - SEPARATE}
     settings |= {"methods": {"trained": objective.model_dump()}, "report_to": values["report_to"] or []}
-    settings["template"] = TEMPLATE if own_template else values["template"]
+    settings["template"] = TEMPLATE if values["template"] is None else values["template"]
     settings["lora"] = None if values["lora_rank"] is None else {"rank": values["lora_rank"]}
     places: dict[Key, str] = {(name,): setting.place for name, setting in given.written.items()}
     places[("lora", "rank")] = places.get(("lora_rank",), "--lora-rank")
@@ -86,15 +87,14 @@ def training_of(given: Given) -> Training:
 
 def _assigned(texts: Sequence[str]) -> dict[str, Setting]:
     """The settings that --set gives, by name."""
-    names = [text.partition("=")[0].strip() for text in texts]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"--set {twice[0]} is given twice; remove one")
+    if twice := given_twice(text.partition("=")[0].strip() for text in texts):
+        raise ConfigError(f"--set {twice} is given twice; remove one")
     return {key: Setting(value, f"--set {text}") for text in texts for key, value in assignments([text]).items()}
 
 
 def _read(file: Path) -> Source:
     try:
-        exists = file.is_file()
+        exists = file.exists()
     except OSError as error:
         raise ConfigError(f"--config {file} cannot be read ({error.strerror}); check its name") from error
     if not exists:
@@ -108,7 +108,7 @@ def _read(file: Path) -> Source:
 def _settings() -> type[Settings]:
     """The settings that the file may have: every option, with the same limits as in recipes."""
     shared = {name: (field.annotation, field) for name, field in TrainConfig.model_fields.items()}
-    texts = dict.fromkeys(("model", "out", "objective", "template", "eval", "cache"), (Text | None, None))
+    texts = dict.fromkeys(("model", "out", "objective", "template", "system", "eval", "cache"), (Text | None, None))
     own = {"alpha": (Any, None), "set": (dict[str, Any] | None, None), "lora_rank": (Positive | None, None)}
     fields: dict[str, Any] = {name: field for name, field in shared.items() if name not in SEPARATE} | texts | own
     return create_model("TrainingFile", __base__=Settings, **fields)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,17 @@ def read_pairs(name: str | Path) -> list[Pair]:
     return pairs_of(read_table(name))
 
 
-def pairs_of(table: Table) -> list[Pair]:
-    """The pairs of a table; see ``read_pairs``. Outer blanks of the texts are removed."""
+def pairs_of(table: Table, scores: OtherScores | None = None) -> list[Pair]:
+    """The pairs of a table; see ``read_pairs``. Outer blanks of the texts are removed.
+
+    Args:
+        table: the table.
+        scores: where the scores are, if the table is a piece of a larger one, in all of which they were looked for.
+    """
     if {"completion", "label"} <= table.columns.keys() and "chosen" not in table.columns:
         raise DataError(f"{table.file} {UNPAIRED}")
     table = as_texts(table)
-    if names := other_scores(table).names:
+    if names := (scores or other_scores([table])).names:
         renamed = dict(zip(NUMBERS[:2], (table.columns[name] for name in names), strict=True))
         table = Table(table.file, layered(renamed, table.columns), table.rows)
     texts = [table.texts(name, WANTED) for name in ("prompt", "chosen", "rejected")]
@@ -100,18 +105,23 @@ class OtherScores:
     note: str = ""
 
 
-def other_scores(table: Table) -> OtherScores:
-    """Looks for columns such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side."""
-    if any(name in table.columns for name in NUMBERS[:2]):
+def other_scores(pieces: Iterable[Table]) -> OtherScores:
+    """Looks for columns such as ``score_chosen``, ``chosen-rating`` and ``reward_rejected``, one for each side.
+
+    Args:
+        pieces: a table in pieces, at least one, which are gone over once for every two such columns.
+    """
+    columns = list(next(iter(pieces)).columns)
+    if any(name in columns for name in NUMBERS[:2]):
         return OtherScores(None)
-    by_words = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in table.columns}
+    by_words = {frozenset(re.split(r"[-_ .]+", name.lower())): name for name in columns}
     note = ""
     for kind in SCORES:
         chosen, rejected = (by_words.get(frozenset({side, kind})) for side in ("chosen", "rejected"))
         if chosen is None or rejected is None:
             if single := chosen or rejected:
                 note = note or f"{single!r} is not used, because the other side has no such score"
-        elif _all_numbers(table, (chosen, rejected)):
+        elif all(_all_numbers(table, (chosen, rejected)) for table in pieces):
             return OtherScores((chosen, rejected), f"the scores are those of {chosen!r} and {rejected!r}")
         else:
             note = note or f"{chosen!r} and {rejected!r} are not used, because they hold values that are not numbers"
@@ -167,24 +177,46 @@ def write_pairs(path: Path, pairs: Sequence[Pair], extra: Mapping[str, Sequence[
     Args:
         path: the file.
         pairs: the pairs, [n].
-        extra: name → values, [n], of the user's other columns, which are written too. The user's own ``pair_id``
-            replaces semdpo's.
+        extra: name → values, [n], of the user's other columns, which are written too; see ``columns_of``.
 
     Raises:
         DataError: the suffix is unknown, or an extra column has values that such a file cannot hold.
         StoreError: no space is left, or the folder cannot be written.
     """
     check_suffix(path)
-    names = [field.name for field in fields(Pair)]
-    columns: dict[str, Sequence[Any]] = {name: [getattr(pair, name) for pair in pairs] for name in names}
-    columns |= user_columns(extra or {})
-    write_bytes(path, encoded(path.suffix.lower(), columns, TYPES, extra))
+    write_bytes(path, encoded(path.suffix.lower(), columns_of(pairs, extra or {}), TYPES, extra))
 
 
-def user_columns(extra: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """The user's columns that are written unchanged: all but those that semdpo computes or reads."""
+def columns_of(
+    pairs: Sequence[Pair], extra: Mapping[str, Sequence[Any]], own_ids: bool | None = None
+) -> dict[str, Sequence[Any]]:
+    """The columns of a file of pairs.
+
+    Args:
+        pairs: the pairs, [n].
+        extra: name → values, [n], of the user's columns.
+        own_ids: as for ``user_columns``.
+    """
+    columns: dict[str, Sequence[Any]] = {
+        field.name: [getattr(pair, field.name) for pair in pairs] for field in fields(Pair)
+    }
+    return columns | user_columns(extra, own_ids)
+
+
+def user_columns(extra: Mapping[str, Sequence[Any]], own_ids: bool | None = None) -> dict[str, Sequence[Any]]:
+    """The user's columns that are written unchanged: all but those that semdpo computes or reads.
+
+    Args:
+        extra: name → values, [n], of the user's columns.
+        own_ids: whether the user's ``pair_id`` replaces semdpo's; None takes it where it has a value.
+    """
     of_pairs = {field.name for field in fields(Pair)} - {"pair_id"}
     columns = {name: extra[name] for name in extra if name not in of_pairs}
-    if all(value is None for value in columns.get("pair_id", [])):
+    if not (has_own_ids(extra) if own_ids is None else own_ids):
         columns.pop("pair_id", None)
     return columns
+
+
+def has_own_ids(extra: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a table has ids of the user's own."""
+    return any(value is not None for value in extra.get("pair_id", []))

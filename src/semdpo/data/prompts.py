@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from semdpo.data.records import content_id
 from semdpo.data.tables import HUB, Table, is_empty, read_table, resolve
 from semdpo.errors import DataError
 
+# Python's normalisation takes the square of the length of a row of combining marks; see UAX 15, stream-safe text.
+_MARKS = re.compile(r"[^\w\s]{30}")
 COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
 
 log = logging.getLogger("semdpo")
@@ -42,13 +45,29 @@ def read_prompts(
         if len(full) < len(values):
             log.warning("%s: left out %d rows without text", table.file, len(values) - len(full))
         table = Table(table.file, {column: [values[k] for k in full]}, [table.rows[k] for k in full])
-    prompts = table.texts(column)
-    if not prompts:
-        raise DataError(f"{table.file} has no prompts; give a file with at least one")
+    prompts = _texts(table, column)
     distinct = list(dict.fromkeys(prompts))
     if len(distinct) < len(prompts):
         log.warning("%s: left out %d exact duplicates of prompts", table.file, len(prompts) - len(distinct))
     return distinct
+
+
+def read_every_prompt(name: str | Path, column: str | None = None) -> list[str]:
+    """The prompts of all rows of a source, duplicates included; the arguments and errors are those of ``read_prompts``.
+
+    The columns of a txt file, of COCO's captions and of the tiny world's files have a fixed place.
+    """
+    table = _table(str(name), column)
+    if column is None or _has_one_place(str(name)):
+        column = _column(table)
+    return _texts(table, column)
+
+
+def _texts(table: Table, column: str) -> list[str]:
+    prompts = table.texts(column)
+    if not prompts:
+        raise DataError(f"{table.file} has no prompts; give a file with at least one")
+    return prompts
 
 
 def _has_usual(table: Table) -> bool:
@@ -57,7 +76,8 @@ def _has_usual(table: Table) -> bool:
 
 def normalised(text: str) -> str:
     """The form in which prompts are compared: letters, digits and combining marks, in one case and Unicode form."""
-    letters = (char if unicodedata.category(char)[0] in "LNM" else " " for char in unicodedata.normalize("NFKC", text))
+    composed = unicodedata.normalize("NFKC", _MARKS.sub(r"\g<0> ", text))
+    letters = (char if unicodedata.category(char)[0] in "LNM" else " " for char in composed)
     return " ".join("".join(letters).casefold().split()) or " ".join(text.split())
 
 

@@ -7,20 +7,27 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from semdpo import disk
 from semdpo.data.arrow_files import Columns, read_arrow, read_parquet, unreadable
 from semdpo.errors import DataError
+from semdpo.texts import given_twice, shown
 
+LONGEST_LINE = 2**26  # characters of a line of jsonl
 TABLES = (".csv", ".jsonl", ".parquet", ".tsv", ".json")
 LONGEST_CELL = 2**31 - 1
 DEEPEST = 64  # levels of nested lists and objects; thousands of them would exhaust Python's stack
 DIGITS = 300
+MOST_CELLS, SPARSEST = 10_000_000, 100  # empty cells: more than 99 in 100 are no table
 MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_ESCAPED = re.compile(r"'+[=+\-@\t\r]")  # see writers.py: text that a spreadsheet would take for a formula
+# What a spreadsheet takes for the beginning of a formula; some also take the wide signs of East Asian keyboards.
+FORMULA = r"[=+\-@\t\r\n＝＋－＠]"
+_ESCAPED = re.compile(f"'+{FORMULA}")  # see writers.py
 _ENDS = re.compile(r"\r\n|\n|\r")
 
 
@@ -31,7 +38,7 @@ def read_bytes(path: Path) -> bytes:
         DataError: the file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return disk.read(path)
     except OSError as error:
         raise unreadable(path, error) from error
 
@@ -98,8 +105,7 @@ def _finite(text: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+        raise ValueError(f"the key {shown(given_twice(name for name, _ in pairs))} appears twice")
     return content
 
 
@@ -121,12 +127,27 @@ def read_jsonl(path: Path) -> Columns:
     Raises:
         DataError: a line is not an object; the message names it.
     """
-    records, rows = [], []
-    for number, line in enumerate(lines_of(read_text(path)), start=1):
-        if line.strip():
-            records.append(_record(parse(line, f"{path}, line {number}"), f"{path}, line {number}"))
-            rows.append(f"line {number}")
-    return _from_records(records, rows)
+    records = list(jsonl_records(path))
+    return from_records([record for _, record in records], [row for row, _ in records], path)
+
+
+def jsonl_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a jsonl file one by one, each with its row's name; the errors are those of ``read_jsonl``."""
+    try:
+        with disk.opened(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), start=1):
+                if len(line) == LONGEST_LINE:
+                    raise DataError(
+                        f"{path}, line {number}: this line is too long ({LONGEST_LINE:,} characters or more)"
+                    )
+                if line.strip():
+                    place = f"{path}, line {number}"
+                    yield f"line {number}", _record(parse(line.removesuffix("\n"), place), place)
+    except UnicodeDecodeError:
+        read_text(path)  # which names the place
+        raise
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def read_json(path: Path) -> Columns:
@@ -142,7 +163,20 @@ def read_json(path: Path) -> Columns:
     if not isinstance(values, list):
         raise DataError(f'{path} must be a list of objects such as [{{"prompt": "a cat"}}]; or write a .jsonl')
     rows = [f"entry {k}" for k in range(1, len(values) + 1)]
-    return _from_records([_record(value, f"{path}, {row}") for value, row in zip(values, rows, strict=True)], rows)
+    return from_records([_record(value, f"{path}, {row}") for value, row in zip(values, rows, strict=True)], rows, path)
+
+
+def refuse_sparse(path: Path, keys: int, rows: int, filled: int) -> None:
+    """Refuses records with a key of their own each, for whose table their number squared is needed.
+
+    Args:
+        path: their file.
+        keys: the number of different keys.
+        rows: the number of records.
+        filled: the number of values in all records.
+    """
+    if keys * rows > max(MOST_CELLS, SPARSEST * filled):
+        raise DataError(f"{path} has {keys:,} different keys in its {rows:,} rows; give the rows the same keys")
 
 
 def _record(value: Any, place: str) -> dict[str, Any]:
@@ -152,8 +186,23 @@ def _record(value: Any, place: str) -> dict[str, Any]:
     raise DataError(f'{place}: a line must be a JSON object such as {{"prompt": "a cat"}}{hint}')
 
 
-def _from_records(records: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Columns:
-    names = dict.fromkeys(name for record in records for name in record)
+def from_records(
+    records: Sequence[Mapping[str, Any]], rows: Sequence[str], path: Path, names: Iterable[str] | None = None
+) -> Columns:
+    """Records as columns.
+
+    Args:
+        records: the records, [n].
+        rows: each record's name in messages, [n].
+        path: their file, for messages.
+        names: the columns' names; None takes all that a record has. Where a record lacks one, its value is None.
+
+    Raises:
+        DataError: most records have keys of their own.
+    """
+    if names is None:
+        names = dict.fromkeys(name for record in records for name in record)
+        refuse_sparse(path, len(names), len(records), sum(map(len, records)))
     return Columns({name: [record.get(name) for record in records] for name in names}, rows)
 
 
@@ -225,9 +274,8 @@ def _large_cells() -> Iterator[None]:
 def _columns(rows: Sequence[tuple[int, list[str]]], path: Path) -> Columns:
     rows = _without_nameless(rows)
     header = [unescaped(name) for name in rows[0][1]] if rows else []
-    if len(set(header)) != len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise DataError(f"{path} has two columns with the same name ({twice!r}); rename one")
+    if (twice := given_twice(header)) is not None:
+        raise DataError(f"{path} has two columns with the same name ({shown(twice)}); rename one")
     cells = zip(*(record for _, record in rows[1:]), strict=True)
     columns = {name: [unescaped(cell) for cell in column] for name, column in zip(header, cells, strict=False)}
     return Columns(columns or {name: [] for name in header}, [f"line {number}" for number, _ in rows[1:]])

@@ -39,7 +39,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One rewrite of a prompt, sampled from the SFT rewriter."""
+    """One rewrite of a prompt, sampled from the SFT rewriter or another one."""
 
     candidate_id: str
     prompt_id: str
@@ -48,6 +48,21 @@ class Candidate:
     index: int
     seed: int
     truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RenderDraw:
+    """Whether the render budget keeps a prompt's candidates, so that they are rendered.
+
+    ``candidates`` is their number, and ``distance`` the cosine distance of the prompt and its nearest candidate.
+    ``probability`` is exp(−α·distance), with which they are kept.
+    """
+
+    prompt_id: str
+    candidates: int
+    distance: float
+    probability: float
+    kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +87,10 @@ class Pair:
 
     ``distance`` is the cosine distance of prompt and chosen, ``rejected_distance`` that of prompt and rejected; both
     are None before the stage ``drift``. Training computes Sem-DPO's weight from the distance, so that a new α needs no
-    new embedding. ``weight`` is a weight from the user's data. The fidelities are the scores of a text-fidelity
-    scorer, where there is one. ``encoder`` is the name of the encoder that measured the distances, and
-    ``encoder_fingerprint`` the SHA-256 of its files.
+    new embedding. ``weight`` multiplies the pair's loss: a weight from the user's data, or, in a run with a render
+    budget, 1/p, where p is the probability with which the prompt's candidates were rendered. The fidelities are the
+    scores of a text-fidelity scorer, where there is one. ``encoder`` is the name of the encoder that measured the
+    distances, and ``encoder_fingerprint`` the SHA-256 of its files.
     """
 
     pair_id: str
@@ -91,6 +107,11 @@ class Pair:
     rejected_fidelity: float | None = None
     encoder: str | None = None
     encoder_fingerprint: str | None = None
+
+    @property
+    def own_weight(self) -> float:
+        """``weight``, or 1 where there is none."""
+        return 1.0 if self.weight is None else self.weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from semdpo.data.arrow_files import Columns, read_parquet, unreadable
 from semdpo.data.readers import READERS, TABLES
+from semdpo.disk import COPY_FIRST, address
 from semdpo.errors import DataError, did_you_mean
 from semdpo.texts import half_character, hidden, is_visible, shown, trimmed
 from semdpo.tiny_world import shipped
@@ -176,10 +177,14 @@ def resolve(name: str) -> Path:
         if path.name not in names or path.parent != DATA:
             raise DataError(f"the embedded world has no file '{path.name}'{did_you_mean(path.name, names)}")
         return path
+    if (elsewhere := address(name)) is not None:
+        raise DataError(f"{elsewhere} {COPY_FIRST}")
     path = Path(name)
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is a pipe or a device, whose rows cannot be counted; save them as a file")
         if not path.is_file():
             near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
             hint = near if "did you mean" in near else "; check the path"
@@ -219,25 +224,36 @@ def read_table(name: str | Path, only: Sequence[str] | None = None, either: Sequ
         from semdpo.data.hub import hub_table
 
         content = hub_table(str(name).removeprefix(HUB))
-        return _not_empty(Table(str(name), content.columns, content.rows))
+        return not_empty(Table(str(name), content.columns, content.rows))
     if is_folder(name):
-        return _not_empty(_folder(Path(name)))
+        suffix, parts = data_files(Path(name))
+        contents = [(file, READERS[suffix](file)) for file in parts]
+        return not_empty(_joined(Path(name), [(file, content) for file, content in contents if content.rows]))
     path = resolve(str(name))
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise DataError(f"{path} must be a table; convert it to one of {', '.join(TABLES)}")
     content = read_parquet(path, only, either) if suffix == ".parquet" else READERS[suffix](path)
-    return _not_empty(Table(str(path), content.columns, content.rows))
+    return not_empty(Table(str(path), content.columns, content.rows))
 
 
-def _not_empty(table: Table) -> Table:
+def not_empty(table: Table) -> Table:
+    """Refuses a table without rows.
+
+    Raises:
+        DataError: it has none.
+    """
     if not table.rows:
         raise DataError(f"{table.file} is empty; give a file with at least one row")
     return table
 
 
-def _folder(path: Path) -> Table:
-    """The rows of a folder of data files, file after file."""
+def data_files(path: Path) -> tuple[str, list[Path]]:
+    """The data files of a folder, in order, and the suffix that they have.
+
+    Raises:
+        DataError: there are none, or the folder cannot be read.
+    """
     try:
         inside = sorted(path.iterdir())
     except OSError as error:
@@ -248,13 +264,10 @@ def _folder(path: Path) -> Table:
     ):  # .json files hold notes about a data set
         parts = [file for file in inside if file.suffix.lower() == suffix and not file.name.startswith(("cache-", "."))]
         if parts:
-            break
-    else:
-        splits = [entry.name for entry in inside if entry.is_dir()]
-        hint = f"; name one of its folders {', '.join(splits)}" if splits else ""
-        raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl, .parquet or .tsv file{hint}")
-    contents = [(file, READERS[suffix](file)) for file in parts]
-    return _joined(path, [(file, content) for file, content in contents if content.rows])
+            return suffix, parts
+    splits = [entry.name for entry in inside if entry.is_dir()]
+    hint = f"name one of its folders {', '.join(splits[:20])}" if splits else "name a folder with such files"
+    raise DataError(f"the folder {path} holds no .arrow, .csv, .jsonl, .parquet or .tsv file; {hint}")
 
 
 def _joined(path: Path, parts: Sequence[tuple[Path, Columns]]) -> Table:

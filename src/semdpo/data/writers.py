@@ -6,21 +6,21 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from semdpo.data.arrow_files import ArrowColumns
-from semdpo.data.readers import TABLES
+from semdpo.data.readers import FORMULA, TABLES
+from semdpo.disk import whole_file
 from semdpo.errors import DataError
 from semdpo.texts import half_character
 
 WRITTEN = tuple(suffix for suffix in TABLES if suffix != ".json")
 TEXTS = ("prompt", "chosen", "rejected")
-_FORMULA = re.compile(
-    r"'*[=+\-@\t\r]"
-)  # a spreadsheet runs text that begins like this; ``escaped`` puts an apostrophe before it
+_FORMULA = re.compile(f"'*{FORMULA}")  # ``escaped`` puts an apostrophe before such text
 _PLAIN_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _QUOTED = re.compile(r"[\"\r\n\t,;]|\A\s|\s\Z")
 
@@ -52,10 +52,47 @@ def encoded(
         DataError: a column has values that such a file cannot hold; the message names the column.
     """
     if suffix == ".parquet":
-        return _parquet(columns, types or {}, source)
+        return _table_bytes(_table(columns, types or {}, source))
     if suffix == ".jsonl":
         return _jsonl(columns)
     return _separated(columns, "\t" if suffix == ".tsv" else ",")
+
+
+@contextmanager
+def written(
+    path: Path, types: Mapping[str, type], texts: Container[str] = ()
+) -> Iterator[Callable[[Columns, Columns | None], None]]:
+    """Writes columns piece by piece; the file gets its name at the end of the block.
+
+    Args:
+        path: the file; its suffix decides the format.
+        types: as for ``encoded``.
+        texts: the columns that hold a text that is no number, which ``encoded`` sees for itself in a whole column.
+
+    Yields:
+        A function that writes a piece, from ``columns`` and ``source`` as ``encoded`` takes them. All pieces have the
+        same columns, and in a parquet file the same types.
+
+    Raises:
+        DataError: as ``encoded`` raises it.
+        StoreError: no space is left, or the folder cannot be written.
+    """
+    suffix = path.suffix.lower()
+    with whole_file(path) as file, ExitStack() as stack:
+        tables: list[Any] = []  # the writer of a parquet file, once its columns are known
+
+        def write(columns: Columns, source: Columns | None) -> None:
+            if suffix == ".jsonl":
+                file.write(_jsonl(columns))
+            elif suffix == ".parquet":
+                table = _table(columns, types, source)
+                if not tables:
+                    tables.append(stack.enter_context(_parquet_writer(file, table.schema)))
+                tables[0].write_table(table)
+            else:
+                file.write(_separated(columns, "\t" if suffix == ".tsv" else ",", texts, header=not file.tell()))
+
+        yield write
 
 
 # ------------------------------------------------------------------------------------------------- values
@@ -137,18 +174,18 @@ def is_numeric(values: Sequence[Any]) -> bool:
     return all(_PLAIN_NUMBER.fullmatch(text) for text in values if isinstance(text, str) and text)
 
 
-def _separated(columns: Columns, delimiter: str) -> bytes:
-    numeric = {name for name, values in columns.items() if name not in TEXTS and is_numeric(values)}
+def _separated(columns: Columns, delimiter: str, texts: Container[str] = (), *, header: bool = True) -> bytes:
+    numeric = {n for n, values in columns.items() if n not in TEXTS and n not in texts and is_numeric(values)}
 
     def cell(name: str, value: Any) -> str:
         text = _cell(value)
         return _quoted(text if name in numeric or not isinstance(value, str) else escaped(text))
 
     cells = _cells(columns, cell, "csv")
-    header = _cells({"": list(columns)}, lambda _, name: _quoted(escaped(_cell(name))), "csv")[0]
+    names = _cells({"": list(columns)}, lambda _, name: _quoted(escaped(_cell(name))), "csv")[0]
     if len(columns) == 1:  # readers skip an empty line
         cells = [[text or '""' for text in column] for column in cells]
-    lines = [header, *zip(*cells, strict=True)]
+    lines = [*([names] if header else []), *zip(*cells, strict=True)]
     return "".join(delimiter.join(line) + "\n" for line in lines).encode()
 
 
@@ -173,7 +210,8 @@ def _quoted(text: str) -> str:
 # ------------------------------------------------------------------------------------------------- parquet
 
 
-def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None) -> bytes:
+def _table(columns: Columns, types: Mapping[str, type], source: Columns | None) -> Any:
+    """The columns as an Arrow table that a parquet file can hold."""
     import pyarrow as pa
 
     arrow_types = {float: pa.float64(), bool: pa.bool_(), str: pa.string()}
@@ -189,27 +227,32 @@ def _parquet(columns: Columns, types: Mapping[str, type], source: Columns | None
             raise DataError(
                 f"column {name!r} mixes types or has a value that parquet cannot hold; write a .jsonl"
             ) from error
-    try:
-        return _table_bytes(arrays)
-    except (pa.ArrowException, ValueError) as error:
-        bad = next((name for name in arrays if not _can_be_written({name: arrays[name]})), "")
-        raise DataError(f"column {bad!r} has values that parquet cannot hold; write a .jsonl") from error
+    for name, array in arrays.items():
+        if not _can_be_written(name, array):
+            raise DataError(f"column {name!r} has values that parquet cannot hold; write a .jsonl")
+    return pa.table(arrays)
 
 
-def _table_bytes(arrays: Mapping[str, Any]) -> bytes:
-    import pyarrow as pa
+def _parquet_writer(sink: Any, schema: Any) -> Any:
     import pyarrow.parquet as pq
 
+    return pq.ParquetWriter(sink, schema, compression="zstd")
+
+
+def _table_bytes(table: Any) -> bytes:
+    import pyarrow as pa
+
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(arrays)), sink, compression="zstd")
+    with _parquet_writer(sink, table.schema) as writer:
+        writer.write_table(table)
     return bytes(sink.getvalue())
 
 
-def _can_be_written(arrays: Mapping[str, Any]) -> bool:
+def _can_be_written(name: str, array: Any) -> bool:
     import pyarrow as pa
 
     try:
-        return bool(_table_bytes(arrays))
+        return bool(_table_bytes(pa.table({name: array})))
     except (pa.ArrowException, ValueError):
         return False
 

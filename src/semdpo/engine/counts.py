@@ -87,17 +87,29 @@ def _candidates(counts: _Counts) -> list[str]:
     ]
 
 
+def _render_budget(counts: _Counts) -> list[str]:
+    counts.take("rows")
+    kept, left_out = counts.take("kept"), counts.take("prompts_left_out")
+    images, saved = counts.take("images"), counts.take("images_left_out")
+    return [
+        f"{images:,} of {_number(images + saved, 'image')} to render",
+        f"for {kept:,} of {_number(kept + left_out, 'prompt')}",
+        counts.some("truncated", "candidate", "with a text longer than the encoder reads"),
+    ]
+
+
 def _label(counts: _Counts) -> list[str]:
     return [
         f"{_number(counts.take('rows'), 'score')} of images",
         counts.some("truncated", "candidate", "with a text longer than the renderer or the scorer reads"),
         counts.some("blackened", "image", "blackened by the safety checker"),
+        counts.some("failed", "candidate", "that could not be rendered or scored"),
     ]
 
 
 def _pairs(counts: _Counts) -> list[str]:
     counts.take("rows")
-    names = ("kept", "tied", "below_margin", "single", "blackened")
+    names = ("kept", "tied", "below_margin", "single", "blackened", "failed")
     taken = {name: counts.take(name) for name in names}
     left = _Counts(taken)
     return [
@@ -106,6 +118,7 @@ def _pairs(counts: _Counts) -> list[str]:
         left.some("below_margin", "prompt", "left out (scores within the margin)"),
         left.some("single", "prompt", "left out (only one candidate)"),
         left.some("blackened", "prompt", "left out (images blackened by the safety checker)"),
+        left.some("failed", "prompt", "left out (images that could not be rendered or scored)"),
     ]
 
 
@@ -150,6 +163,7 @@ _WORDS: Mapping[str, Callable[[_Counts], list[str]]] = {
     "sft": _model,
     "train": _model,
     "candidates": _candidates,
+    "render_budget": _render_budget,
     "label": _label,
     "pairs": _pairs,
     "drift": _drift,

@@ -27,7 +27,8 @@ from semdpo.errors import ModelError, StoreError
 from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, SKIPPED, WORDS, base_of
 from semdpo.models.registry import resolve as place_of
 
-LEFT_OUT = ("timing.json",)  # how long a training took does not change the model
+# How long a training took, and how far its rewrites drifted later, does not change the model.
+LEFT_OUT = ("timing.json", "guard.json")
 SETTLED = 2.0  # seconds after which a later change of a file is sure to change its times
 LARGE = 16 * 2**20  # bytes; the fingerprint of a file of this size is worth storing on disk
 
@@ -65,7 +66,7 @@ def file(path: Path) -> str:
 def folder(path: Path, wanted: Sequence[str] = ("*",), skipped: Sequence[str] = ()) -> str:
     """The SHA-256 of the names and whole contents of a folder's files, at any depth; links are followed.
 
-    Hidden files and folders are left out, and so is ``timing.json``.
+    Hidden files and folders are left out, and so are ``timing.json`` and ``guard.json``.
 
     Args:
         path: the folder.

@@ -6,6 +6,7 @@ While a model is being trained, its files are in ``NAME.partial`` and its checkp
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from semdpo import disk
@@ -43,6 +44,18 @@ def time_note(folder: Path) -> Path:
     return partial(folder).with_name(f"{partial(folder).name}.seconds.json")
 
 
+def remove_time_note(folder: Path) -> None:
+    """Removes that file once the training has finished, since the model's folder holds the time.
+
+    Args:
+        folder: the model's final folder.
+    """
+    note = time_note(folder)
+    with suppress(StoreError):  # a damaged one stays
+        if "seconds" in store.read_json(note):
+            note.unlink()
+
+
 def start(folder: Path, plan: store.Plan) -> Path:
     """Makes an empty folder to train into, and removes an earlier model; checkpoints stay.
 
@@ -76,10 +89,8 @@ def finish(folder: Path, plan: store.Plan, counts: Mapping[str, int]) -> None:
         StoreError: no space is left, or something else already has that name.
     """
     work = partial(folder)
-    described = store.description(
-        plan, counts=dict(counts), files=store.files_of(work), threads=store.thread_count()
-    )  # fmt: skip
-    write_bytes(work / "manifest.json", described)
+    data = store.manifest_of(plan, counts, store.files_of(work), store.thread_count())
+    write_bytes(work / "manifest.json", data)
     with disk.explain_full_disk(work):
         disk.sync(work)
     disk.rename(work, folder)
@@ -122,13 +133,12 @@ def remove_stage(folder: Path) -> None:
     for path in places:
         disk.remove(path)
     _remove_leftovers(partial(folder))
-    note = time_note(folder)
-    if "seconds" in store.read_json(note):
-        note.unlink()
+    remove_time_note(folder)
 
 
 def _remove_leftovers(work: Path) -> None:
     """Removes what a trainer left that was killed before it renamed its folder."""
     for path in work.parent.iterdir() if work.parent.is_dir() else ():
-        if path.name.startswith(f".{work.name}-") and disk.was_made_by_semdpo(path):
-            disk.remove(path)
+        if path.name.startswith(f".{work.name}-"):
+            with suppress(StoreError):  # a user's own stays
+                disk.remove(path)

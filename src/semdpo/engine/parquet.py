@@ -6,7 +6,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -130,6 +130,11 @@ def counts(path: Path) -> dict[str, int]:
     with _readable(path):
         metadata = pq.read_metadata(path)
         return {"rows": metadata.num_rows, **json.loads(metadata.metadata[COUNTS])}
+
+
+def shard_names(files: Iterable[str]) -> list[str]:
+    """The names of a stage's files in the order of their indices; from 100,000 on, an index has six digits."""
+    return sorted(files, key=lambda name: (len(name), name))
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ModelError
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
-from semdpo.recipe.models import DecodingConfig, RendererConfig, ScoringConfig
+from semdpo.recipe.base import Template
+from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterSource, ScoringConfig
 from semdpo.recipe.schema import Recipe
 
 T = TypeVar("T")
@@ -23,6 +24,12 @@ class CountingRewriter(Rewriter, Protocol):
         ...
 
 
+def _endpoint(source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
+    from semdpo.models.endpoint import load_endpoint
+
+    return load_endpoint(source.model, source.endpoint, decoding, source.instruction)
+
+
 @dataclass(frozen=True)
 class Models:
     """Functions that load a run's models; a test may bring its own.
@@ -33,13 +40,21 @@ class Models:
         scorer: loads a scorer, from its name and how scorers run.
         encoder: loads a text encoder, from its name.
         fingerprint: gives a model's fingerprint, from its name; raises ``ModelError`` when there is no such model.
+        endpoint: connects to a rewriter behind a URL, from its settings and its decoding.
     """
 
-    rewriter: Callable[[str, str | None, DecodingConfig], CountingRewriter]
+    rewriter: Callable[[str, Template | str | None, DecodingConfig], CountingRewriter]
     renderer: Callable[[RendererConfig], Renderer]
     scorer: Callable[[str, ScoringConfig], Scorer]
     encoder: Callable[[str], TextEncoder]
     fingerprint: Callable[[str], str]
+    endpoint: Callable[[RewriterSource, DecodingConfig], Rewriter] = _endpoint
+
+    def other_rewriter(self, source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
+        """Loads a rewriter that this run does not train: from its files, or by its URL."""
+        if source.is_remote:
+            return self.endpoint(source, decoding)
+        return self.rewriter(source.model, source.reads, decoding)
 
 
 def own_models() -> Models:
@@ -52,9 +67,9 @@ def own_models() -> Models:
     heavy, encoder = _OneAtATime(), _OneAtATime()
     return Models(
         rewriter=_rewriter,
-        renderer=lambda config: heavy.get(config.model, _renderer, config),
-        scorer=lambda name, config: heavy.get(name, _scorer, name, config),
-        encoder=lambda name: encoder.get(name, _encoder, name),
+        renderer=lambda config: heavy.get(config.models("renderer").values(), _renderer, config),
+        scorer=lambda name, config: heavy.get([name], _scorer, name, config),
+        encoder=lambda name: encoder.get([name], _encoder, name),
         fingerprint=fingerprint.model,
     )
 
@@ -66,8 +81,8 @@ class _OneAtATime:
         self.key: tuple[Any, ...] = ()
         self.model: Any = None
 
-    def get(self, name: str, load: Callable[..., T], *arguments: Any) -> T:
-        key = (fingerprint.model(name), load, *arguments)
+    def get(self, names: Iterable[str], load: Callable[..., T], *arguments: Any) -> T:
+        key = (*map(fingerprint.model, names), load, *arguments)
         if self.key != key:
             self.key, self.model = (), None  # before the next one needs the memory
             self.model = load(*arguments)
@@ -98,7 +113,7 @@ def refuse_remote_code(recipe: Recipe) -> None:
             )
 
 
-def _rewriter(model: str, template: str | None, decoding: DecodingConfig) -> CountingRewriter:
+def _rewriter(model: str, template: Template | str | None, decoding: DecodingConfig) -> CountingRewriter:
     from semdpo.models.registry import resolve
     from semdpo.models.rewriter import load_rewriter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, groupby, pairwise
@@ -23,9 +24,37 @@ def by_prompt(prompt_ids: Iterable[str], size: int) -> list[tuple[int, int]]:
     Returns:
         Each group's first row, and the first row after it.
     """
-    lengths = [len(list(rows)) for _, rows in groupby(prompt_ids)]
-    ends = [sum(lengths[start : start + size]) for start in range(0, len(lengths), size)]
-    return list(pairwise([0, *accumulate(ends)]))
+    ends, rows = [0], 0
+    for number, (_, of_prompt) in enumerate(groupby(prompt_ids), start=1):
+        rows += sum(1 for _ in of_prompt)
+        if number % size == 0:
+            ends.append(rows)
+    return list(pairwise(ends if ends[-1] == rows else [*ends, rows]))
+
+
+def in_groups(values: Iterable[str], wanted: str, size: int) -> list[tuple[int, int]]:
+    """Splits the rows that have a value in one column into groups.
+
+    Args:
+        values: the values of all rows, in order; equal values follow each other.
+        wanted: the value.
+        size: the number of rows in a group.
+
+    Returns:
+        Each group's first row, and the first row after it.
+
+    Raises:
+        ValueError: rows with the value do not follow each other.
+    """
+    groups, first = list[tuple[int, int]](), 0
+    for value, rows in groupby(values):
+        count = sum(1 for _ in rows)
+        if value == wanted:
+            if groups:
+                raise ValueError(f"the rows with {wanted!r} do not follow each other")
+            groups = [(row, min(row + size, first + count)) for row in range(first, first + count, size)]
+        first += count
+    return groups
 
 
 class Shards(Generic[T]):
@@ -43,7 +72,8 @@ class Shards(Generic[T]):
     def __init__(self, folder: Path, kind: type[T]) -> None:
         self._folder, self._kind = folder, kind
         self._hashes: dict[str, str] = store.manifest(folder)["files"]
-        self._names = sorted(self._hashes)
+        self._names = parquet.shard_names(self._hashes)
+        self._latest: tuple[int, list[T]] = -1, []  # the shard that ``between`` read last
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -56,12 +86,16 @@ class Shards(Generic[T]):
 
     def between(self, start: int, stop: int) -> list[T]:
         """The records from row ``start`` up to, not including, row ``stop``, counted over all shards."""
-        return [
-            row
-            for index, (first, end) in enumerate(self._places())
-            if first < stop and start < end
-            for row in self.read(index)[max(start - first, 0) : stop - first]
-        ]
+        found: list[T] = []
+        for index in range(bisect_right(self._ends, start), len(self._names)):
+            first = self._ends[index] - self.sizes[index]
+            if first >= stop:
+                break
+            if index != self._latest[0]:  # the next rows often lie in the same shard
+                self._latest = -1, []  # before the next one needs the memory
+                self._latest = index, self.read(index)
+            found += self._latest[1][max(start - first, 0) : stop - first]
+        return found
 
     def column(self, name: str) -> Iterator[Any]:
         """The values of one column."""
@@ -76,14 +110,15 @@ class Shards(Generic[T]):
             rows: the numbers of the rows, counted over all shards from 0, in ascending order.
         """
         cells: list[Any] = []
-        for index, (first, end) in enumerate(self._places()):
+        for index, (first, end) in enumerate(pairwise([0, *self._ends])):
             if in_shard := [row - first for row in rows if first <= row < end]:
                 cells += parquet.read_cells(self._intact_path(index), name, in_shard)
         return cells
 
-    def _places(self) -> Iterator[tuple[int, int]]:
-        """Each shard's first row, and the first row after it."""
-        return pairwise([0, *accumulate(self.sizes)])
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The first row after each shard."""
+        return list(accumulate(self.sizes))
 
     def _intact_path(self, index: int) -> Path:
         """The file of a shard; refused where it has changed since it was written."""

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from semdpo.data.records import Curve
 from semdpo.engine import store
+from semdpo.engine.claims import Claims
+from semdpo.engine.mirror import Mirror
 from semdpo.engine.providers import Models
 from semdpo.engine.shards import Shards
+from semdpo.engine.workers import Workforce
 from semdpo.progress import Progress
 from semdpo.recipe.schema import Recipe
 
 T = TypeVar("T")
 Made = tuple[Sequence[Any], Mapping[str, int]]
+Pool = Literal["render", "score"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, its recipe and its models."""
+    """A run's folder, its recipe and its models.
+
+    Attributes:
+        workers: processes that make the shards of stages with a pool; None makes them in this one.
+        claims: what divides the work among processes that share the folder; None where this one has it alone.
+        mirror: what gets the files that are final, besides the folder.
+    """
 
     folder: Path
     recipe: Recipe
     models: Models
+    workers: Workforce | None = None
+    claims: Claims | None = None
+    mirror: Mirror = field(default_factory=Mirror)
 
     def rows(self, stage: str, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
         """The records of a finished stage; see ``store.read_rows``."""
@@ -62,6 +75,8 @@ class TableStage:
         shards: gives the work of a run, in order; the first shard that is made loads the models.
         shown_as: the name that the run prints instead of ``name``; consecutive stages with one such name are shown as
             one.
+        pool: the workers that make its shards, where there are any: those that rewrite and render, or those that only
+            score images; None: its shards take no time, and the first process makes them.
     """
 
     name: str
@@ -72,6 +87,7 @@ class TableStage:
     kind: type[Any]
     shards: Callable[[Run], list[Shard]]
     shown_as: str = ""
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True)
@@ -97,9 +113,3 @@ AnyStage = TableStage | ModelStage
 def shown_name(stage: AnyStage) -> str:
     """The name under which a run shows a stage."""
     return stage.shown_as or stage.name
-
-
-def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in groups of ``size``; the last group may be smaller."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -1,8 +1,9 @@
-"""A run's folder: shards are written whole or not at all, the manifest is written last, one process at a time.
+"""A run's folder: shards are written whole or not at all, and the manifest is written last.
 
 A stage's folder holds ``started.json`` (what it was started with), ``part-NNNNN.parquet``, ``timing.json`` and, once
-complete, ``manifest.json``. All files but ``timing.json`` depend on the recipe and its inputs only, so that two runs
-of one recipe have equal files. ``model_folders.py`` writes the stages whose result is a model.
+complete, ``manifest.json``. Until then ``made/part-NNNNN.json`` notes the hash of each shard, so that a shard costs the
+same however many there are. All files but ``timing.json`` depend on the recipe and its inputs only, so that two runs of
+one recipe have equal files. ``model_folders.py`` writes the stages whose result is a model.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semdpo import disk
+from semdpo import disk, locks
 from semdpo.disk import write_bytes
 from semdpo.engine import fingerprint, parquet
-from semdpo.engine.parquet import read_file
+from semdpo.engine.parquet import read_file, shard_names
 from semdpo.errors import StoreError
 
 T = TypeVar("T")
 LIBRARIES = ("semdpo", "torch", "transformers", "diffusers", "numpy", "pyarrow")
 NOT_LISTED = ("manifest.json", "started.json")  # these list a stage's files, and are not listed themselves
+SEAL = "sha256"  # a manifest's key for the hash of all the rest of it
+TIMING = "timing.json"
+NOTES = "made"  # the folder of the notes about an unfinished stage's shards
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,14 @@ class Plan:
 
 # ------------------------------------------------------------------------------------------------- the lock
 
+_IN_USE = "{} is in use by {}; wait until it ends, or choose another folder with --out"
+
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Locks a run's folder for this process, and makes the folder if it does not exist.
+
+    Half-written files of killed processes are removed from it.
 
     Args:
         run: the run's folder.
@@ -55,10 +63,22 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         StoreError: another process has locked it (the message gives its id), or the folder cannot be written.
     """
-    with disk.hold_lock(
-        run / ".lock", f"{run} is in use by process {{}}; wait until it ends, or choose another folder with --out"
-    ):
+    with locks.hold(run / ".lock", _IN_USE.format(run, "{}")):
         disk.remove_half_written(run)
+        yield
+
+
+@contextmanager
+def shared(run: Path) -> Iterator[None]:
+    """Locks a run's folder for all processes that share its work, against one that would have it alone.
+
+    Args:
+        run: the run's folder, which is made if it does not exist.
+
+    Raises:
+        StoreError: a process has it alone, or the folder cannot be written.
+    """
+    with locks.share(run / ".lock", _IN_USE.format(run, "{}")):
         yield
 
 
@@ -94,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
         StoreError: the file is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(disk.read(path).decode())
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, OSError) as error:
@@ -115,7 +135,11 @@ def manifest(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: the manifest is missing or damaged.
     """
-    return _read_description(folder / "manifest.json", {"config": dict, "inputs": dict, "versions": dict, **_RESULT})
+    path = folder / "manifest.json"
+    content = _read_description(path, {"config": dict, "inputs": dict, "versions": dict, **_RESULT})
+    if content.pop(SEAL, None) != digest(canonical(content)):
+        raise _damaged(path)
+    return content
 
 
 _RESULT = {"counts": dict, "files": dict}
@@ -152,7 +176,8 @@ def manifest_hash(folder: Path) -> str:
 
 def files_of(folder: Path) -> dict[str, str]:
     """Name → SHA-256 of the files that a stage's folder holds now, without the manifest."""
-    return {name: sha for name, sha in fingerprint.files(folder).items() if name not in NOT_LISTED}
+    files = fingerprint.files(folder, skipped=[f"{NOTES}/part-*.json"])  # a process that was killed may leave the notes
+    return {name: sha for name, sha in files.items() if name not in NOT_LISTED}
 
 
 def _damage(folder: Path) -> str | None:
@@ -242,20 +267,40 @@ def _shown(value: Any) -> str:
 
 
 def start(folder: Path, plan: Plan) -> None:
-    """Prepares the folder of a stage of rows: notes the plan, and removes half-written files of a killed process.
+    """Prepares the folder of a stage of rows: notes the plan.
+
+    Args:
+        folder: the stage's folder.
+        plan: what determines its files.
 
     Raises:
         StoreError: a file or folder that semdpo did not make is in the way, or the folder cannot be written.
     """
     disk.refuse_foreign(folder)
-    disk.remove_half_written(folder)
     if not (folder / "started.json").is_file():
-        write_bytes(folder / "started.json", description(plan, files={}))
+        write_bytes(folder / "started.json", description(plan))
 
 
-def description(plan: Plan, **more: Any) -> bytes:
-    """A plan, the libraries' versions and what else is given, as the bytes of a manifest."""
-    return canonical({"config": plan.config, "inputs": plan.inputs, "versions": versions(), **more})
+def description(plan: Plan) -> bytes:
+    """A plan and the libraries' versions, as the bytes of ``started.json``."""
+    return canonical(_described(plan))
+
+
+def manifest_of(plan: Plan, counts: Mapping[str, int], files: Mapping[str, str], threads: int) -> bytes:
+    """The bytes of a manifest, with the SHA-256 of the rest in it, so that no change of it goes unnoticed.
+
+    Args:
+        plan: what the stage was started with.
+        counts: what the stage counted.
+        files: name → SHA-256 of its files.
+        threads: how many threads made them.
+    """
+    content = {**_described(plan), "counts": dict(counts), "files": dict(files), "threads": threads}
+    return canonical({**content, SEAL: digest(canonical(content))})
+
+
+def _described(plan: Plan) -> dict[str, Any]:
+    return {"config": plan.config, "inputs": plan.inputs, "versions": versions()}
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -263,23 +308,54 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.parquet"
 
 
-def write_shard(folder: Path, index: int, data: bytes) -> None:
+def files_of_shard(folder: Path, index: int) -> tuple[Path, Path]:
+    """The file of a shard of an unfinished stage, and then the note about it."""
+    return shard_path(folder, index), _note_path(folder, index)
+
+
+def _note_path(folder: Path, index: int) -> Path:
+    return folder / NOTES / f"part-{index:05d}.json"
+
+
+def write_shard(folder: Path, index: int, data: bytes, seconds: float = 0.0) -> None:
     """Writes an encoded shard, whole or not at all, and notes its hash.
+
+    Args:
+        folder: the stage's folder.
+        index: the shard, counted from 0.
+        data: the content of its file.
+        seconds: how long it took.
 
     Raises:
         StoreError: no space is left, or the folder cannot be written.
     """
-    path = shard_path(folder, index)
-    write_bytes(path, data)
-    started = _started(folder)
-    started["files"] = {**started.get("files", {}), path.name: digest(data)}
-    write_bytes(folder / "started.json", canonical(started))
+    write_bytes(shard_path(folder, index), data)
+    write_bytes(_note_path(folder, index), canonical({"sha256": digest(data), "seconds": round(float(seconds), 3)}))
+
+
+def is_noted(folder: Path, index: int) -> bool:
+    """Whether a shard of an unfinished stage was written; ``has_shard`` also looks at its content."""
+    return _note_path(folder, index).is_file()
 
 
 def has_shard(folder: Path, index: int) -> bool:
     """Whether a shard of an unfinished stage exists, unchanged since it was written; otherwise it must be made."""
     path = shard_path(folder, index)
-    return path.is_file() and _started(folder).get("files", {}).get(path.name) == fingerprint.file(path)
+    return path.is_file() and _noted(folder, index).get("sha256") == fingerprint.file(path)
+
+
+def forget_shard(folder: Path, index: int) -> None:
+    """Removes the note about a shard that has changed since it was written, so that it is made again."""
+    _note_path(folder, index).unlink(missing_ok=True)
+
+
+def _noted(folder: Path, index: int) -> dict[str, Any]:
+    """The note about a shard; empty where it is missing or damaged, so that the shard is made again."""
+    try:
+        note = read_json(_note_path(folder, index))
+    except StoreError:
+        return {}
+    return note if isinstance(note.get("seconds"), float) else {}
 
 
 def read_rows(folder: Path, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
@@ -294,7 +370,9 @@ def read_rows(folder: Path, kind: type[T], unread: Mapping[str, Any] | None = No
         StoreError: a file has changed since it was written, or is missing.
     """
     refuse_damaged_stage(folder)
-    return [row for name in sorted(manifest(folder)["files"]) for row in read_file(folder / name, kind, unread=unread)]
+    return [
+        row for name in shard_names(manifest(folder)["files"]) for row in read_file(folder / name, kind, unread=unread)
+    ]
 
 
 def refuse_damaged_stage(folder: Path) -> None:
@@ -307,21 +385,41 @@ def refuse_damaged_stage(folder: Path) -> None:
         raise StoreError(f"{folder} {damage}; run again with --fresh to make it and all that depends on it again")
 
 
-def finish(folder: Path, plan: Plan, shards: int) -> None:
-    """Writes the manifest of a stage of rows, which makes it complete.
+def finish(folder: Path, plan: Plan, shards: int, threads: int) -> None:
+    """Writes the manifest of a stage of rows, which makes it complete, and before it how long all shards took.
 
     Args:
         folder: the stage's folder.
         plan: what the stage was started with.
         shards: the number of its shards.
+        threads: how many threads made them; see ``thread_count``.
+
+    Raises:
+        StoreError: a shard has changed since it was written.
     """
     totals: dict[str, int] = {"rows": 0}
-    hashes = {}
-    for path in (shard_path(folder, index) for index in range(shards)):
+    hashes, seconds = {}, 0.0
+    for index in range(shards):
+        path, noted = shard_path(folder, index), _noted(folder, index)
+        hashes[path.name] = fingerprint.file(path)
+        if hashes[path.name] != noted.get("sha256"):
+            raise StoreError(f"{path} has changed since it was written; run the same command again")
+        seconds += float(noted.get("seconds", 0.0))
         for name, value in parquet.counts(path).items():
             totals[name] = totals.get(name, 0) + value
-        hashes[path.name] = fingerprint.file(path)
-    write_bytes(folder / "manifest.json", description(plan, counts=totals, files=hashes, threads=thread_count()))
+    write_bytes(folder / TIMING, canonical({"seconds": round(seconds, 3)}))
+    write_bytes(folder / "manifest.json", manifest_of(plan, totals, hashes, threads))
+    remove_notes(folder)
+
+
+def remove_notes(folder: Path) -> None:
+    """Removes the notes about a finished stage's shards, whose manifest holds their hashes; a user's files stay."""
+    notes = folder / NOTES
+    if notes.is_dir() and not notes.is_symlink():
+        with suppress(OSError):  # whoever shares the run may remove them too
+            for path in notes.glob("part-*.json"):
+                path.unlink(missing_ok=True)
+            notes.rmdir()
 
 
 def thread_count() -> int:

@@ -14,7 +14,7 @@ FOREVER = 1e9  # seconds; thirty years
 
 def seconds(folder: Path) -> float:
     """How long a stage took, in seconds, the times before it was resumed included."""
-    return _noted(folder / "timing.json")
+    return _noted(folder / store.TIMING)
 
 
 def _noted(path: Path) -> float:
@@ -26,9 +26,9 @@ def _noted(path: Path) -> float:
     return float(spent) if isinstance(spent, int | float) and 0 <= spent < FOREVER else 0.0
 
 
-def add_seconds(folder: Path, spent: float) -> None:
-    """Adds seconds to a stage's time."""
-    write_bytes(folder / "timing.json", store.canonical({"seconds": round(seconds(folder) + spent, 3)}))
+def note_seconds(folder: Path, spent: float) -> None:
+    """Notes how long a stage of a model took, in seconds; ``store.finish`` does it for a stage of rows."""
+    write_bytes(folder / store.TIMING, store.canonical({"seconds": round(spent, 3)}))
 
 
 class Clock:
@@ -52,7 +52,3 @@ class Clock:
         if time.monotonic() - self._noted >= every:
             write_bytes(self._note, store.canonical({"seconds": round(self.seconds, 3)}))
             self._noted = time.monotonic()
-
-    def stop(self) -> None:
-        """Removes the note when the training has finished, since the model's folder holds the time."""
-        self._note.unlink(missing_ok=True)

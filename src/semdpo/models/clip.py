@@ -12,7 +12,7 @@ from transformers import CLIPModel
 
 from semdpo.errors import ModelError
 from semdpo.models.device import Compute
-from semdpo.models.loading import Texts, load_model, load_tokenizer, tokenize
+from semdpo.models.loading import TRIAL, Texts, load_model, load_tokenizer, refuse_unfit, tokenize
 from semdpo.models.registry import Place
 
 _LEGACY_END = 2  # transformers reads this end id as "pool at the largest id", as OpenAI's own code does
@@ -64,4 +64,7 @@ def load_towers(place: Place, where: Compute) -> CLIPTowers:
         ModelError: The folder cannot be read.
     """
     folder = place.folder()
-    return CLIPTowers(load_model(CLIPModel, folder, where), load_tokenizer(place.tokenizer_folder()), folder)
+    model, tokenizer = load_model(CLIPModel, folder, where), load_tokenizer(place.tokenizer_folder())
+    tokens = tokenizer([TRIAL, "a"], padding=True)["input_ids"]
+    refuse_unfit([token for row in tokens for token in row], model.text_model.get_input_embeddings(), folder)
+    return CLIPTowers(model, tokenizer, folder)

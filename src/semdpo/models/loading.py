@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from semdpo import disk
 from semdpo.errors import ModelError
 from semdpo.models.device import Compute
 from semdpo.models.images import rgb
 from semdpo.models.tokens import plain, plain_ids
+from semdpo.texts import shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +38,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: The file is missing, or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(disk.read(path).decode())
     except OSError as error:
         raise ModelError(f"'{path.parent}' has no readable {path.name}; give the folder of a saved model") from error
     except (ValueError, RecursionError) as error:
@@ -45,10 +48,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+LAYERS, MOST_LAYERS = ("num_hidden_layers", "n_layer", "num_layers"), 1000  # names of their number; no model has more
+TRIAL = "a red ball in the desert, painted in oil"  # what a tokenizer must be able to read
 # The errors that transformers and diffusers raise for folders that they cannot read.
 UNREADABLE = (
-    *(OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError),
-    *(SafetensorError, pickle.UnpicklingError),
+    *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    ImportError,  # of a library that only this model needs
+    *(SafetensorError, pickle.UnpicklingError, StrictDataclassError),
 )
 
 
@@ -63,7 +69,7 @@ def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelErro
 def reason(error: BaseException) -> str:
     """The first line of a library's message, at most 200 characters."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200].rstrip(" .") if lines else type(error).__name__
+    return lines[0][:200].rstrip(" .:") if lines else type(error).__name__
 
 
 def check_positive(name: str, value: int) -> None:
@@ -116,6 +122,7 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
     Raises:
         ModelError: The folder cannot be read, or lacks weights (which transformers would leave random).
     """
+    _refuse_endless(Path(folder))
     try:
         with quiet():
             model, info = model_class.from_pretrained(
@@ -132,6 +139,20 @@ def load_model(model_class: Any, folder: str | Path, where: Compute | None = Non
         raise unreadable(folder, "model", error) from error
     refuse_missing(folder, info)
     return model.eval() if where is None else model.to(where.device).eval()
+
+
+def _refuse_endless(folder: Path) -> None:
+    """Refuses a number of layers that would be built for hours before the weights turn out to be missing."""
+    try:
+        values = read_json(folder / "config.json")
+    except ModelError:  # transformers says what is wrong
+        return
+    for part in (values, *(inner for inner in values.values() if isinstance(inner, dict))):
+        for name in LAYERS:
+            if isinstance(count := part.get(name, 0), int) and not 0 <= count <= MOST_LAYERS:
+                raise ModelError(
+                    f"'{folder / 'config.json'}': {name} is {shown(count)}; save or download the model again"
+                )
 
 
 def refuse_missing(folder: str | Path, info: Mapping[str, Any]) -> None:
@@ -163,15 +184,38 @@ def load_tokenizer(folder: str | Path) -> Any:
     """The folder's tokenizer; it pads on the right.
 
     Raises:
-        ModelError: The folder has no tokenizer that transformers can read.
+        ModelError: The folder has no tokenizer that transformers can read, or it reads no words.
     """
     from transformers import AutoTokenizer
 
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, padding_side="right")
-    except (OSError, ValueError, KeyError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, padding_side="right")
+            words = tokenizer(TRIAL, truncation=True)["input_ids"]  # some settings are only used then
+    except Exception as error:  # the library ``tokenizers`` raises no other class
         raise unreadable(folder, "tokenizer", error) from error
+    if not words:
+        raise ModelError(f"'{folder}' holds a tokenizer without words; save or download it again")
+    return tokenizer
+
+
+def refuse_unfit(tokens: Sequence[int], words: Any, folder: str | Path) -> None:
+    """Refuses a tokenizer with tokens that its model does not know.
+
+    Args:
+        tokens: Some of the tokenizer's tokens, such as those of ``TRIAL``.
+        words: The model's input embeddings.
+        folder: The model's folder, for the message.
+
+    Raises:
+        ModelError: A token has no embedding.
+    """
+    known = words.weight.shape[0]
+    if max(tokens) >= known:
+        raise ModelError(
+            f"the tokenizer of '{folder}' has a token {max(tokens)}, but its model knows {known} tokens only; save or "
+            "download both again"
+        )
 
 
 def load_image_processor(folder: str | Path) -> Any:
@@ -189,7 +233,7 @@ def load_image_processor(folder: str | Path) -> Any:
     try:
         with quiet():
             return processor.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise unreadable(folder, "image processor", error) from error
 
 

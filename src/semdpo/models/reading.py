@@ -147,7 +147,7 @@ def _recorded(pipeline: Any, call: Mapping[str, Any], tokenizers: Sequence[Any])
         stack.enter_context(quiet())
         stack.enter_context(torch.inference_mode())
         # An error in this call will be reported by the call that renders.
-        stack.enter_context(contextlib.suppress(_EnoughError, *UNREADABLE, IndexError, NotImplementedError))
+        stack.enter_context(contextlib.suppress(_EnoughError, *UNREADABLE))
         pipeline(prompt=[PROBE], generator=[torch.Generator("cpu").manual_seed(0)], output_type="np", **call)
     most = _after_template(pipeline, call)
     by_tokenizer = [[call for call in calls if call.tokenizer is tokenizer] for tokenizer in tokenizers]

@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from semdpo.disk import is_dir, is_file
+from semdpo import disk
+from semdpo.disk import COPY_FIRST, address, is_dir, is_file
 from semdpo.errors import ModelError, did_you_mean
+from semdpo.recipe.endpoints import is_url, without_credentials
 from semdpo.tiny_world import shipped
 
 TINY = shipped.WEIGHTS
@@ -142,9 +144,14 @@ def resolve(name: str) -> Place:
             names, and then on the hub.
 
     Raises:
-        ModelError: The name is unknown, or is a file.
+        ModelError: The name is unknown, is a file, or is the URL of a server, which has no files.
     """
     text = str(name).strip()
+    if is_url(text):
+        raise ModelError(
+            f"'{without_credentials(text)}' is a server; here a model with files is needed: give a folder or a "
+            "published name"
+        )
     if text.startswith("tiny:"):
         return Place(text, str(_tiny(text)), local=True)
     short = next((name for name, model in PUBLISHED.items() if text in (name, model.repository)), text)
@@ -160,6 +167,8 @@ def resolve(name: str) -> Place:
         raise ModelError(f"model '{text}' is a file; give the folder that contains it")
     if _HUB_ID.fullmatch(text):
         return Place(text, text, False, published.files, published.tokenizer)
+    if (elsewhere := address(text)) is not None and not is_url(text):
+        raise ModelError(f"model {elsewhere} {COPY_FIRST}")
     known = [*PUBLISHED, *(f"tiny:{name}" for name in tiny_names())]
     raise ModelError(f"model '{text}' is neither a folder nor a known name{did_you_mean(text, known)}")
 
@@ -174,7 +183,7 @@ def base_of(folder: Path) -> str:
         ModelError: The folder names no base model.
     """
     try:
-        base = json.loads((folder / ADAPTERS).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        base = json.loads(disk.read(folder / ADAPTERS).decode()).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"'{folder / ADAPTERS}' is not a JSON object; save the adapters again") from error
     if not isinstance(base, str) or not base:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.device import compute
+from semdpo.models.faster import Scheduler, compile_parts, set_scheduler, set_tiny_vae, use_channels_last
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.reading import PromptReader
 from semdpo.models.registry import resolve
@@ -36,8 +37,12 @@ def load_renderer(
     batch_size: int = defaults.IMAGES_AT_A_TIME,
     precision: Precision = "auto",
     safety_checker: bool = False,
+    scheduler: Scheduler = "ddim",
+    tiny_vae: str | None = None,
+    channels_last: bool = False,
+    compiled: bool = False,
 ) -> DiffusionRenderer:
-    """A diffusion pipeline that samples with DDIM, as the paper does.
+    """A diffusion pipeline, which samples with DDIM, as the paper does, unless told otherwise.
 
     Args:
         model: The model: ``tiny:NAME``, a folder or a published name.
@@ -50,6 +55,10 @@ def load_renderer(
             ``bfloat16`` computes in mixed precision, which is faster on CPUs with bfloat16.
         safety_checker: Whether images that the model's own checker rejects are blackened, and flagged by
             ``render_checked``. Otherwise all images are returned as they are rendered.
+        scheduler: The sampler, as for ``set_scheduler``.
+        tiny_vae: A small decoder in place of the model's, as for ``set_tiny_vae``.
+        channels_last: Whether convolutions store the channels last; faster on many GPUs in half precision.
+        compiled: Whether torch compiles the model, which takes a minute or more before the first image.
 
     Raises:
         ConfigError: diffusers is not installed.
@@ -62,7 +71,14 @@ def load_renderer(
     where = compute(precision)
     on_cpu = where.device.type == "cpu"
     pipeline = _pipeline(folder, torch.float32 if on_cpu else where.dtype, safety_checker)
+    set_scheduler(pipeline, scheduler)
+    if tiny_vae is not None:
+        set_tiny_vae(pipeline, tiny_vae, torch.float32 if on_cpu else where.dtype)
     pipeline.to(where.device)
+    if channels_last:
+        use_channels_last(pipeline)
+    if compiled:
+        compile_parts(pipeline)
     call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
     return DiffusionRenderer(pipeline, call, batch_size, on_cpu and precision == "bfloat16")
 
@@ -77,7 +93,7 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
     elif (index.get("safety_checker") or [None])[0] is not None:
         say(f"the safety checker of {folder.name} is off: images are kept as they are rendered")
     with quiet():
-        from diffusers import DDIMScheduler, DiffusionPipeline
+        from diffusers import DiffusionPipeline
     try:
         with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
@@ -86,9 +102,6 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
     except UNREADABLE as error:
         raise unreadable(folder, "diffusers pipeline", error) from error
     pipeline.set_progress_bar_config(disable=True)
-    if DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]:
-        # DDIM clips samples to [-1, 1] by default: right for pixels, wrong for latents.
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     return pipeline
 
 

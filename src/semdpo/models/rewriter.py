@@ -1,4 +1,4 @@
-"""Rewriters: causal language models that read a template with the prompt in it, and write the rewrite after it."""
+"""Rewriters: causal language models that read a prompt in a template or a chat, and write the rewrite after it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from semdpo.data.records import content_seed
 from semdpo.errors import DataError, ModelError
 from semdpo.models.adapters import is_adapters, merged, place_of_base
 from semdpo.models.device import Compute, compute
-from semdpo.models.loading import check_positive, load_model, load_tokenizer, quiet, read_json
-from semdpo.models.prompting import prompt_ids
+from semdpo.models.loading import TRIAL, check_positive, load_model, load_tokenizer, quiet, read_json, refuse_unfit
+from semdpo.models.prompting import THINKING, end_token, prompt_ids
 from semdpo.models.registry import has_tokenizer, resolve
-from semdpo.models.sampling import Greedy, Sampler
+from semdpo.models.sampling import Greedy, Likelihood, Sampler
 from semdpo.models.tokens import plain_ids
+from semdpo.protocols import Answer
 from semdpo.recipe import defaults
-from semdpo.recipe.base import TEMPLATE, one_slot
+from semdpo.recipe.base import Template
+from semdpo.texts import shown
 
 SETTINGS = "semdpo.json"
-THINKING = ("<think>",)  # the token with which Qwen3 begins its reasoning
 
 
-def load_template(folder: Path) -> str:
+def load_template(folder: Path) -> Template:
     """The template that a rewriter was trained with: from its ``semdpo.json``, or the default without that file.
 
     Raises:
-        ModelError: The file has no template with ``{prompt}`` in it.
+        ModelError: The file's template is neither ``chat`` nor a text with ``{prompt}`` in it, or its system message
+            is no text.
     """
     if not (folder / SETTINGS).is_file():
-        return TEMPLATE
-    return _checked(read_json(folder / SETTINGS).get("template"), str(folder / SETTINGS))
+        return Template()
+    values = read_json(folder / SETTINGS)
+    return checked_template(values.get("template"), values.get("system"), str(folder / SETTINGS))
 
 
 def load_causal(folder: Path, tokenizer_folder: Path | None = None, where: Compute | None = None) -> tuple[Any, Any]:
@@ -51,12 +54,15 @@ def load_causal(folder: Path, tokenizer_folder: Path | None = None, where: Compu
     """
     model, default_folder = _weights(Path(folder), where)
     tokenizer = load_tokenizer(default_folder if tokenizer_folder in (None, folder) else tokenizer_folder)
+    refuse_unfit(tokenizer(TRIAL)["input_ids"], model.get_input_embeddings(), folder)
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of '{folder}' has no end token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     ends = model.generation_config.eos_token_id
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    ends = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
+    if odd := [end for end in ends if not isinstance(end, int)]:
+        raise ModelError(f"'{folder}' has {shown(odd[0])} as eos_token_id; write a token's number, or leave it out")
     # A new configuration: a published one has sampling settings, which would mix with those of ``Decoding``.
     model.generation_config = GenerationConfig(
         eos_token_id=sorted({*ends, tokenizer.eos_token_id}),
@@ -84,7 +90,7 @@ def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
 
 def load_rewriter(
     path: str | Path,
-    template: str | None = None,
+    template: Template | str | None = None,
     precision: str = "auto",
     **decoding: Any,
 ) -> CausalRewriter:
@@ -92,7 +98,7 @@ def load_rewriter(
 
     Args:
         path: The model: ``tiny:NAME``, a folder or a published name.
-        template: The text that the model reads, with ``{prompt}`` in it; None is the template in ``semdpo.json``.
+        template: What the model reads around a prompt, a ``Template`` or its text; None is that of ``semdpo.json``.
         precision: The precision of the weights, as for ``compute``.
         decoding: The settings of ``Decoding``.
 
@@ -102,16 +108,36 @@ def load_rewriter(
     how = Decoding(**decoding)
     place = resolve(str(path))
     folder = place.folder()
-    used = load_template(folder) if template is None else _checked(template, "the option template")
+    used = load_template(folder) if template is None else template
+    if not isinstance(used, Template):
+        used = checked_template(used, None, "the option template")
     model, tokenizer = load_causal(folder, place.tokenizer_folder(), compute(precision))
     return CausalRewriter(model, tokenizer, used, how)
 
 
-def _checked(template: object, where: str) -> str:
-    if not isinstance(template, str):
-        raise ModelError(f"{where} must contain {{prompt}} exactly once, not {template!r}")
+def thinking_tokens(tokenizer: Any) -> list[int]:
+    """The ids of the tokens with which a model begins to reason before it answers; none for most models."""
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[THINKING]] if THINKING in vocabulary else []
+
+
+def checked_template(text: object, system: object, where: str) -> Template:
+    """The template that two values describe.
+
+    Args:
+        text: The template's text, or ``chat``.
+        system: The system message, or None.
+        where: The place of the values, for messages.
+
+    Raises:
+        ModelError: The values are no template.
+    """
+    if not isinstance(text, str):
+        raise ModelError(f"{where} must contain {{prompt}} exactly once, not {text!r}")
+    if system is not None and not isinstance(system, str):
+        raise ModelError(f"{where}: system must be a text, not {system!r}")
     try:
-        return one_slot(template)
+        return Template(text, system)
     except ValueError as error:
         raise ModelError(f"{where}: {error}") from error
 
@@ -160,17 +186,23 @@ class CausalRewriter:
     Args:
         model: A causal language model whose generation config names its end and padding tokens.
         tokenizer: The model's tokenizer.
-        template: The text that the model reads, with ``{prompt}`` in it.
+        template: What the model reads around a prompt.
         decoding: How tokens are chosen.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, template: str, decoding: Decoding) -> None:
+    def __init__(self, model: Any, tokenizer: Any, template: Template | str, decoding: Decoding) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self.template = template
+        self.template = Template.of(template)
         self._decoding = decoding
         # A model that was trained to reason before it answers must not begin to reason.
-        vocabulary = tokenizer.get_vocab()
-        self._suppressed = sorted({vocabulary[token] for token in THINKING if token in vocabulary})
+        self._suppressed = thinking_tokens(tokenizer)
+        ends = model.generation_config.eos_token_id
+        self._ends = sorted({*([ends] if isinstance(ends, int) else ends), end_token(tokenizer, self.template)})
+
+    @property
+    def positions(self) -> int | None:
+        """The number of tokens that the model has room for, prompt and rewrite together; None is no limit."""
+        return getattr(self._model.config, "max_position_embeddings", None)
 
     def at_temperature(self, temperature: float) -> CausalRewriter:
         """The same rewriter with another temperature; the weights are shared."""
@@ -198,25 +230,35 @@ class CausalRewriter:
 
     def rewrite_flagged(self, prompts: Sequence[str], n: int, seed: int) -> list[list[tuple[str, bool]]]:
         """Like ``rewrite``, but each text comes with a flag: whether the token budget truncated it."""
+        return [[(answer.text, answer.truncated) for answer in row] for row in self._answers(prompts, n, seed)]
+
+    def answers(self, prompts: Sequence[str], n: int, seed: int) -> list[list[Answer]]:
+        """Like ``rewrite_flagged``, but each text comes with its likelihood too; beam search knows none."""
+        return self._answers(prompts, n, seed, Likelihood if self._decoding.num_beams == 1 else None)
+
+    def _answers(
+        self, prompts: Sequence[str], n: int, seed: int, likelihood: type[Likelihood] | None = None
+    ) -> list[list[Answer]]:
         check_positive("n", n)
         inputs = prompt_ids(self._tokenizer, self.template, prompts)
         self._check_lengths(prompts, inputs)
-        rewrites: list[list[tuple[str, bool]]] = []
+        answers: list[list[Answer]] = []
         for start in range(0, len(prompts), self._decoding.batch_size):
             batch = prompts[start : start + self._decoding.batch_size]
             rows = self._generate(
                 [ids for ids in inputs[start : start + len(batch)] for _ in range(n)],
                 [content_seed("rewrite", prompt, str(index), str(seed)) for prompt in batch for index in range(n)],
+                likelihood,
             )
-            rewrites += [rows[i : i + n] for i in range(0, len(rows), n)]
-        return rewrites
+            answers += [rows[i : i + n] for i in range(0, len(rows), n)]
+        return answers
 
     def tokens(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text, without special tokens."""
         return [len(ids) for ids in plain_ids(self._tokenizer, texts, add_special_tokens=False)]
 
     def _check_lengths(self, prompts: Sequence[str], inputs: Sequence[Sequence[int]]) -> None:
-        limit = getattr(self._model.config, "max_position_embeddings", None)
+        limit = self.positions
         if limit is None:
             return
         for prompt, ids in zip(prompts, inputs, strict=True):
@@ -226,7 +268,9 @@ class CausalRewriter:
                     f"{self._decoding.max_new_tokens} exceeds the model's {limit}; shorten it or lower max_new_tokens"
                 )
 
-    def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[tuple[str, bool]]:
+    def _generate(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int], likelihood: type[Likelihood] | None
+    ) -> list[Answer]:
         # Padding goes to the left, so that every row's next token follows its last one.
         with quiet():  # transformers advises to tokenize and pad in one call
             inputs = self._tokenizer.pad({"input_ids": list(prompts)}, padding_side="left", return_tensors="pt")
@@ -234,6 +278,8 @@ class CausalRewriter:
         how = self._decoding
         start = inputs["input_ids"].shape[1]
         chooser = Sampler(seeds, start, how.temperature, how.top_k, how.top_p) if how.temperature > 0 else Greedy()
+        watcher = None if likelihood is None else likelihood(start, self._ends)
+        processors = [chooser] if watcher is None else [watcher, chooser]
         # Rows that end early are padded. transformers warns of that, although nothing reads the padding.
         with quiet(), torch.inference_mode():
             output: Tensor = self._model.generate(
@@ -245,13 +291,17 @@ class CausalRewriter:
                 length_penalty=how.length_penalty,
                 repetition_penalty=how.repetition_penalty,
                 suppress_tokens=self._suppressed or None,
-                logits_processor=LogitsProcessorList([chooser]),
+                eos_token_id=self._ends,
+                logits_processor=LogitsProcessorList(processors),
             )
-        ends = set(self._model.generation_config.eos_token_id)
-        rows = output[:, start:].tolist()
-        return [self._read(row, ends) for row in rows]
+        texts = [self._read(row) for row in output[:, start:].tolist()]
+        if watcher is None:
+            return [Answer(text, truncated) for text, truncated in texts]
+        watcher.finish(output)
+        means = (watcher.sums / watcher.lengths).tolist()
+        return [Answer(text, truncated, likelihood=mean) for (text, truncated), mean in zip(texts, means, strict=True)]
 
-    def _read(self, ids: list[int], ends: set[int]) -> tuple[str, bool]:
-        stop = next((i for i, token in enumerate(ids) if token in ends), None)
+    def _read(self, ids: list[int]) -> tuple[str, bool]:
+        stop = next((i for i, token in enumerate(ids) if token in self._ends), None)
         text = self._tokenizer.decode(ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return " ".join(text.split()), stop is None

@@ -10,6 +10,7 @@ from typing import Any
 from semdpo.errors import ModelError
 from semdpo.models.loading import read_json
 from semdpo.models.rewriter import SETTINGS, load_template
+from semdpo.recipe.base import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +18,23 @@ class RewriterSettings:
     """The settings for using a rewriter as it was trained; None for what is unknown.
 
     Attributes:
-        template: The text that the rewriter reads, with ``{prompt}`` in it.
+        template: The text that the rewriter reads, with ``{prompt}`` in it; or ``chat``.
         max_new_tokens: The token budget of a rewrite: the length of the longest rewrite in its training data.
         encoder: The name of the encoder that measured the drift of its training pairs.
         encoder_fingerprint: The SHA-256 of that encoder's files (``fingerprint.model``).
+        system: The system message of a chat.
     """
 
     template: str
     max_new_tokens: int | None = None
     encoder: str | None = None
     encoder_fingerprint: str | None = None
+    system: str | None = None
+
+    @property
+    def reads(self) -> Template:
+        """What the rewriter reads around a prompt."""
+        return Template(self.template, self.system)
 
     def card_rows(self) -> dict[str, Any]:
         """The rows of the model card's table, without unknown values."""
@@ -46,7 +54,7 @@ def read_settings(folder: Path) -> RewriterSettings:
     """
     template, path = load_template(folder), folder / SETTINGS
     if not path.is_file():
-        return RewriterSettings(template)
+        return RewriterSettings(template.text)
     values = read_json(path)
     budget = values.get("max_new_tokens")
     if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
@@ -55,7 +63,7 @@ def read_settings(folder: Path) -> RewriterSettings:
     for name, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value):
             raise ModelError(f"'{path}': {name} must be a text, not {value!r}; correct or remove it")
-    return RewriterSettings(template, budget, texts["encoder"], texts["encoder_fingerprint"])
+    return RewriterSettings(template.text, budget, texts["encoder"], texts["encoder_fingerprint"], template.system)
 
 
 def write_settings(folder: Path, settings: RewriterSettings) -> None:

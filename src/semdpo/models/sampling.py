@@ -64,6 +64,42 @@ class Greedy(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
+class Likelihood(LogitsProcessor):  # type: ignore[misc]
+    """Adds up the log-probabilities of the tokens that are chosen; it must come before the processor that chooses.
+
+    Args:
+        start: The rows' length in tokens before generation.
+        ends: The ids of the tokens that end a row; later tokens do not count.
+
+    Attributes:
+        sums: The sum of log π of each row's tokens, in nats, the end token included, [n].
+        lengths: The number of these tokens, [n].
+    """
+
+    def __init__(self, start: int, ends: Sequence[int]) -> None:
+        self._start, self._ends = start, list(ends)
+        self._logps: Tensor | None = None
+        self.sums, self.lengths = torch.zeros(0), torch.zeros(0)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores [n, vocabulary] themselves."""
+        self.finish(input_ids)
+        self._logps = scores.float().log_softmax(1)
+        return scores
+
+    def finish(self, output: Tensor) -> None:
+        """Adds the last token of a generation's rows, [n, length]."""
+        if self._logps is None:
+            self.sums = torch.zeros(output.shape[0], device=output.device)
+            self.lengths = torch.zeros_like(self.sums)
+            return
+        written = output[:, self._start : -1]
+        ends = torch.tensor(self._ends, device=output.device)
+        alive = ~torch.isin(written, ends).any(1)
+        logps = self._logps.gather(1, output[:, -1:])[:, 0].nan_to_num(neginf=0.0)  # -inf: padding
+        self.sums, self.lengths = self.sums + logps * alive, self.lengths + alive
+
+
 def keys(seeds: Sequence[int], step: int) -> Tensor:
     """64 random bits for each row at one step, as two 32-bit numbers, int64 [n, 2]."""
     mixed = [content_seed("token", str(seed), str(step)) for seed in seeds]

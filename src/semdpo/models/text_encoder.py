@@ -91,6 +91,15 @@ class CLIPTextEncoder:
         _check_finite(vectors, texts)
         return Embeddings(vectors, truncated, self.unknown_words(texts))
 
+    @property
+    def reads(self) -> int:
+        """The number of tokens that CLIP reads, without its begin and end tokens."""
+        return int(self._towers.max_tokens) - 2
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """The number of each text's tokens, without begin and end tokens, n."""
+        return [len(ids) for ids in plain_ids(self._towers.tokenizer, texts, add_special_tokens=False)]
+
     def unknown_words(self, texts: Sequence[str]) -> Float | None:
         """The share of each text's words that are not in the vocabulary, [n]; None without a vocabulary."""
         if self._words is None:

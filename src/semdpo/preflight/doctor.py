@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from semdpo import extras
 from semdpo.engine import store
 from semdpo.engine.providers import refuse_remote_code
 from semdpo.engine.stage import AnyStage
-from semdpo.errors import ConfigError, ModelError, SemdpoError
+from semdpo.errors import ConfigError, ModelError
 from semdpo.models import registry
 from semdpo.models.hub import ask
-from semdpo.preflight import downloads, libraries
+from semdpo.preflight import downloads, endpoints, libraries
 from semdpo.preflight.resources import (
     GB,
     Finding,
@@ -42,15 +41,12 @@ __all__ = [
     "images",
     "is_absent",
     "machine",
-    "measure",
     "needs",
     "parameters",
     "refuse_the_impossible",
     "remote_code",
     "resources",
 ]
-
-MEASURED_SECONDS = 20.0
 
 
 def machine(folder: Path) -> list[Finding]:
@@ -77,7 +73,7 @@ def machine(folder: Path) -> list[Finding]:
 
 
 def needs(recipe: Recipe, folder: Path) -> list[Finding]:
-    """Reports whether the recipe's files, models and libraries are here, and whether this machine can hold the run.
+    """Reports whether the recipe's files, models and libraries are here, its servers answer, and the run fits.
 
     Args:
         recipe: the validated recipe.
@@ -99,7 +95,7 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
     except ConfigError as error:
         findings.append(Finding("error", "train.report_to", str(error)))
     room = resources(recipe, folder, fetched=downloads.bytes_to_download(recipe, folder))
-    return [*findings, *remote_code(recipe), *downloads.download(recipe), *room]
+    return [*findings, *endpoints.servers(recipe), *remote_code(recipe), *downloads.download(recipe), *room]
 
 
 def refuse_the_impossible(
@@ -143,41 +139,6 @@ def remote_code(recipe: Recipe) -> list[Finding]:
     """
     scorers = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
     return [_tried(name) for name in scorers if name is not None and name in recipe.scoring.allow_remote_code]
-
-
-def measure(recipe: Recipe, seconds: float = MEASURED_SECONDS) -> Finding:
-    """Estimates how long rendering and scoring take, by doing a little of both.
-
-    Args:
-        recipe: the validated recipe.
-        seconds: how long to measure; at least two batches are rendered.
-    """
-    count = images(recipe)
-    if any(is_absent(name) for name in (recipe.label.renderer.model, recipe.label.scorer)):
-        return Finding("warning", "time", "not measured: the renderer or the scorer is not downloaded")
-    if extras.absent("render"):
-        return Finding("warning", "time", "not measured: nothing can be rendered yet", extras.command("render"))
-    from semdpo.engine.providers import own_models
-
-    models = own_models()
-    try:
-        renderer = models.renderer(recipe.label.renderer)
-        scorer = models.scorer(recipe.label.scorer, recipe.scoring)
-        size = recipe.label.renderer.batch_size
-        done, speed, begun = 0, 0.0, time.monotonic()
-        while done < 2 * size or time.monotonic() - begun < seconds:
-            batch = time.monotonic()
-            prompts = ["a red house near a tree"] * size
-            scorer.score(renderer.render(prompts, list(range(done, done + size))), prompts)
-            done += size
-            speed = max(speed, size / (time.monotonic() - batch))  # the first batch warms up
-    except SemdpoError as error:
-        return Finding("error", "time", str(error))
-    rate = f"{speed:.3g} images rendered and scored per second"
-    if count is None:
-        return Finding("ok", "time", f"{rate}; set prompts.limit for an estimate of the whole run")
-    hours = count / speed / 3600
-    return Finding("ok", "time", f"{rate}; {count:,} images take about {hours:.1f} hours")
 
 
 # --------------------------------------------------------------------------------------------------- single findings

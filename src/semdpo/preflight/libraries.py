@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from semdpo.engine import store
-from semdpo.engine.stage import AnyStage, ModelStage
+from semdpo.engine.stage import AnyStage, ModelStage, TableStage
 from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import sft
+from semdpo.stages import candidates, sft
 from semdpo.stages.flow import flow, is_file
 
 IMAGES = ("renderer.model", "label.scorer")  # the recipe's keys for models that render or read images
@@ -53,8 +53,18 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
             yield from _of_model(key, name)
         elif name.startswith(HUB):
             yield "hub", f"reading {name}"
+    if any(other.is_remote and stage.name == _writes(key) for key, other in recipe.other_rewriters.items()):
+        yield "endpoint", "a rewriter behind a URL"
     if isinstance(stage, ModelStage) and stage.name != sft.NAME and recipe.train.lora is not None:
         yield "lora", "train.lora"
+    if recipe.engine == "ray" and isinstance(stage, TableStage) and stage.pool is not None:
+        yield "ray", "engine: ray"
+
+
+def _writes(key: str) -> str:
+    """The stage that another rewriter writes for, from its key in the recipe."""
+    method = key.removeprefix("evaluate.rewriters.")
+    return candidates.NAME if method == key else f"evaluate/{method}/images"
 
 
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:

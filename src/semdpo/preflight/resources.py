@@ -18,6 +18,7 @@ from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
 from semdpo.models.hub import cached
+from semdpo.recipe.models import RewriterSource
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow
 
@@ -97,13 +98,18 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     if any(isinstance(stage, ModelStage) for stage in missing):
         needed["training"] = policy / 4 * TRAINED_BYTES  # fine-tuning trains all weights, even if LoRA follows
     if "candidates" in names:
-        needed["rewriting"] = float(policy)
+        needed["rewriting"] = float(policy + _others_bytes(recipe.candidates.rewriter))
     if "label" in names:
         needed["rendering and scoring"] = rendering + sum(4 * parameters(name) for name in scorers)
     if evaluating:
         images = rendering + 2 * policy if any(name.endswith("/images") for name in names) else 0
         needed["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in metrics)])
     return needed
+
+
+def _others_bytes(rewriter: RewriterSource | None) -> int:
+    """The bytes of a rewriter beside the policy, whose tokenizer counts; 0 for none, or one behind a URL."""
+    return 0 if rewriter is None or rewriter.is_remote else 4 * parameters(rewriter.model)
 
 
 def _disk_needed(recipe: Recipe, missing: Sequence[AnyStage], folder: Path) -> float:

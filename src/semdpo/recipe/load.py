@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from semdpo import disk
 from semdpo.errors import ConfigError, did_you_mean
 from semdpo.recipe import yaml_values
 from semdpo.recipe.base import NO_NUMBER
@@ -83,12 +84,14 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.suffix.lower() in {".yaml", ".yml"}:
         try:
-            if path.is_file():
+            if path.exists():
                 return path
         except OSError as error:
             raise ConfigError(
                 f"{shown(name)} cannot be read ({error.strerror}); check its name and its permissions"
             ) from error
+        if (elsewhere := disk.address(name)) is not None:
+            raise ConfigError(f"{elsewhere} {disk.COPY_FIRST}")
         raise ConfigError(f"there is no recipe file {path}; check the path")
     try:
         return shipped_recipe(name)
@@ -120,9 +123,9 @@ def read_yaml(path: Path, what: str = "a recipe", cure: str = START) -> Source:
         ConfigError: the file is not UTF-8, not YAML, not a mapping, or repeats a key; see ``yaml_values.read``.
     """
     try:
-        data = path.read_bytes()
+        data = disk.read(path, LARGEST + 1)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its name and its permissions") from error
     if len(data) > LARGEST:
         raise ConfigError(f"{path} is not {what}, because it has more than {LARGEST:,} bytes; {cure}")
     try:

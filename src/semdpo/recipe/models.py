@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from semdpo.recipe import defaults
-from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Settings, Side, Text, one_slot
+from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Settings, Side, Template, Text, known_template
+from semdpo.recipe.endpoints import EndpointConfig, checked_url, is_url, without_credentials
+
+LOCAL_ONLY = ("top_k", "num_beams", "length_penalty", "repetition_penalty")  # chat completions have no such fields
 
 
 class DecodingConfig(Settings):
@@ -41,14 +46,91 @@ class DecodingConfig(Settings):
             raise ValueError("beam search does not sample; set temperature to 0")
         return self
 
+    def refuse_local_only(self) -> None:
+        """Refuses settings that a server cannot be asked for.
 
-class RewriterConfig(DecodingConfig):
-    """Another rewriter to compare with: a published model or any folder; ``template`` is the text that it reads."""
+        Raises:
+            ValueError: one of them is not the default.
+        """
+        for name in LOCAL_ONLY:
+            if getattr(self, name) != DecodingConfig.model_fields[name].default:
+                raise ValueError(
+                    f"a model behind a URL takes no {name}; remove it, or put what your server calls it into "
+                    "endpoint.body"
+                )
+
+
+class RewriterSource(Settings):
+    """Another rewriter than the one that this run trains.
+
+    Attributes:
+        model: a published model, a folder, or the URL of a server such as ``http://localhost:8000/v1``.
+        template: the text that a model here reads, or ``chat``; a model behind a URL reads ``system``, then the prompt.
+        system: the system message of a chat. A model behind a URL gets a general one where it is None, and none where
+            it is empty.
+        endpoint: how the server is asked, for a URL.
+    """
 
     model: Text
     template: str = TEMPLATE
+    system: str | None = None
+    endpoint: EndpointConfig | None = None
 
-    _template = field_validator("template")(one_slot)
+    _template = field_validator("template")(known_template)
+
+    @field_validator("model")
+    @classmethod
+    def _address(cls, model: str) -> str:
+        return checked_url(model) if is_url(model) else model
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> RewriterSource:
+        if not self.is_remote:
+            if self.endpoint is not None:
+                raise ValueError(f"endpoint is for a model behind a URL, and '{self.model}' is none; remove it")
+            _ = self.reads
+            return self
+        if self.endpoint is None or self.endpoint.model_name is None:
+            raise ValueError(
+                f"'{without_credentials(self.model)}' is a server; say which of its models to use with "
+                "endpoint: {model_name: NAME}"
+            )
+        if self.template != TEMPLATE:
+            raise ValueError("a model behind a URL reads no template; write what it should do into system")
+        if isinstance(self, DecodingConfig):
+            self.refuse_local_only()
+        return self
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the model is behind a URL."""
+        return is_url(self.model)
+
+    @property
+    def reads(self) -> Template:
+        """What a model here reads around a prompt."""
+        return Template(self.template, self.system)
+
+    def of_results(self) -> dict[str, Any]:
+        """The settings that rewrites depend on.
+
+        A server has no files that could be hashed. Its address, the model's name, the instruction and the fields of
+        the request stand for it; what the server runs under that name cannot be checked.
+        """
+        values = self.model_dump(mode="json", exclude={"endpoint"})
+        if self.endpoint is None:
+            return values
+        del values["template"]
+        return values | {"system": self.instruction, "endpoint": self.endpoint.of_results()}
+
+    @property
+    def instruction(self) -> str:
+        """The system prompt of a model behind a URL; empty for none."""
+        return defaults.SYSTEM if self.system is None else self.system
+
+
+class RewriterConfig(DecodingConfig, RewriterSource):
+    """Another rewriter to compare with, and how it decodes."""
 
 
 class ScoringConfig(Settings):
@@ -82,6 +164,11 @@ class RendererConfig(Settings):
         precision: the precision of the weights; ``auto`` is bfloat16 on a GPU with native bfloat16, float32 elsewhere.
         safety_checker: whether the model's safety checker blackens images, which then have no score and are in no
             pair.
+        scheduler: the sampler: ``ddim`` as in the paper, for every model that can be sampled with it; ``own`` for the
+            model's own; ``dpm++``, ``unipc``, ``euler`` or, for models distilled for it, ``lcm`` need fewer steps.
+        tiny_vae: a small decoder of the latents, such as TAESD (an ``AutoencoderTiny``), in place of the model's.
+        channels_last: whether convolutions store the channels last; faster on many GPUs in half precision.
+        compiled: whether torch compiles the model, which takes a minute or more before the first image.
     """
 
     model: Text
@@ -92,3 +179,30 @@ class RendererConfig(Settings):
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
     precision: Precision = "auto"
     safety_checker: bool = False
+    scheduler: Literal["ddim", "dpm++", "unipc", "euler", "lcm", "own"] = "ddim"
+    tiny_vae: Text | None = None
+    channels_last: bool = False
+    compiled: bool = False
+
+    def models(self, key: str) -> dict[str, str]:
+        """Key in the recipe → the models that render.
+
+        Args:
+            key: the key of this renderer, such as ``label.renderer``.
+        """
+        small = {} if self.tiny_vae is None else {f"{key}.tiny_vae": self.tiny_vae}
+        return {f"{key}.model": self.model} | small
+
+
+class LoRAConfig(Settings):
+    """Low-rank adapters, which are trained instead of all weights; the reference is the model without them.
+
+    Attributes:
+        rank: the rank of the adapters.
+        alpha: the scale of the adapters, times the rank: they are multiplied by alpha / rank.
+        target_modules: the names of the layers that get an adapter; None takes PEFT's choice for the architecture.
+    """
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    target_modules: list[Text] | None = Field(default=None, min_length=1)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
 from semdpo.recipe import defaults, trackers
-from semdpo.recipe.base import TEMPLATE, LearningRate, Name, Positive, Seed, Settings, Text, one_slot
+from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
+from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
-from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterConfig, ScoringConfig
+from semdpo.recipe.models import (
+    DecodingConfig,
+    LoRAConfig,
+    RendererConfig,
+    RewriterConfig,
+    RewriterSource,
+    ScoringConfig,
+)
+from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
 from semdpo.recipe.variants import Variant, variants
 
 NOT_METRICS = {
@@ -63,7 +72,7 @@ class PromptsConfig(Settings):
         return self
 
 
-class SFTConfig(Settings):
+class SFTConfig(Templated):
     """Supervised fine-tuning of the rewriter on (prompt, rewrite) pairs.
 
     Attributes:
@@ -76,7 +85,6 @@ class SFTConfig(Settings):
         max_length: the largest number of tokens of prompt and rewrite together; longer pairs are refused.
         precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
         seed: the seed of the pairs' order.
-        template: the text that the model reads.
     """
 
     model: Text
@@ -88,16 +96,29 @@ class SFTConfig(Settings):
     max_length: Positive = 96
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: Seed = 0
-    template: str = TEMPLATE
-
-    _template = field_validator("template")(one_slot)
 
 
 class CandidatesConfig(DecodingConfig):
-    """How candidates are sampled: ``n`` rewrites of every training prompt, ``shard_size`` prompts per file."""
+    """How candidates are sampled: ``n`` rewrites of every training prompt, ``shard_size`` prompts per file.
+
+    Attributes:
+        rewriter: the rewriter that writes them; None is this run's SFT model.
+    """
 
     n: int = Field(default=4, ge=2)
     shard_size: Positive = 64
+    rewriter: RewriterSource | None = None
+
+    @model_validator(mode="after")
+    def _what_a_server_takes(self) -> CandidatesConfig:
+        if self.rewriter is not None and self.rewriter.is_remote:
+            self.refuse_local_only()
+        return self
+
+    def of_results(self) -> dict[str, Any]:
+        """The settings that candidates depend on."""
+        other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
+        return self.model_dump(mode="json", exclude={"rewriter"}) | other
 
 
 class LabelConfig(Settings):
@@ -110,6 +131,10 @@ class LabelConfig(Settings):
         batch_size: the number of images in memory at once.
         seed: the seed of the images.
         shard_size: the number of prompts per file, here and in the stages pairs and drift.
+        max_failed: the share of a shard's candidates that may stay without a score, because their image cannot be
+            rendered or scored; more stop the run. One of a shard always may, unless the share is 0.
+        reuse_scores: whether scores that earlier runs on this machine got for the same image are used, and new ones
+            kept for later runs.
     """
 
     renderer: RendererConfig
@@ -118,12 +143,18 @@ class LabelConfig(Settings):
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
     seed: Seed = 0
     shard_size: Positive = 64
+    max_failed: float = Field(default=0.01, ge=0, le=1)
+    reuse_scores: bool = False
 
     @model_validator(mode="after")
     def _two_scorers(self) -> LabelConfig:
         if self.fidelity == self.scorer:
             raise ValueError("fidelity and scorer are the same model, so that their scores are equal; name another one")
         return self
+
+    def of_results(self) -> dict[str, Any]:
+        """The settings that scores depend on; the others can change in the middle of a run."""
+        return self.model_dump(mode="json", exclude={"max_failed", "reuse_scores"})
 
 
 class PairsConfig(Settings):
@@ -139,21 +170,7 @@ class DriftConfig(Settings):
     batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
 
-class LoRAConfig(Settings):
-    """Low-rank adapters, which are trained instead of all weights; the reference is the model without them.
-
-    Attributes:
-        rank: the rank of the adapters.
-        alpha: the scale of the adapters, times the rank: they are multiplied by alpha / rank.
-        target_modules: the names of the layers that get an adapter; None takes PEFT's choice for the architecture.
-    """
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    target_modules: list[Text] | None = Field(default=None, min_length=1)
-
-
-class TrainConfig(Settings):
+class TrainConfig(Templated):
     """Preference training; all methods share all settings but their objective.
 
     Attributes:
@@ -166,7 +183,6 @@ class TrainConfig(Settings):
         max_length: the largest number of tokens of prompt and rewrite together; longer pairs are refused.
         warmup_ratio: the share of the updates in which the learning rate rises.
         seed: the seed of the pairs' order.
-        template: the text that the model reads.
         precision: ``auto`` computes in bfloat16 where the machine has it natively, with weights in float32.
         checkpoint_steps: the number of updates between checkpoints; an interrupted training resumes at the last one.
         lora: the adapters' settings; None trains all weights.
@@ -182,13 +198,10 @@ class TrainConfig(Settings):
     max_length: Positive = defaults.MAX_LENGTH
     warmup_ratio: float = Field(default=defaults.WARMUP_RATIO, ge=0, lt=1)
     seed: Seed = defaults.SEED
-    template: str = TEMPLATE
     precision: Literal["auto", "float32", "bfloat16"] = defaults.PRECISION
     checkpoint_steps: Positive = defaults.CHECKPOINT_STEPS
     lora: LoRAConfig | None = None
     report_to: list[Annotated[Text, AfterValidator(trackers.checked_name)]] = Field(default_factory=list)
-
-    _template = field_validator("template")(one_slot)
 
     @model_validator(mode="after")
     def _whole_batches_where_needed(self) -> TrainConfig:
@@ -218,7 +231,7 @@ class EvaluateConfig(Settings):
         renderer: the text-to-image model.
         rewrite: how SFT and the trained methods decode.
         also: name → a further decoding; each adds a method METHOD_NAME for SFT and for every trained method.
-        rewriters: other rewriters to compare with: method's name → model, template and decoding.
+        rewriters: other rewriters to compare with: method's name → model, how it is asked, and its decoding.
         shard_size: the number of prompts per file.
     """
 
@@ -298,13 +311,17 @@ class SweepConfig(Settings):
 
 
 class Recipe(Settings):
-    """A whole experiment; ``run`` is the folder of its files, by default ``runs/<name>``."""
+    """A whole experiment; ``run`` is the folder of its files, by default ``runs/<name>``.
+
+    ``engine`` is who rewrites, renders and scores: this machine (``local``) or a Ray cluster (``ray``).
+    """
 
     name: Name
     run: Text | None = None
     prompts: PromptsConfig
     sft: SFTConfig
     candidates: CandidatesConfig
+    render_budget: RenderBudgetConfig | None = None
     label: LabelConfig
     pairs: PairsConfig = PairsConfig()
     drift: DriftConfig
@@ -313,6 +330,19 @@ class Recipe(Settings):
     evaluate: EvaluateConfig
     report: ReportConfig
     sweep: SweepConfig | None = None
+    engine: Literal["local", "ray"] = "local"
+    ray: RayConfig = RayConfig()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_budget(self, handler: Any) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "render_budget" or value is not None}
+
+    @model_validator(mode="after")
+    def _the_budget_suits_every_method(self) -> Recipe:
+        if self.render_budget is not None:
+            refuse_unsuited(self.render_budget, self.train.methods)
+        return self
 
     @model_validator(mode="after")
     def _tuning_is_kept_apart(self) -> Recipe:
@@ -370,6 +400,13 @@ class Recipe(Settings):
     def variants(self) -> dict[str, Variant]:
         """The methods that ``evaluate.also`` adds."""
         return variants(["sft", *self.train.methods], self.evaluate.also)
+
+    @property
+    def other_rewriters(self) -> dict[str, RewriterSource]:
+        """The rewriters that this run does not train: key in the recipe → rewriter."""
+        first = self.candidates.rewriter
+        others: dict[str, RewriterSource] = {} if first is None else {"candidates.rewriter": first}
+        return others | {f"evaluate.rewriters.{name}": each for name, each in self.evaluate.rewriters.items()}
 
     @property
     def folder(self) -> Path:

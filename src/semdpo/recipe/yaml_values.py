@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from semdpo.errors import ConfigError
-from semdpo.texts import printable, shown
+from semdpo.texts import half_character, printable, shown
 
 Key = tuple[str, ...]
 DEEPEST = 32
@@ -61,7 +61,7 @@ def read(text: str, place: str) -> Read:
 
     Raises:
         ConfigError: the text is not YAML, is nested too deep, is too large with its aliases expanded, has a key that
-            is not text or appears twice, or a value that cannot be read.
+            is not text or appears twice, half a character, or a value that cannot be read.
     """
     try:
         node = _Loader(text).get_single_node()
@@ -80,6 +80,10 @@ def read(text: str, place: str) -> Read:
     if node is None:
         return Read(None, {})
     lines = _lines_of_keys(node, place)
+    for scalar in _scalars(node):
+        if half := half_character(scalar.value):
+            line = scalar.start_mark.line + 1
+            raise ConfigError(f"{place}, line {line}: this holds half a character ({half}); write the whole character")
     return Read(_value_of(node, place), lines)
 
 

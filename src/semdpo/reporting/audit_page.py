@@ -26,9 +26,9 @@ def as_text(audit: Audit, failed: Sequence[Check]) -> str:
     d, w = audit.distances, audit.weights
     lower, median, upper = np.quantile(d, [0.25, 0.5, 0.75])
     lines = [
-        f"{len(audit.pairs)} pairs; at alpha {audit.alpha:g} their effective sample size is {audit.effective:.0f}",
+        f"{audit.pairs} pairs; at alpha {audit.alpha:g} their effective sample size is {audit.effective:.0f}",
         f"distance to the chosen: median {median:.3f}, quartiles {lower:.3f} and {upper:.3f}, maximum {d.max():.3f}",
-        f"weight: mean {w.mean():.3f}",
+        f"weight{audit.times_own}: mean {w.mean():.3f}",
     ]
     if audit.margins.size:
         lines.append(f"margin of the scores: median {np.median(audit.margins):.3g}")
@@ -53,7 +53,7 @@ def as_numbers(audit: Audit, failed: Sequence[Check]) -> dict[str, Any]:
         failed: the checks that exceed what ``--fail-on`` allows.
     """
     return {
-        "pairs": len(audit.pairs),
+        "pairs": audit.pairs,
         "alpha": audit.alpha,
         "effective_sample_size": audit.effective,
         "mean_weight": float(audit.weights.mean()),

@@ -20,7 +20,7 @@ def draw(audit: Audit) -> dict[str, str]:
     with style():
         figures = {
             "distances": distances(audit.distances, audit.alpha),
-            "weights": histogram(audit.weights, audit.alpha),
+            "weights": histogram(audit.weights, audit.alpha, audit.times_own),
         }
         if audit.margins.size:
             figures["margins"] = margins(audit.margins)

@@ -16,7 +16,7 @@ from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
-from semdpo.reporting.data import Published
+from semdpo.reporting.data import Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
@@ -120,8 +120,9 @@ def swept(run: Run) -> Sweep:
     """The numbers of a finished sweep."""
     config = settings(run.recipe)
     alphas = methods(config)
-    distances = [pair.distance or 0.0 for pair in run.rows("drift", Pair)]
-    sizes = {m: effective_sample_size(semantic_weight(distances, alpha)) for m, alpha in alphas.items()}
+    pairs = run.rows("drift", Pair)
+    distances, own = [pair.distance or 0.0 for pair in pairs], own_weights(pairs)
+    sizes = {m: effective_sample_size(semantic_weight(distances, alpha) * own) for m, alpha in alphas.items()}
     return compute_sweep(
         evaluation_rows(sweep_evaluation(run.recipe), run),
         alphas,
@@ -150,7 +151,8 @@ def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float 
 def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
     """The number of rendered images: of the candidates, and of every method on the held-out prompts."""
     rendering = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
-    return sum(store.counts(run.folder / name)["rows"] for name in rendering)
+    saved = store.counts(run.folder / "render_budget")["images_left_out"] if run.recipe.render_budget else 0
+    return sum(store.counts(run.folder / name)["rows"] for name in rendering) - saved
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
@@ -192,17 +194,33 @@ _LEFT_OUT = (
 )
 
 
+def _saved(run: Run) -> list[str]:
+    """What the render budget left out; nothing where there is none."""
+    budget = run.recipe.render_budget
+    if budget is None:
+        return []
+    counts = store.counts(run.folder / "render_budget")
+    prompts, images = (counts["kept"] + counts["prompts_left_out"]), (counts["images"] + counts["images_left_out"])
+    return [
+        f"Render budget at alpha {budget.alpha:g}: the candidates of {counts['kept']} of {prompts} prompts were "
+        f"rendered, {counts['images']} of {images} images ({counts['images_left_out'] / images:.0%} saved). Each "
+        "pair's weight is divided by the probability with which its prompt was rendered."
+    ]
+
+
 def _notes(run: Run) -> list[str]:
     candidates, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.counts(run.folder / "drift")
-    black = labelled.get("blackened", 0)
+    black, failed = labelled.get("blackened", 0), labelled.get("failed", 0)
     places = {place for of_method in blackened(evaluation(run.recipe), run).values() for place in of_method}
     return [
         f"Candidates: {candidates['kept']} kept, {candidates['duplicates']} duplicates and {candidates['empty']} empty "
         f"ones dropped, {candidates['truncated']} truncated at the token budget; "
         f"{candidates['prompts_without']} prompts have none left.",
+        *_saved(run),
         f"Longer than the renderer or the labelling scorer reads: {labelled['truncated']} candidates; "
         f"longer than the encoder reads: {weighed['truncated']} pairs.",
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
+        *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
     ]

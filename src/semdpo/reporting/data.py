@@ -108,6 +108,11 @@ class ReportData:
         return bool(self.pairs) and self.alpha is not None
 
     @property
+    def budgeted(self) -> bool:
+        """Whether the run had a render budget, so that every pair has the weight 1/p of its own."""
+        return any(pair.weight is not None for pair in self.pairs)
+
+    @property
     def metrics(self) -> list[str]:
         """Fidelity metrics, then preference metrics."""
         return [*self.fidelity, *self.preference]
@@ -134,16 +139,21 @@ class ReportData:
 
 
 def weights(data: ReportData) -> NDArray[np.float64]:
-    """The weight W of every pair, [pairs]; only where ``data.weighted``.
+    """The weight of every pair, [pairs]; only where ``data.weighted``: W, or W/p under a render budget.
 
     Raises:
         DataError: a pair has no distance, or one outside [0, 2].
     """
     assert data.alpha is not None  # see ReportData.weighted
     try:
-        return semantic_weight(_distances(data), data.alpha)
+        return semantic_weight(_distances(data), data.alpha) * own_weights(data.pairs)
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def own_weights(pairs: Sequence[Pair]) -> NDArray[np.float64]:
+    """What multiplies every pair's W: 1/p under a render budget, or else 1, [pairs]."""
+    return np.array([pair.own_weight for pair in pairs], np.float64)
 
 
 def _distances(data: ReportData) -> NDArray[np.float64]:
@@ -158,9 +168,9 @@ def _distances(data: ReportData) -> NDArray[np.float64]:
 def effective_frame(data: ReportData) -> pd.DataFrame:
     """The effective sample size of the pairs at every α: columns alpha, effective, share."""
     assert data.alpha is not None  # see ReportData.weighted
-    distances = _distances(data)
+    distances, own = _distances(data), own_weights(data.pairs)
     alphas = np.linspace(0, max(16.0, 1.5 * data.alpha), 65)
-    sizes = np.array([effective_sample_size(semantic_weight(distances, alpha)) for alpha in alphas])
+    sizes = np.array([effective_sample_size(semantic_weight(distances, alpha) * own) for alpha in alphas])
     return pd.DataFrame({"alpha": alphas, "effective": sizes, "share": sizes / len(distances)})
 
 

@@ -17,7 +17,7 @@ from semdpo.analysis.bounds import (
     paper_filter_bound,
     smooth_filter_bound,
 )
-from semdpo.reporting.data import ReportData
+from semdpo.reporting.data import ReportData, own_weights
 
 TAUS = tuple(float(tau) for tau in np.linspace(0, 1, 41))
 
@@ -38,15 +38,19 @@ class FilterBound:
 
 
 def filter_bound(data: ReportData) -> FilterBound | None:
-    """Proposition 1 on the subject's training pairs; None where their losses were not measured."""
+    """Proposition 1 on the subject's training pairs; None where their losses were not measured.
+
+    Under a render budget, its two means are estimates for all pairs: each pair that was kept counts 1/p times.
+    """
     if not data.losses or data.alpha is None:
         return None
     losses, distances = ([getattr(row, name) for row in data.losses] for name in ("loss", "distance"))
     top, alpha = max(losses), data.alpha
+    counted = own_weights(data.pairs) if data.budgeted else None  # losses and pairs have the same order
     rows = [
         {
             "tau": tau,
-            "measured": filter_deviation(losses, distances, alpha, tau),
+            "measured": filter_deviation(losses, distances, alpha, tau, counted),
             "ours": smooth_filter_bound(alpha, tau, top),
             "paper": paper_filter_bound(alpha, tau, top),
             "paper_applies": paper_bound_applies(alpha, tau),

@@ -44,16 +44,15 @@ def write_report(data: ReportData, path: Path) -> None:
     from semdpo.reporting.page import render_page
     from semdpo.reporting.plots import draw_all
     from semdpo.reporting.strip import strip
-    from semdpo.reporting.style import to_png, to_svg
+    from semdpo.reporting.style import to_svg_and_png
 
-    figures = draw_all(data, tables)
-    svgs = {name: to_svg(figure, name) for name, figure in figures.items()}
-    page = render_page(data, tables, shown, svgs)
+    plots = {name: to_svg_and_png(figure, name) for name, figure in draw_all(data, tables).items()}
+    page = render_page(data, tables, shown, {name: svg for name, (svg, _) in plots.items()})
     files = {
         "evaluation.csv": _csv(images_frame(data)),
         **{name: content for table in shown for name, content in _table(table).items()},
-        **{f"plots/{name}.png": to_png(figure) for name, figure in figures.items()},
-        **{f"plots/{name}.svg": svg.encode() for name, svg in svgs.items()},
+        **{f"plots/{name}.png": png for name, (_, png) in plots.items()},
+        **{f"plots/{name}.svg": svg.encode() for name, (svg, _) in plots.items()},
     }
     if data.curves:
         files["tables/curves.csv"] = _csv(pd.DataFrame(data.curves))
@@ -94,7 +93,7 @@ def publish(path: Path, page: str, files: Mapping[str, bytes], list_name: str) -
 def _written(path: Path) -> set[str]:
     """The file names in a list that ``publish`` wrote; empty where there is no such list."""
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(disk.read(path).decode())
     except (OSError, ValueError, RecursionError):
         return set()
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
@@ -125,10 +124,10 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
         StoreError: a file cannot be written.
     """
     from semdpo.reporting.page import render_sweep
-    from semdpo.reporting.style import to_png, to_svg
+    from semdpo.reporting.style import to_svg_and_png
     from semdpo.reporting.weight_plots import trade_off
 
     figure = trade_off(sweep)
-    svg = to_svg(figure, "sweep")
-    files = _table(sweep_table(sweep)) | {"plots/sweep.png": to_png(figure), "plots/sweep.svg": svg.encode()}
+    svg, png = to_svg_and_png(figure, "sweep")
+    files = _table(sweep_table(sweep)) | {"plots/sweep.png": png, "plots/sweep.svg": svg.encode()}
     publish(path, render_sweep(sweep, svg), files, SWEEP_FILES)

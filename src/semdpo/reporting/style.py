@@ -66,9 +66,10 @@ def to_svg(figure: Figure, name: str) -> str:
     return re.sub(r"url\(#", f"url(#{name}-", text)
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, 144 dots per inch, without a date."""
-    buffer = io.BytesIO()
+def to_svg_and_png(figure: Figure, name: str) -> tuple[str, bytes]:
+    """The figure as an ``<svg>`` element (see `to_svg`) and as PNG bytes, 144 dots per inch, without a date."""
+    svg, buffer = to_svg(figure, name), io.BytesIO()
+    figure.set_layout_engine("none")  # everything stands where the SVG has it; looking for the places takes as long
     with style():
         figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
-    return buffer.getvalue()
+    return svg, buffer.getvalue()

@@ -23,7 +23,7 @@ def weighing(data: ReportData) -> Figure:
     assert data.alpha is not None  # see ReportData.weighted
     figure = Figure(figsize=(10, 3.1))
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    _spread(left, weights(data), data.alpha)
+    _spread(left, weights(data), data.alpha, " / p" if data.budgeted else "")
     kept = effective_frame(data)
     right.plot(kept["alpha"], 100 * kept["share"], color=COLOURS["sem_dpo"], linewidth=2)
     right.plot([data.alpha], [100 * effective_sample_size(weights(data)) / len(data.pairs)], "o", color=INK)
@@ -33,14 +33,14 @@ def weighing(data: ReportData) -> Figure:
     return figure
 
 
-def histogram(w: NDArray[np.float64], alpha: float) -> Figure:
-    """A histogram of weights, with their mean."""
+def histogram(w: NDArray[np.float64], alpha: float, factor: str = "") -> Figure:
+    """A histogram of weights, with their mean; ``factor`` says what they were multiplied with."""
     figure = Figure(figsize=(10, 3.1))
-    _spread(figure.subplots(), w, alpha)
+    _spread(figure.subplots(), w, alpha, factor)
     return figure
 
 
-def _spread(axes: Any, w: NDArray[np.float64], alpha: float) -> None:
+def _spread(axes: Any, w: NDArray[np.float64], alpha: float, factor: str) -> None:
     most = max(1.0, float(w.max()))  # above 1 where the data have their own weights
     axes.hist(w, bins=np.linspace(0, most, 41).tolist(), color=COLOURS["sem_dpo"], alpha=0.85, edgecolor="white")
     axes.axvline(float(w.mean()), color=INK, linewidth=1.4)
@@ -54,7 +54,6 @@ def _spread(axes: Any, w: NDArray[np.float64], alpha: float) -> None:
         color=INK,
     )
     axes.set_xlim(0, most)
-    factor = " times the pair's own weight" if most > 1 else ""
     axes.set_xlabel(f"weight W = exp(−{alpha:g} · distance between prompt and chosen rewrite){factor}")
     axes.set_ylabel("pairs")
     axes.grid(axis="x", visible=False)

@@ -1,4 +1,4 @@
-"""Stage 3: several rewrites of every prompt, sampled from the SFT rewriter."""
+"""Stage 3: several rewrites of every prompt, sampled from the SFT rewriter or from the one that the recipe names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cache, partial
 
 from semdpo.data.records import Candidate, Prompt, content_id, content_seed
-from semdpo.engine.stage import Made, Run, Shard, TableStage, batched
+from semdpo.engine.shards import in_groups
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.progress import Progress
 from semdpo.protocols import FlaggingRewriter, Rewriter
 from semdpo.recipe.schema import CandidatesConfig, Recipe
@@ -18,20 +19,25 @@ NAME = "candidates"
 
 def stage(recipe: Recipe) -> TableStage:
     """The stage that samples rewrites of the training prompts."""
-    config = recipe.candidates.model_dump(mode="json")
-    return TableStage(NAME, "rewriting", config, ("prompts", "sft"), {}, Candidate, _work)
+    config, other = recipe.candidates.of_results(), recipe.candidates.rewriter
+    outside = {} if other is None or other.is_remote else {"candidates.rewriter.model": other.model}
+    return TableStage(NAME, "rewriting", config, ("prompts", "sft"), outside, Candidate, _work, pool="render")
 
 
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.candidates
-    rewriter = cache(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
+    other = config.rewriter
+    counter = cache(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
+    rewriter = counter if other is None else cache(lambda: run.models.other_rewriter(other, config))
 
-    def make(prompts: Sequence[Prompt], _: Progress) -> Made:
-        rows, counts = sample(prompts, rewriter(), config)
-        return rows, asdict(counts) | {"tokens": sum(rewriter().tokens([row.rewrite for row in rows]))}
+    prompts = run.shards("prompts", Prompt)
 
-    train = [prompt for prompt in run.rows("prompts", Prompt) if prompt.split == "train"]
-    return [Shard(len(group), partial(make, group)) for group in batched(train, config.shard_size)]
+    def make(start: int, stop: int, _: Progress) -> Made:
+        rows, counts = sample(prompts.between(start, stop), rewriter(), config)
+        return rows, asdict(counts) | {"tokens": sum(counter().tokens([row.rewrite for row in rows]))}
+
+    places = in_groups(prompts.column("split"), "train", config.shard_size)
+    return [Shard(stop - start, partial(make, start, stop)) for start, stop in places]
 
 
 @dataclass(frozen=True, slots=True)

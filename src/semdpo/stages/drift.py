@@ -6,7 +6,9 @@ from functools import cache, partial
 
 from semdpo.analysis.drift import measure, refuse_none, refuse_unknown_words, unknown_beforehand, with_drift
 from semdpo.data.records import Pair
+from semdpo.engine import store
 from semdpo.engine.stage import Made, Run, Shard, TableStage
+from semdpo.errors import DataError
 from semdpo.models.registry import lasting
 from semdpo.progress import Progress
 from semdpo.protocols import KnowsWords, TextEncoder
@@ -24,6 +26,8 @@ def stage(recipe: Recipe) -> TableStage:
 
 def _work(run: Run) -> list[Shard]:
     config, pairs = run.recipe.drift, run.shards("pairs", Pair)
+    if not sum(pairs.sizes):
+        _refuse_all_blackened(store.counts(run.folder / "pairs").get("blackened", 0))
     refuse_none(sum(pairs.sizes))
     encoder_fingerprint = cache(lambda: run.models.fingerprint(config.encoder))
 
@@ -46,3 +50,11 @@ def _work(run: Run) -> list[Shard]:
         return rows, {"truncated": int(drift.truncated.sum())}
 
     return [Shard(size, partial(make, index)) for index, size in enumerate(pairs.sizes)]
+
+
+def _refuse_all_blackened(blackened: int) -> None:
+    if blackened:
+        raise DataError(
+            f"no pair is left, because the safety checker left {blackened} prompts with fewer than two images; set "
+            "label.renderer.safety_checker=false, or give other prompts"
+        )

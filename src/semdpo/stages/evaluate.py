@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from semdpo.analysis.semantics import cosine_distance
 from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content_seed
-from semdpo.engine.stage import Made, Run, Shard, TableStage, batched
+from semdpo.engine.shards import in_groups
+from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.models.images import rgb
 from semdpo.progress import Progress, silent
@@ -80,10 +81,11 @@ class Evaluation:
 
     def _rendering_stage(self, recipe: Recipe, method: str) -> TableStage:
         config, other = self.config, self.config.rewriters.get(method)
-        rewriting = {} if method == "human" else {"rewrite": (other or self._decoding(method)).model_dump(mode="json")}
+        how = self._decoding(method).model_dump(mode="json") if other is None else other.of_results()
+        rewriting = {} if method == "human" else {"rewrite": how}
         shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
-        outside = {"drift.encoder": recipe.drift.encoder, "evaluate.renderer.model": config.renderer.model}
-        outside |= {} if other is None else {f"evaluate.rewriters.{method}.model": other.model}
+        outside = {"drift.encoder": recipe.drift.encoder} | config.renderer.models("evaluate.renderer")
+        outside |= {} if other is None or other.is_remote else {f"evaluate.rewriters.{method}.model": other.model}
         return TableStage(
             self.images_stage(method),
             "rendering",
@@ -92,6 +94,7 @@ class Evaluation:
             outside,
             RenderedImage,
             partial(self._rendering_work, method),
+            pool="render",
         )
 
     def _scoring_stage(self, recipe: Recipe, metric: str, method: str) -> TableStage:
@@ -105,6 +108,7 @@ class Evaluation:
             Score,
             partial(self._scoring_work, score_images, scorer, metric, method),
             shown_as=f"{self.folder}/…/{metric}",
+            pool="score",
         )
 
     def compared(self, recipe: Recipe) -> list[str]:
@@ -123,26 +127,25 @@ class Evaluation:
             Score,
             partial(self._scoring_work, consistency, encoder, CONSISTENCY, method),
             shown_as=f"{self.folder}/…/{CONSISTENCY}",
+            pool="score",
         )
 
     def _decoding(self, method: str) -> DecodingConfig:
         """How the rewriter of a method decodes that this run trained."""
         return self.decodings.get(method, self.config.rewrite)
 
-    def _prompt_groups(self, run: Run) -> list[Sequence[Prompt]]:
-        chosen = [prompt for prompt in run.rows(self.prompts, Prompt) if prompt.split == self.split]
-        return list(batched(chosen, self.config.shard_size))
-
     def _rendering_work(self, method: str, run: Run) -> list[Shard]:
         config, other, decoding = self.config, self.config.rewriters.get(method), self._decoding(method)
         model = str(run.folder / self.models[method])
         counter = cache(lambda: run.models.rewriter(model, None, decoding))
-        rewriter = counter if other is None else cache(lambda: run.models.rewriter(other.model, other.template, other))
+        rewriter = counter if other is None else cache(lambda: run.models.other_rewriter(other, other))
         seed = decoding.seed if other is None else other.seed
         encoder = cache(lambda: run.models.encoder(run.recipe.drift.encoder))
         renderer = cache(lambda: run.models.renderer(config.renderer))
+        of_run = run.shards(self.prompts, Prompt)
 
-        def make(prompts: Sequence[Prompt], progress: Progress) -> Made:
+        def make(start: int, stop: int, progress: Progress) -> Made:
+            prompts = of_run.between(start, stop)
             if method == "human":
                 rewrites, truncations = [prompt.prompt for prompt in prompts], 0
             else:
@@ -156,7 +159,8 @@ class Evaluation:
             counts = {"truncated": sum(row.truncated for row in rows), "empty": empty}
             return rows, counts | {"rewrites_truncated": truncations, "blackened": black}
 
-        return [Shard(len(group) * len(config.image_seeds), partial(make, group)) for group in self._prompt_groups(run)]
+        places, seeds = in_groups(of_run.column("split"), self.split, config.shard_size), len(config.image_seeds)
+        return [Shard((stop - start) * seeds, partial(make, start, stop)) for start, stop in places]
 
     def _scoring_work(self, score: Scoring, name: str, metric: str, method: str, run: Run) -> list[Shard]:
         scorer = cache(lambda: run.models.scorer(name, run.recipe.scoring))
@@ -166,8 +170,7 @@ class Evaluation:
             rows = score(images.read(index), scorer(), metric, progress)
             return rows, {"truncated": sum(row.truncated for row in rows)}
 
-        seeds = len(self.config.image_seeds)
-        return [Shard(len(group) * seeds, partial(make, i)) for i, group in enumerate(self._prompt_groups(run))]
+        return [Shard(size, partial(make, index)) for index, size in enumerate(images.sizes)]
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from semdpo.engine.stage import AnyStage
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, drift, label, losses, pairs, prompts, sft, train
+from semdpo.stages import candidates, drift, label, losses, pairs, prompts, render_budget, sft, train
 from semdpo.stages.evaluate import evaluation
 
 
@@ -25,6 +25,7 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
         prompts.stage(recipe),
         sft.stage(recipe),
         candidates.stage(recipe),
+        *render_budget.stages(recipe),
         label.stage(recipe),
         pairs.stage(recipe),
         drift.stage(recipe),

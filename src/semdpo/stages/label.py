@@ -1,16 +1,21 @@
-"""Stage 4: render every candidate, and score its image against the user's prompt."""
+"""Stage 4: render every candidate that the render budget keeps, and score its image against the user's prompt."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
-from semdpo.data.records import BLACKENED, Candidate, Score, content_seed
+from semdpo import disk
+from semdpo.analysis.render_budget import kept
+from semdpo.data.records import BLACKENED, Candidate, RenderDraw, Score, content_seed
+from semdpo.engine import store
+from semdpo.engine.score_cache import ScoreCache, default_path
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
-from semdpo.errors import DataError
+from semdpo.errors import DataError, SemdpoError, StoreError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
 from semdpo.recipe.schema import LabelConfig, Recipe
@@ -18,18 +23,25 @@ from semdpo.recipe.schema import LabelConfig, Recipe
 if TYPE_CHECKING:
     from PIL import Image
 
+T = TypeVar("T")
+R = TypeVar("R")
+_Key = tuple[str, int, str]  # rewrite, image seed, prompt
 _Outcome = tuple[float | None, bool, str | None]  # score, truncated, error
 
 NAME = "label"
 
 
 def stage(recipe: Recipe) -> TableStage:
-    """The stage that renders every candidate and scores the image."""
-    config = recipe.label
-    settings = config.model_dump(mode="json") | {"scoring": recipe.scoring.of_results()}
+    """The stage that renders every candidate, or those that the render budget keeps, and scores the image."""
+    config, budget = recipe.label, recipe.render_budget
+    settings = config.of_results() | {"scoring": recipe.scoring.of_results()}
+    inputs: tuple[str, ...] = ("candidates",)
+    if budget is not None:  # among the settings too, so that a recipe without a budget refuses a part of the scores
+        settings |= {"render_budget": budget.model_dump(mode="json")}
+        inputs = (*inputs, "render_budget")
     fidelity = {} if config.fidelity is None else {"label.fidelity": config.fidelity}
-    outside = {"label.renderer.model": config.renderer.model, "label.scorer": config.scorer} | fidelity
-    return TableStage(NAME, "rendering and scoring", settings, ("candidates",), outside, Score, _work)
+    outside = config.renderer.models("label.renderer") | {"label.scorer": config.scorer} | fidelity
+    return TableStage(NAME, "rendering and scoring", settings, inputs, outside, Score, _work, pool="render")
 
 
 def _work(run: Run) -> list[Shard]:
@@ -37,16 +49,49 @@ def _work(run: Run) -> list[Shard]:
     names = [name for name in (config.scorer, config.fidelity) if name is not None]
     renderer = cache(lambda: run.models.renderer(config.renderer))
     scorers = cache(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
+    known = cache(lambda: {name: _known(run, name) for name in names} if config.reuse_scores else {})
     candidates = run.shards("candidates", Candidate)
+    draws = None if run.recipe.render_budget is None else run.shards("render_budget", RenderDraw)
 
-    def make(start: int, stop: int, progress: Progress) -> Made:
-        rows = label(candidates.between(start, stop), renderer(), scorers(), config, progress)
+    def make(index: int, start: int, stop: int, progress: Progress) -> Made:
+        rendered = candidates.between(start, stop)
+        if draws is not None:
+            prompts = kept(draws.read(index))
+            rendered = [row for row in rendered if row.prompt_id in prompts]
+        rows = label(rendered, renderer(), scorers(), config, progress, known())
         preferences = [row for row in rows if row.scorer == config.scorer]
-        unscored = sum(row.error is not None for row in preferences)
-        return rows, {"truncated": sum(row.truncated for row in preferences), "blackened": unscored}
+        counts = {
+            "truncated": sum(row.truncated for row in preferences),
+            "blackened": sum(row.error == BLACKENED for row in preferences),
+            "failed": len(_failures(rows)),
+        }
+        return rows, counts
 
     places = by_prompt(candidates.column("prompt_id"), config.shard_size)
-    return [Shard(stop - start, partial(make, start, stop)) for start, stop in places]
+    sizes = [stop - start for start, stop in places]
+    if draws is not None:
+        sizes = [sum(row.candidates for row in draws.read(index) if row.kept) for index in range(len(places))]
+        if not any(sizes):
+            raise DataError(
+                "render_budget keeps no prompt, because all candidates are too far from their prompts; lower "
+                "render_budget.alpha, or give more prompts"
+            )
+    return [Shard(size, partial(make, index, *places[index])) for index, size in enumerate(sizes)]
+
+
+def _known(run: Run, scorer: str) -> ScoreCache:
+    """The scores that earlier runs got from a scorer for images of this run's renderer."""
+    import torch
+
+    config = run.recipe.label.renderer
+    depends_on = {
+        "renderer": config.model_dump(mode="json", exclude={"model", "tiny_vae", "batch_size"}),
+        "models": [run.models.fingerprint(name) for name in config.models("renderer").values()],
+        "scorer": [run.models.fingerprint(scorer), run.recipe.scoring.of_results()],
+        "versions": dict(store.versions()),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    return ScoreCache(depends_on, default_path())
 
 
 @runtime_checkable
@@ -64,63 +109,133 @@ def label(
     scorers: Mapping[str, Scorer],
     config: LabelConfig,
     progress: Progress = silent,
+    known: Mapping[str, ScoreCache] | None = None,
 ) -> list[Score]:
     """Renders candidates and scores their images.
 
     All candidates of one prompt are rendered with one image seed, so that only their words differ. An equal (rewrite,
-    seed) is rendered once. The scorer gets the *user's* prompt, never the rewrite. An image that the renderer's safety
-    checker blackened is not scored: its rows have no score and give the reason in ``error``.
+    seed) is rendered once. The scorer gets the *user's* prompt, never the rewrite. A row has no score, and gives the
+    reason in ``error``, where the renderer's safety checker blackened the image, the image cannot be rendered or
+    scored, or the score is not finite.
 
     Args:
         candidates: the candidates of one shard.
         renderer: the text-to-image model.
         scorers: name → scorer: the preference scorer, and the fidelity scorer where the recipe has one.
-        config: the scorers' names, the batch size and the seed.
+        config: the scorers' names, the batch size, the seed and how many candidates may fail.
         progress: called after every batch.
+        known: scorer's name → its scores of earlier runs; new ones are added to them. None looks for none.
 
     Returns:
         One score of each scorer for each candidate, in the candidates' order. ``truncated`` is true when the prompt is
         longer than the scorer reads, or the rewrite longer than the renderer reads.
 
     Raises:
-        DataError: a score is not finite; the message names the candidates.
+        DataError: more candidates failed than ``config.max_failed`` allows; the message gives the first reason.
     """
     seeds = [content_seed("label", str(config.seed), candidate.prompt_id) for candidate in candidates]
     keys = zip((c.rewrite for c in candidates), seeds, (c.prompt for c in candidates), strict=True)
     distinct = list(dict.fromkeys(keys))
-    outcomes: dict[tuple[str, str, int, str], _Outcome] = {}
+    outcomes = _known_outcomes(known or {}, distinct)
+    distinct = [key for key in distinct if any((name, key) not in outcomes for name in scorers)]
     for start, batch in _batches(distinct, config.batch_size):
-        images = render_checked(renderer, [rewrite for rewrite, _, _ in batch], [seed for _, seed, _ in batch])
-        too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
+        images = _rendered(renderer, batch)
         for name, scorer in scorers.items():
-            for key, (value, truncated, error), long in zip(
-                batch, _scored(scorer, images, batch), too_long, strict=True
-            ):
-                outcomes[name, *key] = value, truncated or long, error
+            for key, image, outcome in zip(batch, images, _scored(name, scorer, images, batch), strict=True):
+                value, truncated, error = outcome
+                outcomes[name, key] = value, truncated or image.too_long, error
+        for name, scores in (known or {}).items():
+            given = {key: outcomes[name, key] for key in batch}
+            scores.put({key: (value, truncated) for key, (value, truncated, _) in given.items() if value is not None})
         progress(start + len(batch), len(distinct))
     rows = []
     for candidate, seed in zip(candidates, seeds, strict=True):
         for name in scorers:
-            value, truncated, error = outcomes[name, candidate.rewrite, seed, candidate.prompt]
+            value, truncated, error = outcomes[name, (candidate.rewrite, seed, candidate.prompt)]
             rows.append(Score(candidate.candidate_id, name, value, seed, truncated, error))
-    _refuse_broken(rows)
+    _refuse_many_failures(rows, len(candidates), config.max_failed)
     return rows
 
 
-def _scored(
-    scorer: Scorer, images: Sequence[tuple[Image.Image, bool]], batch: Sequence[tuple[str, int, str]]
-) -> list[_Outcome]:
+def _known_outcomes(known: Mapping[str, ScoreCache], keys: Sequence[_Key]) -> dict[tuple[str, _Key], _Outcome]:
+    return {
+        (name, key): (value, truncated, None)
+        for name, scores in known.items()
+        for key, (value, truncated) in scores.get(keys).items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """The image of a rewrite, or why it has none, and whether the rewrite is longer than the renderer reads."""
+
+    image: Image.Image | None
+    error: str | None
+    too_long: bool
+
+
+def _rendered(renderer: Renderer, batch: Sequence[_Key]) -> list[_Rendered]:
+    """Renders a batch, [n]."""
+
+    def render(keys: Sequence[_Key]) -> list[tuple[Image.Image, bool]]:
+        return render_checked(renderer, [rewrite for rewrite, _, _ in keys], [seed for _, seed, _ in keys])
+
+    found = []
+    too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
+    for outcome, long in zip(_attempted(render, batch), too_long, strict=True):
+        if isinstance(outcome, Exception):
+            found.append(_Rendered(None, f"the image cannot be rendered ({_reason(outcome)})", long))
+        else:
+            image, black = outcome
+            found.append(_Rendered(None if black else image, BLACKENED if black else None, long))
+    return found
+
+
+def _scored(name: str, scorer: Scorer, images: Sequence[_Rendered], batch: Sequence[_Key]) -> list[_Outcome]:
     """Each image's score, whether its prompt was truncated, and why it has no score, [n]."""
-    shown = [(image, prompt) for (image, black), (_, _, prompt) in zip(images, batch, strict=True) if not black]
-    if not shown:
-        return [(None, False, BLACKENED)] * len(batch)
-    scores = scorer.score([image for image, _ in shown], [prompt for _, prompt in shown])
-    values = iter(zip(scores.values, scores.truncated, strict=True))
-    outcomes: list[_Outcome] = []
-    for _, black in images:
-        value, truncated = (None, False) if black else next(values)
-        outcomes.append((None, False, BLACKENED) if value is None else (float(value), bool(truncated), None))
-    return outcomes
+
+    def score(shown: Sequence[tuple[Image.Image, str]]) -> list[tuple[float, bool]]:
+        scores = scorer.score([image for image, _ in shown], [prompt for _, prompt in shown])
+        return [(float(v), bool(t)) for v, t in zip(scores.values, scores.truncated, strict=True)]
+
+    pairs = zip(images, batch, strict=True)
+    shown = [(rendered.image, prompt) for rendered, (_, _, prompt) in pairs if rendered.image is not None]
+    found = iter(_attempted(score, shown))
+    return [(None, False, each.error) if each.image is None else _outcome(name, next(found)) for each in images]
+
+
+def _outcome(name: str, scored: tuple[float, bool] | Exception) -> _Outcome:
+    if isinstance(scored, Exception):
+        return None, False, f"{name} cannot score the image ({_reason(scored)})"
+    value, truncated = scored
+    if not math.isfinite(value):
+        return None, truncated, f"{name} gave a score that is not finite ({value})"
+    return value, truncated, None
+
+
+def _attempted(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
+    """The result of each item; where the work fails for several together, it is tried for each alone.
+
+    Errors that one item cannot cause end the run: semdpo's own, and a lack of memory or of space on the disk.
+    """
+    if not items:
+        return []
+    try:
+        results = work(items)
+    except Exception as error:
+        if isinstance(error, SemdpoError | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
+        if disk.out_of_space(error):  # of a model that keeps files of its own, such as compiled kernels
+            raise StoreError("there is no space left for the files of a renderer or scorer; free some space") from error
+        return [error] if len(items) == 1 else [each for item in items for each in _attempted(work, [item])]
+    if len(results) != len(items):
+        raise DataError(f"a model gave {len(results)} results for {len(items)} images; correct the renderer or scorer")
+    return list(results)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _too_long(renderer: Renderer, rewrites: Sequence[str]) -> list[bool]:
@@ -129,16 +244,23 @@ def _too_long(renderer: Renderer, rewrites: Sequence[str]) -> list[bool]:
     return [False] * len(rewrites)
 
 
-def _batches(keys: list[tuple[str, int, str]], size: int) -> Iterator[tuple[int, list[tuple[str, int, str]]]]:
+def _batches(keys: list[_Key], size: int) -> Iterator[tuple[int, list[_Key]]]:
     for start in range(0, len(keys), size):
         yield start, keys[start : start + size]
 
 
-def _refuse_broken(rows: Sequence[Score]) -> None:
-    broken = [row for row in rows if row.score is not None and not math.isfinite(row.score)]
-    if broken:
-        ids = ", ".join(row.candidate_id for row in broken[:5])
+def _failures(rows: Sequence[Score]) -> dict[str, str]:
+    """Candidate → why it has no score, without those that the safety checker blackened."""
+    return {row.candidate_id: row.error for row in rows if row.error not in (None, BLACKENED)}
+
+
+def _refuse_many_failures(rows: Sequence[Score], candidates: int, allowed: float) -> None:
+    """One candidate of a shard may fail, however small the shard, unless none may."""
+    failures = _failures(rows)
+    if len(failures) > (max(1, math.floor(allowed * candidates)) if allowed else 0):
+        first, reason = next(iter(failures.items()))
         raise DataError(
-            f"{broken[0].scorer} gave scores that are not finite to candidates {ids}"
-            f"{' …' if len(broken) > 5 else ''}; try label.renderer.precision=float32, or another scorer"
+            f"{len(failures)} of a shard's {candidates} candidates have no score, and label.max_failed is {allowed:g}; "
+            f"the first is {first}: {reason}; correct the cause (scores that are not finite: "
+            "label.renderer.precision=float32 or another scorer), or raise label.max_failed"
         )

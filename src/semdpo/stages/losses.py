@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
 from semdpo.data.records import Pair, PairLoss
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.progress import Progress
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from semdpo.training.losses import Losses
 
 
 def stage(recipe: Recipe, method: str, objective: ObjectiveSettings) -> TableStage:
@@ -20,15 +26,22 @@ def stage(recipe: Recipe, method: str, objective: ObjectiveSettings) -> TableSta
     beta, trained = objective.beta or recipe.train.beta, f"train/{method}"
 
     def work(run: Run) -> list[Shard]:
-        from semdpo.training.losses import pair_losses  # here, since it imports torch
+        pairs = run.shards("drift", Pair)
 
-        def make(progress: Progress) -> Made:
+        @cache
+        def losses() -> Losses:
+            from semdpo.training.losses import losses_of  # here, since it imports torch
+
             policy, reference = str(run.folder / trained), str(run.folder / "sft")
-            pairs, cache = run.rows("drift", Pair), run.folder / "reference"
-            return pair_losses(pairs, policy, reference, beta, run.recipe.train, cache, progress), {}
+            parts = (pairs.read(index) for index in range(len(pairs.sizes)))
+            return losses_of(parts, policy, reference, beta, run.recipe.train, run.folder / "reference")
 
-        return [Shard(1, make)]
+        def make(index: int, progress: Progress) -> Made:
+            shard = pairs.read(index)
+            return losses()(shard, progress) if shard else [], {}
 
-    shared = recipe.train.model_dump(mode="json", include={"template", "precision", "max_length"})
+        return [Shard(size, partial(make, index)) for index, size in enumerate(pairs.sizes)]
+
+    shared = recipe.train.model_dump(mode="json", include={"template", "system", "precision", "max_length"})
     inputs = ("sft", "drift", trained)
     return TableStage(f"losses/{method}", "computing losses", shared | {"beta": beta}, inputs, {}, PairLoss, work)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from semdpo.data.records import Candidate, Pair, Score, content_id
-from semdpo.engine import parquet, store
+from semdpo.analysis.render_budget import kept
+from semdpo.data.records import BLACKENED, Candidate, Pair, RenderDraw, Score, content_id
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
@@ -21,12 +21,14 @@ NAME = "pairs"
 def stage(recipe: Recipe) -> TableStage:
     """The stage that pairs the scored candidates."""
     config = recipe.pairs.model_dump(mode="json")
-    return TableStage(NAME, "choosing", config, ("candidates", "label"), {}, Pair, _work)
+    inputs = ("candidates", "label") if recipe.render_budget is None else ("candidates", "render_budget", "label")
+    return TableStage(NAME, "choosing", config, inputs, {}, Pair, _work)
 
 
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.label
     candidates, scores = run.shards("candidates", Candidate), run.shards("label", Score)
+    draws = None if run.recipe.render_budget is None else run.shards("render_budget", RenderDraw)
     places = by_prompt(candidates.column("prompt_id"), config.shard_size)  # the same split as label's
 
     def make(index: int, _: Progress) -> Made:
@@ -34,23 +36,14 @@ def _work(run: Run) -> list[Shard]:
         for score in scores.read(index):
             by_scorer.setdefault(score.scorer, []).append(score)
         preferences, fidelities = by_scorer.get(config.scorer, []), by_scorer.get(config.fidelity or "", [])
-        rows, counts = choose(candidates.between(*places[index]), preferences, run.recipe.pairs, fidelities)
-        if index == len(places) - 1 and not rows:
-            _refuse_all_blackened(run, index, counts.blackened)
+        rendered, weights = candidates.between(*places[index]), dict[str, float]()
+        if draws is not None:
+            weights = {prompt_id: 1 / p for prompt_id, p in kept(draws.read(index)).items()}
+            rendered = [row for row in rendered if row.prompt_id in weights]
+        rows, counts = choose(rendered, preferences, run.recipe.pairs, fidelities, weights)
         return rows, asdict(counts)
 
     return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
-
-
-def _refuse_all_blackened(run: Run, last: int, blackened: int) -> None:
-    """Refuses a run without a single pair where the safety checker is the reason."""
-    before = [parquet.counts(store.shard_path(run.folder / NAME, index)) for index in range(last)]
-    blackened += sum(counts["blackened"] for counts in before)
-    if blackened and not any(counts["rows"] for counts in before):
-        raise DataError(
-            f"no pair is left, because the safety checker left {blackened} prompts with fewer than two images; set "
-            "label.renderer.safety_checker=false, or give other prompts"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +56,7 @@ class PairCounts:
         below_margin: prompts whose highest and lowest score differ by less than the margin.
         single: prompts with only one distinct candidate.
         blackened: prompts with fewer than two scored images, because the safety checker blackened the others.
+        failed: prompts with fewer than two scored images, because others could not be rendered or scored.
     """
 
     kept: int
@@ -70,20 +64,26 @@ class PairCounts:
     below_margin: int
     single: int
     blackened: int = 0
+    failed: int = 0
 
 
 def choose(
-    candidates: Sequence[Candidate], scores: Sequence[Score], config: PairsConfig, fidelities: Sequence[Score] = ()
+    candidates: Sequence[Candidate],
+    scores: Sequence[Score],
+    config: PairsConfig,
+    fidelities: Sequence[Score] = (),
+    weights: Mapping[str, float] | None = None,
 ) -> tuple[list[Pair], PairCounts]:
     """Pairs each prompt's best candidate with its worst; among equal scores, the candidate with the lowest id is taken.
 
-    Candidates whose image was blackened by the safety checker have no score and are left out.
+    A candidate that gives a reason why it has no score is left out.
 
     Args:
         candidates: the candidates of all prompts.
         scores: the preference scorer's scores, one per candidate, in any order.
         config: the margin.
         fidelities: the fidelity scorer's scores, which are only stored with the pairs; none, or one per candidate.
+        weights: prompt id → weight of its pair; None gives none.
 
     Returns:
         The pairs, in the order in which their prompts first appear, and the counts.
@@ -92,8 +92,8 @@ def choose(
         DataError: a score is not a number, or a candidate has none; the message names the candidates.
     """
     values, fidelity = _values(scores), _values(fidelities)
-    black = {score.candidate_id for score in (*scores, *fidelities) if score.error is not None}
-    scored = [candidate for candidate in candidates if candidate.candidate_id not in black]
+    reasons = {score.candidate_id: score.error for score in (*fidelities, *scores) if score.error is not None}
+    scored = [candidate for candidate in candidates if candidate.candidate_id not in reasons]
     _refuse_unscored(scored, values)
     if fidelity:
         _refuse_unscored(scored, fidelity)
@@ -101,11 +101,12 @@ def choose(
     for candidate in candidates:
         groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
     pairs: list[Pair] = []
-    tied = below = single = blackened = 0
+    tied = below = single = blackened = failed = 0
     for group in groups.values():
-        ids = sorted(group.keys() - black)
+        ids = sorted(group.keys() - reasons.keys())
         if len(ids) < 2 <= len(group):
-            blackened += 1
+            only_black = all(reasons[key] == BLACKENED for key in group.keys() - set(ids))
+            blackened, failed = blackened + only_black, failed + (not only_black)
             continue
         if len(group) == 1:
             single += 1
@@ -118,15 +119,18 @@ def choose(
         elif difference < config.margin:
             below += 1
         else:
-            pairs.append(_pair(group[best], group[worst], values, fidelity))
-    return pairs, PairCounts(len(pairs), tied, below, single, blackened)
+            weight = (weights or {}).get(group[best].prompt_id)
+            pairs.append(_pair(group[best], group[worst], values, fidelity, weight))
+    return pairs, PairCounts(len(pairs), tied, below, single, blackened, failed)
 
 
 def _values(scores: Sequence[Score]) -> dict[str, float]:
     return {score.candidate_id: score.score for score in scores if score.score is not None}
 
 
-def _pair(best: Candidate, worst: Candidate, values: dict[str, float], fidelity: dict[str, float]) -> Pair:
+def _pair(
+    best: Candidate, worst: Candidate, values: dict[str, float], fidelity: dict[str, float], weight: float | None
+) -> Pair:
     return Pair(
         pair_id=content_id(best.prompt, best.rewrite, worst.rewrite),
         prompt=best.prompt,
@@ -134,6 +138,7 @@ def _pair(best: Candidate, worst: Candidate, values: dict[str, float], fidelity:
         rejected=worst.rewrite,
         chosen_score=values[best.candidate_id],
         rejected_score=values[worst.candidate_id],
+        weight=weight,
         chosen_fidelity=fidelity.get(best.candidate_id),
         rejected_fidelity=fidelity.get(worst.candidate_id),
     )

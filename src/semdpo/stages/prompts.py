@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 from semdpo.analysis.drift import refuse_unknown_words, unknown_share
@@ -14,6 +15,7 @@ from semdpo.progress import Progress
 from semdpo.recipe.schema import PromptsConfig, PromptSetConfig, Recipe
 
 NAME = "prompts"
+ROWS = 4096  # prompts per file, so that the stages that follow read a few of many without the others
 
 
 def stage(recipe: Recipe) -> TableStage:
@@ -48,13 +50,20 @@ def _files(config: PromptsConfig) -> dict[str, str]:
 
 
 def _work(run: Run) -> list[Shard]:
-    def make(_: Progress) -> Made:
-        rows, left_out = collect(run.recipe.prompts)
+    rows, left_out = collect(run.recipe.prompts)
+
+    @cache
+    def refuse_unknown() -> None:
         encoder, size = run.recipe.drift.encoder, run.recipe.drift.batch_size
         refuse_unknown_words(unknown_share([row.prompt for row in rows], run.models.encoder(encoder), size), encoder)
-        return rows, {split: sum(row.split == split for row in rows) for split in ("train", "test")} | left_out
 
-    return [Shard(1, make)]
+    def make(start: int, _: Progress) -> Made:
+        refuse_unknown()
+        part = rows[start : start + ROWS]
+        counts = {split: sum(row.split == split for row in part) for split in ("train", "test")}
+        return part, counts | (left_out if start == 0 else {})
+
+    return [Shard(len(rows[start : start + ROWS]), partial(make, start)) for start in range(0, len(rows), ROWS)]
 
 
 def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:

@@ -24,6 +24,20 @@ def settings(recipe: Recipe) -> SweepConfig:
     return recipe.sweep
 
 
+def refuse_below_budget(recipe: Recipe) -> None:
+    """Refuses a sweep whose weights would exceed 1, because an α is less than that of the render budget.
+
+    Raises:
+        ConfigError: there is such an α.
+    """
+    budget = recipe.render_budget
+    if budget is not None and (lowest := min(settings(recipe).alphas)) < budget.alpha:
+        raise ConfigError(
+            f"sweep.alphas has {lowest:g}, less than render_budget.alpha, so that weights could exceed 1; remove it, "
+            f"or set render_budget.alpha to {lowest:g} or less"
+        )
+
+
 def sweep_flow(recipe: Recipe) -> list[AnyStage]:
     """The stages of a sweep; those up to the pairs with distances are the recipe's own.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from semdpo.analysis.render_budget import refuse_heavy
 from semdpo.data.records import Curve, Pair
 from semdpo.engine.stage import ModelStage, Run
 from semdpo.progress import Progress
-from semdpo.recipe.objectives import ObjectiveSettings
+from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 
 
@@ -30,6 +31,8 @@ def stage(recipe: Recipe, name: str, method: str, objective: ObjectiveSettings) 
         from semdpo.training.preference import train  # here, since it imports torch
 
         pairs, model = run.rows("drift", Pair), str(run.folder / "sft")
+        if recipe.render_budget is not None and isinstance(objective, SemDPOSettings):  # the recipe allows no other
+            refuse_heavy(pairs, float(objective.alpha))
         reference = run.folder / "reference"  # all methods share it
         curves = train(pairs, model, objective, run.recipe.train, output, reference, progress)
         return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]

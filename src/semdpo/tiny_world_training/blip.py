@@ -220,11 +220,11 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
     tokenizer = tokenizers.bert_tokenizer()
     blip.save_pretrained(out)
     save_processors(tokenizer, out, "blip-itm")
-    return quality(blip, tokenizer)
+    return quality(blip, tokenizer, pool.held_out_count(512, pool_size))
 
 
 @torch.no_grad()
-def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: int = 512) -> dict[str, float]:
+def quality(blip: BlipForImageTextRetrieval, tokenizer: BertTokenizer, count: int) -> dict[str, float]:
     """The share of held-out images whose true caption matches better than a false one."""
     subjects = pool.scenes(count, pool.HELD_OUT_SEED)
     pixels = pool.to_pixels(pool.paint_all(subjects, pool.HELD_OUT_SEED))

@@ -164,7 +164,8 @@ def build(shape: Shape, folder: Path, out: Path, pool_size: int, steps: int, pro
     with torch.no_grad():
         trained.clip.logit_scale.clamp_(max=4.0)
     save(trained.clip, tokenizer, out)
-    return quality(trained.clip, tokenizer) | median_distances(trained.clip, tokenizer)
+    count = max(64, pool.held_out_count(960, pool_size) // 64 * 64)
+    return quality(trained.clip, tokenizer, count) | median_distances(trained.clip, tokenizer)
 
 
 def save(clip: CLIPModel, tokenizer: CLIPTokenizer, out: Path) -> None:
@@ -183,7 +184,7 @@ def median_distances(clip: CLIPModel, tokenizer: CLIPTokenizer) -> dict[str, flo
 
 
 @torch.no_grad()
-def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int = 960) -> dict[str, float]:
+def quality(clip: CLIPModel, tokenizer: CLIPTokenizer, count: int) -> dict[str, float]:
     """Retrieval accuracy among 64 held-out images and captions, both ways, and on held-out combinations.
 
     Args:

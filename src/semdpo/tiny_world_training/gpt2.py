@@ -18,7 +18,7 @@ from semdpo.progress import Progress
 from semdpo.tiny_world import grammar, requests, rewrites, wordings
 from semdpo.tiny_world.facts import compare, parse
 from semdpo.tiny_world.grammar import HELD_OUT, THING_WORDS
-from semdpo.tiny_world_training import tokenizers
+from semdpo.tiny_world_training import pool, tokenizers
 from semdpo.tiny_world_training.fit import Plan, fit
 
 PLAN = Plan(steps=0, rate=2.5e-3, muon=0.02, decay=0.01, warmup=40, hold=0.3, average=0.99, seed=61)
@@ -102,7 +102,7 @@ def _batch(tokenizer: GPT2Tokenizer, texts: list[str]) -> dict[str, Tensor]:
     }
 
 
-def build(folder: Path, out: Path, _pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
+def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:
     """Trains tiny:gpt2 and saves it as ``out``; arguments as in `vae.build`.
 
     Returns:
@@ -121,25 +121,25 @@ def build(folder: Path, out: Path, _pool_size: int, steps: int, progress: Progre
     assert isinstance(trained, GPT2LMHeadModel)
     trained.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    rng = Random("gpt2-held-out")
+    rng, count = Random("gpt2-held-out"), pool.held_out_count(300, pool_size)
     with torch.no_grad():
         held_out = trained(**_batch(tokenizer, [document(rng) for _ in range(256)])).loss.item()
     return {
         "perplexity": math.exp(held_out),
-        "facts_wrong": facts_wrong(trained, tokenizer, held_out=False),
-        "facts_wrong_held_out_combinations": facts_wrong(trained, tokenizer, held_out=True),
+        "facts_wrong": facts_wrong(trained, tokenizer, count, held_out=False),
+        "facts_wrong_held_out_combinations": facts_wrong(trained, tokenizer, count, held_out=True),
     }
 
 
 @torch.no_grad()
-def facts_wrong(model: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, *, held_out: bool, count: int = 300) -> float:
+def facts_wrong(model: GPT2LMHeadModel, tokenizer: GPT2Tokenizer, count: int, *, held_out: bool) -> float:
     """The share of prompts that the model, without fine-tuning, continues with a line that changes or loses a fact.
 
     Args:
         model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
-        held_out: Whether the prompts name combinations that no text in training has.
         count: The number of prompts.
+        held_out: Whether the prompts name combinations that no text in training has.
     """
     rng = Random(f"gpt2-copies-{held_out}")
     prompts = [requests.ask(rng, held_out=held_out).prompt for _ in range(count)]

@@ -114,7 +114,7 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
     save_file(judge.state_dict(), out / "model.safetensors")
     figures = {}
     for name, held_out in (("painted", False), ("painted_held_out_combinations", True)):
-        tests = pool.scenes(512, pool.HELD_OUT_SEED, held_out=held_out)
+        tests = pool.scenes(pool.held_out_count(512, pool_size), pool.HELD_OUT_SEED, held_out=held_out)
         pixels = pool.to_pixels(pool.paint_all(tests, pool.HELD_OUT_SEED))
         figures[name] = all_right(facts_shown(judge, pixels, tests)).float().mean().item()
     return figures

@@ -38,6 +38,11 @@ def scenes(count: int, seed: int, *, held_out: bool = False, items: int | None =
     return [scene(rng, held_out=held_out, count=items) for _ in range(count)]
 
 
+def held_out_count(usual: int, pool_size: int) -> int:
+    """How many held-out examples a model is measured on: ``usual``, and fewer where the world is built in miniature."""
+    return min(usual, pool_size // 30)
+
+
 def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
     """Images of scenes, uint8 [n, 64, 64, 3]; each has its own seed, so their order does not matter."""
     images = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)

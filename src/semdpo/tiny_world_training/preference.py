@@ -118,7 +118,7 @@ def build_image_reward(folder: Path, out: Path, pool_size: int, steps: int, prog
     trained.mean, trained.std = float(scores.mean()), float(scores.std()) or 1.0
     trained.save_pretrained(out)
     blips.save_processors(tokenizer, out, "image-reward")
-    return quality(score_with(trained), LABELLERS, min(2000, pairs))
+    return quality(score_with(trained), LABELLERS, min(2000, pairs // 6))
 
 
 def _build_clip_scorer(
@@ -144,7 +144,7 @@ def _build_clip_scorer(
         trained.logit_scale.clamp_(max=4.0)
     clips.save(trained, tokenizer, out)
     (out / "scorer.json").write_text(json.dumps({"kind": kind}) + "\n")
-    return quality(score_with(trained), people, min(2000, pairs))
+    return quality(score_with(trained), people, min(2000, pairs // 6))
 
 
 def build_pickscore(folder: Path, out: Path, pool_size: int, steps: int, progress: Progress) -> dict[str, float]:

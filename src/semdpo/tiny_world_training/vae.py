@@ -51,8 +51,8 @@ def encode(vae: AutoencoderKL, images: NDArray[np.uint8], batch: int = 100) -> T
 
 
 @torch.no_grad()
-def _quality(vae: AutoencoderKL) -> dict[str, float]:
-    pixels = pool.to_pixels(pool.paint_all(pool.scenes(256, pool.HELD_OUT_SEED), pool.HELD_OUT_SEED))
+def _quality(vae: AutoencoderKL, count: int) -> dict[str, float]:
+    pixels = pool.to_pixels(pool.paint_all(pool.scenes(count, pool.HELD_OUT_SEED), pool.HELD_OUT_SEED))
     again = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample for part in torch.split(pixels, 64)])
     error = (again.clamp(-1, 1) - pixels).square().mean(dim=(1, 2, 3))
     return {"psnr_db": 10 * math.log10(4 / error.mean().item())}
@@ -95,4 +95,4 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
     deviation = encode(averaged, images[:2000]).float().std().item()
     averaged.register_to_config(scaling_factor=1 / deviation)
     averaged.save_pretrained(out)
-    return _quality(averaged)
+    return _quality(averaged, pool.held_out_count(256, pool_size))

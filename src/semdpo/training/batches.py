@@ -10,6 +10,7 @@ import torch
 
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.prompting import completion_ids, prompt_ids
+from semdpo.recipe.base import Template
 from semdpo.training.packing import Group
 
 ONE_PROMPT = (
@@ -75,7 +76,7 @@ class MicroBatch(NamedTuple):
 
 def encode(
     tokenizer: Any,
-    template: str,
+    template: Template | str,
     prompts: Sequence[str],
     completions: Sequence[Sequence[str]],
     names: Sequence[str] | None = None,
@@ -84,7 +85,7 @@ def encode(
 
     Args:
         tokenizer: tokenizer with an end token.
-        template: template of the prompt, which contains ``{prompt}``.
+        template: what the model reads around a prompt.
         prompts: the prompts, n.
         completions: the completions of every prompt, n lists.
         names: names of the rows in messages, n.

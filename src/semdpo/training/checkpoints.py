@@ -28,7 +28,7 @@ def opened(folder: Path, identity: Mapping[str, Any]) -> Path | None:
     """Prepares the folder, and returns the last complete checkpoint of the same training.
 
     Checkpoints of another training (other data, model or settings) are removed, and so are damaged and incomplete
-    ones; a checkpoint is complete once it has the trainer's state, which is written last.
+    ones; a checkpoint is complete once it has the hashes of its files, which are written last.
 
     Args:
         folder: folder of the checkpoints.
@@ -79,8 +79,10 @@ def _step(checkpoint: Path) -> int | None:
     """The number of updates after which a checkpoint was written; None where it is damaged or incomplete."""
     try:
         step = int(json.loads((checkpoint / "trainer_state.json").read_text())["global_step"])
-        # The process may be killed after the last file and before the hashes are written.
-        if (checkpoint / SUMS).exists() and store.read_json(checkpoint / SUMS) != _sums(checkpoint):
+        # Without its hashes it was being written, or being removed: any of its files may be missing.
+        if not (checkpoint / SUMS).is_file():
+            return None
+        if store.read_json(checkpoint / SUMS) != _sums(checkpoint):
             say(f"{checkpoint} is damaged; training resumes from an earlier checkpoint, or starts at the beginning")
             return None
     except StoreError:

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from semdpo.errors import ConfigError
 from semdpo.recipe import defaults
-from semdpo.recipe.base import one_slot
+from semdpo.recipe.base import TEMPLATE, Template
 from semdpo.recipe.discovery import OneObjective
 from semdpo.recipe.load import options
 from semdpo.recipe.objectives import ObjectiveSettings
@@ -58,7 +58,9 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
             refuse it.
         objective_settings: the objective's other settings, such as ``{"nll_coef": 0.1}``.
         max_length: largest number of tokens of prompt and rewrite together; longer pairs are refused, not truncated.
-        template: template of the prompt, which contains ``{prompt}``; None uses the model's own.
+        template: template of the prompt, which contains ``{prompt}``; or ``chat``, the chat template of the model's
+            tokenizer; None uses the model's own.
+        system: system message of the chat; None is none.
         learning_rate: peak learning rate; it rises linearly for ``warmup_steps`` and falls linearly to 0.
         num_train_epochs: number of passes over the pairs.
         per_device_train_batch_size: number of pairs that one process computes at once.
@@ -86,6 +88,7 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
     objective_settings: dict[str, Any] | None = None
     max_length: int = defaults.MAX_LENGTH
     template: str | None = None
+    system: str | None = None
     learning_rate: float = defaults.LEARNING_RATE
     num_train_epochs: float = float(defaults.EPOCHS)
     per_device_train_batch_size: int = defaults.BATCH_SIZE
@@ -126,17 +129,27 @@ class PreferenceConfig(TrainingArguments):  # type: ignore[misc]
             given["alpha"] = self.alpha
         return options(OneObjective, {("objective",): "PreferenceConfig"}, objective=given).objective
 
+    @property
+    def reads(self) -> Template | None:
+        """What the model reads around a prompt; None is the model's own template.
+
+        Raises:
+            ConfigError: ``template`` or ``system`` is not valid.
+        """
+        if self.template is None and self.system is None:
+            return None
+        try:
+            return Template(TEMPLATE if self.template is None else self.template, self.system)
+        except ValueError as error:
+            raise ConfigError(f"template: {error}") from error
+
     def refuse_bad_settings(self) -> None:
         """Checks the settings again, because they may have been changed since the object was made.
 
         Raises:
             ConfigError: a setting is unknown, out of range, or has no effect.
         """
-        if self.template is not None:
-            try:
-                one_slot(self.template)
-            except ValueError as error:
-                raise ConfigError(f"template: {error}") from error
+        _ = self.reads
         settings = self.settings
         if self.beta is not None:
             _refuse_no_number("beta", self.beta, 0)

@@ -13,6 +13,7 @@ from semdpo.errors import DataError
 from semdpo.models.rewriter_settings import RewriterSettings
 from semdpo.objectives.base import Data
 from semdpo.progress import Progress
+from semdpo.recipe.base import Template
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training.batches import Example, encode, refuse_too_long
 from semdpo.training.packing import Group
@@ -109,14 +110,14 @@ def data_of_pairs(pairs: Sequence[Pair]) -> Data:
     )
 
 
-def groups_of(pairs: Sequence[Pair], model: Any, tokenizer: Any, template: str, max_length: int) -> list[Group]:
+def groups_of(pairs: Sequence[Pair], model: Any, tokenizer: Any, template: Template, max_length: int) -> list[Group]:
     """The tokens of the pairs, one group per pair.
 
     Args:
         pairs: the pairs, n.
         model: the model that will read them.
         tokenizer: the model's tokenizer.
-        template: template of the prompt, which contains ``{prompt}``.
+        template: what the model reads around a prompt.
         max_length: largest number of tokens of prompt and rewrite together.
 
     Raises:
@@ -162,7 +163,7 @@ def examples_of(
             group,
             reference,
             distance=pair.distance or 0.0,
-            weight=1.0 if pair.weight is None else pair.weight,
+            weight=pair.own_weight,
             scores=(pair.chosen_score or 0.0, pair.rejected_score or 0.0),
             fidelities=(pair.chosen_fidelity or 0.0, pair.rejected_fidelity or 0.0),
         )

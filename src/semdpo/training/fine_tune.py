@@ -25,7 +25,7 @@ from semdpo.training.trainer import ExampleTrainer
 
 
 def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path, progress: Progress) -> list[Curve]:
-    """Trains on ``template + " " + rewrite + end token``; only the rewrite and the end token have a loss.
+    """Trains on prompts, each in the template and followed by its rewrite and the end token; only these have a loss.
 
     Args:
         pairs: (prompt, rewrite) of every example.
@@ -52,7 +52,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
     model_folders.refuse_damaged(place.folder())
     model, tokenizer = load_causal(place.folder(), place.tokenizer_folder())
     names = [f"row {i}" for i in range(1, len(pairs) + 1)]
-    groups = encode(tokenizer, config.template, prompts, [(rewrite,) for rewrite in rewrites], names)
+    groups = encode(tokenizer, config.reads, prompts, [(rewrite,) for rewrite in rewrites], names)
     refuse_too_long(groups, names, config.max_length, getattr(model.config, "max_position_embeddings", None))
     examples = [Example(name, group) for name, group in zip(names, groups, strict=True)]
     with renamed_at_the_end(output) as folder:
@@ -80,6 +80,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
             "examples": len(pairs),
             **config.model_dump(exclude={"model", "file"}),
         }
-        rewriter_settings = RewriterSettings(config.template, budget(groups, read_settings(place.folder())))
+        tokens = budget(groups, read_settings(place.folder()))
+        rewriter_settings = RewriterSettings(config.template, tokens, system=config.system)
         save(folder, model, tokenizer, rewriter_settings, "SFT", settings)
     return trainer.curves

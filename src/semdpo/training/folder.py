@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from semdpo import disk
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import Decoding
 from semdpo.models.rewriter_settings import RewriterSettings, write_settings
+from semdpo.models.standalone import write_for_others
 from semdpo.training.packing import Group
 
 _CARD = """\
@@ -24,10 +26,21 @@ _CARD = """\
 
 # Prompt rewriter ({method})
 
-Rewrites short prompts for text-to-image models. It reads `{template}` and continues with the rewrite.
+Rewrites short prompts for text-to-image models. It reads {reads} and continues with the rewrite.
+
+With transformers alone:
+
+    from transformers import pipeline
+
+    rewriter = pipeline("text-generation", "path/to/this/folder")
+    messages = {messages}
+    print(rewriter(messages)[0]["generated_text"][-1]["content"].strip())
+
+With semdpo, which keeps the prompt where a rewrite drifts too far from it:
 
     import semdpo
-    semdpo.PromptOptimizer.from_pretrained("path/to/this/folder").optimize("a red ball")
+
+    print(semdpo.PromptOptimizer.from_pretrained("path/to/this/folder").optimize("a red ball").rewrite)
 
 | setting | value |
 | --- | --- |
@@ -89,7 +102,7 @@ def save(
         # Where PEFT adapts the embeddings it would also save the base model's embeddings.
         more = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
         model.save_pretrained(folder, state_dict=weights, **more)
-        tokenizer.save_pretrained(folder)
+        write_for_others(folder, tokenizer, kept, model.generation_config.eos_token_id)
     write_settings(folder, kept)
     write_card(folder, kept, method, settings)
 
@@ -109,7 +122,10 @@ def write_card(folder: Path, kept: RewriterSettings, method: str, settings: Mapp
         pipeline_tag="text-generation",
         tags=["semdpo", "text-to-image", "prompt-optimization"],
     )
-    card = ModelCard(_CARD.format(data=data.to_yaml(), method=method, template=kept.template, rows=rows))
+    system = [] if kept.system is None else [{"role": "system", "content": kept.system}]
+    messages = json.dumps([*system, {"role": "user", "content": "a red ball"}], ensure_ascii=False)
+    reads = "the prompt as a message of a chat" if kept.reads.is_chat else f"`{kept.template}`"
+    card = ModelCard(_CARD.format(data=data.to_yaml(), method=method, reads=reads, messages=messages, rows=rows))
     card.save(folder / "README.md")
 
 

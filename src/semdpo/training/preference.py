@@ -22,8 +22,9 @@ from semdpo.models.rewriter import load_causal
 from semdpo.models.rewriter_settings import read_settings
 from semdpo.objectives.base import Constants
 from semdpo.progress import Progress, is_first_process, say
+from semdpo.recipe.models import LoRAConfig
 from semdpo.recipe.objectives import ObjectiveSettings
-from semdpo.recipe.schema import LoRAConfig, TrainConfig
+from semdpo.recipe.schema import TrainConfig
 from semdpo.training import checkpoints
 from semdpo.training.arguments import training_arguments
 from semdpo.training.batches import Example
@@ -84,12 +85,12 @@ def train(
     if config.precision == "auto":
         say(f"computing in {precision}, with weights in float32")
     groups, held_out_groups = (
-        groups_of(part, policy, tokenizer, config.template, config.max_length) for part in (pairs, held_out)
+        groups_of(part, policy, tokenizer, config.reads, config.max_length) for part in (pairs, held_out)
     )
     processes = PartialState(cpu=not torch.cuda.is_available())
     policy.to(processes.device)
     can_pack = prepare(policy, longest_of(objective, [*groups, *held_out_groups]))
-    setting = (model, policy, config.template, config.max_length, precision, can_pack)
+    setting = (model, policy, config.reads, config.max_length, precision, can_pack)
     with processes.main_process_first():  # the other processes read its cache
         cached = cache_file(cache, *setting)
         examples = examples_of(pairs, groups, policy, precision, can_pack, cached, progress)
@@ -125,7 +126,12 @@ def train(
             card = _card(config, identity)
             start = read_settings(place.folder())
             new_tokens = budget([example.group for example in examples], start)
-            settings = replace(settings_after(pairs, start), template=config.template, max_new_tokens=new_tokens)
+            settings = replace(
+                settings_after(pairs, start),
+                template=config.template,
+                system=config.system,
+                max_new_tokens=new_tokens,
+            )
             save(final, _finished(trainer.model, place, config), tokenizer, settings, objective.name, card, weights)
     if final is not None:
         disk.remove(work)
@@ -265,7 +271,7 @@ def _card(config: TrainConfig, identity: Mapping[str, Any]) -> dict[str, Any]:
     """The rows of the model card about the training."""
     return {
         "objective": ", ".join(f"{key} {value}" for key, value in identity["objective"].items()),
-        **config.model_dump(exclude={"methods", "report_to", "template"}, exclude_none=True),
+        **config.model_dump(exclude={"methods", "report_to", "template", "system"}, exclude_none=True),
         "pairs": len(identity["pairs"]),
         "SHA-256 of the pairs": store.digest(store.canonical([identity["pairs"], identity["numbers"]])),
         "SHA-256 of the starting model": identity["model"],

@@ -16,6 +16,7 @@ from semdpo.data.records import Pair
 from semdpo.errors import ConfigError, DataError
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter_settings import write_settings
+from semdpo.models.standalone import write_for_others
 from semdpo.progress import Progress, silent
 from semdpo.protocols import TextEncoder
 from semdpo.recipe import defaults
@@ -115,7 +116,7 @@ class PreferenceTrainer(ExampleTrainer):
         self._may_have_changed = False  # whether the starting model may have other weights than the reference
         policy, tokenizer = start.model, start.tokenizer
         move(policy, args)
-        groups = groups_of(pairs, policy, tokenizer, start.kept.template, args.max_length)
+        groups = groups_of(pairs, policy, tokenizer, start.kept.reads, args.max_length)
         self._longest = longest_of(objective, groups)
         can_pack = prepare(policy, self._longest)
         examples = self._examples(pairs, args, policy, can_pack, groups)
@@ -215,7 +216,11 @@ class PreferenceTrainer(ExampleTrainer):
         """Saves the model, and the settings with which ``PromptOptimizer`` uses it as it was trained."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # the first of several processes
-            write_settings(Path(output_dir or self.args.output_dir), self._kept)
+            folder = Path(output_dir or self.args.output_dir)
+            write_settings(folder, self._kept)
+            with quiet():
+                ends = self._start.model.generation_config.eos_token_id
+                write_for_others(folder, self._start.tokenizer, self._kept, ends)
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Writes the model card of a rewriter; ``push_to_hub`` calls it."""
@@ -262,7 +267,7 @@ class PreferenceTrainer(ExampleTrainer):
             groups: tokens of the pairs, n; None computes them.
         """
         start, precision = self._start, "bfloat16" if args.bf16 else "float32"
-        template = start.kept.template
+        template = start.kept.reads
         tokens = groups or groups_of(pairs, start.model, start.tokenizer, template, args.max_length)
         cached = None
         if start.name is not None and reference is not None:

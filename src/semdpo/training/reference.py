@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semdpo.disk import write_bytes
 from semdpo.engine import fingerprint, parquet, store
 from semdpo.errors import StoreError
 from semdpo.progress import Progress, silent
+from semdpo.recipe.base import Template
 from semdpo.training.logps import group_logps
 from semdpo.training.packing import Group
 
@@ -41,7 +42,7 @@ def key_of(described: Mapping[str, Any]) -> str:
 
 
 def described(
-    name: str | Path, model: Any, template: str, max_length: int, precision: str, can_pack: bool
+    name: str | Path, model: Any, template: Template | str, max_length: int, precision: str, can_pack: bool
 ) -> dict[str, Any]:
     """Everything that the reference's log-probabilities depend on in addition to the texts.
 
@@ -54,7 +55,7 @@ def described(
     Args:
         name: name or folder of the model.
         model: the loaded model, after ``prepare.prepare``.
-        template: template of the prompt.
+        template: what the model reads around a prompt.
         max_length: largest number of tokens of a sequence.
         precision: precision in which it computes.
         can_pack: whether ``prepare.prepare`` accepted it for packing.
@@ -64,7 +65,7 @@ def described(
     return {
         "format": FORMAT,
         "model": fingerprint.model(name),
-        "template": template,
+        **asdict(Template.of(template)),
         "max_length": max_length,
         "precision": precision,
         "can_pack": can_pack,
@@ -99,9 +100,33 @@ def reference_logps(
     Returns:
         The log-probabilities of every group's completions, n tuples, in nats.
     """
-    logps = _read(cache)
+    known = read_cache(cache)
+    before = len(known)
+    logps = logps_of(model, groups, can_pack, known, progress)
+    if cache is not None and len(known) > before:
+        merged = read_cache(cache) | known  # another training may have added values in the meantime
+        rows = [_Logp(key, value) for key, value in sorted(merged.items())]
+        write_bytes(cache, parquet.encode(_Logp, rows, {}, sealed=True))
+    return logps
+
+
+def logps_of(
+    model: Any, groups: Sequence[Group], can_pack: bool, known: dict[str, float], progress: Progress = silent
+) -> list[tuple[float, ...]]:
+    """log π(y|x) of every completion of every group; those that are known are not computed again.
+
+    Args:
+        model: a causal language model; it is in evaluation mode during the computation.
+        groups: prompts with their completions, n.
+        can_pack: whether ``prepare.prepare`` accepted the model for packing.
+        known: a sequence's hash → log π of its completion, in nats; new values are added.
+        progress: called after every batch.
+
+    Returns:
+        The log-probabilities of every group's completions, n tuples, in nats.
+    """
     group_keys = [[_hash(group.prompt, completion) for completion in group.completions] for group in groups]
-    new = [group for group, keys in zip(groups, group_keys, strict=True) if not logps.keys() >= set(keys)]
+    new = [group for group, keys in zip(groups, group_keys, strict=True) if not known.keys() >= set(keys)]
     new.sort(key=lambda group: group.tokens)  # so that a model that cannot be packed needs little padding
     training = model.training
     model.eval()
@@ -110,18 +135,14 @@ def reference_logps(
         with torch.no_grad():
             values = group_logps(model, part, can_pack).tolist()
         keys = [_hash(group.prompt, completion) for group in part for completion in group.completions]
-        logps.update(zip(keys, values, strict=True))
+        known.update(zip(keys, values, strict=True))
         progress(min(start + BATCH, len(new)), len(new), "reference")
     model.train(training)
-    if cache is not None and new:
-        merged = _read(cache) | logps  # another training may have added values in the meantime
-        rows = [_Logp(key, value) for key, value in sorted(merged.items())]
-        write_bytes(cache, parquet.encode(_Logp, rows, {}, sealed=True))
-    return [tuple(logps[key] for key in keys) for keys in group_keys]
+    return [tuple(known[key] for key in keys) for keys in group_keys]
 
 
-def _read(cache: Path | None) -> dict[str, float]:
-    """The values of a cache; none where it is missing or damaged, because they can be computed again."""
+def read_cache(cache: Path | None) -> dict[str, float]:
+    """A sequence's hash → its value; empty where the cache is missing or damaged, because it can be computed again."""
     if cache is None or not cache.is_file():
         return {}
     try:

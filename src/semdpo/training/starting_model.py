@@ -55,7 +55,8 @@ def start_of(model: str | Path | Any, tokenizer: Any, args: PreferenceConfig, pe
     start = _loaded(str(model), tokenizer) if named else _given(model, tokenizer, peft_config)
     if getattr(start.tokenizer, "eos_token_id", 0) is None:
         raise ConfigError("processing_class has no end token, without which no rewrite ends; set its eos_token")
-    return replace(start, kept=replace(start.kept, template=args.template or start.kept.template))
+    reads = args.reads or start.kept.reads
+    return replace(start, kept=replace(start.kept, template=reads.text, system=reads.system))
 
 
 def _loaded(name: str, tokenizer: Any) -> Start:

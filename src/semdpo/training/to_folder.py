@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from semdpo import disk
+from semdpo import disk, locks
 from semdpo.data.prompts import normalised
 from semdpo.data.records import Curve, Pair
 from semdpo.engine import fingerprint, model_folders, parquet, store
@@ -61,6 +59,7 @@ def train(
     encoder: str | Path | TextEncoder | None = None,
     eval_pairs: user_pairs.Source | None = None,
     template: str | None = None,
+    system: str | None = None,
     cache: str | Path | None = None,
     progress: Progress = silent,
     **settings: Any,
@@ -81,7 +80,9 @@ def train(
         encoder: encoder that measures the drift of pairs without distance, where the objective needs it: a name, a
             folder, or an object with ``encode``.
         eval_pairs: pairs that are evaluated after the training.
-        template: template of the prompt, which contains ``{prompt}``; None uses the model's own.
+        template: template of the prompt, which contains ``{prompt}``; or ``chat``, the chat template of the model's
+            tokenizer; None uses the model's own.
+        system: system message of the chat; None is none.
         cache: folder of the reference's log-probabilities; None is the user's cache folder.
         progress: called after every step.
         settings: settings of ``TrainConfig``: beta, learning_rate, epochs, batch_size, micro_batch_size, max_length,
@@ -112,7 +113,12 @@ def train(
     chosen = options(OneObjective, {("objective",): "semdpo.train"}, objective=given).objective
     places: dict[Key, str] = {(name,): f"semdpo.train({name}=…)" for name in settings}
     config = options(
-        TrainConfig, places, methods={"trained": chosen.model_dump()}, template=template or TEMPLATE, **settings
+        TrainConfig,
+        places,
+        methods={"trained": chosen.model_dump()},
+        template=template or TEMPLATE,
+        system=system,
+        **settings,
     )
     out = Path(output_dir)
     refuse_impossible(config, out)
@@ -123,7 +129,7 @@ def train(
         out,
         chosen,
         config,
-        template is None,
+        template is None and system is None,
         None if eval_pairs is None else "eval_pairs",
         None if cache is None else Path(cache),
     )
@@ -177,7 +183,8 @@ def train_to_folder(
     if training.own_template:
         from semdpo.models.rewriter import load_template  # here, since it imports torch
 
-        config = config.model_copy(update={"template": load_template(resolve(training.model).folder())})
+        own = load_template(resolve(training.model).folder())
+        config = config.model_copy(update={"template": own.text, "system": own.system})
     plan = store.Plan(
         {
             "objective": training.objective.model_dump(mode="json"),
@@ -194,7 +201,8 @@ def train_to_folder(
 
     if not is_first_process():
         return work(model_folders.partial(training.out))
-    with alone(training.out):
+    refusal = f"{training.out} is being trained by {{}}; wait until it ends, or choose another folder"
+    with locks.alone(training.out, refusal):
         return _written(work, training.out, plan)
 
 
@@ -232,27 +240,6 @@ def where_it_goes_on(out: Path) -> str:
     if any(checkpoints.folder_of(work).glob("checkpoint-*")):
         return "the same command resumes from here (its last checkpoint)"
     return "no checkpoint was reached, so the same command starts at the beginning"
-
-
-def alone(out: Path) -> AbstractContextManager[None]:
-    """Locks a training's output for this process; the lock file is in the cache folder, not in the user's data.
-
-    Args:
-        out: the folder to write.
-
-    Raises:
-        StoreError: another process is training into it.
-    """
-    name = store.digest(str(out.absolute()).encode("utf-8", "surrogateescape"))[:32]
-    refusal = f"{out} is being trained by process {{}}; wait until it ends, or choose another folder"
-    locks = disk.cache_folder() / "locks"
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        locks = out.absolute().parent
-    if not os.access(locks, os.W_OK):
-        locks = out.absolute().parent
-    return disk.hold_lock(locks / f".{name}.lock", refusal)
 
 
 def _cache(given: Path | None, out: Path) -> Path:

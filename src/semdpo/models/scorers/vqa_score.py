@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.device import Compute
-from semdpo.models.loading import load_model, quiet, unreadable
+from semdpo.models.loading import UNREADABLE, load_model, quiet, unreadable
 from semdpo.models.registry import Place
 from semdpo.models.scorers.base import ScoreFunction, ScorerKind
 from semdpo.models.tokens import refuse_special_text
@@ -38,7 +38,7 @@ def vqa_score(place: Place, where: Compute) -> ScoreFunction:
     try:
         with quiet():
             processor: Any = AutoProcessor.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (*UNREADABLE, ImportError) as error:
         raise unreadable(folder, "processor", error) from error
     processor.tokenizer.padding_side = "left"  # so that every row ends with its answer
     if processor.tokenizer.pad_token_id is None:

@@ -1,0 +1,1 @@
+"""Writes a rewriter for other programs: transformers, llama.cpp, Ollama and ComfyUI."""

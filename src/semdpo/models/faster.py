@@ -1,0 +1,108 @@
+"""What makes a diffusers pipeline faster, at some cost: other samplers, a small decoder, channels last, compiling."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from semdpo.errors import ModelError
+from semdpo.models.loading import UNREADABLE, quiet, unreadable
+from semdpo.models.registry import resolve
+
+Scheduler = Literal["ddim", "dpm++", "unipc", "euler", "lcm", "own"]
+_CLASSES = {
+    "ddim": "DDIMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "lcm": "LCMScheduler",
+}
+
+
+def set_scheduler(pipeline: Any, name: Scheduler) -> None:
+    """Gives a pipeline another sampler.
+
+    Args:
+        pipeline: A diffusers pipeline.
+        name: ``ddim`` is the paper's sampler, for every model that can be sampled with it; other models keep their
+            own. ``own`` keeps the model's in any case. The others need fewer steps: DPM-Solver++ (``dpm++``,
+            arXiv 2211.01095), UniPC (arXiv 2302.04867), Euler, and LCM for models distilled for it (arXiv 2310.04378).
+
+    Raises:
+        ModelError: The model cannot be sampled with it.
+    """
+    import diffusers
+
+    if name == "own":
+        return
+    can_be_ddim = diffusers.DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]
+    if not can_be_ddim and name == "ddim":
+        return
+    if not can_be_ddim:  # a flow, or a sampler of its own kind: the others would read its settings wrongly
+        raise ModelError(
+            f"the renderer's own sampler, {type(pipeline.scheduler).__name__}, cannot be replaced by {name}; set "
+            "scheduler to own"
+        )
+    # DDIM and LCM clip samples to [-1, 1] by default: right for pixels, wrong for latents.
+    clipping = {"clip_sample": False} if name in ("ddim", "lcm") else {}
+    pipeline.scheduler = getattr(diffusers, _CLASSES[name]).from_config(pipeline.scheduler.config, **clipping)
+
+
+def set_tiny_vae(pipeline: Any, model: str, dtype: torch.dtype) -> None:
+    """Gives a pipeline a small decoder of its latents, such as TAESD, which is many times faster and loses fine detail.
+
+    Args:
+        pipeline: A diffusers pipeline with a VAE.
+        model: The AutoencoderTiny: a folder or a published name.
+        dtype: The precision of its weights.
+
+    Raises:
+        ModelError: There is no such model, or it was made for other latents.
+    """
+    folder = resolve(model).folder()
+    with quiet():
+        from diffusers import AutoencoderTiny
+    try:
+        with quiet():
+            small = AutoencoderTiny.from_pretrained(
+                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True
+            )
+    except UNREADABLE as error:
+        raise unreadable(folder, "AutoencoderTiny", error) from error
+    vae = getattr(pipeline, "vae", None)
+    wanted = (
+        getattr(getattr(vae, "config", None), "latent_channels", None),
+        getattr(pipeline, "vae_scale_factor", None),
+    )
+    found = (small.config.latent_channels, 2 ** (len(small.config.decoder_block_out_channels) - 1))
+    if found != wanted:
+        raise ModelError(
+            f"tiny_vae '{model}' decodes latents of {found[0]} channels to {found[1]} times their size, and the "
+            f"renderer needs {wanted[0]} channels and {wanted[1]} times; take the one that was made for the renderer"
+        )
+    pipeline.vae = small.eval()
+
+
+def use_channels_last(pipeline: Any) -> None:
+    """Stores the weights of convolutions with the channels last, as GPUs prefer in half precision.
+
+    Args:
+        pipeline: A diffusers pipeline.
+    """
+    for name in ("unet", "vae"):
+        if isinstance(part := getattr(pipeline, name, None), torch.nn.Module):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def compile_parts(pipeline: Any) -> None:
+    """Compiles what runs in every step, and the decoder; the first image waits for the compiler.
+
+    Args:
+        pipeline: A diffusers pipeline.
+    """
+    for name in ("unet", "transformer"):
+        if isinstance(part := getattr(pipeline, name, None), torch.nn.Module):
+            part.compile()
+    if isinstance(decoder := getattr(getattr(pipeline, "vae", None), "decoder", None), torch.nn.Module):
+        decoder.compile()

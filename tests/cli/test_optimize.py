@@ -1,0 +1,217 @@
+"""``semdpo optimize``: one prompt or many, guarded, as text or records, with images."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from semdpo.cli import app
+from semdpo.tiny_world.grammar import COLORS, THINGS
+from tests.loopback import Asked, Loopback, Reply, chat, error
+
+MODEL = ("--model", "tiny:gpt2", "--max-new-tokens", "24")
+PROMPTS = ["a red ball in the desert", "a blue cat", "a red ball in the desert"]
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *arguments: str, stdin: str | None = None) -> int:
+    monkeypatch.setattr(sys, "argv", ["semdpo", "optimize", *arguments])
+    if stdin is not None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+    with pytest.raises(SystemExit) as ending:
+        app.main()
+    return int(ending.value.code or 0)
+
+
+def _records(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_records_say_what_was_kept_and_what_was_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "a (red:1.2) ball", *MODEL, "-n", "3", "--seed", "5", "--max-drift", "2", "--json") == 0
+    said = capsys.readouterr()
+    found = _records(said.out)
+    assert 1 < len(found) <= 3
+    for record in found:
+        assert ", ".join(record) == (
+            "prompt, rewrite, drift, kept, added, lost, reason, seed, truncated, model, fingerprint"
+        )
+        assert (record["prompt"], record["seed"], record["model"]) == ("a (red:1.2) ball", 5, "tiny:gpt2")
+        assert "(red:1.2)" in str(record["rewrite"])
+        assert "(red:1.2)" in record["kept"]  # type: ignore[operator]
+        assert len(str(record["fingerprint"])) == 64
+    assert said.err == ""
+
+
+def test_many_prompts_come_in_order_from_stdin_and_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert _main(monkeypatch, "-", *MODEL, "--json", stdin="\n".join([*PROMPTS, "", ""])) == 0
+    found = _records(capsys.readouterr().out)
+    assert [record["prompt"] for record in found] == PROMPTS
+    (tmp_path / "prompts.csv").write_text("id,text\n" + "".join(f"{k},{text}\n" for k, text in enumerate(PROMPTS)))
+    given = ("--prompts", str(tmp_path / "prompts.csv"), "--column", "text", *MODEL)
+    out = tmp_path / "out.jsonl"
+    assert _main(monkeypatch, *given, "-o", str(out)) == 0
+    assert _records(out.read_text(encoding="utf-8")) == found
+    assert f"3 rewrites of 3 prompts in {out}" in capsys.readouterr().err
+    assert _main(monkeypatch, *given, "-o", str(out)) == 2
+    assert f"{out} already exists" in capsys.readouterr().err
+
+
+def test_the_guard_is_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(monkeypatch, "a red ball in the desert", *MODEL, "--max-drift", "0") == 0
+    said = capsys.readouterr()
+    assert said.out == "a red ball in the desert\n"
+    assert said.err == "the prompt is kept: no rewrite was near enough (drift at most 0)\n"
+    # Words that the encoder does not know, another script, emoji, a very long text: the prompt, with one sentence.
+    for prompt in ("赤い猫", "🐈🔥", "зелёный кот", "xyzzy plugh", "a cat, " * 1400, "<b>a cat</b>&amp;"):
+        assert _main(monkeypatch, prompt, *MODEL) == 0
+        said = capsys.readouterr()
+        assert said.out == f"{prompt.strip()}\n"
+        assert len(said.err.splitlines()) == 1
+        assert said.err.startswith("the prompt is kept: ")
+
+
+@pytest.mark.slow
+def test_before_and_after_are_rendered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    image = tmp_path / "both.png"
+    more = ("--renderer", "tiny:sd", "--scorer", "tiny:image-reward", "--best-of", "2", "--max-drift", "2")
+    assert _main(monkeypatch, "a red ball in the desert", *MODEL, *more, "--show", str(image), "--seed", "3") == 0
+    rewrite = capsys.readouterr().out.strip()
+    with Image.open(image) as opened:
+        assert opened.width > 2 * opened.height - 1
+        assert json.loads(opened.info["semdpo"])["rewrite"] == rewrite
+        assert "Seed: 3" in opened.info["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give either a prompt or --prompts FILE; - reads prompts from stdin"),
+        (("a cat", "--prompts", "p.txt"), "give either a prompt or --prompts FILE"),
+        (("--prompts", "absent.txt"), "absent.txt"),
+        (("a cat", "--column", "x"), "--column has no effect without --prompts"),
+        (("a cat", "-n", "17"), "-n is 17"),
+        (("a cat", "--seed", "-1"), "--seed is -1"),
+        (("a cat", "--best-of", "1"), "--best-of is 1"),
+        (("a cat", "--renderer", "tiny:sd"), "--renderer has no effect"),
+        (("a cat", "--scorer", "x"), "--scorer has no effect without --best-of"),
+        (("a cat", *MODEL, "--show", "x.png"), "no --renderer is given"),
+        (("a cat", *MODEL, "--show", "x.jpg"), "name it with .png"),
+        (("a cat", "-o", "x.xlsx"), "name it with .txt or"),
+        (("a cat", *MODEL, "--length", "huge"), "use short, medium, long"),
+        (("a cat", *MODEL, "--length", "999"), "--length is 999; it must be from 1 to"),
+        (("a cat", *MODEL, "--banned", " , "), "--banned names no words"),
+        (("a cat", *MODEL, "--banned-file", "absent.txt"), "absent.txt"),
+        (("a" * 10_001, *MODEL), "shorten it to at most 10000"),
+    ],
+)
+def test_bad_options_end_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _main(monkeypatch, *arguments) == 2
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert said in found.err
+    assert len(found.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_that_are_no_text_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a \xff cat\n"), encoding="utf-8"))
+    assert _main(monkeypatch, "-", *MODEL) == 2
+    assert "stdin is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_an_empty_line_of_a_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a cat"}\n{"prompt": " "}\n')
+    assert _main(monkeypatch, "--prompts", str(tmp_path / "p.jsonl"), *MODEL) == 2
+    assert "line 2" in capsys.readouterr().err
+
+
+ENCODER = ("--encoder", "tiny:clip", "--max-drift", "2")
+
+
+def test_any_language_model_behind_a_url_gets_the_guard(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {
+        "a red ball": '"a red ball at sunset"',
+        "a blue cat": "I'm sorry, but I can't help.",
+        "a cat": "a (red) cat",
+    }
+    with Loopback(lambda asked: chat(said[asked.prompt])) as server:
+        given = ("-", "--model", server.url, "--model-name", "m", *ENCODER, "--json")
+        assert _main(monkeypatch, *given, stdin="\n".join(said)) == 0
+        found = _records(capsys.readouterr().out)
+        assert [record["rewrite"] for record in found] == ["a red ball at sunset", "a blue cat", "a (red) cat"]
+        assert "the model refused" in str(found[1]["reason"])
+        assert {(record["model"], record["fingerprint"]) for record in found} == {("m", "")}
+        assert _main(monkeypatch, "a red ball", *given[1:-1], "--max-drift", "0") == 0
+        assert capsys.readouterr().out == "a red ball\n"
+        url = server.url
+    assert _main(monkeypatch, "a red ball", "--model", url, "--model-name", "m", *ENCODER) == 0
+    out, err = capsys.readouterr()
+    assert out == "a red ball\n"
+    assert err.startswith("the prompt is kept: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_server_that_goes_down_ends_a_file_and_the_same_command_resumes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    prompts = [f"a {color} {thing}" for color in COLORS for thing in THINGS][:70]
+    (tmp_path / "p.txt").write_text("\n".join(prompts) + "\n")
+    usual = ("--prompts", str(tmp_path / "p.txt"), "--model-name", "m", *ENCODER, "--key-env", "NONE")
+
+    def until_the_last(asked: Asked) -> Reply:
+        return error(401, "expired") if asked.prompt == prompts[-1] else chat(f"{asked.prompt} at night")
+
+    with Loopback(until_the_last) as server:
+        command = (*usual, "--model", server.url)
+        assert _main(monkeypatch, *command, "-o", str(tmp_path / "r.jsonl")) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "wants a key (expired)" in said
+        assert said.endswith("64 of 70 prompts are finished: run the same command again to resume")
+        assert not (tmp_path / "r.jsonl").exists()
+        server.answer = lambda asked: chat(f"{asked.prompt} at night")
+        before = len(server.asked)
+        assert _main(monkeypatch, *command, "-o", str(tmp_path / "r.jsonl")) == 0
+        assert {asked.prompt for asked in server.asked[before:]} == set(prompts[64:])
+    assert [row["prompt"] for row in _records((tmp_path / "r.jsonl").read_text())] == prompts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a cat", *MODEL, "--model-name", "m"), "--model-name has no effect without a URL as --model"),
+        (("a cat", "--model", "http://x/v1", "--key-env", "sk-123"), "the name of an environment variable"),
+        (("a cat", "--model", "http://u:p@x/v1", "--model-name", "m"), "more than host, port and path"),
+    ],
+)
+def test_bad_options_of_a_server(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert _main(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "sk-123" not in said
+    assert "u:p" not in said
