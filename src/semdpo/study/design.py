@@ -1,0 +1,179 @@
+"""What a study consists of: images, comparisons, trials, votes, and the judgements that are analysed.
+
+A plan names methods, so raters never see it. What they see is made from it by `study/page` and `study/serve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["comparison", "repeat", "attention"]
+Choice = Literal["left", "right", "tie"]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyImage:
+    """One image that raters see.
+
+    Attributes:
+        name: its id in the plan, such as ``i0007``; raters see another.
+        method: the method whose rewrite it shows.
+        prompt_id: the prompt that was rewritten.
+        image_seed: the seed that it was rendered with.
+        sha256: the SHA-256 of the PNG in the study's folder.
+    """
+
+    name: str
+    method: str
+    prompt_id: str
+    image_seed: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One pair of images in front of one rater.
+
+    Attributes:
+        name: its id in the plan, such as ``t00042``; raters see another.
+        rater: the rater's number, from 0.
+        position: its place in the rater's order, from 0.
+        kind: a ``comparison`` of two methods; a ``repeat`` of an earlier one of the same rater with the sides
+            swapped; or an ``attention`` check, where one image belongs to another prompt.
+        prompt_id: the prompt that is shown above the images.
+        left: the name of the left image.
+        right: the name of the right image.
+        repeats: the name of the trial that a ``repeat`` repeats; None for other kinds.
+    """
+
+    name: str
+    rater: int
+    position: int
+    kind: Kind
+    prompt_id: str
+    left: str
+    right: str
+    repeats: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Which raters' votes are not analysed; fixed before the first vote.
+
+    Attributes:
+        max_attention_failures: a rater with a larger share of failed attention checks is excluded, 0 to 1.
+        min_consistency: a rater who repeats a smaller share of answers on repeats is excluded, 0 to 1; 0 excludes none.
+        min_seconds: a rater whose median vote took less time is excluded, seconds; 0 excludes none.
+    """
+
+    max_attention_failures: float = 0.34
+    min_consistency: float = 0.0
+    min_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """How the votes are analysed; fixed before the first vote.
+
+    Attributes:
+        primary: the question whose result is the study's.
+        level: the level of all intervals.
+        resamples: how often the bootstrap resamples raters and prompts.
+        seed: the seed of the bootstrap.
+    """
+
+    primary: str = "match"
+    level: float = 0.95
+    resamples: int = 4000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study, whole, before its first vote.
+
+    Attributes:
+        title: what raters read at the top.
+        seed: the seed of sides, orders, repeats and checks.
+        methods: the compared methods, the first pair's first.
+        questions: question's name → its words.
+        tie: the words of the third answer, or None where raters must choose a side.
+        prompts: prompt_id → the user's prompt.
+        images: all images, by name.
+        trials: all trials, by rater and position.
+        raters: number of raters.
+        exclusion: which raters are not analysed.
+        analysis: how votes are analysed.
+        consent: what raters agree to before they begin.
+        simulated: True where the raters are simulated, which every page and table then says.
+    """
+
+    title: str
+    seed: int
+    methods: tuple[str, ...]
+    questions: Mapping[str, str]
+    tie: str | None
+    prompts: Mapping[str, str]
+    images: tuple[StudyImage, ...]
+    trials: tuple[Trial, ...]
+    raters: int
+    exclusion: Exclusion
+    analysis: Analysis
+    consent: str
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """One rater's answer to one question about one trial. The sides are recorded with every vote.
+
+    Attributes:
+        trial: the trial's name in the plan.
+        rater: the rater's number.
+        question: the question's name.
+        choice: the side that the rater chose, or ``tie``.
+        left: the name of the image that was shown on the left.
+        right: the name of the image that was shown on the right.
+        seconds: time from showing both images to the answer.
+        at: when it was stored, ISO 8601 in UTC.
+    """
+
+    trial: str
+    rater: int
+    question: str
+    choice: Choice
+    left: str
+    right: str
+    seconds: float
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A vote with the methods behind the sides: what is analysed, and a row of ``judgements.csv``.
+
+    Attributes:
+        rater: the rater's name.
+        prompt_id: the prompt.
+        question: the question's name.
+        kind: the trial's kind.
+        left_method: the method of the left image; in an attention check, ``right answer`` or ``wrong answer``.
+        right_method: the same of the right image.
+        choice: the side, or ``tie``.
+        trial: the trial's name.
+        repeats: the trial that it repeats, or None.
+        seconds: time of the answer, or None where it is not known.
+    """
+
+    rater: str
+    prompt_id: str
+    question: str
+    kind: Kind
+    left_method: str
+    right_method: str
+    choice: Choice
+    trial: str
+    repeats: str | None = None
+    seconds: float | None = None
