@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -107,6 +109,18 @@ def test_an_error_of_a_worker_is_raised_here(two_nodes: TwoNodes) -> None:
         pytest.raises(DataError, match=r"^row 3 is bad$"),
     ):
         list(workers.made("label", range(4)))
+
+
+def test_only_rays_own_console_is_made_quiet(two_nodes: TwoNodes) -> None:
+    others, log = logging.StreamHandler(io.StringIO()), logging.getLogger("ray.data")
+    log.addHandler(others)  # as pytest does, so that its tests see what a log that tells no parent says
+    try:
+        with _workers(tasks.name):
+            levels = {handler: handler.level for handler in log.handlers}
+    finally:
+        log.removeHandler(others)
+    assert levels.pop(others) == logging.NOTSET
+    assert [level for handler, level in levels.items() if handler.name == "console"] == [logging.CRITICAL]
 
 
 def test_the_counter_of_starts_may_die_too(two_nodes: TwoNodes) -> None:

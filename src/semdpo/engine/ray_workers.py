@@ -239,7 +239,7 @@ def _connect() -> bool:
     address = os.environ.get(ADDRESS, "")
     _refuse_unreachable(address)
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):  # its files in Ray's folder stay as they are
+        if handler.name == "console":  # Ray's own; its file, and what others have attached, stay as they are
             handler.setLevel(logging.CRITICAL)
     before = signal.getsignal(signal.SIGTERM)
     try:
