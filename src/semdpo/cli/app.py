@@ -18,6 +18,7 @@ from semdpo.cli import (
     report,
     run,
     serve,
+    study,
     train,
     weigh,
     world,
@@ -57,6 +58,7 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
+app.add_typer(study.app, name="study")
 
 
 def _version(requested: bool) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from semdpo.study.design import Analysis, Power, Test
 Array = NDArray[np.float64]
 Votes = NDArray[np.bool_]
 NODES = 64  # of the quadrature over raters and prompts
+FEW = 13  # ranks up to which scipy goes through all signs of tied ranks
 PART = 200  # studies that are simulated at once
 
 
@@ -68,7 +71,7 @@ def _rejected(effect: float, seen: Votes, analysis: Analysis, assumptions: Assum
         of_prompts = assumptions.prompt_sd * rng.standard_normal((count, 1, prompts))
         likely = special.expit(middle + of_raters + of_prompts)
         votes = (rng.random((count, raters, prompts)) < likely) & seen
-        rejected += int((_TESTS[analysis.test](votes, seen) <= 1 - analysis.level).sum())
+        rejected += int((TESTS[analysis.test](votes, seen) <= 1 - analysis.level).sum())
     return rejected / size
 
 
@@ -101,31 +104,46 @@ def _over_prompts(votes: Votes, seen: Votes) -> Array:
 
 
 def _over_votes(votes: Votes, seen: Votes) -> Array:
-    numbers, places = np.unique(votes.sum((1, 2)), return_inverse=True)
-    return np.array([stats.binomtest(int(number), int(seen.sum())).pvalue for number in numbers])[places]
+    return np.array([_binomial(int(number), int(seen.sum())) for number in votes.sum((1, 2))])
+
+
+@cache
+def _binomial(number: int, votes: int) -> float:
+    return float(stats.binomtest(number, votes).pvalue)
 
 
 def _signed_rank(shares: Array) -> Array:
     """Wilcoxon's two-sided p-values of shares against one half, without those of exactly one half.
 
-    scipy computes them exactly where no two shares are equally far from one half, and otherwise by a normal
-    approximation. It decides so for all rows that it is given, which are therefore given by kind.
+    They are scipy's. scipy decides for all rows that it is given together whether there are ties, so that rows with and
+    without ties are given to it apart. Where it would go through all signs of a few tied ranks row by row, that is done
+    here for all rows at once.
 
     Args:
         shares: the shares of the raters or prompts of each study, [studies, n].
     """
     moved = (shares - 0.5).round(12)  # so that shares that are equally far from one half have equal ranks
     far = np.sort(np.abs(moved), 1)
-    zeros, tied = (moved == 0).sum(1), ((np.diff(far, axis=1) == 0) & (far[:, 1:] > 0)).any(1)
+    left, tied = (moved != 0).sum(1), ((np.diff(far, axis=1) == 0) & (far[:, 1:] > 0)).any(1)
     p = np.ones(len(moved))
-    for kind in {(int(z), bool(t)) for z, t in zip(zeros, tied, strict=True) if z < moved.shape[1]}:
-        rows = np.flatnonzero((zeros == kind[0]) & (tied == kind[1]))
+    for number, ties in {(int(n), bool(t)) for n, t in zip(left, tied, strict=True) if n}:
+        rows = np.flatnonzero((left == number) & (tied == ties))
         values = moved[rows]
-        p[rows] = stats.wilcoxon(values[values != 0].reshape(len(rows), -1), axis=1).pvalue
+        values = values[values != 0].reshape(-1, number)
+        exact = ties and number <= FEW
+        p[rows] = _by_all_signs(values) if exact else stats.wilcoxon(values, axis=1).pvalue
     return p
 
 
-_TESTS: Mapping[Test, Callable[[Votes, Votes], Array]] = {
+def _by_all_signs(values: Array) -> Array:
+    """The p-value by all signs that the ranks may have, [rows]; ranks are halves at least, so that sums are exact."""
+    ranks = stats.rankdata(np.abs(values), axis=1)
+    signs = np.array(list(product((0.0, 1.0), repeat=values.shape[1])))
+    sums, found = ranks @ signs.T, (ranks * (values > 0)).sum(1, keepdims=True)
+    return np.minimum(1.0, 2 * np.minimum((sums >= found).mean(1), (sums <= found).mean(1)))
+
+
+TESTS: Mapping[Test, Callable[[Votes, Votes], Array]] = {
     "raters": _over_raters,
     "prompts": _over_prompts,
     "votes": _over_votes,
