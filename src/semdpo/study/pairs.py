@@ -62,8 +62,8 @@ def pairs_of_study(plan: Plan, judgements: Sequence[Judgement], question: str) -
         better, worse = (first, second) if given[first] > given[second] else (second, first)
         if missing := [method for method in (better, worse) if (prompt_id, method) not in rewrites]:
             raise DataError(
-                f"the study has no image of method {shown(missing[0])} for prompt {shown(prompt_id)}; give the judgements "
-                "of this study"
+                f"the study has no image of method {shown(missing[0])} for prompt {shown(prompt_id)}; give the "
+                "judgements of this study"
             )
         chosen, rejected = trimmed(rewrites[prompt_id, better]), trimmed(rewrites[prompt_id, worse])
         if chosen == rejected:

@@ -100,8 +100,8 @@ def generated(
 ) -> list[Judgement]:
     """Judgements with a known truth: every rater compares two methods on every prompt.
 
-    P(first method) = σ(middle + rater + prompt ± side): plus where the first method is on the left. The sides of a rater
-    alternate, and so do those of a prompt. ``power.centre`` gives the ``middle`` of a share of all votes.
+    P(first method) = σ(middle + rater + prompt ± side), with a plus where the first method is on the left. The sides
+    of a rater alternate, and so do those of a prompt. ``power.centre`` gives the ``middle`` of a share of all votes.
 
     Args:
         raters: the number of raters.
