@@ -28,6 +28,7 @@ EXTRAS = {
     "gguf": {"gguf": "gguf"},
     "s3": {"s3fs": "s3fs"},
     "ray": {"ray": "ray"},
+    "study": {"choix": "choix", "krippendorff": "krippendorff"},
 }
 
 
