@@ -25,6 +25,7 @@ EXTRAS = {
     "mcp": {"mcp": "mcp"},
     "endpoint": {"openai": "openai"},
     "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
+    "study": {"fastapi": "fastapi", "pillow": "PIL", "uvicorn": "uvicorn"},
     "gguf": {"gguf": "gguf"},
     "s3": {"s3fs": "s3fs"},
     "ray": {"ray": "ray"},
