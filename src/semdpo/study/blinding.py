@@ -76,8 +76,8 @@ def sheet(study: Study, rater: int) -> dict[str, Any]:
         rater: the rater's number, from 0.
 
     Returns:
-        A JSON object: ``study``, ``rater``, ``title``, ``consent``, ``questions`` (a list of ``name`` and ``words``),
-        ``tie``, ``simulated``, and ``trials`` in the rater's order, each with ``id``, ``prompt``, ``left``, ``right``.
+        A JSON object: ``study``, ``rater``, ``title``, ``consent``, ``questions`` (a list of ``name`` and ``words``,
+        the study's primary one first), ``tie``, ``simulated``, and ``trials`` in the rater's order, each with ``id``, ``prompt``, ``left``, ``right``.
 
     Raises:
         ConfigError: the study has no such rater.
@@ -88,7 +88,10 @@ def sheet(study: Study, rater: int) -> dict[str, Any]:
         "rater": rater_id(study, rater),
         "title": plan.title,
         "consent": plan.consent,
-        "questions": [{"name": name, "words": words} for name, words in plan.questions.items()],
+        "questions": [
+            {"name": name, "words": plan.questions[name]}
+            for name in sorted(plan.questions, key=lambda name: name != plan.analysis.primary)
+        ],
         "tie": plan.tie,
         "simulated": plan.simulated,
         "trials": [
