@@ -105,13 +105,13 @@ def measure(
 def show(results: list[dict[str, Any]]) -> None:
     print("\nCoverage of 95% intervals")
     print(
-        f"{'size':<10} {'effect':>6} {'raters':>6} {'prompts':>7} {'truth':>6}  two-way (width)  bootstrap  mixed  wilson"
+        f"{'size':<10} {'effect':>6} {'raters':>6} {'prompts':>7} {'truth':>6}  two-way (width) bootstrap  mixed  wilson"
     )
     for each in results:
         c, (raters, prompts) = each["covered"], each["spread"]
         print(
             f"{each['size']:<10} {each['effect']:>6} {raters:>6} {prompts:>7} {each['truth']:>6.3f}  "
-            f"{c['two_way']:>7.1%} ({each['width']:.2f})  {c['bootstrap']:>9.1%} {c['mixed']:>6.1%} {c['wilson']:>7.1%}"
+            f"{c['two_way']:>7.1%} ({each['width']:.2f}) {c['bootstrap']:>9.1%} {c['mixed']:>6.1%} {c['wilson']:>7.1%}"
             + (f"  no mixed model in {each['unfitted']}" if each["unfitted"] else "")
         )
     print("\nFalse positives where there is no difference, p < 0.05")

@@ -119,7 +119,7 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
         duration=duration,
     )
     environment.filters.update(filters)
-    return environment.gettemplate(name)
+    return environment.get_template(name)
 
 
 def _two_places(value: float) -> str:

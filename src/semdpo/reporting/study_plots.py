@@ -25,7 +25,9 @@ def draw_study(results: Results, *, simulated: bool) -> dict[str, Figure]:
     """
     who = "simulated raters" if simulated else "raters"
     with style():
-        figures = {f"rates_{place}": rates(pair, who, results.analysis.level) for place, pair in enumerate(results.primary)}
+        figures = {
+            f"rates_{place}": rates(pair, who, results.analysis.level) for place, pair in enumerate(results.primary)
+        }
         if fit := results.strengths.get(results.analysis.primary):
             figures["strengths"] = strengths(fit, who)
         if any(results.scorers.values()):

@@ -19,21 +19,21 @@ def study_tables(results: Results, *, simulated: bool) -> list[PaperTable]:
         simulated: whether the raters are simulated.
     """
     tables = [PaperTable("results", "All results of the study", results_frame(results))]
-    many = len(results.primary) > 1
-    for pair in results.primary:
-        suffix = f"_{pair.first}_{pair.second}" if many else ""
-        title = f"Votes of {_raters(pair)} raters on {len(pair.prompts.rates)} prompts: {names(pair)}"
-        tables.append(PaperTable(f"votes{suffix}", f"{title} (the paper's table 11)", votes_frame(pair)))
-        tables.append(PaperTable(f"preferences{suffix}", f"{title} (the paper's table 4)", preferences_frame(pair)))
+    for place, pair in enumerate(results.primary, 1):  # numbers, because a method's name may be no name of a file
+        size = f"{len(pair.raters.rates)} raters, {len(pair.prompts.rates)} prompts"
+        votes = f"Votes by method: {names(pair)}, {size} (form of the paper's table 11)"
+        preferences = f"Preferences of raters and by prompt: {names(pair)}, {size} (form of the paper's table 4)"
+        tables.append(PaperTable(f"votes_{place}", votes, votes_frame(pair)))
+        tables.append(PaperTable(f"preferences_{place}", preferences, preferences_frame(pair)))
     if results.scorers:
         frame = scorers_frame(results)
         tables.append(PaperTable("scorers", "Agreement of automatic scorers with people", frame))
-    for question, fit in results.strengths.items():
+    for place, (question, fit) in enumerate(results.strengths.items(), 1):
         frame = pd.DataFrame(
             {"method": method_label(name), "strength": each.mean, "low": each.low, "high": each.high}
             for name, each in fit.items()
         ).set_index("method")
-        tables.append(PaperTable(f"strengths_{question}", f"Bradley-Terry strengths, question {question}", frame))
+        tables.append(PaperTable(f"strengths_{place}", f"Bradley-Terry strengths, question {question}", frame))
     mark = SIMULATED if simulated else ""
     return [PaperTable(each.name, each.title + mark, each.frame) for each in tables]
 
@@ -41,10 +41,6 @@ def study_tables(results: Results, *, simulated: bool) -> list[PaperTable]:
 def names(pair: PairResult) -> str:
     """Both methods' display names, such as ``Sem-DPO against DPO``."""
     return f"{method_label(pair.first)} against {method_label(pair.second)}"
-
-
-def _raters(pair: PairResult) -> int:
-    return len(pair.raters.rates)
 
 
 def votes_frame(pair: PairResult) -> pd.DataFrame:
