@@ -7,8 +7,8 @@ Every study is simulated: the log odds of a vote for the first method are effect
 raters and prompts, and a bias to the left. The truth is the share of such votes over all raters, prompts and sides. A
 row is one size of study (``x half``: every rater sees half of the prompts) with one effect and one spread of raters
 and prompts. ``two-way`` is the study's own interval; the bootstrap and the mixed model are reported beside it. Where
-the effect is 0, a second table has the share of studies whose p-value is below 0.05, of Wilcoxon's tests for the first
-100 studies. The last line is one JSON object.
+the effect is 0, a second table has the share of studies whose p-value is below 0.05, of Wilcoxon's tests and the
+mixed model for the first 100 studies of a row. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from semdpo.study.analysis.two_way import two_way
 SIZES = ("9x20", "57x5", "12x40", "20x20half")
 EFFECTS = (0.0, 0.8, 2.0)  # log odds
 SPREADS = ((0.5, 0.5), (0.3, 0.8), (0.0, 0.0))  # standard deviations of raters and prompts, log odds
-WILCOXON = 100  # studies of a row that get Wilcoxon's tests, whose exact p-values take most of the time
+SLOW = 100  # studies of a row that get the mixed model and Wilcoxon's tests, which take most of the time
 SIDE = 0.3  # log odds that the left side adds
 
 
@@ -73,7 +73,6 @@ def measure(
         sums, counts, left = study(size, effect, spread, rng)
         table = Rates(*(tuple(f"{i:03d}" for i in range(n)) for n in sums.shape), sums, counts)
         at = np.nonzero(counts)
-        fit = mixed.fit(sums[at], left[at], *at)
         both, drawn, count = (
             two_way(table),
             bootstrap(table, count=resamples, seed=number),
@@ -83,9 +82,10 @@ def measure(
         for name, each in (("two_way", both), ("bootstrap", drawn), ("wilson", count)):
             held[name].append(each.low <= target <= each.high)
         p_values = {"two_way": both.p, "votes": count.p}
-        if effect == 0 and number < WILCOXON:
+        if effect == 0 and number < SLOW:
             p_values |= {by: groups(table, by).p_wilcoxon for by in ("raters", "prompts")}
-        if not isinstance(fit, str):  # the page then says so in place of numbers
+        fit = mixed.fit(sums[at], left[at], *at) if number < SLOW else ""
+        if not isinstance(fit, str):  # otherwise the page says why there are no numbers
             held["mixed"].append(fit.low <= target <= fit.high)
             p_values["mixed"] = fit.p
         for name, p in p_values.items():
@@ -98,22 +98,21 @@ def measure(
         "width": float(np.mean(widths)),
         "covered": {name: float(np.mean(each)) for name, each in held.items()},
         "found": {name: float(np.mean(each)) for name, each in found.items() if each},
-        "unfitted": studies - len(held["mixed"]),
+        "unfitted": min(studies, SLOW) - len(held["mixed"]),
     }
 
 
-def show(results: list[dict[str, Any]]) -> None:
-    print("\nCoverage of 95% intervals")
+def show_coverage(each: dict[str, Any]) -> None:
+    c, (raters, prompts) = each["covered"], each["spread"]
+    unfitted = f"  no mixed model in {each['unfitted']}" if each["unfitted"] else ""
     print(
-        f"{'size':<10} {'effect':>6} {'raters':>6} {'prompts':>7} {'truth':>6}  two-way (width) bootstrap  mixed  wilson"
+        f"{each['size']:<10} {each['effect']:>6} {raters:>6} {prompts:>7} {each['truth']:>6.3f} {c['two_way']:>8.1%} "
+        f"{each['width']:>6.2f} {c['bootstrap']:>10.1%} {c['mixed']:>6.1%} {c['wilson']:>7.1%}{unfitted}",
+        flush=True,
     )
-    for each in results:
-        c, (raters, prompts) = each["covered"], each["spread"]
-        print(
-            f"{each['size']:<10} {each['effect']:>6} {raters:>6} {prompts:>7} {each['truth']:>6.3f}  "
-            f"{c['two_way']:>7.1%} ({each['width']:.2f}) {c['bootstrap']:>9.1%} {c['mixed']:>6.1%} {c['wilson']:>7.1%}"
-            + (f"  no mixed model in {each['unfitted']}" if each["unfitted"] else "")
-        )
+
+
+def show_false_positives(results: list[dict[str, Any]]) -> None:
     print("\nFalse positives where there is no difference, p < 0.05")
     print(f"{'size':<10} {'raters':>6} {'prompts':>7}  two-way  mixed  Wilcoxon: raters  prompts  binomial: votes")
     for each in (each for each in results if each["effect"] == 0):
@@ -132,9 +131,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     results = []
+    print("Coverage of 95% intervals")
+    print("size       effect raters prompts  truth  two-way  width  bootstrap  mixed  wilson")
     for place, (size, effect, spread) in enumerate(product(options.sizes, EFFECTS, SPREADS)):
         results.append(measure(size, effect, spread, options.studies, options.resamples, 1000 * options.seed + place))
-    show(results)
+        show_coverage(results[-1])
+    show_false_positives(results)
     print(json.dumps({"studies": options.studies, "seed": options.seed, "rows": results}))
 
 

@@ -19,7 +19,7 @@ TESTS = {
     "raters": "Wilcoxon's signed-rank test over the rates of raters",
     "prompts": "Wilcoxon's signed-rank test over the rates of prompts",
     "votes": "the exact binomial test over all votes",
-    "both": "the t test of the log odds over raters and prompts",
+    "both": "the t test over raters and prompts",
 }
 LIMITS = {
     "raters": "It takes the prompts as given: its p-value says nothing about other prompts, and is too small for that.",

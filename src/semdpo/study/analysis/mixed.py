@@ -1,7 +1,7 @@
 """A linear mixed model of the votes: rater and prompt as crossed random effects, the side as a fixed one.
 
-``MixedLM`` of statsmodels fits the same model and is what the tests compare with; it needs more than a minute for 57
-raters, and this needs milliseconds, because it solves for raters and prompts and not for votes. The logistic model of
+``MixedLM`` of statsmodels fits the same model, and tests compare with it. It is not used, because its optimizers do
+not converge where the variance of raters or of prompts is estimated as 0, which is common. The logistic model of
 statsmodels, ``BinomialBayesMixedGLM``, was left out: its 95% intervals hold the truth in three of four studies.
 """
 

@@ -1,8 +1,8 @@
 """The study's own interval and test: a share over raters *and* prompts, both of which are samples.
 
 The variance of the share has a part of the raters, a part of the prompts and a part of single votes. It is estimated
-as in a two-way analysis of variance, and the interval is a t interval of the log odds whose degrees of freedom are
-Satterthwaite's. ``benchmarks/study_coverage.py`` measures how often it holds the truth.
+as in a two-way analysis of variance, with Satterthwaite's degrees of freedom. ``benchmarks/study_coverage.py``
+measures how often the interval holds the truth.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
 
 from semdpo.errors import DataError
 from semdpo.study.analysis.rates import Array, Rates
+
+EQUAL = 1e-12  # votes of raters and prompts that are off by less all agree
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class TwoWay:
         p: two-sided p-value of no difference, a share of one half; below 1 - level where one half is not in the
             interval, and only there.
         freedom: degrees of freedom of the t distribution.
-        variance: variance of the share.
+        effective: the number of independent votes that would say as much.
     """
 
     share: float
@@ -35,7 +37,7 @@ class TwoWay:
     high: float
     p: float
     freedom: float
-    variance: float
+    effective: float
 
 
 def two_way(table: Rates, *, level: float = 0.95) -> TwoWay:
@@ -44,8 +46,8 @@ def two_way(table: Rates, *, level: float = 0.95) -> TwoWay:
     Every part of the variance is the sum of squares of what raters (prompts, votes) are off, V_r + V_p - V_e as in
     Cameron, Gelbach and Miller 2011, with unbiased factors and with V_e of the residuals of an additive model, which
     for complete tables is the analysis of variance. A part that is not above that of single votes is taken as
-    nothing. The variance is at least that of independent votes. The interval is symmetric in log odds; half a vote
-    is added to each side (Haldane 1956, Anscombe 1956), so that it exists where all votes agree.
+    nothing. The variance is at least that of independent votes. The interval is Wilson's for the effective number of
+    votes, which is the number of independent votes with the same variance, and with a quantile of the t distribution.
 
     Args:
         table: votes by rater and prompt; cells may be empty.
@@ -55,7 +57,8 @@ def two_way(table: Rates, *, level: float = 0.95) -> TwoWay:
         DataError: there are fewer than two raters or two prompts.
 
     Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components"; Cameron, Gelbach
-    and Miller 2011, "Robust inference with multiway clustering"; Owen 2007, "The pigeonhole bootstrap".
+    and Miller 2011, "Robust inference with multiway clustering"; Wilson 1927, "Probable inference, the law of
+    succession, and statistical inference".
     """
     raters, prompts = table.counts.shape
     if min(raters, prompts) < 2:
@@ -63,15 +66,15 @@ def two_way(table: Rates, *, level: float = 0.95) -> TwoWay:
             f"an interval over raters and prompts needs at least two of each, not {raters} and {prompts}; "
             "collect more votes"
         )
-    votes = float(table.counts.sum())
+    votes, share = float(table.counts.sum()), table.share
     variance, freedom = _variance(table)
-    odds = (table.sums.sum() + 0.5) / (votes + 1)
-    variance = max(variance, odds * (1 - odds) / votes)
-    centre, error = float(special.logit(odds)), float(np.sqrt(variance) / (odds * (1 - odds)))
-    reach = float(stats.t.isf((1 - level) / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(centre) / error, freedom))
-    low, high = (float(special.expit(centre + side * reach)) for side in (-1, 1))
-    return TwoWay(table.share, low, high, p, freedom, variance)
+    variance = max(variance, share * (1 - share) / votes)
+    effective = share * (1 - share) / variance if variance else votes
+    t = float(stats.t.isf((1 - level) / 2, freedom))
+    centre = (share + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    reach = t / (1 + t**2 / effective) * np.sqrt(share * (1 - share) / effective + t**2 / (4 * effective**2))
+    p = float(2 * stats.t.sf(abs(share - 0.5) * 2 * np.sqrt(effective), freedom))
+    return TwoWay(share, float(centre - reach), float(centre + reach), p, freedom, effective)
 
 
 def _variance(table: Rates) -> tuple[float, float]:
@@ -79,6 +82,8 @@ def _variance(table: Rates) -> tuple[float, float]:
     votes = table.counts.sum()
     off = table.sums - table.counts * table.share
     raters, prompts = table.counts.shape
+    if np.abs(off).max() < EQUAL:
+        return 0.0, float(min(raters, prompts) - 1)
     by_rater = float((off.sum(1) ** 2).sum()) / votes**2 * raters / (raters - 1)
     by_prompt = float((off.sum(0) ** 2).sum()) / votes**2 * prompts / (prompts - 1)
     single, freedom = _single_votes(table)
@@ -88,7 +93,7 @@ def _variance(table: Rates) -> tuple[float, float]:
     terms = terms or [(single, freedom)]
     variance = sum(part for part, _ in terms)
     uncertainty = sum(part**2 / of for part, of in terms if of)
-    return variance, max(1.0, variance**2 / uncertainty) if uncertainty else float(min(raters, prompts) - 1)
+    return variance, max(1.0, float(variance**2 / uncertainty))
 
 
 def _single_votes(table: Rates) -> tuple[float, int]:
