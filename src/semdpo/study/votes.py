@@ -34,7 +34,17 @@ CREATE TABLE IF NOT EXISTS votes (
 
 
 class RefusedVoteError(DataError):
-    """A vote that is not stored, because the study is closed or the question was answered before."""
+    """A vote that is not stored, because the study is closed or the question was answered before.
+
+    Args:
+        message: One sentence.
+        vote: The vote.
+        answer: Its answer id.
+    """
+
+    def __init__(self, message: str, vote: Vote | None = None, answer: str | None = None) -> None:
+        super().__init__(message)
+        self.vote, self.answer = vote, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,8 @@ class VoteStore:
             RefusedVoteError: The study is closed.
             StoreError: It could not be stored.
         """
+        if self.consented(rater):
+            return
         with self._lock, self._explained(), self._transaction():
             self._refuse_closed()
             self._base.execute("INSERT OR IGNORE INTO consents VALUES (?, ?)", (rater, at))
@@ -144,19 +156,17 @@ class VoteStore:
         if known == (answer, vote.choice):
             return False
         if known is not None:
-            raise RefusedVoteError(
-                "this question was answered before, and the first answer stands; load the page again"
-            )
-        self._refuse_closed()
+            raise RefusedVoteError("this question was answered before, and the first answer stands", vote, answer)
+        self._refuse_closed(vote, answer)
         try:
             self._base.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(vote), answer))
         except sqlite3.IntegrityError:
-            raise RefusedVoteError("this answer id was used for another question; load the page again") from None
+            raise RefusedVoteError("the id of this answer was used for another question", vote, answer) from None
         return True
 
-    def _refuse_closed(self) -> None:
+    def _refuse_closed(self, vote: Vote | None = None, answer: str | None = None) -> None:
         if self._base.execute("SELECT 1 FROM facts WHERE name = 'closed'").fetchone():
-            raise RefusedVoteError("this study is closed; no more answers are stored")
+            raise RefusedVoteError("this study is closed, and no more answers are stored", vote, answer)
 
     def votes(self) -> list[Vote]:
         """All votes, by rater and time."""
