@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from semdpo.study import app, blinding
-from semdpo.study.plan import Study
-from semdpo.study.votes import FILE, VoteStore
+from semdpo.study.plan import VOTES, Study
+from semdpo.study.votes import VoteStore
 from tests.study.studies import PATIENCE, THREE, Served, body, make, served
 
 HEADERS = {
@@ -186,7 +186,7 @@ def test_the_organiser_sees_progress_and_no_result_until_closed(server: Served) 
 
 def test_an_answer_that_cannot_be_stored_is_not_acknowledged(server: Served, caplog: pytest.LogCaptureFixture) -> None:
     server.consent(0)
-    grown = (server.study.folder / f"{FILE}-wal").stat().st_size
+    grown = (server.study.folder / f"{VOTES}-wal").stat().st_size
     _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (grown, hard))
     try:
@@ -195,7 +195,7 @@ def test_an_answer_that_cannot_be_stored_is_not_acknowledged(server: Served, cap
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, app.NOT_STORED)
     (logged,) = [each.getMessage() for each in caplog.records if each.name == "semdpo.study"]
-    assert logged.startswith(f"there is no space left to write {server.study.folder / FILE}; free some space")
+    assert logged.startswith(f"there is no space left to write {server.study.folder / VOTES}; free some space")
     assert server.store.votes() == []
     assert server.vote(0, body(server.study, 0)).status_code == 200
     assert len(server.store.votes()) == 1

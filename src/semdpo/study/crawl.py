@@ -16,15 +16,14 @@ from typing import Any
 from semdpo.errors import DataError, EndpointError
 from semdpo.study.blinding import SIDES, rater_id
 from semdpo.study.page import IMAGES, INDEX, SCRIPTS, SHEET, STYLE
-from semdpo.study.plan import PLAN, SECRET, Study
-from semdpo.study.votes import FILE
+from semdpo.study.plan import PLAN, SEAL, SECRET, VOTES, Study
 
 SECONDS = 60.0  # that an answer may take
 LARGEST = 64 * 2**20  # bytes that are read of an answer
 ROUNDS = 5  # how often the time of an image's answer is measured; the fastest counts
 TIMED = 200  # images whose time is measured
 _ASSETS = ("rater.js", "online.js", "style.css")
-_HIDDEN = (PLAN, "plan.sha256", SECRET, FILE, f"{IMAGES}/", "r/0", "r/1", "o/", "static/offline.js", "")
+_HIDDEN = (PLAN, SEAL, SECRET, VOTES, f"{IMAGES}/", "r/0", "r/1", "o/", "static/offline.js", "")
 _VARY = ("date",)  # headers that differ with the time alone
 
 
@@ -106,7 +105,9 @@ def _from_folder(folder: Path, study: Study) -> Crawl:
         known |= {path for path in place.rglob("*") if path.is_file()}
     if not pages:
         raise DataError(f"{folder} has no pages of a study; write them with `semdpo study page`")
-    others = [path for path in folder.rglob("*") if path.is_file() and path not in known and path.name != ".semdpo.json"]
+    others = [
+        path for path in folder.rglob("*") if path.is_file() and path not in known and path.name != ".semdpo.json"
+    ]
     return Crawl(tuple(pages), tuple(str(path) for path in others))
 
 

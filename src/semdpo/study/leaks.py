@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from PIL import Image, UnidentifiedImageError
 from scipy import stats
@@ -27,6 +27,7 @@ from semdpo.study.plan import Study
 
 LEVEL = 1e-4  # of one test; a check does a handful
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{{LENGTH}}}")
+_PLAIN = "PNG RGB, IHDR IDAT IEND, "
 _OF_SERVER = {"answered", "consented"}  # what a server adds to a sheet: what the rater has done
 
 
@@ -123,8 +124,8 @@ def _texts(pages: RaterPages, study: Study) -> Iterator[str]:
 
 def _method(name: str) -> re.Pattern[str]:
     """A method's name as a word, however its parts are joined: sem_dpo, Sem-DPO, semdpo."""
-    parts = [re.escape(part) for part in re.split(r"[\W_]+", name) if part]
-    return re.compile(rf"(?<![A-Za-z0-9]){r'[\W_]*'.join(parts)}(?![A-Za-z0-9])", re.IGNORECASE)
+    joined = r"[\W_]*".join(re.escape(part) for part in re.split(r"[\W_]+", name) if part)
+    return re.compile(rf"(?<![A-Za-z0-9]){joined}(?![A-Za-z0-9])", re.IGNORECASE)
 
 
 def _files(pages: RaterPages, study: Study) -> Iterator[str]:
@@ -140,7 +141,7 @@ def _files(pages: RaterPages, study: Study) -> Iterator[str]:
         "a private folder": [str(study.folder.resolve())],
     }.items():
         if names:
-            private[words] = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in sorted(set(names))))
+            private[words] = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(set(names))))})(?!\w)")
     shipped = {page.online_page(), page.offline_page(), *(path.read_bytes() for path in page.STATIC.iterdir())}
     allowed = crawl.expected_files()
     for file in (*pages.files, *pages.images.values()):
@@ -167,8 +168,6 @@ def _rewrites(study: Study) -> list[str]:
 
 def _without_prompts(text: str, study: Study) -> str:
     """A text without the users' prompts and the study's words, which ``_texts`` compares with the plan."""
-    import json
-
     plan = study.plan
     known = [*plan.prompts.values(), plan.title, plan.consent, plan.tie or "", *plan.questions.values()]
     for words in sorted(filter(None, known), key=len, reverse=True):
@@ -217,12 +216,12 @@ def _constants(shown: Sequence[_Shown]) -> Iterator[str]:
             counts = ", ".join(f"{method} {count}" for method, count in by_method.items())
             yield f"the images' {words} differs: {len(values)} values (by method: {counts})"
     for each in shown:
-        if (form := _form(each.image.data)) != "PNG RGB, IHDR IDAT IEND":
+        if not (form := _form(each.image.data)).startswith(_PLAIN):
             yield f"{each.image.name} is no plain PNG ({form}): metadata may tell its method"
 
 
 def _form(data: bytes) -> str:
-    """Format, mode and kinds of chunks of an image file; what follows its end is named, too."""
+    """Format, mode, kinds of chunks and compression of an image file; what follows its end is named, too."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             form, mode = image.format, image.mode
@@ -231,16 +230,17 @@ def _form(data: bytes) -> str:
         return "no image"
     if form != "PNG":
         return f"{form} {mode}{size}"
-    kinds, at = list[str](), 8
+    kinds, packing, at = list[str](), "", 8
     while at + 12 <= len(data):
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8].decode("latin-1")
         if kinds[-1:] != [kind]:  # an image's data may come in many chunks
             kinds.append(kind)
+            packing += data[at + 8 : at + 10].hex() if kind == "IDAT" else ""  # zlib's header: how it was compressed
         at += length + 12
         if kind == "IEND":
             break
     rest = "" if at == len(data) else f" and {len(data) - at} bytes"
-    return f"{form} {mode}, {' '.join(kinds)}{rest}"
+    return f"{form} {mode}, {' '.join(kinds)}{rest}, zlib {packing}"
 
 
 # -------------------------------------------------------------------------------------------------- statistics
@@ -314,8 +314,3 @@ def _groups(methods: Sequence[str], values: Sequence[float]) -> float:
 def _coin(values: Sequence[bool]) -> float:
     """p of the exact binomial test that both outcomes are as likely."""
     return float(stats.binomtest(sum(values), len(values)).pvalue)
-
-
-def is_address(place: str) -> bool:
-    """Whether a place is a server's address."""
-    return urlsplit(place).scheme in ("http", "https")

@@ -17,8 +17,8 @@ from pathlib import Path
 from semdpo.disk import NO_SPACE
 from semdpo.errors import DataError, StoreError
 from semdpo.study.design import Vote
+from semdpo.study.plan import VOTES
 
-FILE = "votes.sqlite"
 PATIENCE = 30.0  # seconds that a write waits for another process
 _COLUMNS = tuple(field.name for field in fields(Vote))
 _TABLES = """
@@ -79,7 +79,7 @@ class VoteStore:
     """
 
     def __init__(self, folder: Path, study: str) -> None:
-        self._path, self._lock = folder / FILE, threading.Lock()
+        self._path, self._lock = folder / VOTES, threading.Lock()
         with self._explained():
             self._base = sqlite3.connect(
                 self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -227,7 +227,7 @@ class VoteStore:
             if code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 raise StoreError(
                     f"{self._path} is damaged; copy it to a safe place, then restore the last good copy, with "
-                    f"the files {FILE}-wal and {FILE}-shm of the same copy if there are any"
+                    f"the files {VOTES}-wal and {VOTES}-shm of the same copy if there are any"
                 ) from error
             raise
 
@@ -243,7 +243,7 @@ def read_votes(folder: Path, study: str) -> list[Vote]:
         DataError: there are no votes yet.
         StoreError: as ``VoteStore`` raises.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / VOTES).is_file():
         raise DataError(f"{folder} has no votes yet; run `semdpo study serve` or `semdpo study collect` first")
     store = VoteStore(folder, study)
     try:
