@@ -8,7 +8,7 @@ import io
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,16 @@ def make(
             data = png(2 * index + number)
             sha = hashlib.sha256(data).hexdigest()
             files[sha] = data
-            images.append(StudyImage(f"i{2 * index + number:04d}", method, prompt, 7, sha))
+            images.append(
+                StudyImage(
+                    f"i{2 * index + number:04d}",
+                    method,
+                    prompt,
+                    image_seed=7,
+                    rewrite=f"{texts[prompt]}, style {number}",
+                    sha256=sha,
+                )
+            )
     trials = []
     for rater in range(raters):
         order = list(range(prompts))
@@ -88,7 +97,7 @@ def make(
     plan = Plan(
         title="Comparing images", seed=1, methods=METHODS, questions=QUESTIONS if questions is None else questions,
         tie=tie, prompts=texts, images=tuple(images), trials=tuple(trials), raters=raters, exclusion=Exclusion(),
-        analysis=Analysis(), consent="You take part of your own will.\n\nWe store your answers, and no name.", **more,
+        analysis=Analysis(), inputs={}, size=(48, 48), consent="You take part of your own will.\n\nWe store your answers, and no name.", **more,
     )  # fmt: skip
     write_study(folder, plan, files)
     return read_study(folder)
@@ -155,11 +164,11 @@ def running(application: ASGIApp) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def served(study: Study) -> Iterator[Served]:
-    """A real server of a study."""
+def served(study: Study, around: Callable[[ASGIApp], ASGIApp] = lambda app: app) -> Iterator[Served]:
+    """A real server of a study; what is put around its application may spoil its answers."""
     store = VoteStore(study.folder, study_id(study))
     try:
-        with running(build(study, store)) as address:
+        with running(around(build(study, store))) as address:
             yield Served(address, study, store)
     finally:
         store.close()

@@ -54,6 +54,7 @@ def test_a_variance_of_nothing_is_said_and_the_share_is_adjusted_for_the_side() 
     assert "estimated as 0" in found.remark
     # One who always chooses the left: all of it is the side.
     lefts = [judgement(r, p, (A, B)[(r + p) % 2]) for r in range(4) for p in range(6)]
+    assert "explain every single vote" in str(mixed(lefts, "match", (A, B)))
     lefts[0] = judgement(0, 0, B)
     found = mixed(lefts, "match", (A, B))
     assert isinstance(found, Mixed)

@@ -14,7 +14,8 @@ import pytest
 
 from semdpo.errors import DataError, StoreError
 from semdpo.study.design import Vote
-from semdpo.study.votes import FILE, RaterProgress, RefusedVoteError, VoteStore, read_votes
+from semdpo.study.plan import VOTES
+from semdpo.study.votes import RaterProgress, RefusedVoteError, VoteStore, read_votes
 
 VOTE = Vote("t00001", 0, "match", "left", "i0001", "i0002", 1.5, "2026-01-01T00:00:00.000+00:00")
 
@@ -88,12 +89,12 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     store = VoteStore(tmp_path, "study")
     store.add(_vote(number) for number in range(2000))
     store.close()
-    whole = (tmp_path / FILE).read_bytes()
+    whole = (tmp_path / VOTES).read_bytes()
     for damaged in (b"no database" * 1000, whole[:5000], whole[:8192] + bytes(8192) + whole[16384:]):
-        (tmp_path / FILE).write_bytes(damaged)
-        with pytest.raises(StoreError, match=rf"{FILE} is damaged; copy it to a safe place, then restore"):
+        (tmp_path / VOTES).write_bytes(damaged)
+        with pytest.raises(StoreError, match=rf"{VOTES} is damaged; copy it to a safe place, then restore"):
             VoteStore(tmp_path, "study")
-        assert (tmp_path / FILE).read_bytes() == damaged, "nothing is repaired"
+        assert (tmp_path / VOTES).read_bytes() == damaged, "nothing is repaired"
 
 
 def test_a_file_of_another_study_is_refused(tmp_path: Path, store: VoteStore) -> None:
@@ -104,7 +105,7 @@ def test_a_file_of_another_study_is_refused(tmp_path: Path, store: VoteStore) ->
 
 
 def test_a_held_file_is_named(store: VoteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other = sqlite3.connect(tmp_path / VOTES, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     store._base.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(StoreError, match="is held by another program"):
@@ -147,7 +148,7 @@ def test_a_file_that_cannot_grow(tmp_path: Path) -> None:
     said, stored = _fill(tmp_path, "limit")
     number = int(said.split()[0])
     assert number > 10
-    assert f"there is no space left to write {tmp_path / FILE}; free some space" in said
+    assert f"there is no space left to write {tmp_path / VOTES}; free some space" in said
     assert int(stored) == number + 1
     assert len(read_votes(tmp_path, "study")) == number + 1
 
@@ -157,5 +158,5 @@ def test_a_full_disk(small_disk: Path) -> None:
     (said,) = _fill(small_disk, "disk")
     number = int(said.split()[0])
     assert number > 10
-    assert f"there is no space left to write {small_disk / FILE}" in said
+    assert f"there is no space left to write {small_disk / VOTES}" in said
     assert len(read_votes(small_disk, "study")) == number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def render(report: StudyReport, plots: Mapping[str, str]) -> str:
     from semdpo.reporting.page import template
 
     results = report.results
-    filters = {"method": method_label, "metric": metric_label, "percent": percent, "p": p_value, "two": _two}
+    filters: dict[str, Callable[..., str]] = {"method": method_label, "metric": metric_label, "percent": percent, "p": p_value, "two": _two}
     return template("study.html.j2", **filters).render(
         report=report,
         results=results,

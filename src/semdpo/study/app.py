@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from semdpo.errors import DataError, StoreError
 from semdpo.study.answers import Answer, Seat, seat, vote_of
 from semdpo.study.blinding import public_id, rater_id
 from semdpo.study.images import images_of, served_images
+from semdpo.study.page import STATIC, online_page
 from semdpo.study.plan import Study
 from semdpo.study.votes import RefusedVoteError, VoteStore, now
 from semdpo.web import strict_json
@@ -34,7 +34,6 @@ from semdpo.web.requests import HEADERS, read_body, replayed
 
 log = logging.getLogger("semdpo.study")
 
-STATIC = Path(str(files("semdpo.study"))) / "static"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 ONLINE = ("rater.js", "online.js", "organiser.js", "style.css")
 NOT_STORED = "the answer could not be stored; leave this page open and try again in a minute"
@@ -91,7 +90,7 @@ def build(study: Study, store: VoteStore) -> ASGIApp:
         organiser_id(study),
         seats,
         {token: images_of(study, place.rater, served) for token, place in seats.items()},
-        {path.name: path.read_bytes() for path in STATIC.iterdir()},
+        {path.name: path.read_bytes() for path in STATIC.iterdir()} | {"rater.html": online_page()},
     )
     handlers = {
         ("/r/{token}", "GET"): _rater_page,

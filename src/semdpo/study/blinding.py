@@ -77,7 +77,8 @@ def sheet(study: Study, rater: int) -> dict[str, Any]:
 
     Returns:
         A JSON object: ``study``, ``rater``, ``title``, ``consent``, ``questions`` (a list of ``name`` and ``words``,
-        the study's primary one first), ``tie``, ``simulated``, and ``trials`` in the rater's order, each with ``id``, ``prompt``, ``left``, ``right``.
+        the study's primary one first), ``tie``, ``simulated``, and ``trials`` in the rater's order, each with ``id``,
+        ``prompt``, ``left``, ``right``.
 
     Raises:
         ConfigError: the study has no such rater.

@@ -17,8 +17,8 @@ from pathlib import Path
 from semdpo.disk import NO_SPACE
 from semdpo.errors import DataError, StoreError
 from semdpo.study.design import Vote
+from semdpo.study.plan import VOTES
 
-FILE = "votes.sqlite"
 PATIENCE = 30.0  # seconds that a write waits for another process
 _COLUMNS = tuple(field.name for field in fields(Vote))
 _TABLES = """
@@ -34,7 +34,17 @@ CREATE TABLE IF NOT EXISTS votes (
 
 
 class RefusedVoteError(DataError):
-    """A vote that is not stored, because the study is closed or the question was answered before."""
+    """A vote that is not stored, because the study is closed or the question was answered before.
+
+    Args:
+        message: One sentence.
+        vote: The vote.
+        answer: Its answer id.
+    """
+
+    def __init__(self, message: str, vote: Vote | None = None, answer: str | None = None) -> None:
+        super().__init__(message)
+        self.vote, self.answer = vote, answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class VoteStore:
     """
 
     def __init__(self, folder: Path, study: str) -> None:
-        self._path, self._lock = folder / FILE, threading.Lock()
+        self._path, self._lock = folder / VOTES, threading.Lock()
         with self._explained():
             self._base = sqlite3.connect(
                 self._path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -117,6 +127,8 @@ class VoteStore:
             RefusedVoteError: The study is closed.
             StoreError: It could not be stored.
         """
+        if self.consented(rater):
+            return
         with self._lock, self._explained(), self._transaction():
             self._refuse_closed()
             self._base.execute("INSERT OR IGNORE INTO consents VALUES (?, ?)", (rater, at))
@@ -144,19 +156,17 @@ class VoteStore:
         if known == (answer, vote.choice):
             return False
         if known is not None:
-            raise RefusedVoteError(
-                "this question was answered before, and the first answer stands; load the page again"
-            )
-        self._refuse_closed()
+            raise RefusedVoteError("this question was answered before, and the first answer stands", vote, answer)
+        self._refuse_closed(vote, answer)
         try:
             self._base.execute("INSERT INTO votes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*astuple(vote), answer))
         except sqlite3.IntegrityError:
-            raise RefusedVoteError("this answer id was used for another question; load the page again") from None
+            raise RefusedVoteError("the id of this answer was used for another question", vote, answer) from None
         return True
 
-    def _refuse_closed(self) -> None:
+    def _refuse_closed(self, vote: Vote | None = None, answer: str | None = None) -> None:
         if self._base.execute("SELECT 1 FROM facts WHERE name = 'closed'").fetchone():
-            raise RefusedVoteError("this study is closed; no more answers are stored")
+            raise RefusedVoteError("this study is closed, and no more answers are stored", vote, answer)
 
     def votes(self) -> list[Vote]:
         """All votes, by rater and time."""
@@ -217,7 +227,7 @@ class VoteStore:
             if code in (0, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 raise StoreError(
                     f"{self._path} is damaged; copy it to a safe place, then restore the last good copy, with "
-                    f"the files {FILE}-wal and {FILE}-shm of the same copy if there are any"
+                    f"the files {VOTES}-wal and {VOTES}-shm of the same copy if there are any"
                 ) from error
             raise
 
@@ -233,7 +243,7 @@ def read_votes(folder: Path, study: str) -> list[Vote]:
         DataError: there are no votes yet.
         StoreError: as ``VoteStore`` raises.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / VOTES).is_file():
         raise DataError(f"{folder} has no votes yet; run `semdpo study serve` or `semdpo study collect` first")
     store = VoteStore(folder, study)
     try:

@@ -7,14 +7,19 @@ statsmodels, ``BinomialBayesMixedGLM``, was left out: its 95% intervals hold the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from semdpo.study.analysis.rates import Array, comparisons, value
 from semdpo.study.design import Judgement
+
+Places = NDArray[np.integer]
+NOTHING = 1e-9  # a variance of single votes below this is a rounding error
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def mixed(rows: Sequence[Judgement], question: str, pair: tuple[str, str], *, le
     return fit(votes, on_left, at_rater, at_prompt, level=level)
 
 
-def fit(y: Array, on_left: Array, at_rater: Array, at_prompt: Array, *, level: float = 0.95) -> Mixed | str:
+def fit(y: Array, on_left: Array, at_rater: Places, at_prompt: Places, *, level: float = 0.95) -> Mixed | str:
     """Fits the model to votes given as numbers.
 
     Args:
@@ -106,25 +111,27 @@ def fit(y: Array, on_left: Array, at_rater: Array, at_prompt: Array, *, level: f
     # No gradients: near 0, the end of the range, differences of the deviance are too small to find a step by.
     found = optimize.minimize(
         lambda ratios: _deviance(ratios, sums)[0],
-        [0.5, 0.5],
+        np.array([0.5, 0.5]),
         method="Nelder-Mead",
-        bounds=[(0, None)] * 2,
+        bounds=[(0.0, None)] * 2,
         options={"xatol": 1e-4, "fatol": 1e-6},
     )
     if not found.success or not np.isfinite(found.fun):
         return f"The mixed model did not converge ({found.message}); no number of it is shown."
     _, effects, covariance, variance = _deviance(found.x, sums)
+    if variance < NOTHING:
+        return "Side, raters and prompts explain every single vote, so the mixed model has no interval."
     freedom, error = min(raters, prompts) - 1, float(np.sqrt(covariance[0, 0]))
     reach = float(stats.t.isf((1 - level) / 2, freedom)) * error
     share = float(effects[0])
-    deviations = found.x * np.sqrt(variance)
+    by_rater, by_prompt = (float(ratio) * math.sqrt(variance) for ratio in found.x)
     none = [name for name, ratio in zip(("raters", "prompts"), found.x, strict=True) if ratio < 1e-3]
     remark = f"The variance of {' and of '.join(none)} is estimated as 0, the end of its range." if none else None
     p = float(2 * stats.t.sf(abs(share - 0.5) / error, freedom))
-    return Mixed(share, share - reach, share + reach, p, float(effects[1]), *map(float, deviations), remark)
+    return Mixed(share, share - reach, share + reach, p, float(effects[1]), by_rater, by_prompt, remark)
 
 
-def _sums(y: Array, x: Array, at_rater: Array, at_prompt: Array, raters: int, prompts: int) -> _Sums:
+def _sums(y: Array, x: Array, at_rater: Places, at_prompt: Places, raters: int, prompts: int) -> _Sums:
     counts = np.zeros((raters, prompts))
     np.add.at(counts, (at_rater, at_prompt), 1.0)
     zz = np.block([[np.diag(counts.sum(1)), counts], [counts.T, np.diag(counts.sum(0))]])
@@ -134,17 +141,17 @@ def _sums(y: Array, x: Array, at_rater: Array, at_prompt: Array, raters: int, pr
     return _Sums(zz, z_of[:, :2], z_of[:, 2], x.T @ x, x.T @ y, float(y @ y), len(y), raters)
 
 
-def _deviance(ratios: Sequence[float] | Array, sums: _Sums) -> tuple[float, Array, Array, float]:
+def _deviance(ratios: Array, sums: _Sums) -> tuple[float, Array, Array, float]:
     """-2 log REML, profiled, of the ratios of standard deviations (rater, prompt) to the residual's.
 
     With V = I + Z G Z' and L = √G: log|V| = log|M|, M = I + L Z'Z L, and u'V⁻¹w = u'w - (L Z'u)'M⁻¹(L Z'w).
     """
-    scale = np.repeat(np.asarray(ratios), [sums.raters, len(sums.zz) - sums.raters])
+    scale = np.repeat(ratios, [sums.raters, len(sums.zz) - sums.raters])
     m = np.eye(len(scale)) + scale[:, None] * sums.zz * scale
     lx, ly = scale[:, None] * sums.zx, scale * sums.zy
     mx, my = np.linalg.solve(m, lx), np.linalg.solve(m, ly)
     xvx, xvy, yvy = sums.xx - lx.T @ mx, sums.xy - lx.T @ my, sums.yy - float(ly @ my)
-    effects = np.linalg.solve(xvx, xvy)
+    effects: Array = np.linalg.solve(xvx, xvy)
     freedom = sums.votes - len(effects)
     variance = max(1e-300, (yvy - float(effects @ xvy)) / freedom)
     deviance = freedom * np.log(variance) + np.linalg.slogdet(m)[1] + np.linalg.slogdet(xvx)[1]

@@ -81,6 +81,7 @@ async function next() {
     await new Promise(requestAnimationFrame); // the frame in which both images appear
     shownAt = performance.now();
   }
+  byId("trial").ariaBusy = "false";
   byId("question").focus({ preventScroll: true });
 }
 
@@ -93,6 +94,7 @@ function finish() {
 async function choose(choice) {
   if (sending || shownAt === null || (choice === "tie" && sheet.tie === null)) return;
   sending = true;
+  byId("trial").ariaBusy = "true";
   const [trial, question] = todo[0];
   const answer = {
     answer: newId(),
@@ -124,6 +126,7 @@ async function send(answer) {
       return await source.vote(answer);
     } catch (error) {
       if (!error.again) throw error;
+      byId("trial").ariaBusy = "false"; // what is said below is to be heard
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = "Try now";
