@@ -18,7 +18,7 @@ LAYERS = (
     (
         *("errors", "extras", "texts", "disk", "locks", "progress", "protocols", "answers"),
         *("span_syntax", "protected_spans", "tiny_world"),
-        *("chat_answers", "client"),
+        *("chat_answers", "client", "web"),
     ),
     ("recipe",),
     ("data",),
