@@ -18,6 +18,7 @@ from semdpo.cli import (
     report,
     run,
     serve,
+    study,
     study_serve,
     train,
     weigh,
@@ -58,11 +59,9 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
-
-_study = typer.Typer(help="A blinded comparison of a run's images by people.", no_args_is_help=True)
 for subcommand in (study_serve.serve, study_serve.page, study_serve.collect, study_serve.export, study_serve.check):
-    _study.command()(subcommand)
-app.add_typer(_study, name="study")
+    study.app.command()(subcommand)
+app.add_typer(study.app, name="study")
 
 
 def _version(requested: bool) -> None:
