@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import pytest
 from semdpo.cli import study as cli
 from semdpo.data.pairs import read_pairs
 from semdpo.errors import DataError
-from semdpo.study.design import MATCH, QUESTIONS, RIGHT_ANSWER
-from semdpo.study.judgements import chosen_method, exclude, judgements, write_judgements
+from semdpo.study.blinding import study_id
+from semdpo.study.design import MATCH, QUESTIONS, RIGHT_ANSWER, Judgement
+from semdpo.study.judgements import chosen_method, exclude, judgements
 from semdpo.study.pairs import pairs_of_study
 from semdpo.study.plan import Study
 from semdpo.study.power import centre
 from semdpo.study.simulated import Habits, generated, simulate
 from semdpo.study.tiny_raters import read_images, tiny_opinion
+from semdpo.study.votes import VoteStore
 from tests.study import example
 
 
@@ -81,14 +84,16 @@ def test_they_answer_no_question_that_they_do_not_know(made: Study) -> None:
 
 
 def test_majorities_become_pairs_that_are_read_as_pairs(made: Study, tmp_path: Path) -> None:
-    rows = judgements(made.plan, simulate(made.plan, tiny_opinion(made), Habits(), 5))
+    votes = simulate(made.plan, tiny_opinion(made), Habits(), 5)
+    rows = judgements(made.plan, votes)
     kept = exclude(rows, made.plan.exclusion).judgements
     found = pairs_of_study(made.plan, kept, MATCH)
     assert len(found.pairs) + found.ties == 6
     assert found.methods.count(("good", "bad")) >= 5
-    write_judgements(tmp_path / "judgements.csv", rows)
+    with closing(VoteStore(made.folder, study_id(made))) as store:
+        store.add((vote, f"{vote.trial} {vote.question}") for vote in votes)
     out = tmp_path / "pairs.jsonl"
-    cli.pairs(made.folder, tmp_path / "judgements.csv", out)
+    cli.pairs(made.folder, out)
     assert read_pairs(out) == found.pairs
     assert '"votes": ' in out.read_text()
     for pair in found.pairs:
@@ -104,11 +109,26 @@ def test_ties_and_equal_rewrites_make_no_pair_and_are_counted(made: Study) -> No
     assert (found.pairs, found.ties) == ([], 6)
     same = replace(made.plan, images=tuple(replace(image, rewrite="one") for image in made.plan.images))
     liked = judgements(made.plan, simulate(made.plan, tiny_opinion(made), Habits(0.001, 0, 0, 0), 1))
-    assert pairs_of_study(same, liked, MATCH).same == 6
+    assert (pairs_of_study(same, liked, MATCH).same, pairs_of_study(same, liked, MATCH).pairs) == (24, [])
     with pytest.raises(DataError, match="no votes on the question 'prefr'; did you mean 'prefer'"):
         pairs_of_study(made.plan, rows, "prefr")
     with pytest.raises(DataError, match="no image of method 'x'"):
         pairs_of_study(made.plan, [replace(rows[0], left_method="x", right_method="bad", choice="left")], MATCH)
+
+
+def test_methods_with_one_rewrite_make_one_pair_of_all_their_votes(made: Study) -> None:
+    """Otherwise a pair would count twice in training."""
+    image = made.plan.images[0]
+    plan = replace(made.plan, images=(*made.plan.images, replace(image, name="i9999", method="also good")))
+    row = Judgement("r0", image.prompt_id, MATCH, "comparison", "good", "bad", "left", "t0")
+    rows = [
+        row,
+        replace(row, left_method="also good", trial="t1"),
+        replace(row, rater="r1", choice="right", trial="t2"),
+    ]
+    found = pairs_of_study(plan, rows, MATCH)
+    assert [pair.chosen_score for pair in found.pairs] == [2 / 3]
+    assert (found.votes, found.methods) == ([3], [("also good, good", "bad")])
 
 
 def test_generated_judgements_have_the_share_that_was_asked_for() -> None:

@@ -60,11 +60,11 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
-for subcommand in (
+for step in (
     *(study_serve.serve, study_serve.page, study_serve.collect, study_serve.export, study_serve.check),
     study_analyze.analyze,
 ):
-    study.app.command()(subcommand)
+    study.app.command()(step)
 app.add_typer(study.app, name="study")
 
 

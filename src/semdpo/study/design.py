@@ -116,7 +116,7 @@ class Analysis:
     """
 
     primary: str = MATCH
-    test: Test = "raters"
+    test: Test = "both"
     level: float = 0.95
     resamples: int = 4000
     seed: int = 0

@@ -52,11 +52,12 @@ def simulate(plan: Plan, opinion: Opinion, habits: Habits, seed: int) -> list[Vo
         The votes, by rater, position and question.
     """
     votes: list[Vote] = []
-    places = {image.name: place for place, image in enumerate(plan.images)}
+    of_hash = {sha256: k for k, sha256 in enumerate(dict.fromkeys(image.sha256 for image in plan.images))}
+    places = {image.name: of_hash[image.sha256] for image in plan.images}  # equal images are worth the same
     for rater in range(plan.raters):
         rng = np.random.default_rng([seed, rater])
         lean = habits.side_sd * rng.standard_normal()
-        own = habits.rater_sd * rng.standard_normal((len(plan.questions), len(places)))
+        own = habits.rater_sd * rng.standard_normal((len(plan.questions), len(of_hash)))
         for trial in (trial for trial in plan.trials if trial.rater == rater):
             for row, question in enumerate(plan.questions):
                 left, right = (

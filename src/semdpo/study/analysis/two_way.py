@@ -8,6 +8,7 @@ measures how often the interval holds the truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -111,7 +112,15 @@ def _single_votes(table: Rates) -> tuple[float, int]:
 def _residuals(table: Rates) -> tuple[Array, int]:
     """Votes minus those that rater and prompt make likely, [R, P], and their degrees of freedom."""
     counts, raters = table.counts, len(table.raters)
-    normal = np.block([[np.diag(counts.sum(1)), counts], [counts.T, np.diag(counts.sum(0))]])
-    effects, _, rank, _ = np.linalg.lstsq(normal, np.r_[table.sums.sum(1), table.sums.sum(0)], rcond=1e-10)
+    inverse, rank = _additive(counts.tobytes(), raters)
+    effects = inverse @ np.r_[table.sums.sum(1), table.sums.sum(0)]
     fitted = effects[:raters, None] + effects[None, raters:]
-    return table.sums - counts * fitted, int((counts > 0).sum()) - int(rank)
+    return table.sums - counts * fitted, int((counts > 0).sum()) - rank
+
+
+@lru_cache(maxsize=8)  # thousands of simulated studies have the same counts
+def _additive(counts: bytes, raters: int) -> tuple[Array, int]:
+    """The pseudoinverse of the normal equations of rater plus prompt, and their rank."""
+    table = np.frombuffer(counts).reshape(raters, -1)
+    normal = np.block([[np.diag(table.sum(1)), table], [table.T, np.diag(table.sum(0))]])
+    return np.linalg.pinv(normal, rcond=1e-10, hermitian=True), int(np.linalg.matrix_rank(normal, hermitian=True))
