@@ -230,6 +230,17 @@ def test_files_of_others_are_not_lost(tmp_path: Path) -> None:
         write_study(tmp_path / "mine", example.plan(), {})
 
 
+def test_a_full_disk_is_one_error_and_leaves_nothing(small_disk: Path) -> None:
+    plan = example.study(small_disk / "study").plan
+    before = read_study(small_disk / "study").secret
+    with pytest.raises(StoreError, match="there is no space left to write"):
+        write_study(small_disk / "study", plan, {"0" * 64: bytes(3_000_000)})
+    assert read_study(small_disk / "study").secret == before
+    with pytest.raises(StoreError, match="there is no space left to write"):
+        write_study(small_disk / "new", plan, {"0" * 64: bytes(3_000_000)})
+    assert [path.name for path in small_disk.iterdir()] == ["study"]
+
+
 # ------------------------------------------------------------------------------------------------- images
 
 

@@ -50,7 +50,7 @@ def test_a_plan_is_written_and_says_what_it_can_find(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan", "RUN", "-o", "new", "--raters", "0"], "--raters is 0; it must be a number from 1 to 10000"),
+        (["plan", "RUN", "-o", "new", "--raters", "0"], "--raters is 0; it must be a number from 1 to 1000"),
         (["plan", "RUN", "-o", "new", "--repeats", "0.6"], "--repeats is 0.6; it must be a number from 0 to 0.5"),
         (["plan", "RUN", "-o", "new", "--test", "rater"], "--test is 'rater'; did you mean 'raters'?"),
         (["plan", "RUN", "-o", "new", "--question", "macth"], "no question 'macth'; did you mean 'match'?"),

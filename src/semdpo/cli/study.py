@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semdpo.study.power import Assumptions
 
 MATCH = "match"
-MOST_RATERS = 10_000
+MOST_RATERS = 1000
 
 app = typer.Typer(help="A blinded comparison of methods by people.", no_args_is_help=True)
 
@@ -133,8 +133,8 @@ def plan_study(run: str, out: Path, settings: StudySettings) -> Plan:
     from semdpo.study import planning
 
     planning.refuse_unfit(settings)
-    files.refuse_started(out)
     output.refuse_inputs(out, [run])
+    files.refuse_started(out)
     folder = Path(run)
     with bar("planning the study"):
         made = planning.make_plan(Run(folder, pipeline.recipe_of(folder), own_models()), settings)
@@ -175,7 +175,7 @@ def _as_text(plan: Plan) -> str:
         f"questions: {', '.join(plan.questions)}",
     ]
     for reason, number_out in Counter(each.reason for each in plan.left_out).items():
-        lines.append(f"{number_out} comparisons are left out: {reason}")
+        lines.append(f"comparisons left out: {number_out} ({reason})")
     if plan.resized is not None:
         lines.append(f"the images had different sizes: {plan.resized}")
     return "\n".join([*lines, *([power_text(plan.power, plan.analysis)] if plan.power else [])])

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 Votes = NDArray[np.bool_]
 NODES = 64  # of the quadrature over raters and prompts
 FEW = 13  # ranks up to which scipy goes through all signs of tied ranks
-PART = 200  # studies that are simulated at once
+CELLS = 100_000  # votes that are simulated at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ def _rejected(effect: float, seen: Votes, analysis: Analysis, assumptions: Assum
     rng, (raters, prompts), size = np.random.default_rng([assumptions.seed, 1]), seen.shape, assumptions.simulations
     middle = centre(effect, assumptions.rater_sd, assumptions.prompt_sd)
     rejected = 0
-    for count in [PART] * (size // PART) + [size % PART] * (size % PART > 0):
+    part = max(1, CELLS // seen.size)
+    for start in range(0, size, part):
+        count = min(part, size - start)
         of_raters = assumptions.rater_sd * rng.standard_normal((count, raters, 1))
         of_prompts = assumptions.prompt_sd * rng.standard_normal((count, 1, prompts))
         likely = special.expit(middle + of_raters + of_prompts)
