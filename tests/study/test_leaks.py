@@ -151,7 +151,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     "method in a page": (_append("index.html", lambda s: "<!-- Sem-DPO -->"), "names the method sem_dpo"),
     "method in a script": (_append("rater.js", lambda s: "// dpo"), "names the method dpo"),
     "folder in a page": (_append("index.html", lambda s: str(s.folder.resolve())), "names a private folder"),
-    "name in a style": (_append("style.css", lambda s: f"/* {s.plan.images[1].name} */"), "an image's name in the plan"),
+    "name in a style": (_append("style.css", lambda s: f"/* {s.plan.images[1].name} */"), "an image's name in the"),
     "hash": (_append("style.css", lambda s: f"/* {s.plan.images[1].sha256} */"), "names the hash of a file"),
     "prompt's id": (_append("style.css", lambda s: "/* p0001 */"), "names a prompt's id"),
     "plan": (_write("plan.json", "{}"), "plan.json is no part of a rater's page"),

@@ -19,7 +19,6 @@ from semdpo.cli import (
     run,
     serve,
     study,
-    study_serve,
     train,
     weigh,
     world,
@@ -59,8 +58,6 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
-for subcommand in (study_serve.serve, study_serve.page, study_serve.collect, study_serve.export, study_serve.check):
-    study.app.command()(subcommand)
 app.add_typer(study.app, name="study")
 
 

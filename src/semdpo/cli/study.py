@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from semdpo import disk
-from semdpo.cli import output
+from semdpo.cli import output, study_serve
 from semdpo.cli.options import number
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.progress import bar, say, show
@@ -23,6 +23,7 @@ MATCH = "match"
 MOST_RATERS = 10_000
 
 app = typer.Typer(help="A blinded comparison of methods by people.", no_args_is_help=True)
+study_serve.register(app)
 
 Raters = Annotated[int, typer.Option(help="Number of raters.")]
 PerRater = Annotated[

@@ -1,4 +1,4 @@
-"""``semdpo study serve``, ``page``, ``collect``, ``export`` and ``check``: a study goes to raters, and votes come back."""
+"""``semdpo study serve``, ``page``, ``collect``, ``export``, ``check``: a study to raters, and their votes back."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ from semdpo.progress import say, show
 
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder, made by `semdpo study plan`.")]
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to ``semdpo study``."""
+    app.command()(serve)
+    app.command()(page)
+    app.command()(collect)
+    app.command()(export)
+    app.command()(check)
 
 
 def serve(

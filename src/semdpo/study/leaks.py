@@ -110,7 +110,8 @@ def _texts(pages: RaterPages, study: Study) -> Iterator[str]:
         if pages.sheet.get(key) != wanted[key]:
             yield f"rater {pages.rater}'s sheet has another {key} than the plan"
     if len(pages.sheet["trials"]) != len(wanted["trials"]):
-        yield f"rater {pages.rater}'s sheet has {len(pages.sheet['trials'])} trials, and the plan {len(wanted['trials'])}"
+        counts = f"{len(pages.sheet['trials'])} trials, and the plan {len(wanted['trials'])}"
+        yield f"rater {pages.rater}'s sheet has {counts}"
     for number, (row, right) in enumerate(zip(pages.sheet["trials"], wanted["trials"], strict=False)):
         if row.get("prompt") != right["prompt"]:
             yield f"rater {pages.rater}'s trial {number} shows a text that is not the user's prompt"
