@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from semdpo.errors import ConfigError
 from semdpo.study.design import Analysis
 from semdpo.study.power import Assumptions, _signed_rank, centre, power
 
@@ -57,6 +58,17 @@ def test_raters_and_prompts_that_differ_lower_it_and_make_the_test_of_votes_wron
     varied = power(9, 20, 20, Analysis(test="votes"), Assumptions(0.65, 0.5, 1.0, simulations=1000))
     assert varied.power < calm.power
     assert varied.false_positives > 0.1
+
+
+def test_a_test_over_both_finds_no_difference_too_often_where_raters_and_prompts_differ() -> None:
+    found = power(9, 20, 20, Analysis(), Assumptions(0.75))
+    assert 0.5 < found.power < 1
+    assert found.false_positives < 0.07
+    some = power(18, 20, 10, Analysis(), Assumptions(0.75))
+    assert some.power == pytest.approx(found.power, abs=0.1)
+    assert some.false_positives < 0.07
+    with pytest.raises(ConfigError, match="needs two of each, not 1 and 20"):
+        power(1, 20, 20, Analysis(), Assumptions())
 
 
 @pytest.mark.parametrize("effect", [0.5, 0.65, 0.9])

@@ -19,6 +19,8 @@ from semdpo.cli import (
     run,
     serve,
     study,
+    study_analyze,
+    study_serve,
     train,
     weigh,
     world,
@@ -58,6 +60,11 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
+for step in (
+    *(study_serve.serve, study_serve.page, study_serve.collect, study_serve.export, study_serve.check),
+    study_analyze.analyze,
+):
+    study.app.command()(step)
 app.add_typer(study.app, name="study")
 
 

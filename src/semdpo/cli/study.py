@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from semdpo import disk
-from semdpo.cli import output, study_serve
+from semdpo.cli import output
 from semdpo.cli.options import number
 from semdpo.errors import ConfigError, DataError, did_you_mean
 from semdpo.progress import bar, say, show
@@ -23,14 +24,13 @@ MATCH = "match"
 MOST_RATERS = 10_000
 
 app = typer.Typer(help="A blinded comparison of methods by people.", no_args_is_help=True)
-study_serve.register(app)
 
 Raters = Annotated[int, typer.Option(help="Number of raters.")]
 PerRater = Annotated[
     int | None, typer.Option("--prompts-per-rater", help="Number of prompts of one rater; by default, all.")
 ]
 Test = Annotated[
-    str, typer.Option(help="The test that decides: signed ranks over raters or over prompts, or binomial over votes.")
+    str, typer.Option(help="The test that decides is over both raters and prompts, or over raters, prompts or votes.")
 ]
 Level = Annotated[float, typer.Option(help="Level of the intervals; the test's is 1 - level.")]
 Effect = Annotated[float, typer.Option(help="For the power: the share of votes for the better method.")]
@@ -61,7 +61,7 @@ def plan(
     title: Annotated[str | None, typer.Option(help="What raters read at the top.")] = None,
     consent: Annotated[str | None, typer.Option(help="What raters agree to before they begin.")] = None,
     primary: Annotated[str | None, typer.Option(help="The question that decides; by default, the first.")] = None,
-    test: Test = "raters",
+    test: Test = "both",
     level: Level = 0.95,
     max_attention_failures: Annotated[
         float, typer.Option(help="Exclude raters who fail a larger share of the attention checks.")
@@ -195,7 +195,7 @@ def power(
     raters: Raters = 9,
     prompts: Annotated[int, typer.Option(help="Number of prompts.")] = 20,
     prompts_per_rater: PerRater = None,
-    test: Test = "raters",
+    test: Test = "both",
     level: Level = 0.95,
     effect: Effect = 0.65,
     rater_sd: RaterSd = 0.5,
@@ -239,42 +239,49 @@ def _tested(
     number("--seed", seed, 0, 2**63 - 1)
     from semdpo.study.power import TESTS, Assumptions
 
-    if test not in TESTS:
-        raise ConfigError(f"--test is '{test}'{did_you_mean(test, TESTS)}")
+    known = {str(name): name for name in TESTS}
+    if test not in known:
+        raise ConfigError(f"--test is '{test}'{did_you_mean(test, known)}")
     from semdpo.study.design import Analysis
 
-    return Analysis(test=test, level=level, seed=seed), Assumptions(effect, rater_sd, prompt_sd)
+    return Analysis(test=known[test], level=level, seed=seed), Assumptions(effect, rater_sd, prompt_sd)
 
 
 @app.command()
 def pairs(
     study: Annotated[Path, typer.Argument(help="The study's folder.")],
-    judgements: Annotated[Path, typer.Argument(help="Its judgements.csv, which `semdpo study analyze` writes.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of pairs: csv, tsv, jsonl or parquet.")],
     question: Annotated[str | None, typer.Option(help="Whose votes count; by default, the plan's primary.")] = None,
 ) -> None:
     """Turn votes into preference pairs for weigh and train: a prompt, the better rewrite and the worse one."""
     disk.refuse_unwritable(out)
-    output.refuse_inputs(out, [study, judgements])
-    from semdpo.data.pairs import TYPES, columns_of
-    from semdpo.data.writers import check_suffix, encoded
-    from semdpo.study.judgements import exclude, read_judgements
+    output.refuse_inputs(out, [study])
+    from semdpo.data.pairs import write_pairs
+    from semdpo.data.writers import check_suffix
+    from semdpo.study.blinding import study_id
+    from semdpo.study.judgements import exclude, judgements
     from semdpo.study.pairs import pairs_of_study
     from semdpo.study.plan import read_study
+    from semdpo.study.votes import read_votes
 
     check_suffix(out)
-    plan = read_study(study).plan
-    kept = exclude(read_judgements(judgements), plan.exclusion)
+    planned = read_study(study)
+    plan = planned.plan
+    kept = exclude(judgements(plan, read_votes(study, study_id(planned))), plan.exclusion)
     found = pairs_of_study(plan, kept.judgements, question or plan.analysis.primary)
-    extra = {
+    extra: dict[str, Sequence[Any]] = {
         "votes": found.votes,
         "chosen_method": [better for better, _ in found.methods],
         "rejected_method": [worse for _, worse in found.methods],
+        "simulated": [plan.simulated] * len(found.pairs),
     }
-    output.write(out, encoded(out.suffix.lower(), columns_of(found.pairs, extra), TYPES))
+    existed = out.exists()
+    write_pairs(out, found.pairs, extra)
+    say(f"replaced {out}" if existed else f"wrote {out}")
+    raters = "simulated raters" if plan.simulated else "raters"
     show(
-        f"{len(found.pairs)} pairs; left out: {found.ties} without a majority, {found.same} with the same rewrite on "
-        f"both sides; {len(kept.reasons)} raters excluded"
+        f"{len(found.pairs)} pairs; left out: {found.ties} without a majority, {found.same} votes on two images of one "
+        f"rewrite; {len(kept.reasons)} {raters} excluded"
     )
     for rater, reason in kept.reasons.items():
         say(f"rater {rater} is excluded: {reason}")

@@ -19,15 +19,6 @@ StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to ``semdpo study``."""
-    app.command()(serve)
-    app.command()(page)
-    app.command()(collect)
-    app.command()(export)
-    app.command()(check)
-
-
 def serve(
     study: StudyFolder,
     host: Annotated[str, typer.Option(help="The address to listen on; by default, only this machine reaches it.")] = (

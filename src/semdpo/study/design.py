@@ -12,7 +12,7 @@ from typing import Literal
 Kind = Literal["comparison", "repeat", "attention"]
 Choice = Literal["left", "right", "tie"]
 Reason = Literal["blackened", "equal images"]
-Test = Literal["raters", "prompts", "votes"]
+Test = Literal["raters", "prompts", "votes", "both"]
 RIGHT_ANSWER, WRONG_ANSWER = "right answer", "wrong answer"  # the sides of an attention check
 MATCH = "match"  # the paper's question, and the only one that attention checks have a right answer to
 QUESTIONS = {
@@ -107,15 +107,16 @@ class Analysis:
     Attributes:
         primary: the question whose result is the study's.
         test: what the primary test counts as one observation: Wilcoxon's signed-rank test over the ``raters``' rates
-            or over the ``prompts``' rates; or the exact binomial test over all ``votes``, which is right only where
-            neither raters nor prompts differ.
+            or over the ``prompts``' rates; the exact binomial test over all ``votes``, which is right only where
+            neither raters nor prompts differ; or the t test over ``both`` raters and prompts, the only one that is
+            about more raters and more prompts.
         level: the level of all intervals; the primary test's is 1 - level.
         resamples: how often the bootstrap resamples raters and prompts.
         seed: the seed of the bootstrap.
     """
 
     primary: str = MATCH
-    test: Test = "raters"
+    test: Test = "both"
     level: float = 0.95
     resamples: int = 4000
     seed: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semdpo.data.records import Pair, content_id
@@ -18,12 +18,12 @@ class StudyPairs:
     """Preference pairs of a study.
 
     Attributes:
-        pairs: one for each prompt and pair of methods that a majority decided. ``chosen_score`` and
-            ``rejected_score`` are the shares of the votes for each side, in which a tie counts half for each.
+        pairs: one for each prompt and two rewrites that a majority decided. ``chosen_score`` and ``rejected_score``
+            are the shares of the votes for each side; a tie is half a vote for each.
         votes: the number of votes behind each pair, ties included, [n].
-        methods: the method of the chosen and of the rejected rewrite of each pair, [n].
-        ties: how many prompts and pairs of methods have no majority.
-        same: how many have a majority, but one and the same rewrite on both sides, so that they teach nothing.
+        methods: the methods of the chosen and of the rejected rewrite of each pair, joined by commas, [n].
+        ties: on how many prompts and rewrites there is no majority.
+        same: how many votes compared two images of one rewrite, which teach nothing.
     """
 
     pairs: list[Pair]
@@ -34,7 +34,10 @@ class StudyPairs:
 
 
 def pairs_of_study(plan: Plan, judgements: Sequence[Judgement], question: str) -> StudyPairs:
-    """Preference pairs by the majority of the votes on each prompt and pair of methods.
+    """Preference pairs by the majority of the votes on each prompt and two rewrites.
+
+    Where two methods have the same rewrite of a prompt, their votes against a third one are counted together, because
+    a pair that is there twice would count twice in training.
 
     Args:
         plan: the plan, which has the rewrites.
@@ -44,34 +47,41 @@ def pairs_of_study(plan: Plan, judgements: Sequence[Judgement], question: str) -
     Raises:
         DataError: there are no votes on this question, or votes on what the study does not show.
     """
-    votes: dict[tuple[str, str, str], list[str | None]] = {}
-    for row in judgements:
-        if row.kind == "comparison" and row.question == question:
-            first, second = sorted((row.left_method, row.right_method))
-            votes.setdefault((row.prompt_id, first, second), []).append(chosen_method(row))
-    if not votes:
+    own = [row for row in judgements if row.kind == "comparison" and row.question == question]
+    if not own:
         raise DataError(f"there are no votes on the question '{question}'{did_you_mean(question, plan.questions)}")
-    rewrites = {(image.prompt_id, image.method): image.rewrite for image in plan.images}
-    found = StudyPairs([], [], [], 0, 0)
-    ties = same = 0
-    for prompt_id, first, second in sorted(votes):
-        given = Counter(votes[prompt_id, first, second])
-        if given[first] == given[second]:
-            ties += 1
-            continue
-        better, worse = (first, second) if given[first] > given[second] else (second, first)
-        if missing := [method for method in (better, worse) if (prompt_id, method) not in rewrites]:
-            raise DataError(
-                f"the study has no image of method {shown(missing[0])} for prompt {shown(prompt_id)}; give the judgements "
-                "of this study"
-            )
-        chosen, rejected = trimmed(rewrites[prompt_id, better]), trimmed(rewrites[prompt_id, worse])
-        if chosen == rejected:
+    rewrites = {(image.prompt_id, image.method): trimmed(image.rewrite) for image in plan.images}
+    votes: dict[tuple[str, str, str], Counter[str | None]] = {}
+    methods: dict[tuple[str, str], set[str]] = {}
+    same = 0
+    for row in own:
+        sides = [_rewrite(rewrites, row.prompt_id, method) for method in (row.left_method, row.right_method)]
+        if sides[0] == sides[1]:
             same += 1
             continue
+        for method, rewrite in zip((row.left_method, row.right_method), sides, strict=True):
+            methods.setdefault((row.prompt_id, rewrite), set()).add(method)
+        first, second = sorted(sides)
+        chosen = chosen_method(row)
+        given = votes.setdefault((row.prompt_id, first, second), Counter())
+        given[None if chosen is None else rewrites[row.prompt_id, chosen]] += 1
+    decided = {key: given for key, given in votes.items() if given[key[1]] != given[key[2]]}
+    found = StudyPairs([], [], [], len(votes) - len(decided), same)
+    for (prompt_id, first, second), given in sorted(decided.items(), key=lambda entry: entry[0]):
+        better, worse = (first, second) if given[first] > given[second] else (second, first)
         prompt, number = plan.prompts[prompt_id], given.total()
         share = (given[better] + given[None] / 2) / number
-        found.pairs.append(Pair(content_id(prompt, chosen, rejected), prompt, chosen, rejected, share, 1 - share))
+        found.pairs.append(Pair(content_id(prompt, better, worse), prompt, better, worse, share, 1 - share))
         found.votes.append(number)
-        found.methods.append((better, worse))
-    return StudyPairs(found.pairs, found.votes, found.methods, ties, same)
+        names = [", ".join(sorted(methods[prompt_id, rewrite])) for rewrite in (better, worse)]
+        found.methods.append((names[0], names[1]))
+    return found
+
+
+def _rewrite(rewrites: Mapping[tuple[str, str], str], prompt_id: str, method: str) -> str:
+    if (prompt_id, method) not in rewrites:
+        raise DataError(
+            f"the study has no image of method {shown(method)} for prompt {shown(prompt_id)}; give the judgements of "
+            "this study"
+        )
+    return rewrites[prompt_id, method]

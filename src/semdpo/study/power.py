@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from semdpo.errors import ConfigError
+from semdpo.study.analysis.rates import Rates
+from semdpo.study.analysis.two_way import two_way
 from semdpo.study.assignment import prompts_of_raters
 from semdpo.study.design import Analysis, Power, Test
 
@@ -53,7 +56,15 @@ def power(raters: int, prompts: int, each: int, analysis: Analysis, assumptions:
         each: the number of prompts of one rater.
         analysis: the test and its level.
         assumptions: the difference to be found, and how raters and prompts differ.
+
+    Raises:
+        ConfigError: the test is over both raters and prompts, and there is only one of them.
     """
+    if analysis.test == "both" and min(raters, prompts) < 2:
+        raise ConfigError(
+            f"a test over both raters and prompts needs two of each, not {raters} and {prompts}; have more, or choose "
+            "--test votes"
+        )
     seen = np.zeros((raters, prompts), np.bool_)
     for rater, share in enumerate(prompts_of_raters([str(k) for k in range(prompts)], raters, each, assumptions.seed)):
         seen[rater, [int(prompt) for prompt in share]] = True
@@ -140,10 +151,20 @@ def _by_all_signs(values: Array) -> Array:
     ranks = stats.rankdata(np.abs(values), axis=1)
     signs = np.array(list(product((0.0, 1.0), repeat=values.shape[1])))
     sums, found = ranks @ signs.T, (ranks * (values > 0)).sum(1, keepdims=True)
-    return np.minimum(1.0, 2 * np.minimum((sums >= found).mean(1), (sums <= found).mean(1)))
+    p: Array = np.minimum(1.0, 2 * np.minimum((sums >= found).mean(1), (sums <= found).mean(1)))
+    return p
+
+
+def _over_both(votes: Votes, seen: Votes) -> Array:
+    asked = seen.any(0)
+    counts = seen[:, asked].astype(np.float64)
+    raters, prompts = (tuple(str(k) for k in range(size)) for size in counts.shape)
+    tables = (Rates(raters, prompts, own[:, asked].astype(np.float64), counts) for own in votes)
+    return np.array([two_way(table).p for table in tables])
 
 
 TESTS: Mapping[Test, Callable[[Votes, Votes], Array]] = {
+    "both": _over_both,
     "raters": _over_raters,
     "prompts": _over_prompts,
     "votes": _over_votes,

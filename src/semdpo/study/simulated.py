@@ -52,11 +52,12 @@ def simulate(plan: Plan, opinion: Opinion, habits: Habits, seed: int) -> list[Vo
         The votes, by rater, position and question.
     """
     votes: list[Vote] = []
-    places = {image.name: place for place, image in enumerate(plan.images)}
+    of_hash = {sha256: k for k, sha256 in enumerate(dict.fromkeys(image.sha256 for image in plan.images))}
+    places = {image.name: of_hash[image.sha256] for image in plan.images}  # equal images are worth the same
     for rater in range(plan.raters):
         rng = np.random.default_rng([seed, rater])
         lean = habits.side_sd * rng.standard_normal()
-        own = habits.rater_sd * rng.standard_normal((len(plan.questions), len(places)))
+        own = habits.rater_sd * rng.standard_normal((len(plan.questions), len(of_hash)))
         for trial in (trial for trial in plan.trials if trial.rater == rater):
             for row, question in enumerate(plan.questions):
                 left, right = (
@@ -100,8 +101,8 @@ def generated(
 ) -> list[Judgement]:
     """Judgements with a known truth: every rater compares two methods on every prompt.
 
-    P(first method) = σ(middle + rater + prompt ± side): plus where the first method is on the left. The sides of a rater
-    alternate, and so do those of a prompt. ``power.centre`` gives the ``middle`` of a share of all votes.
+    P(first method) = σ(middle + rater + prompt ± side), with a plus where the first method is on the left. The sides
+    of a rater alternate, and so do those of a prompt. ``power.centre`` gives the ``middle`` of a share of all votes.
 
     Args:
         raters: the number of raters.
