@@ -294,9 +294,7 @@ def test_every_trial_is_looked_at(study: Study, tmp_path: Path) -> None:
 def _planned(study: Study, seed: int) -> Study:
     """A study of three methods with repeats and attention checks, as `semdpo study plan` assigns them."""
     methods, prompts = ("dpo", "human", "sem_dpo"), [f"p{index:04d}" for index in range(20)]
-    names = {
-        (prompt, method): f"i{3 * p + m:04d}" for p, prompt in enumerate(prompts) for m, method in enumerate(methods)
-    }
+    names = {key: f"i{number:04d}" for number, key in enumerate(product(prompts, methods))}
     items = [
         Item(prompt, pair, (names[prompt, pair[0]], names[prompt, pair[1]]))
         for prompt in prompts

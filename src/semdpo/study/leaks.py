@@ -18,7 +18,7 @@ from scipy import stats
 
 from semdpo.study import crawl, page
 from semdpo.study.blinding import LENGTH, SIDES, sheet, trials_of
-from semdpo.study.crawl import Crawl, FetchedImage, RaterPages
+from semdpo.study.crawl import Crawl, Fetched, FetchedImage, RaterPages
 from semdpo.study.design import Trial
 from semdpo.study.image_form import PLAIN, pixels
 from semdpo.study.plan import Study
@@ -142,7 +142,8 @@ def _files(pages: RaterPages, study: Study) -> Iterator[str]:
             private[words] = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(set(names))))})(?!\w)")
     shipped = {page.online_page(), page.offline_page(), *(path.read_bytes() for path in page.STATIC.iterdir())}
     texts = {file.name: file.data.decode("utf-8", "replace") for file in pages.files if file.data not in shipped}
-    for file in (*pages.files, *pages.images.values()):
+    everything: list[Fetched | FetchedImage] = [*pages.files, *pages.images.values()]
+    for file in everything:
         around = " ".join([_relative(file.name), *(f"{key}: {value}" for key, value in file.facts.items())])
         said = f"{_without_ids(around, pages)} {_without_words(_without_ids(texts.get(file.name, ''), pages), study)}"
         for words, pattern in private.items():
@@ -154,7 +155,7 @@ def _files(pages: RaterPages, study: Study) -> Iterator[str]:
 
 
 def _relative(name: str) -> str:
-    """The part of a name that raters see: the folder that was checked is theirs to name."""
+    """The part of a name that raters may see: the last folders of a file, or a path of the server."""
     return name if name.startswith("/r") or name.startswith("/i/") else "/".join(Path(name).parts[-3:])
 
 
