@@ -42,7 +42,8 @@ def main(host: str, link: str, seed: int) -> None:
     for trial in sheet["trials"]:
         answer = {
             "answer": f"{generator.getrandbits(128):032x}", "trial": trial["id"], "question": "match",
-            "choice": generator.choice(["left", "right"]), "left": trial["left"], "right": trial["right"], "seconds": 1.0,
+            "choice": generator.choice(["left", "right"]), "seconds": 1.0,
+            "left": trial["left"], "right": trial["right"],
         }  # fmt: skip
         status, said = ask(host, "POST", f"{link}/votes", answer)
         if (status, said) != (200, {"stored": answer["answer"]}):

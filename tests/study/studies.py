@@ -34,6 +34,7 @@ THREE = {
     "prefer": "Which image do you like more?",
     "artefacts": "Which image has fewer visible errors?",
 }
+CONSENT = "You take part of your own will.\n\nWe store your answers, and no name."
 PROMPTS = ("a red ball on a table", 'two cats <b>asleep</b> & "quiet"', "a very small house", "a blue boat at dawn")
 
 
@@ -97,7 +98,7 @@ def make(
     plan = Plan(
         title="Comparing images", seed=1, methods=METHODS, questions=QUESTIONS if questions is None else questions,
         tie=tie, prompts=texts, images=tuple(images), trials=tuple(trials), raters=raters, exclusion=Exclusion(),
-        analysis=Analysis(), inputs={}, size=(48, 48), consent="You take part of your own will.\n\nWe store your answers, and no name.", **more,
+        analysis=Analysis(), inputs={}, size=(48, 48), consent=CONSENT, **more,
     )  # fmt: skip
     write_study(folder, plan, files)
     return read_study(folder)

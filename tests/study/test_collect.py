@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Callable[[Study, dict[str, Any]], Any], str]] = {
     "another's trial": (lambda study, saved: saved["votes"].append({**body(study, 1), "at": AT}), "has no such trial"),
     "question": (_vote(lambda vote: vote.update(question="prefer")), "this study has no such question"),
     "sides": (_vote(lambda vote: vote.update(left=vote["right"], right=vote["left"])), "showed other images"),
-    "twice": (lambda _, saved: saved["votes"].append({**saved["votes"][0], "choice": "right"}), "answers trial t.* twice"),
+    "twice": (lambda _, saved: saved["votes"].append({**saved["votes"][0], "seconds": 1.0}), "answers trial t.* twice"),
     "choice": (_vote(lambda vote: vote.update(choice="both")), r"votes\.1\.choice: "),
     "time": (_vote(lambda vote: vote.update(at="yesterday")), r"votes\.1\.at: "),
     "local time": (_vote(lambda vote: vote.update(at="2026-01-01T10:00:00")), r"votes\.1\.at: "),

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from semdpo.errors import DataError, EndpointError
 from semdpo.study import blinding, leaks
+from semdpo.study.assignment import Check, Item, assign
 from semdpo.study.blinding import SIDES, image_id, rater_id, trials_of
+from semdpo.study.crawl import FetchedImage, RaterPages
+from semdpo.study.design import StudyImage
 from semdpo.study.page import write_pages
 from semdpo.study.plan import Study
 from tests.study.studies import make, served
@@ -151,7 +155,7 @@ PLANTED: dict[str, tuple[Spoil, str]] = {
     "method in a page": (_append("index.html", lambda s: "<!-- Sem-DPO -->"), "names the method sem_dpo"),
     "method in a script": (_append("rater.js", lambda s: "// dpo"), "names the method dpo"),
     "folder in a page": (_append("index.html", lambda s: str(s.folder.resolve())), "names a private folder"),
-    "name in a style": (_append("style.css", lambda s: f"/* {s.plan.images[1].name} */"), "an image's name in the plan"),
+    "name in a style": (_append("style.css", lambda s: f"/* {s.plan.images[1].name} */"), "an image's name in the"),
     "hash": (_append("style.css", lambda s: f"/* {s.plan.images[1].sha256} */"), "names the hash of a file"),
     "prompt's id": (_append("style.css", lambda s: "/* p0001 */"), "names a prompt's id"),
     "plan": (_write("plan.json", "{}"), "plan.json is no part of a rater's page"),
@@ -285,3 +289,40 @@ def test_every_trial_is_looked_at(study: Study, tmp_path: Path) -> None:
     _sheet(lambda sheet, _: sheet["trials"].pop())(study, folder)
     found = leaks.check(str(folder), study).leaks
     assert any(f"has {len(trials_of(study, 0)) - 1} trials, and the plan 4" in leak for leak in found)
+
+
+def _planned(study: Study, seed: int) -> Study:
+    """A study of three methods with repeats and attention checks, as `semdpo study plan` assigns them."""
+    methods, prompts = ("dpo", "human", "sem_dpo"), [f"p{index:04d}" for index in range(20)]
+    names = {key: f"i{number:04d}" for number, key in enumerate(product(prompts, methods))}
+    items = [
+        Item(prompt, pair, (names[prompt, pair[0]], names[prompt, pair[1]]))
+        for prompt in prompts
+        for pair in combinations(methods, 2)
+    ]
+    checks = [Check(one, names[one, "human"], names[two, "human"]) for one, two in pairwise(prompts)]
+    plan = replace(
+        study.plan,
+        methods=methods,
+        prompts={prompt: f"prompt {prompt}" for prompt in prompts},
+        images=tuple(StudyImage(name, key[1], key[0], 0, "", "0" * 64) for key, name in names.items()),
+        trials=tuple(assign(items, checks, 6, 12, 0.1, 2, seed)),
+        raters=6,
+    )
+    return replace(study, plan=plan, secret=seed.to_bytes(32, "big"))
+
+
+def test_sixty_planned_studies_pass_the_statistics(study: Study) -> None:
+    for seed in range(60):
+        planned = _planned(study, seed)
+        image = FetchedImage("", {}, 0, "", None)
+        sheets = [(rater, blinding.sheet(planned, rater)) for rater in range(6)]
+        shown = [
+            each
+            for rater, sheet in sheets
+            for each in leaks._shown(
+                RaterPages(rater, sheet, {row[side]: image for row in sheet["trials"] for side in SIDES}, ()), planned
+            )
+        ]
+        assert len(shown) > 400
+        assert [*leaks._names(shown), *leaks._balance(shown, planned)] == [], seed

@@ -1,4 +1,4 @@
-"""``semdpo study serve``, ``page``, ``collect``, ``export`` and ``check``: a study goes to raters, and votes come back."""
+"""``semdpo study serve``, ``page``, ``collect``, ``export``, ``check``: a study to raters, and their votes back."""
 
 from __future__ import annotations
 

@@ -8,13 +8,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from semdpo.errors import DataError, EndpointError
 from semdpo.study.blinding import SIDES, rater_id
+from semdpo.study.image_form import form_of, pixels
 from semdpo.study.page import IMAGES, INDEX, SCRIPTS, SHEET, STYLE
 from semdpo.study.plan import PLAN, SEAL, SECRET, VOTES, Study
 
@@ -24,6 +25,7 @@ ROUNDS = 5  # how often the time of an image's answer is measured; the fastest c
 TIMED = 200  # images whose time is measured
 _ASSETS = ("rater.js", "online.js", "style.css")
 _HIDDEN = (PLAN, SEAL, SECRET, VOTES, f"{IMAGES}/", "r/0", "r/1", "o/", "static/offline.js", "")
+EXPECTED = (INDEX, SHEET, STYLE, *SCRIPTS)  # a folder's files besides the images
 _VARY = ("date",)  # headers that differ with the time alone
 
 
@@ -43,6 +45,25 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchedImage:
+    """An image that a rater can fetch; its bytes are not kept, because all of them would not fit into memory.
+
+    Attributes:
+        name: where it is, for messages.
+        facts: headers, or the time at which a file was changed.
+        length: bytes.
+        form: what the file is made of, as ``form_of`` says.
+        pixels: the SHA-256 of its pixels; None where it is no image.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    length: int
+    form: str
+    pixels: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RaterPages:
     """All that one rater can fetch.
 
@@ -55,7 +76,7 @@ class RaterPages:
 
     rater: int
     sheet: Mapping[str, Any]
-    images: Mapping[str, Fetched]
+    images: Mapping[str, FetchedImage]
     files: tuple[Fetched, ...]
 
 
@@ -118,15 +139,14 @@ def _folder_pages(place: Path, rater: int, sheet: Mapping[str, Any]) -> RaterPag
             path = place / IMAGES / f"{trial[side]}.png"
             if not path.is_file():
                 raise DataError(f"{path} is missing; write the pages again with `semdpo study page`")
-            images[trial[side]] = _file(path)
+            images[trial[side]] = _image(_file(path))
     shown = {place / IMAGES / f"{name}.png" for name in images}
     others = [_file(path) for path in sorted(place.rglob("*")) if path.is_file() and path not in shown]
     return RaterPages(rater, sheet, images, tuple(others))
 
 
-def expected_files() -> set[str]:
-    """The names of a folder's files besides the images."""
-    return {INDEX, SHEET, STYLE, *SCRIPTS}
+def _image(file: Fetched) -> FetchedImage:
+    return FetchedImage(file.name, file.facts, len(file.data), form_of(file.data), pixels(file.data))
 
 
 def _file(path: Path) -> Fetched:
@@ -164,7 +184,7 @@ def _server_pages(url: str, token: str, rater: int) -> RaterPages:
         names = [trial[side] for trial in sheet["trials"] for side in SIDES]
     except (ValueError, KeyError, TypeError) as error:
         raise EndpointError(f"{url} answers, but not as this study's server; check the address") from error
-    images = {name: _get(f"{url}/i/{token}/{name}.png") for name in names}
+    images = {name: _image(_get(f"{url}/i/{token}/{name}.png")) for name in names}
     files = [_get(f"{url}/r/{token}"), sheet_file, *(_get(f"{url}/static/{name}") for name in _ASSETS)]
     return RaterPages(rater, sheet, images, tuple(files))
 
@@ -203,10 +223,3 @@ def _get(url: str) -> Fetched:
         raise EndpointError(f"{url} answers {error.code}; is this study served there?") from error
     except (OSError, ValueError) as error:
         raise EndpointError(f"{url} cannot be reached ({error}); check the address, and start the server") from error
-
-
-def every_file(found: Crawl) -> Iterator[Fetched]:
-    """Everything that was fetched."""
-    for page in found.pages:
-        yield from page.files
-        yield from page.images.values()

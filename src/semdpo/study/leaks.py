@@ -7,8 +7,6 @@ that one clean study in a thousand or fewer fails.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
 from collections import Counter
@@ -16,18 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from scipy import stats
 
 from semdpo.study import crawl, page
 from semdpo.study.blinding import LENGTH, SIDES, sheet, trials_of
-from semdpo.study.crawl import Crawl, Fetched, RaterPages
+from semdpo.study.crawl import Crawl, Fetched, FetchedImage, RaterPages
 from semdpo.study.design import Trial
+from semdpo.study.image_form import PLAIN, pixels
 from semdpo.study.plan import Study
 
 LEVEL = 1e-4  # of one test; a check does a handful
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{{LENGTH}}}")
-_PLAIN = "PNG RGB, IHDR IDAT IEND, "
 _OF_SERVER = {"answered", "consented"}  # what a server adds to a sheet: what the rater has done
 
 
@@ -53,7 +50,7 @@ class _Shown:
     """An image as one rater sees it, and what is behind it."""
 
     name: str
-    image: Fetched
+    image: FetchedImage
     method: str
     trial: Trial
     side: str
@@ -110,7 +107,8 @@ def _texts(pages: RaterPages, study: Study) -> Iterator[str]:
         if pages.sheet.get(key) != wanted[key]:
             yield f"rater {pages.rater}'s sheet has another {key} than the plan"
     if len(pages.sheet["trials"]) != len(wanted["trials"]):
-        yield f"rater {pages.rater}'s sheet has {len(pages.sheet['trials'])} trials, and the plan {len(wanted['trials'])}"
+        counts = f"{len(pages.sheet['trials'])} trials, and the plan {len(wanted['trials'])}"
+        yield f"rater {pages.rater}'s sheet has {counts}"
     for number, (row, right) in enumerate(zip(pages.sheet["trials"], wanted["trials"], strict=False)):
         if row.get("prompt") != right["prompt"]:
             yield f"rater {pages.rater}'s trial {number} shows a text that is not the user's prompt"
@@ -143,20 +141,21 @@ def _files(pages: RaterPages, study: Study) -> Iterator[str]:
         if names:
             private[words] = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(set(names))))})(?!\w)")
     shipped = {page.online_page(), page.offline_page(), *(path.read_bytes() for path in page.STATIC.iterdir())}
-    allowed = crawl.expected_files()
-    for file in (*pages.files, *pages.images.values()):
+    texts = {file.name: file.data.decode("utf-8", "replace") for file in pages.files if file.data not in shipped}
+    everything: list[Fetched | FetchedImage] = [*pages.files, *pages.images.values()]
+    for file in everything:
         around = " ".join([_relative(file.name), *(f"{key}: {value}" for key, value in file.facts.items())])
-        is_text = file in pages.files and file.data not in shipped
-        text = _without_prompts(file.data.decode("utf-8", "replace"), study) if is_text else ""
+        said = f"{_without_ids(around, pages)} {_without_words(_without_ids(texts.get(file.name, ''), pages), study)}"
         for words, pattern in private.items():
-            if pattern.search(around) or pattern.search(text):
+            if pattern.search(said):
                 yield f"{file.name} names {words}"
-        if "changed" in file.facts and file in pages.files and Path(file.name).name not in allowed:
+    for file in pages.files:
+        if "changed" in file.facts and Path(file.name).name not in crawl.EXPECTED:
             yield f"{file.name} is no part of a rater's page"
 
 
 def _relative(name: str) -> str:
-    """The part of a name that raters see: the folder that was checked is theirs to name."""
+    """The part of a name that raters may see: the last folders of a file, or a path of the server."""
     return name if name.startswith("/r") or name.startswith("/i/") else "/".join(Path(name).parts[-3:])
 
 
@@ -166,7 +165,14 @@ def _rewrites(study: Study) -> list[str]:
     return [text for text in texts if text and text not in set(study.plan.prompts.values())]
 
 
-def _without_prompts(text: str, study: Study) -> str:
+def _without_ids(text: str, pages: RaterPages) -> str:
+    """A text without the rater's public names: letters drawn at random spell a short word now and then."""
+    rows = pages.sheet["trials"]
+    known = {pages.sheet.get("study"), pages.sheet.get("rater"), *(row[key] for row in rows for key in ("id", *SIDES))}
+    return _NAME.sub(lambda found: "" if found[0] in known else found[0], text)
+
+
+def _without_words(text: str, study: Study) -> str:
     """A text without the users' prompts and the study's words, which ``_texts`` compares with the plan."""
     plan = study.plan
     known = [*plan.prompts.values(), plan.title, plan.consent, plan.tie or "", *plan.questions.values()]
@@ -186,24 +192,16 @@ def _pixels(shown: Sequence[_Shown], study: Study) -> Iterator[str]:
     for each in shown:
         wanted = images[each.trial.left if each.side == "left" else each.trial.right].sha256
         if wanted not in known:
-            known[wanted] = _hash((study.folder / "images" / f"{wanted}.png").read_bytes())
-        if _hash(each.image.data) != known[wanted]:
+            known[wanted] = pixels((study.folder / "images" / f"{wanted}.png").read_bytes())
+        if each.image.pixels != known[wanted]:
             yield f"{each.image.name} is not the image that the plan has on the {each.side} of trial {each.trial.name}"
-
-
-def _hash(data: bytes) -> str | None:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
-    except (OSError, UnidentifiedImageError):
-        return None
 
 
 def _constants(shown: Sequence[_Shown]) -> Iterator[str]:
     """What must be the same for all images: one value that differs may tell a method, or point at one image."""
-    attributes: Mapping[str, Callable[[Fetched], str]] = {
-        "length in bytes": lambda image: str(len(image.data)),
-        "kind of file": lambda image: _form(image.data),
+    attributes: Mapping[str, Callable[[FetchedImage], str]] = {
+        "length in bytes": lambda image: str(image.length),
+        "kind of file": lambda image: image.form,
         "headers or time of change": lambda image: str(sorted(image.facts.items())),
     }
     for words, value in attributes.items():
@@ -216,31 +214,8 @@ def _constants(shown: Sequence[_Shown]) -> Iterator[str]:
             counts = ", ".join(f"{method} {count}" for method, count in by_method.items())
             yield f"the images' {words} differs: {len(values)} values (by method: {counts})"
     for each in shown:
-        if not (form := _form(each.image.data)).startswith(_PLAIN):
-            yield f"{each.image.name} is no plain PNG ({form}): metadata may tell its method"
-
-
-def _form(data: bytes) -> str:
-    """Format, mode, kinds of chunks and compression of an image file; what follows its end is named, too."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            form, mode = image.format, image.mode
-            size = "" if form == "PNG" else f" {image.size}"
-    except (OSError, UnidentifiedImageError):
-        return "no image"
-    if form != "PNG":
-        return f"{form} {mode}{size}"
-    kinds, packing, at = list[str](), "", 8
-    while at + 12 <= len(data):
-        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8].decode("latin-1")
-        if kinds[-1:] != [kind]:  # an image's data may come in many chunks
-            kinds.append(kind)
-            packing += data[at + 8 : at + 10].hex() if kind == "IDAT" else ""  # zlib's header: how it was compressed
-        at += length + 12
-        if kind == "IEND":
-            break
-    rest = "" if at == len(data) else f" and {len(data) - at} bytes"
-    return f"{form} {mode}, {' '.join(kinds)}{rest}, zlib {packing}"
+        if not each.image.form.startswith(PLAIN):
+            yield f"{each.image.name} is no plain PNG ({each.image.form}): metadata may tell its method"
 
 
 # -------------------------------------------------------------------------------------------------- statistics

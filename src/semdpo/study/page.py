@@ -6,18 +6,15 @@ The page of a folder keeps its answers in the browser and saves them as a file, 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from semdpo import disk
 from semdpo.study.blinding import rater_id, sheet
 from semdpo.study.images import images_of, served_images
 from semdpo.study.plan import Study
+from semdpo.study.public_folder import write_folder
 
 STATIC = Path(str(files("semdpo.study"))) / "static"
 SCRIPTS = ("offline.js", "rater.js")
@@ -27,7 +24,6 @@ _SECURITY = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'\">"
 )
-_TIME = 1_577_836_800  # of every file, seconds since 1970: a host may show when a file was changed
 
 
 def online_page() -> bytes:
@@ -65,28 +61,15 @@ def write_pages(study: Study, raters: Sequence[int], folder: Path) -> dict[int, 
         DataError: an image is missing or damaged.
         StoreError: the folder holds files that semdpo did not make, or cannot be written.
     """
-    disk.refuse_unwritable(folder, folder=True)
-    disk.refuse_foreign(folder)
-    sheets = {rater: sheet(study, rater) for rater in raters}
+    sheets = {rater_id(study, rater): (rater, sheet(study, rater)) for rater in raters}
     served = served_images(study)
-    made = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")
-    try:
-        disk.mark(made)
-        for rater, content in sheets.items():
-            place = made / rater_id(study, rater)
-            for name, png in images_of(study, rater, served).items():
-                disk.write_bytes(place / IMAGES / f"{name}.png", png)
-            disk.write_bytes(place / SHEET, f"const SHEET = {json.dumps(content, indent=1)};\n".encode())
-            disk.write_bytes(place / INDEX, offline_page())
-            for name in (STYLE, *SCRIPTS):
-                disk.write_bytes(place / name, (STATIC / name).read_bytes())
-        for path in made.rglob("*"):
-            os.utime(path, (_TIME, _TIME))
-        disk.sync(made)
-        disk.remove(folder)
-        disk.rename(made, folder)
-    except OSError as error:
-        raise disk.unwritable(folder, error) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+    contents = dict[str, bytes]()
+    for name, (rater, content) in sheets.items():
+        for image, png in images_of(study, rater, served).items():
+            contents[f"{name}/{IMAGES}/{image}.png"] = png
+        contents[f"{name}/{SHEET}"] = f"const SHEET = {json.dumps(content, indent=1)};\n".encode()
+        contents[f"{name}/{INDEX}"] = offline_page()
+        for file in (STYLE, *SCRIPTS):
+            contents[f"{name}/{file}"] = (STATIC / file).read_bytes()
+    write_folder(folder, contents)
     return {rater: folder / rater_id(study, rater) / INDEX for rater in raters}

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from semdpo.disk import NO_SPACE
 from semdpo.errors import DataError, StoreError
@@ -190,13 +191,13 @@ class VoteStore:
         Args:
             raters: The number of raters of the study.
         """
-        agreed = dict(self._read("SELECT rater, at FROM consents"))
+        agreed = dict[int, str](self._read("SELECT rater, at FROM consents"))
         votes = {
             rater: (n, last) for rater, n, last in self._read("SELECT rater, count(*), max(at) FROM votes GROUP BY 1")
         }
         return [RaterProgress(agreed.get(rater), *votes.get(rater, (0, None))) for rater in range(raters)]
 
-    def _read(self, query: str, *values: int) -> list[tuple[str, ...]]:
+    def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         with self._lock, self._explained():
             return self._base.execute(query, values).fetchall()
 

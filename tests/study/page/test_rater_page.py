@@ -17,7 +17,7 @@ DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 # Records, in every frame, how many of the two images are shown.
 FRAMES = """window.frames_seen = []; const look = () => {
   const shown = ["left", "right"].map((side) => document.querySelector(`#${side}-frame img`))
-    .map((image) => Boolean(image && image.complete && image.naturalWidth && image.getClientRects().length && image.src));
+    .map((image) => Boolean(image?.complete && image.naturalWidth && image.getClientRects().length));
   const key = ["left", "right"].map((side) => document.querySelector(`#${side}-frame img`)?.src ?? "").join(" ");
   window.frames_seen.push([...shown, key]); requestAnimationFrame(look); }; requestAnimationFrame(look);"""
 
