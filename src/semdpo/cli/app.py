@@ -18,6 +18,7 @@ from semdpo.cli import (
     report,
     run,
     serve,
+    study_analyze,
     study_serve,
     train,
     weigh,
@@ -62,6 +63,7 @@ app.add_typer(_world, name="world")
 _study = typer.Typer(help="A blinded comparison of a run's images by people.", no_args_is_help=True)
 for subcommand in (study_serve.serve, study_serve.page, study_serve.collect, study_serve.export, study_serve.check):
     _study.command()(subcommand)
+_study.command()(study_analyze.analyze)
 app.add_typer(_study, name="study")
 
 

@@ -100,7 +100,13 @@ def render(report: StudyReport, plots: Mapping[str, str]) -> str:
     from semdpo.reporting.page import template
 
     results = report.results
-    filters: dict[str, Callable[..., str]] = {"method": method_label, "metric": metric_label, "percent": percent, "p": p_value, "two": _two}
+    filters: dict[str, Callable[..., str]] = {
+        "method": method_label,
+        "metric": metric_label,
+        "percent": percent,
+        "p": p_value,
+        "two": _two,
+    }
     return template("study.html.j2", **filters).render(
         report=report,
         results=results,
