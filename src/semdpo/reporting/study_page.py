@@ -113,6 +113,7 @@ def render(report: StudyReport, plots: Mapping[str, str]) -> str:
         analysis=results.analysis,
         plots={name: Markup(svg) for name, svg in plots.items()},
         verdicts={(pair.first, pair.second): verdict(pair, results) for pair in results.primary},
+        prompts=sorted({prompt for pair in results.primary for prompt in pair.prompts.rates}),
         test=TESTS[results.analysis.test],
         limit=LIMITS[results.analysis.test],
         level=f"{results.analysis.level:.0%}",
