@@ -1,7 +1,7 @@
 """How often the intervals of a study hold the truth, and how often its tests find a difference that is not there.
 
     python benchmarks/study_coverage.py
-    python benchmarks/study_coverage.py --studies 100 --sizes 9x20
+    python benchmarks/study_coverage.py --studies 500 --sizes 9x20
 
 Every study is simulated: the log odds of a vote for the first method are effect + rater + prompt + side, with normal
 raters and prompts, and a bias to the left. The truth is the share of such votes over all raters, prompts and sides. A
@@ -126,7 +126,7 @@ def show_false_positives(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), metavar="RATERSxPROMPTS[half]")
-    parser.add_argument("--studies", type=int, default=500, help="simulated studies for each row")
+    parser.add_argument("--studies", type=int, default=2000, help="simulated studies for each row")
     parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -20,7 +20,6 @@ def _votes(seed: int, raters: int = 6, prompts: int = 8) -> tuple[np.ndarray, ..
     return y, (at.sum(0) % 2 == 0), at[0], at[1]
 
 
-@pytest.mark.slow
 def test_statsmodels_fits_the_same() -> None:
     y, left, rater, prompt = _votes(3)
     ours = fit(y, left, rater, prompt)

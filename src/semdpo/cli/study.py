@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 MATCH = "match"
 MOST_RATERS = 1000
 
-app = typer.Typer(help="A blinded comparison of methods by people.", no_args_is_help=True)
-
 Raters = Annotated[int, typer.Option(help="Number of raters.")]
 PerRater = Annotated[
     int | None, typer.Option("--prompts-per-rater", help="Number of prompts of one rater; by default, all.")
@@ -39,7 +37,6 @@ PromptSd = Annotated[float, typer.Option(help="For the power: the standard devia
 Seed = Annotated[int, typer.Option(help="The seed of all draws.")]
 
 
-@app.command()
 def plan(
     run: Annotated[str, typer.Argument(help="A run's folder, with a finished evaluation.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The study's folder.")],
@@ -190,7 +187,6 @@ def power_text(found: Power, analysis: Analysis) -> str:
     )
 
 
-@app.command()
 def power(
     raters: Raters = 9,
     prompts: Annotated[int, typer.Option(help="Number of prompts.")] = 20,
@@ -247,7 +243,6 @@ def _tested(
     return Analysis(test=known[test], level=level, seed=seed), Assumptions(effect, rater_sd, prompt_sd)
 
 
-@app.command()
 def pairs(
     study: Annotated[Path, typer.Argument(help="The study's folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of pairs: csv, tsv, jsonl or parquet.")],

@@ -100,13 +100,20 @@ def render(report: StudyReport, plots: Mapping[str, str]) -> str:
     from semdpo.reporting.page import template
 
     results = report.results
-    filters: dict[str, Callable[..., str]] = {"method": method_label, "metric": metric_label, "percent": percent, "p": p_value, "two": _two}
+    filters: dict[str, Callable[..., str]] = {
+        "method": method_label,
+        "metric": metric_label,
+        "percent": percent,
+        "p": p_value,
+        "two": _two,
+    }
     return template("study.html.j2", **filters).render(
         report=report,
         results=results,
         analysis=results.analysis,
         plots={name: Markup(svg) for name, svg in plots.items()},
         verdicts={(pair.first, pair.second): verdict(pair, results) for pair in results.primary},
+        prompts=sorted({prompt for pair in results.primary for prompt in pair.prompts.rates}),
         test=TESTS[results.analysis.test],
         limit=LIMITS[results.analysis.test],
         level=f"{results.analysis.level:.0%}",

@@ -14,6 +14,7 @@ from semdpo.study.analysis.groups import Groups
 from semdpo.study.analysis.results import PairResult, Results
 
 NAMED = 45  # raters or prompts whose names fit below a plot; more have their number
+NARROW = 14  # raters or prompts for which a plot is wide enough, so that its title fits
 
 
 def draw_study(results: Results, *, simulated: bool) -> dict[str, Figure]:
@@ -38,7 +39,7 @@ def draw_study(results: Results, *, simulated: bool) -> dict[str, Figure]:
 def rates(pair: PairResult, who: str, level: float) -> Figure:
     """The share of votes for the first method: every rater, every prompt, and over both with its interval."""
     figure = Figure(figsize=(10, 3.4))
-    widths = [max(5, min(NAMED, len(part.rates))) for part in (pair.raters, pair.prompts)]
+    widths = [min(NAMED, max(NARROW, len(part.rates))) for part in (pair.raters, pair.prompts)]
     grid: Any = figure.subplots(1, 2, sharey=True, width_ratios=widths)
     colour = colours([pair.first, pair.second])[pair.first]
     for axes, part, what in ((grid[0], pair.raters, who), (grid[1], pair.prompts, "prompts")):
@@ -51,7 +52,8 @@ def rates(pair: PairResult, who: str, level: float) -> Figure:
 
 def _bars(axes: Any, part: Groups, what: str, pair: PairResult, colour: str, level: float) -> None:
     ordered = sorted(part.rates.items(), key=lambda item: (item[1], item[0]))
-    axes.set_title(f"{what[0].upper()}{what[1:]} ({len(ordered)}), lowest rate first")
+    axes.set_title(f"{what[0].upper()}{what[1:]} ({len(ordered)})")
+    axes.set_xlabel("lowest rate first", fontsize=9)
     axes.axhspan(pair.both.low, pair.both.high, color=TIE, zorder=0, label=f"{level:.0%} interval")
     axes.axhline(pair.both.share, color=INK, linewidth=1.2, label="all votes")
     axes.axhline(0.5, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label="no difference")

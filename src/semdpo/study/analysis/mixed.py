@@ -108,13 +108,17 @@ def fit(y: Array, on_left: Array, at_rater: Places, at_prompt: Places, *, level:
     if not np.ptp(side):
         return "The first method was always on the same side, so its share cannot be told from the side's."
     sums = _sums(y, np.column_stack([np.ones(len(y)), side]), at_rater, at_prompt, raters, prompts)
+
+    def deviance(ratios: Array) -> float:
+        return _deviance(ratios, sums)[0]
+
     # No gradients: near 0, the end of the range, differences of the deviance are too small to find a step by.
     found = optimize.minimize(
-        lambda ratios: _deviance(ratios, sums)[0],
-        np.array([0.5, 0.5]),
+        deviance,
+        np.full(2, 0.5),
         method="Nelder-Mead",
-        bounds=[(0.0, None)] * 2,
-        options={"xatol": 1e-4, "fatol": 1e-6},
+        bounds=optimize.Bounds(np.zeros(2), np.full(2, np.inf)),
+        tol=1e-5,
     )
     if not found.success or not np.isfinite(found.fun):
         return f"The mixed model did not converge ({found.message}); no number of it is shown."
@@ -151,8 +155,8 @@ def _deviance(ratios: Array, sums: _Sums) -> tuple[float, Array, Array, float]:
     lx, ly = scale[:, None] * sums.zx, scale * sums.zy
     mx, my = np.linalg.solve(m, lx), np.linalg.solve(m, ly)
     xvx, xvy, yvy = sums.xx - lx.T @ mx, sums.xy - lx.T @ my, sums.yy - float(ly @ my)
-    effects: Array = np.linalg.solve(xvx, xvy)
+    effects = np.asarray(np.linalg.solve(xvx, xvy), np.float64)
     freedom = sums.votes - len(effects)
     variance = max(1e-300, (yvy - float(effects @ xvy)) / freedom)
     deviance = freedom * np.log(variance) + np.linalg.slogdet(m)[1] + np.linalg.slogdet(xvx)[1]
-    return float(deviance), effects, variance * np.linalg.inv(xvx), float(variance)
+    return float(deviance), effects, np.asarray(variance * np.linalg.inv(xvx), np.float64), float(variance)
