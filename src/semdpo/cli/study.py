@@ -276,7 +276,7 @@ def pairs(
     raters = "simulated raters" if plan.simulated else "raters"
     show(
         f"{len(found.pairs)} pairs; left out: {found.ties} without a majority, {found.same} votes on two images of one "
-        f"rewrite; {len(kept.reasons)} {raters} excluded"
+        f"rewrite; excluded {raters}: {len(kept.reasons)}"
     )
     for rater, reason in kept.reasons.items():
         say(f"rater {rater} is excluded: {reason}")
