@@ -51,7 +51,8 @@ ONLY_WITH = {
     ),
     "report": ("reporting/", "analysis/length_control.py"),
     "mcp": ("mcp_server.py",),
-    "serve": ("serve/",),
+    "serve": ("serve/", "web/"),
+    "study": ("study/",),
     "gguf": tuple(f"exporting/{name}.py" for name in ("architectures", "gguf_file", "ollama", "vocabulary")),
 }
 CORE_AFTER_ALL = ("reporting/audit_page.py",)  # an audit's text and numbers

@@ -18,7 +18,7 @@ LAYERS = (
     (
         *("errors", "extras", "texts", "disk", "locks", "progress", "protocols", "answers"),
         *("span_syntax", "protected_spans", "tiny_world"),
-        *("chat_answers", "client"),
+        *("chat_answers", "client", "web"),
     ),
     ("recipe",),
     ("data",),
@@ -27,6 +27,7 @@ LAYERS = (
     ("engine",),
     ("training", "tiny_world_training"),
     ("stages",),
+    ("study",),
     (
         "reporting",
         "fitting",
@@ -99,8 +100,8 @@ def _imports(path: Path) -> list[str]:
     return [name for name in found if name.split(".")[0] == "semdpo" and len(name.split(".")) > 1]
 
 
-def test_there_are_ten_layers_and_every_name_is_there() -> None:
-    assert len(LAYERS) == 10
+def test_there_are_eleven_layers_and_every_name_is_there() -> None:
+    assert len(LAYERS) == 11
     for names in LAYERS:
         for name in names:
             place = ROOT / name.replace(".", "/")

@@ -25,6 +25,13 @@ EXTRAS = {
     "mcp": {"mcp": "mcp"},
     "endpoint": {"openai": "openai"},
     "serve": {"fastapi": "fastapi", "prometheus-client": "prometheus_client", "uvicorn": "uvicorn"},
+    "study": {
+        "choix": "choix",
+        "fastapi": "fastapi",
+        "krippendorff": "krippendorff",
+        "pillow": "PIL",
+        "uvicorn": "uvicorn",
+    },
     "gguf": {"gguf": "gguf"},
     "s3": {"s3fs": "s3fs"},
     "ray": {"ray": "ray"},

@@ -21,6 +21,7 @@ from semdpo.serve import server
 from semdpo.serve.app import Service, build
 from semdpo.serve.contract import Optimizer, PageRenderer
 from semdpo.serve.settings import Settings
+from semdpo.web.listening import url
 
 PATIENCE = 120  # seconds; what takes longer hangs
 
@@ -131,7 +132,7 @@ def running(
     service = build(models, None if renderer is None else ("squares", renderer), Settings(**settings))
     before = set(threading.enumerate())
     with server.listen("127.0.0.1", 0, settings.get("token")) as listening:
-        started = Running(server.url(listening), service, server.Server(service))
+        started = Running(url(listening), service, server.Server(service))
         thread = threading.Thread(target=started.server.run, args=([listening],))
         thread.start()
         try:

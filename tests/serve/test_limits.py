@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from semdpo.serve import security
-from semdpo.serve.security import BODY
+from semdpo.web import requests
+from semdpo.web.requests import BODY
 from tests.serve.servers import PATIENCE, Optimizer1, Renderer1, Running, post, raw, running, until
 
 TOKEN = "a-long-random-text"
@@ -95,7 +95,7 @@ def test_who_asks_first_is_told_before_sending(server: Running) -> None:
 
 
 def test_a_body_that_never_comes(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(requests, "BODY_SECONDS", 0.05)
     whole = post("/v1/optimize", b'{"prompt": "a cat"}')
     with raw(server.port, whole[:-3]) as connection:
         assert b" 408 " in connection.recv(1000)

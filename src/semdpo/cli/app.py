@@ -18,6 +18,9 @@ from semdpo.cli import (
     report,
     run,
     serve,
+    study,
+    study_analyze,
+    study_serve,
     train,
     weigh,
     world,
@@ -57,6 +60,21 @@ _world = typer.Typer(help="The embedded tiny world: its models and images.", no_
 for subcommand in (world.build, world.show, world.card):
     _world.command()(subcommand)
 app.add_typer(_world, name="world")
+
+_study = typer.Typer(help="A blinded comparison of a run's images by people.", no_args_is_help=True)
+for step in (
+    study.plan,
+    study.power,
+    study_serve.serve,
+    study_serve.page,
+    study_serve.collect,
+    study_serve.check,
+    study_serve.export,
+    study_analyze.analyze,
+    study.pairs,
+):
+    _study.command()(step)
+app.add_typer(_study, name="study")
 
 
 def _version(requested: bool) -> None:

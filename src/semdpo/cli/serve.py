@@ -122,6 +122,7 @@ def _serve(
     from semdpo.prompt_optimizer import PromptOptimizer
     from semdpo.serve import server
     from semdpo.serve.app import build
+    from semdpo.web.listening import url
 
     with server.listen(*address, settings.token) as listening:
         say(f"loading {', '.join(places)}")
@@ -135,7 +136,7 @@ def _serve(
             images = (renderer, load_renderer(renderer))
         _log_to_stderr()
         service = build(models, images, settings)
-        say(f"serving {', '.join(places)} on {server.url(listening)} (Ctrl-C stops it)")
+        say(f"serving {', '.join(places)} on {url(listening)} (Ctrl-C stops it)")
         ended = server.run(service, listening)
     say("stopped")
     if not ended:

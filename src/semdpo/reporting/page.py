@@ -52,7 +52,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         HTML that loads no other file.
     """
     palette = colours(tables.methods)
-    return _template("report.html.j2", method=data.label).render(
+    return template("report.html.j2", method=data.label).render(
         data=data,
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
@@ -97,10 +97,11 @@ def render_sweep(sweep: Sweep, plot: str) -> str:
         }
         for method, alpha in sweep.alphas.items()
     ]
-    return _template("sweep.html.j2").render(sweep=sweep, plot=Markup(plot), rows=lines, columns=columns, rule=RULE)
+    return template("sweep.html.j2").render(sweep=sweep, plot=Markup(plot), rows=lines, columns=columns, rule=RULE)
 
 
-def _template(name: str, **filters: Callable[..., str]) -> Template:
+def template(name: str, **filters: Callable[..., str]) -> Template:
+    """A template of this folder, with the filters of all pages and with further ones; it escapes all texts."""
     environment = Environment(
         loader=PackageLoader("semdpo.reporting", "."),
         autoescape=True,

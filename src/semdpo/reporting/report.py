@@ -50,7 +50,7 @@ def write_report(data: ReportData, path: Path) -> None:
     page = render_page(data, tables, shown, {name: svg for name, (svg, _) in plots.items()})
     files = {
         "evaluation.csv": _csv(images_frame(data)),
-        **{name: content for table in shown for name, content in _table(table).items()},
+        **{name: content for table in shown for name, content in table_files(table).items()},
         **{f"plots/{name}.png": png for name, (_, png) in plots.items()},
         **{f"plots/{name}.svg": svg.encode() for name, (svg, _) in plots.items()},
     }
@@ -99,7 +99,8 @@ def _written(path: Path) -> set[str]:
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
-def _table(table: PaperTable) -> dict[str, bytes]:
+def table_files(table: PaperTable) -> dict[str, bytes]:
+    """A table's files, CSV and LaTeX: path relative to the page's folder → content."""
     frame = table.frame.reset_index(names=list(table.frame.index.names))
     return {f"tables/{table.name}.csv": _csv(frame), f"tables/{table.name}.tex": latex(table).encode()}
 
@@ -129,5 +130,5 @@ def write_sweep(sweep: Sweep, path: Path) -> None:
 
     figure = trade_off(sweep)
     svg, png = to_svg_and_png(figure, "sweep")
-    files = _table(sweep_table(sweep)) | {"plots/sweep.png": png, "plots/sweep.svg": svg.encode()}
+    files = table_files(sweep_table(sweep)) | {"plots/sweep.png": png, "plots/sweep.svg": svg.encode()}
     publish(path, render_sweep(sweep, svg), files, SWEEP_FILES)

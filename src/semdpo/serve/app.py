@@ -22,14 +22,15 @@ from starlette.types import ASGIApp
 
 from semdpo import __version__
 from semdpo.errors import ConfigError, DataError, SemdpoError, did_you_mean
-from semdpo.serve import chat, strict_json, wire
+from semdpo.serve import chat, wire
 from semdpo.serve.batching import Batcher
 from semdpo.serve.contract import Optimizer, PageRenderer
-from semdpo.serve.errors import ClientGoneError, ErrorAnswer, RefusedError, failed
 from semdpo.serve.metrics import Metrics, Watch
 from semdpo.serve.security import Gate
 from semdpo.serve.settings import Settings
 from semdpo.serve.work import Image, Record, Rendering, Rewriting, rendering, rewriting
+from semdpo.web import strict_json
+from semdpo.web.errors import ClientGoneError, ErrorAnswer, RefusedError, failed
 
 STATIC = Path(str(files("semdpo.serve"))) / "static"
 IMAGES_AT_A_TIME = 4

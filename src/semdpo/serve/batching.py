@@ -11,7 +11,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from semdpo.serve.errors import busy, stopping, too_slow
+from semdpo.web.errors import busy, stopping, too_slow
 
 Asked = TypeVar("Asked")
 Given = TypeVar("Given")

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 
 from semdpo.prompt_optimizer import Request
-from semdpo.serve.errors import RefusedError
 from semdpo.serve.wire import ChatAnswer, ChatBody, ChatMessage, Choice, Limits, Message, Prompt, Results
+from semdpo.web.errors import RefusedError
 
 _WORD = re.compile(r"\s*\S+|\s+\Z")
 _PROMPT: TypeAdapter[str] = TypeAdapter(Prompt)

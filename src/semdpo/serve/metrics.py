@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from semdpo.serve.errors import ClientGoneError, failed
+from semdpo.web.errors import ClientGoneError, failed
 
 log = logging.getLogger("semdpo.serve")
 

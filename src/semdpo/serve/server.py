@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import time
@@ -11,50 +10,25 @@ from contextlib import suppress
 
 import uvicorn
 
-from semdpo.errors import ConfigError
 from semdpo.serve.app import Service
-from semdpo.serve.security import is_loopback
+from semdpo.web import listening
 
 GRACE = 10.0  # seconds that running batches get when the server stops
+OPEN_TO_OTHERS = "set a token in the variable SEMDPO_TOKEN (or name another variable with --token-env)"
 
 
 def listen(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket that listens.
+    """A socket that listens; without a token, on addresses that only this machine reaches.
 
     Args:
         host: A name or an address.
         port: 0 takes any that is free.
-        token: What clients must send; None is allowed on addresses that only this machine reaches.
+        token: What clients must send; None where nobody needs one.
 
     Raises:
-        ConfigError: The host is unknown, not this machine's, or open to others without a token; or the port is in use
-            or reserved.
+        ConfigError: As ``semdpo.web.listening.listen`` raises.
     """
-    place = f"{host}:{port}"
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError):
-        raise ConfigError(f"there is no host '{host}'; give --host an address of this machine") from None
-    if token is None and not is_loopback(str(address[0])):
-        raise ConfigError(
-            f"{host} can be reached from other machines; set a token in the variable SEMDPO_TOKEN (or name another "
-            "variable with --token-env), or leave --host out"
-        )
-    try:
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except OSError as error:
-        cures = {
-            errno.EADDRINUSE: "the port is in use; stop what uses it, or choose another with --port",
-            errno.EADDRNOTAVAIL: "this machine does not have the address; give --host one that it has",
-            errno.EACCES: "the system reserves this port; choose one above 1023 with --port",
-        }
-        raise ConfigError(f"cannot listen on {place}: {cures.get(error.errno or 0, str(error))}") from None
-
-
-def url(listening: socket.socket) -> str:
-    """The address of a listening socket, as a browser takes it."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return listening.listen(host, port, OPEN_TO_OTHERS if token is None else None)
 
 
 class Server(uvicorn.Server):

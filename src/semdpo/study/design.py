@@ -11,6 +11,15 @@ from typing import Literal
 
 Kind = Literal["comparison", "repeat", "attention"]
 Choice = Literal["left", "right", "tie"]
+Reason = Literal["blackened", "equal images"]
+Test = Literal["raters", "prompts", "votes", "both"]
+RIGHT_ANSWER, WRONG_ANSWER = "right answer", "wrong answer"  # the sides of an attention check
+MATCH = "match"  # the paper's question, and the only one that attention checks have a right answer to
+QUESTIONS = {
+    MATCH: "Which image shows better what was asked for?",
+    "prefer": "Which image do you like better?",
+    "artefacts": "Which image has fewer faults, such as broken shapes or smears?",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +32,7 @@ class StudyImage:
         prompt_id: the prompt that was rewritten.
         image_seed: the seed that it was rendered with.
         sha256: the SHA-256 of the PNG in the study's folder.
+        rewrite: the text that it was rendered from; raters never see it.
     """
 
     name: str
@@ -30,6 +40,7 @@ class StudyImage:
     prompt_id: str
     image_seed: int
     sha256: str
+    rewrite: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,22 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A comparison that no rater sees.
+
+    Attributes:
+        prompt_id: the prompt.
+        methods: the two methods.
+        reason: ``blackened``, where a safety checker made one of the images black; or ``equal images``, where both
+            have the same pixels, so that there is nothing to compare.
+    """
+
+    prompt_id: str
+    methods: tuple[str, str]
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
 class Exclusion:
     """Which raters' votes are not analysed; fixed before the first vote.
 
@@ -79,15 +106,41 @@ class Analysis:
 
     Attributes:
         primary: the question whose result is the study's.
-        level: the level of all intervals.
+        test: what the primary test counts as one observation: Wilcoxon's signed-rank test over the ``raters``' rates
+            or over the ``prompts``' rates; the exact binomial test over all ``votes``, which is right only where
+            neither raters nor prompts differ; or the t test over ``both`` raters and prompts, the only one that is
+            about more raters and more prompts.
+        level: the level of all intervals; the primary test's is 1 - level.
         resamples: how often the bootstrap resamples raters and prompts.
         seed: the seed of the bootstrap.
     """
 
-    primary: str = "match"
+    primary: str = MATCH
+    test: Test = "both"
     level: float = 0.95
     resamples: int = 4000
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What the study can find: the power of its primary test for one pair of methods, by simulation.
+
+    Attributes:
+        effect: the assumed share of votes for the better method, over all raters and prompts, 0.5 to 1.
+        rater_sd: the standard deviation of raters, in logits.
+        prompt_sd: the standard deviation of prompts, in logits.
+        power: the share of simulated studies whose test finds the difference.
+        false_positives: the same share where there is no difference.
+        simulations: the number of simulated studies.
+    """
+
+    effect: float
+    rater_sd: float
+    prompt_sd: float
+    power: float
+    false_positives: float
+    simulations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +160,11 @@ class Plan:
         exclusion: which raters are not analysed.
         analysis: how votes are analysed.
         consent: what raters agree to before they begin.
+        inputs: stage of the run → the SHA-256 of its manifest: which images the study shows.
+        size: width and height of all images, pixels.
+        resized: how images of other sizes were brought to this one; None where all had it.
+        left_out: the comparisons that no rater sees.
+        power: what the study can find.
         simulated: True where the raters are simulated, which every page and table then says.
     """
 
@@ -122,6 +180,11 @@ class Plan:
     exclusion: Exclusion
     analysis: Analysis
     consent: str
+    inputs: Mapping[str, str]
+    size: tuple[int, int]
+    resized: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    power: Power | None = None
     simulated: bool = False
 
 
@@ -159,7 +222,8 @@ class Judgement:
         prompt_id: the prompt.
         question: the question's name.
         kind: the trial's kind.
-        left_method: the method of the left image; in an attention check, ``right answer`` or ``wrong answer``.
+        left_method: the method of the left image; in an attention check, ``right answer`` or
+            ``wrong answer``.
         right_method: the same of the right image.
         choice: the side, or ``tie``.
         trial: the trial's name.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from semdpo.serve.errors import RefusedError
 from semdpo.texts import given_twice, half_character, shown
+from semdpo.web.errors import RefusedError
 
 
 def parse(body: bytes) -> Any:

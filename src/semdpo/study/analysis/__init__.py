@@ -1,0 +1,1 @@
+"""What the votes of a study say: one statistic, one file, each computed from judgements alone."""

@@ -1,0 +1,91 @@
+"""Exports for Potato and Rapidata: every trial in its order, every comparison once, and no private name anywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from semdpo.errors import ConfigError, StoreError
+from semdpo.study.blinding import rater_id, sheet
+from semdpo.study.exports import export
+from semdpo.study.plan import Study
+from tests.study.studies import THREE, make
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Study:
+    return make(tmp_path / "study", questions=THREE)
+
+
+def _everything(folder: Path) -> str:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    texts = [path.read_text() for path in files if path.suffix != ".png"]
+    return "\n".join([*texts, *(str(path.relative_to(folder)) for path in files)])
+
+
+@pytest.mark.parametrize("to", ["potato", "rapidata"])
+def test_no_private_name_is_exported(to: str, three: Study, tmp_path: Path) -> None:
+    export(three, to, tmp_path / "out")
+    said, plan = _everything(tmp_path / "out"), three.plan
+    private = [*plan.methods, *plan.prompts, str(three.folder), *(trial.name for trial in plan.trials)]
+    private += [each for image in plan.images for each in (image.name, image.sha256, image.rewrite)]
+    assert [name for name in private if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)] == []
+    sizes = {len(path.read_bytes()) for path in (tmp_path / "out").rglob("*.png")}
+    assert len(sizes) == 1
+
+
+def test_potato(three: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "potato start config.yaml" in export(three, "potato", out)
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert {"annotation_task_name", "task_dir", "output_annotation_dir", "item_properties"} <= config.keys()
+    assert {each["name"]: each["description"] for each in config["annotation_schemes"]} == THREE
+    assert all(each["allow_tie"] and each["tie_label"] == "Cannot tell" for each in config["annotation_schemes"])
+    groups = config["batch_assignment"]["groups"]
+    assert [group["annotators"] for group in groups] == [[rater_id(three, rater)] for rater in range(3)]
+    for rater, group in enumerate(groups):
+        items = [json.loads(line) for line in (out / group["data_file"]).read_text().splitlines()]
+        wanted = sheet(three, rater)["trials"]
+        assert [(item["id"], item["text"], item["position"]) for item in items] == [
+            (trial["id"], trial["prompt"], position) for position, trial in enumerate(wanted)
+        ]
+        for item, trial in zip(items, wanted, strict=True):
+            assert item["images"] == [item["left"], item["right"]]
+            for side in ("left", "right"):
+                assert item[side] == f"/media/{trial[side]}.png"
+                with Image.open(out / item[side].lstrip("/")) as image:
+                    assert image.size == three.plan.size
+
+
+def test_rapidata(three: Study, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(three, "rapidata", out)
+    jobs = json.loads((out / "jobs.json").read_text())
+    assert {job["instruction"] for job in jobs} == set(THREE.values())
+    with (out / "comparisons.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["prompt"] for row in rows) == sorted(three.plan.prompts.values())
+    for job in jobs:
+        assert job["datapoints"] == [[row["left"], row["right"]] for row in rows]
+        assert job["contexts"] == [row["prompt"] for row in rows]
+        assert job["private_metadata"] == [{"comparison": row["comparison"]} for row in rows]
+        assert (job["responses_per_datapoint"], job["settings"]) == (3, ["AllowNeitherBothSetting"])
+        assert all((out / name).is_file() for pair in job["datapoints"] for name in pair)
+
+
+def test_what_cannot_be_exported(three: Study, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--to is 'potatoe'; did you mean 'potato'"):
+        export(three, "potatoe", tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(StoreError, match="was not made by semdpo and would be lost"):
+        export(three, "potato", tmp_path / "mine")
+    export(three, "potato", tmp_path / "out")
+    export(three, "rapidata", tmp_path / "out")  # its own is replaced
+    assert not (tmp_path / "out" / "config.yaml").exists()
