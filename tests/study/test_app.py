@@ -8,6 +8,7 @@ import io
 import json
 import random
 import resource
+import socket
 import struct
 
 import pytest
@@ -236,6 +237,8 @@ def test_500_malformed_requests_leave_no_vote(server: Served, capfd: pytest.Capt
     ]
     statuses: dict[int, int] = {}
     connection = http.client.HTTPConnection("127.0.0.1", int(server.url.rpartition(":")[2]), timeout=PATIENCE)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are sent one after the other
     links = [server.link(0), "/r/none", server.organiser, "/r/%00", "/i/x"]
     for number in range(500):
         path = links[0] if number % 5 else generator.choice(links)

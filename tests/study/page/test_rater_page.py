@@ -102,6 +102,7 @@ def test_both_images_appear_at_once_and_at_one_size(server: Served, open_page: O
     assert len(pairs) == 4, "no frame mixes the images of two trials"
 
 
+@pytest.mark.slow
 def test_an_answer_that_fails_is_sent_again_and_stored_once(server: Served, open_page: Open) -> None:
     page = open_page(server.url + server.link(0), fails=True)
     _begin(page)
