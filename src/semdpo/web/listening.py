@@ -37,8 +37,8 @@ def listen(host: str, port: int, exposed: str | None = None) -> socket.socket:
             errno.EACCES: "the system reserves this port; choose one above 1023 with --port",
         }
         raise ConfigError(f"cannot listen on {place}: {cures.get(error.errno or 0, str(error))}") from None
-    # Connections inherit it. Without it, an answer's body waits 40 ms for the client to confirm the head: asyncio sets it
-    # only where the socket was made with the protocol's number, which create_server does not do.
+    # Connections inherit it. Without it, the body of an answer waits 40 ms until the client confirms the head: asyncio
+    # sets it only on sockets that were made with the protocol's number, which create_server does not give.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
