@@ -261,6 +261,9 @@ def test_what_needs_an_extra_is_refused_before_any_work(tmp_path: Path) -> None:
         "mcp": ["mcp"],
         "ray": ["demo", "--only", "candidates", "--set", "engine=ray"],
         "serve": ["serve", "--model", str(gpt2)],
+        "study": ["study", "serve", "study"],
+        "study ": ["study", "page", "study", "--all", "-o", "pages"],
+        "study  ": ["study", "check", "pages", "--study", "study"],
         "serve,render": ["serve", "--model", str(gpt2), "--renderer", "tiny:sd"],
     }
     before = {path.name for path in tmp_path.iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from semdpo.errors import DataError, StoreError
 from semdpo.study.blinding import rater_id, study_id, trials_of
 from semdpo.study.collect import collect
+from semdpo.study.design import Exclusion
 from semdpo.study.plan import Study
 from semdpo.study.votes import VoteStore, read_votes
 from tests.study.studies import body, make
@@ -117,3 +119,15 @@ def test_votes_of_another_study_in_the_folder(study: Study, tmp_path: Path) -> N
     VoteStore(study.folder, study_id(other)).close()
     with pytest.raises(StoreError, match="holds the votes of another study"):
         collect(study, [_file(tmp_path / "a.json", _saved(study, 0))])
+
+
+def test_votes_belong_to_the_plan_that_was_fixed_before_them(study: Study, tmp_path: Path) -> None:
+    file = _file(tmp_path / "a.json", _saved(study, 0))
+    changed = replace(
+        study, plan=replace(study.plan, exclusion=Exclusion(min_seconds=1.0))
+    )  # after a look at the votes
+    with pytest.raises(DataError, match="has answers to another study"):
+        collect(changed, [file])
+    collect(study, [file])
+    with pytest.raises(StoreError, match="of this one before its plan was changed; restore the plan"):
+        read_votes(study.folder, study_id(changed))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from semdpo.errors import ConfigError
 from semdpo.study.design import Trial
-from semdpo.study.plan import Study
+from semdpo.study.plan import Study, plan_bytes
 
 Kind = Literal["rater", "trial", "image", "study", "organiser", "pair"]
 Side = Literal["left", "right"]
@@ -43,8 +43,8 @@ def rater_id(study: Study, rater: int) -> str:
 
 
 def study_id(study: Study) -> str:
-    """The public name of a study; files of votes name it."""
-    return public_id(study.secret, "study", "")
+    """The public name of a study, which files of votes have: they belong to one plan, and to no changed one."""
+    return public_id(study.secret, "study", hashlib.sha256(plan_bytes(study.plan)).hexdigest())
 
 
 def trial_id(study: Study, trial: Trial) -> str:

@@ -103,7 +103,10 @@ class VoteStore:
             self._base.execute("INSERT OR IGNORE INTO facts VALUES ('study', ?)", (study,))
             (known,) = self._base.execute("SELECT value FROM facts WHERE name = 'study'").fetchone()
         if known != study:
-            raise StoreError(f"{self._path} holds the votes of another study; move it away, or restore the study's own")
+            raise StoreError(
+                f"{self._path} holds the votes of another study, or of this one before its plan was changed; restore "
+                "the plan, or move the votes away"
+            )
 
     def close(self) -> None:
         """Closes the file."""
