@@ -135,6 +135,9 @@ class LabelConfig(Settings):
             rendered or scored; more stop the run. One of a shard always may, unless the share is 0.
         reuse_scores: whether scores that earlier runs on this machine got for the same image are used, and new ones
             kept for later runs.
+        reuse_images: whether images that earlier runs on this machine rendered in the same batch are used, and new ones
+            kept for later runs, so that another scorer needs no new images.
+        kept_images_gb: the gigabytes that the kept images of all runs may take; the oldest are removed first.
     """
 
     renderer: RendererConfig
@@ -145,6 +148,8 @@ class LabelConfig(Settings):
     shard_size: Positive = 64
     max_failed: float = Field(default=0.01, ge=0, le=1)
     reuse_scores: bool = False
+    reuse_images: bool = False
+    kept_images_gb: float = Field(default=20.0, gt=0)
 
     @model_validator(mode="after")
     def _two_scorers(self) -> LabelConfig:
@@ -154,7 +159,7 @@ class LabelConfig(Settings):
 
     def of_results(self) -> dict[str, Any]:
         """The settings that scores depend on; the others can change in the middle of a run."""
-        return self.model_dump(mode="json", exclude={"max_failed", "reuse_scores"})
+        return self.model_dump(mode="json", exclude={"max_failed", "reuse_scores", "reuse_images", "kept_images_gb"})
 
 
 class PairsConfig(Settings):
