@@ -18,7 +18,8 @@ from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError, SemdpoError, StoreError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
-from semdpo.recipe.schema import LabelConfig, Recipe
+from semdpo.recipe.label import LabelConfig
+from semdpo.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from PIL import Image
