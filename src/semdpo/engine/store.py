@@ -3,8 +3,8 @@
 A stage's folder holds ``started.json`` (what it was started with), ``part-NNNNN.parquet``, ``timing.json`` and, once
 complete, ``manifest.json``. Until then ``made/part-NNNNN.json`` notes the hash of each shard, so that a shard costs the
 same however many there are. All files but ``timing.json`` depend on the recipe and its inputs only, so that two runs of
-one recipe have equal files. ``shard_files.py`` writes the stages whose
-result is rows, ``model_folders.py`` those whose result is a model.
+one recipe have equal files. ``shard_files.py`` writes the stages whose result is rows,
+``model_folders.py`` those whose result is a model.
 """
 
 from __future__ import annotations
