@@ -152,8 +152,8 @@ def test_equal_texts_of_a_batch_are_encoded_once(build: Callable[[], Any]) -> No
     different = images("a cat", "a dog")
     encode_once(pipeline)
     after = images(*texts)
-    positive = all_rows // len(texts) - len(encoders)  # calls with a negative prompt; flux and sdxl have none
-    assert sum(rows) == 2 * len(encoders) + positive
+    negative = all_rows // len(texts) - len(encoders)  # calls with the negative prompt, which has one text
+    assert sum(rows) == 2 * len(encoders) + negative
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-4)
     assert np.abs(after[0] - after[1]).max() > 1e-3  # the seed still matters
     np.testing.assert_allclose(images("a cat", "a dog"), different, rtol=0, atol=1e-4)
