@@ -36,17 +36,17 @@ def opened(size: int) -> Callable[[str, int], tuple[bytes, int]]:
 
 def measure(shards: int, prompt_bytes: int) -> dict[str, object]:
     """Makes and writes the shards; the most of this process's own memory in each tenth of them, in MB."""
-    from semdpo.engine import store
+    from semdpo.engine import shard_files, store
     from semdpo.engine.ray_workers import RayWorkers
     from semdpo.engine.stage import batched
 
     size, used, begun = PROMPTS // shards * prompt_bytes, list[float](), time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "label"
-        store.start(folder, store.Plan({}, {}))
+        shard_files.start(folder, store.Plan({}, {}))
         with RayWorkers(None, partial(opened, size), {"label": 0.0}) as workers:
             for index, (data, _) in workers.made("label", range(shards)):
-                store.write_shard(folder, index, data)
+                shard_files.write_shard(folder, index, data)
                 used.append(psutil.Process().memory_full_info().uss / 2**20)
         assert len(list(folder.glob("part-*"))) == shards
     seconds = time.monotonic() - begun

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.engine import claims, store
+from semdpo.engine import claims, shard_files, store
 from semdpo.errors import DataError, StoreError
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.report import REPORT_FILES, publish
@@ -111,7 +111,7 @@ def unfinished(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     failing = Failing(0.0)
     with pytest.raises(DataError, match="the disk was lost"):
         pipeline.run(recipe_of(finished), run, models=replace(models(), renderer=lambda _: failing))
-    assert store.is_noted(run / "label", 1)
+    assert shard_files.is_noted(run / "label", 1)
     assert not store.is_complete(run / "label")
     return run
 

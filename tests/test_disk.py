@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from semdpo import disk
-from semdpo.engine import model_folders, store
+from semdpo.engine import model_folders, shard_files, store
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4}, {"file": "a" * 64})
@@ -75,7 +75,7 @@ def test_a_users_folder_is_never_removed(name: str, tmp_path: Path) -> None:
     for action in (
         lambda: disk.remove(folder),
         lambda: model_folders.remove_stage(folder),
-        lambda: store.start(folder, PLAN),
+        lambda: shard_files.start(folder, PLAN),
         lambda: model_folders.start(folder, PLAN),
         lambda: disk.mark(folder),
     ):
@@ -88,7 +88,7 @@ def test_a_users_folder_is_never_removed(name: str, tmp_path: Path) -> None:
 def test_a_users_folder_beside_a_stage_is_never_removed(beside: str, tmp_path: Path) -> None:
     (tmp_path / beside).mkdir()
     (tmp_path / beside / "mine").write_text("")
-    store.start(tmp_path / "sft", PLAN)
+    shard_files.start(tmp_path / "sft", PLAN)
     with pytest.raises(StoreError, match="was not made by semdpo"):
         model_folders.remove_stage(tmp_path / "sft")
     assert (tmp_path / beside / "mine").is_file()
@@ -97,8 +97,8 @@ def test_a_users_folder_beside_a_stage_is_never_removed(beside: str, tmp_path: P
 
 def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     real = tmp_path / "elsewhere"
-    store.start(real, PLAN)
-    store.finish(real, PLAN, 0, 1)
+    shard_files.start(real, PLAN)
+    shard_files.finish(real, PLAN, 0, 1)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/prompts").symlink_to(real)
     for action in (model_folders.remove_stage, disk.remove):
@@ -111,7 +111,7 @@ def test_links_inside_of_a_folder_go_and_not_what_they_lead_to(tmp_path: Path) -
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("the user's")
     folder = tmp_path / "stage"
-    store.start(folder, PLAN)
+    shard_files.start(folder, PLAN)
     (folder / "folder").symlink_to(tmp_path / "mine")
     (folder / "file").symlink_to(tmp_path / "mine/file")
     disk.remove(folder)
@@ -122,8 +122,8 @@ def test_links_inside_of_a_folder_go_and_not_what_they_lead_to(tmp_path: Path) -
 @pytest.mark.parametrize("pattern", ["[ab]", "*", "a?"])
 def test_names_are_no_patterns(pattern: str, tmp_path: Path) -> None:
     for name in ("a", "b", "ab"):
-        store.start(tmp_path / f"{name}.partial", PLAN)
-        store.start(tmp_path / f".{name}.partial-xyz", PLAN)
+        shard_files.start(tmp_path / f"{name}.partial", PLAN)
+        shard_files.start(tmp_path / f".{name}.partial-xyz", PLAN)
     before = sorted(path.name for path in tmp_path.iterdir())
     work = model_folders.start(tmp_path / pattern, PLAN)
     model_folders.remove_stage(tmp_path / pattern)
@@ -147,10 +147,10 @@ def test_a_folder_that_is_being_removed_stays_ours(tmp_path: Path, monkeypatch: 
     folder = tmp_path / "sft"
 
     def made() -> None:
-        store.start(folder, PLAN)
+        shard_files.start(folder, PLAN)
         for name in ("a", "b"):
             (folder / name).write_text("x")
-        store.finish(folder, PLAN, 0, 1)
+        shard_files.finish(folder, PLAN, 0, 1)
 
     made()
     real, left = Path.unlink, 99

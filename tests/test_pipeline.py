@@ -19,7 +19,7 @@ from PIL import Image
 
 from semdpo import pipeline
 from semdpo.data.records import Candidate, Curve, EvaluationRow, Pair, RenderedImage, Score
-from semdpo.engine import model_folders, parquet, store, timing
+from semdpo.engine import model_folders, parquet, shard_files, store, timing
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, ModelError, StoreError
 from semdpo.models.rewriter_settings import RewriterSettings, read_settings, write_settings
@@ -112,7 +112,7 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
     victim = subprocess.Popen(script, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
-        while not store.is_noted(run / "label", 1):
+        while not shard_files.is_noted(run / "label", 1):
             assert time.monotonic() < deadline
             assert victim.poll() is None, "the run ended before it could be killed"
             time.sleep(0.01)
@@ -122,7 +122,9 @@ def test_killed_in_label_and_resumed_it_ends_with_the_same_bytes(finished: Path,
         os.kill(victim.pid, signal.SIGKILL)
         victim.wait()
     assert not store.is_complete(run / "label")
-    done = [store.shard_path(run / "label", index) for index in range(5) if store.is_noted(run / "label", index)]
+    done = [
+        shard_files.shard_path(run / "label", index) for index in range(5) if shard_files.is_noted(run / "label", index)
+    ]
     assert 2 <= len(done) < 5
     times = [path.stat().st_mtime_ns for path in done]
     (run / "label" / ".part-00004.parquet.0123456789abcdef.tmp").write_bytes(b"half")

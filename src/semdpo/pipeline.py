@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from semdpo import disk, extras
-from semdpo.engine import claims, fingerprint, making, mirror, model_folders, store, timing
+from semdpo.engine import claims, fingerprint, making, mirror, model_folders, shard_files, store, timing
 from semdpo.engine.counts import described
 from semdpo.engine.providers import Models, own_models, refuse_remote_code
 from semdpo.engine.stage import AnyStage, Run, shown_name
@@ -305,7 +305,7 @@ def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progres
     plan = _complete(outside, stage, run)
     _refuse_changes(stage, plan, run)  # again, because inputs that were missing exist now
     if done := store.is_complete(folder):
-        store.remove_notes(folder)  # a process that was killed at the end may have left these
+        shard_files.remove_notes(folder)  # a process that was killed at the end may have left these
         model_folders.remove_time_note(folder)
     else:
         making.make(stage, plan, run, progress)

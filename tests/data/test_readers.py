@@ -16,7 +16,7 @@ from semdpo.data.pairs import other_scores, read_pairs, read_rewrites
 from semdpo.data.prompts import read_prompts
 from semdpo.data.tables import Table, read_table
 from semdpo.errors import DataError
-from semdpo.recipe.schema import PromptsConfig
+from semdpo.recipe.prompts import PromptsConfig
 from semdpo.stages.prompts import collect
 
 PAIR = {"prompt": "a cat", "chosen": "a cat on a mat", "rejected": "a dog"}

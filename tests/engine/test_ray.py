@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from semdpo import extras, pipeline
-from semdpo.engine import ray_workers, store
+from semdpo.engine import ray_workers, shard_files
 from semdpo.engine.ray_workers import RayWorkers
 from semdpo.errors import ConfigError, DataError, ModelError
 from tests import stand_ins, tasks
@@ -97,8 +97,8 @@ def test_a_killed_node_is_replaced_and_the_files_are_those_of_two_processes(
             two_nodes.add()
         store_write(folder, index, data, seconds)
 
-    store_write = store.write_shard
-    monkeypatch.setattr(store, "write_shard", write)
+    store_write = shard_files.write_shard
+    monkeypatch.setattr(shard_files, "write_shard", write)
     assert _labelled(candidates, "ray", 2, delay=1.0) == here
     assert sorted(written) == [0, 1, 2, 3, 4]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semdpo.data.records import Prompt, RenderedImage
-from semdpo.engine import parquet, store
+from semdpo.engine import parquet, shard_files, store
 from semdpo.engine.shards import Shards, in_groups
 from semdpo.errors import StoreError
 
@@ -20,11 +20,11 @@ PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(sum(SIZES))]
 
 
 def _stage(folder: Path) -> Path:
-    store.start(folder, PLAN)
+    shard_files.start(folder, PLAN)
     for index, size in enumerate(SIZES):
         start = sum(SIZES[:index])
-        store.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[start : start + size], {"seen": size}))
-    store.finish(folder, PLAN, len(SIZES), 1)
+        shard_files.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[start : start + size], {"seen": size}))
+    shard_files.finish(folder, PLAN, len(SIZES), 1)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from semdpo import disk
 from semdpo.data.records import EvaluationRow, Pair, Prompt
-from semdpo.engine import model_folders, parquet, store
+from semdpo.engine import model_folders, parquet, shard_files, store
 from semdpo.errors import StoreError
 
 PLAN = store.Plan({"n": 4, "renderer": {"steps": 20}}, {"prompts": "abc"})
@@ -22,11 +22,11 @@ PROMPTS = [Prompt.of(f"prompt {i}", "s", "train") for i in range(5)]
 
 
 def _stage(folder: Path) -> None:
-    store.start(folder, PLAN)
+    shard_files.start(folder, PLAN)
     for index in range(2):
         data = parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {"seen": index + 1})
-        store.write_shard(folder, index, data, time.monotonic())
-    store.finish(folder, PLAN, 2, 1)
+        shard_files.write_shard(folder, index, data, time.monotonic())
+    shard_files.finish(folder, PLAN, 2, 1)
 
 
 def test_rows_come_back_in_order_with_their_counts(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_plan_agrees_with_what_it_made(tmp_path: Path) -> None:
 
 
 def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path) -> None:
-    store.start(tmp_path, PLAN)
+    shard_files.start(tmp_path, PLAN)
     assert not store.is_complete(tmp_path)
     assert store.mismatch(tmp_path, PLAN) is None
     assert "was made with n = 4" in str(store.mismatch(tmp_path, store.Plan({**PLAN.config, "n": 5}, {})))
@@ -81,7 +81,7 @@ def test_half_done_work_is_tied_to_its_plan_and_to_the_libraries(tmp_path: Path)
 
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
-    store.start(tmp_path, PLAN)
+    shard_files.start(tmp_path, PLAN)
     half = ".part-00000.parquet.0123456789abcdef.tmp"
     (tmp_path / "train").mkdir()
     for place in (tmp_path, tmp_path / "train"):
@@ -97,16 +97,16 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
 def test_a_damaged_note_of_the_time_is_in_nobodys_way(tmp_path: Path) -> None:
     folder = tmp_path / "sft"
     model_folders.time_note(folder).write_text("")
-    store.start(folder, PLAN)
+    shard_files.start(folder, PLAN)
     model_folders.remove_stage(folder)
     assert not folder.exists()
 
 
 def _finished(folder: Path) -> Path:
-    store.start(folder, PLAN)
+    shard_files.start(folder, PLAN)
     for index in range(2):
-        store.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {}))
-    store.finish(folder, PLAN, 2, 1)
+        shard_files.write_shard(folder, index, parquet.encode(Prompt, PROMPTS[index * 3 : index * 3 + 3], {}))
+    shard_files.finish(folder, PLAN, 2, 1)
     return folder
 
 
@@ -156,11 +156,11 @@ def test_no_change_of_a_manifest_goes_unnoticed(before: str, after: str, tmp_pat
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_shard_of_an_unfinished_stage_is_made_again(how: str, tmp_path: Path) -> None:
-    store.start(tmp_path, PLAN)
+    shard_files.start(tmp_path, PLAN)
     for index in range(2):
-        store.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS, {}))
+        shard_files.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS, {}))
     DAMAGE[how](tmp_path / "part-00001.parquet")
-    assert [store.has_shard(tmp_path, index) for index in range(3)] == [True, False, False]
+    assert [shard_files.has_shard(tmp_path, index) for index in range(3)] == [True, False, False]
 
 
 NOTES: dict[str, Callable[[Path], object]] = {
@@ -172,27 +172,27 @@ NOTES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("how", [how for how in NOTES if how != "another"])
 def test_a_shard_whose_note_is_damaged_is_made_again(how: str, tmp_path: Path) -> None:
-    store.start(tmp_path, PLAN)
-    store.write_shard(tmp_path, 0, parquet.encode(Prompt, PROMPTS, {}))
+    shard_files.start(tmp_path, PLAN)
+    shard_files.write_shard(tmp_path, 0, parquet.encode(Prompt, PROMPTS, {}))
     note = tmp_path / "made/part-00000.json"
-    assert store.has_shard(tmp_path, 0)
+    assert shard_files.has_shard(tmp_path, 0)
     NOTES[how](note)
-    assert not store.has_shard(tmp_path, 0)
+    assert not shard_files.has_shard(tmp_path, 0)
     with pytest.raises(StoreError, match="has changed since it was written; run the same command again"):
-        store.finish(tmp_path, PLAN, 1, 1)
+        shard_files.finish(tmp_path, PLAN, 1, 1)
     assert not store.is_complete(tmp_path)
 
 
 def test_exchanged_shards_are_found(tmp_path: Path) -> None:
-    store.start(tmp_path, PLAN)
+    shard_files.start(tmp_path, PLAN)
     for index in range(2):
-        store.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS[index : index + 1], {}))
-    first, second = (store.shard_path(tmp_path, index) for index in range(2))
+        shard_files.write_shard(tmp_path, index, parquet.encode(Prompt, PROMPTS[index : index + 1], {}))
+    first, second = (shard_files.shard_path(tmp_path, index) for index in range(2))
     one, other = first.read_bytes(), second.read_bytes()
     first.write_bytes(other)
     second.write_bytes(one)
-    assert not store.has_shard(tmp_path, 0)
-    assert not store.has_shard(tmp_path, 1)
+    assert not shard_files.has_shard(tmp_path, 0)
+    assert not shard_files.has_shard(tmp_path, 1)
 
 
 def test_notes_that_a_killed_process_left_are_no_damage(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_notes_that_a_killed_process_left_are_no_damage(tmp_path: Path) -> None:
     assert store.mismatch(folder, PLAN) is None
     assert store.manifest_hash(folder) == whole
     assert store.read_rows(folder, Prompt) == PROMPTS
-    store.remove_notes(folder)
+    shard_files.remove_notes(folder)
     assert not (folder / "made").exists()
 
 
@@ -212,14 +212,14 @@ def test_a_users_files_are_no_notes(tmp_path: Path) -> None:
     folder, elsewhere = _finished(tmp_path / "prompts"), tmp_path / "elsewhere"
     (folder / "made").mkdir()
     (folder / "made/by me.txt").write_text("mine")
-    store.remove_notes(folder)
+    shard_files.remove_notes(folder)
     assert (folder / "made/by me.txt").is_file()
     assert "holds made/by me.txt, which does not belong to it" in str(store.mismatch(folder, PLAN))
     shutil.rmtree(folder / "made")
     elsewhere.mkdir()
     (elsewhere / "part-00000.json").write_text("{}")
     (folder / "made").symlink_to(elsewhere)
-    store.remove_notes(folder)
+    shard_files.remove_notes(folder)
     assert (elsewhere / "part-00000.json").is_file()
 
 
@@ -279,11 +279,11 @@ def test_no_space_left_leaves_nothing_half_written(tmp_path: Path) -> None:
     code = f"""
 import resource
 from pathlib import Path
-from semdpo.engine import store, timing
+from semdpo.engine import shard_files, store, timing
 from semdpo.errors import StoreError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    store.write_shard(Path({str(tmp_path)!r}), 0, b"x" * 5000)
+    shard_files.write_shard(Path({str(tmp_path)!r}), 0, b"x" * 5000)
 except StoreError as error:
     print(error)
 """
@@ -297,5 +297,5 @@ except StoreError as error:
 
 
 def test_shards_stay_in_order_when_their_index_gets_a_sixth_digit() -> None:
-    names = [store.shard_path(Path(), index).name for index in (0, 9, 99_999, 100_000, 100_001)]
+    names = [shard_files.shard_path(Path(), index).name for index in (0, 9, 99_999, 100_000, 100_001)]
     assert parquet.shard_names(reversed(names)) == names

@@ -24,7 +24,7 @@ from semdpo.data.pairs import read_rewrites
 from semdpo.errors import ModelError, SemdpoError
 from semdpo.prompt_optimizer import PromptOptimizer
 from semdpo.protocols import Embeddings
-from semdpo.recipe.schema import PromptsConfig
+from semdpo.recipe.prompts import PromptsConfig
 from semdpo.stages.prompts import collect
 
 SECONDS = 8  # that one command may compute on one file; a hundred times what it takes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ import torch
 from diffusers import AutoencoderTiny
 
 from semdpo.errors import ModelError
-from semdpo.models.faster import set_scheduler
+from semdpo.models.faster import ENCODERS, encode_once, set_scheduler
 from semdpo.models.renderer import DiffusionRenderer, load_renderer
 from semdpo.recipe.models import RendererConfig
-from tests import tiny_models
+from tests import tiny_models, tiny_pipelines
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,71 @@ def test_the_small_decoder_is_an_input_of_the_stages() -> None:
     config = RendererConfig(model="a", tiny_vae="b")
     assert config.models("label.renderer") == {"label.renderer.model": "a", "label.renderer.tiny_vae": "b"}
     assert RendererConfig(model="a").models("x") == {"x.model": "a"}
+
+
+def _listened(part: torch.nn.Module, rows: list[int]) -> None:
+    """Notes how many rows an encoder computes in each call."""
+    forward = part.forward
+
+    def noting(input_ids: torch.Tensor, **named: Any) -> Any:
+        rows.append(len(input_ids))
+        return forward(input_ids, **named)
+
+    part.forward = noting
+
+
+@pytest.mark.parametrize(
+    "build",
+    [tiny_pipelines.sdxl, tiny_pipelines.sd3, tiny_pipelines.flux, tiny_pipelines.pixart],
+    ids=lambda build: build.__name__,
+)
+def test_equal_texts_of_a_batch_are_encoded_once(build: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    pipeline, rows = build(), []
+    pipeline.set_progress_bar_config(disable=True)
+    encoders = [part for part in vars(pipeline).values() if isinstance(part, ENCODERS)]
+    for part in encoders:
+        _listened(part, rows)
+
+    def images(*texts: str) -> np.ndarray:
+        rows.clear()
+        generators = [torch.Generator().manual_seed(seed) for seed in range(len(texts))]
+        with torch.inference_mode():
+            return pipeline(prompt=list(texts), generator=generators, num_inference_steps=2, output_type="np").images
+
+    texts = ("a cat", "a cat", "a red house", "a cat")
+    before, all_rows = images(*texts), sum(rows)
+    different = images("a cat", "a dog")
+    encode_once(pipeline)
+    after = images(*texts)
+    negative = all_rows // len(texts) - len(encoders)  # calls with the negative prompt, which has one text
+    assert sum(rows) == 2 * len(encoders) + negative
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-4)
+    assert np.abs(after[0] - after[1]).max() > 1e-3  # the seed still matters
+    np.testing.assert_allclose(images("a cat", "a dog"), different, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_what_an_encoder_gives_stays_the_same(precision: torch.dtype) -> None:
+    pipeline = tiny_pipelines.sdxl()
+    ids = pipeline.tokenizer(["a cat", "a dog", "a cat"], padding="max_length", max_length=20, return_tensors="pt")
+    mask = torch.tensor([[1] * 20, [1] * 20, [1] * 10 + [0] * 10])
+    for part in (pipeline.text_encoder, pipeline.text_encoder_2, tiny_pipelines.pixart().text_encoder):
+        part.to(precision)
+        rows: list[int] = []
+        _listened(part, rows)
+        holder = type("Holder", (), {})()
+        holder.text_encoder = part
+        with torch.inference_mode():
+            plain = part(ids.input_ids, output_hidden_states=True)
+            masked = part(ids.input_ids, attention_mask=mask)[0]
+            encode_once(holder)
+            once = part(ids.input_ids, output_hidden_states=True)
+            assert torch.equal(part(ids.input_ids, attention_mask=mask)[0], masked)  # other masks, other rows
+        assert rows == [3, 3, 2, 3]
+        assert list(once.keys()) == list(plain.keys())
+        assert len(once.hidden_states) == len(plain.hidden_states)
+        assert torch.equal(once[0][0], once[0][2])
+        for a, b in zip(once.hidden_states, plain.hidden_states, strict=True):
+            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(once[0], plain[0])

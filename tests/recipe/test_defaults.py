@@ -22,9 +22,10 @@ from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
 from semdpo.prompt_optimizer import DEFAULT_ENCODER, PromptOptimizer
 from semdpo.recipe import defaults, trackers
+from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, LoRAConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
-from semdpo.recipe.schema import DriftConfig, LabelConfig, ReportConfig, SFTConfig, TrainConfig
+from semdpo.recipe.schema import DriftConfig, ReportConfig, SFTConfig, TrainConfig
 from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty

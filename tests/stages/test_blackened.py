@@ -17,8 +17,9 @@ from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
 from semdpo.protocols import ScoreBatch, render_checked
+from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
-from semdpo.recipe.schema import LabelConfig, PairsConfig
+from semdpo.recipe.schema import PairsConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
 from semdpo.stages.evaluate import evaluation, render, score_images

@@ -13,8 +13,8 @@ from PIL import Image
 from semdpo.data.records import Candidate, content_id
 from semdpo.errors import DataError, StoreError
 from semdpo.protocols import ScoreBatch
+from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
-from semdpo.recipe.schema import LabelConfig
 from semdpo.stages.label import label
 
 CONFIG = LabelConfig(renderer=RendererConfig(model="m"), scorer="judge", batch_size=2)

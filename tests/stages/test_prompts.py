@@ -8,7 +8,7 @@ import pytest
 
 from semdpo.data.records import content_id
 from semdpo.errors import DataError
-from semdpo.recipe.schema import PromptsConfig
+from semdpo.recipe.prompts import PromptsConfig
 from semdpo.stages.prompts import collect
 
 

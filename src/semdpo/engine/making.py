@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semdpo import disk
 from semdpo.data.records import Curve
-from semdpo.engine import model_folders, parquet, store, timing
+from semdpo.engine import model_folders, parquet, shard_files, store, timing
 from semdpo.engine.claims import Claims
 from semdpo.engine.stage import AnyStage, ModelStage, Run, Shard, TableStage
 from semdpo.errors import StoreError
@@ -43,27 +43,27 @@ def encoded(stage: TableStage, shard: Shard, progress: Progress) -> tuple[bytes,
 
 def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
     folder = run.folder / stage.name
-    store.start(folder, plan)
+    shard_files.start(folder, plan)
     shards = stage.shards(run)
     run.mirror.push(folder)
     for index in range(len(shards)):
-        if store.is_noted(folder, index) and not store.has_shard(folder, index):
-            store.forget_shard(folder, index)
+        if shard_files.is_noted(folder, index) and not shard_files.has_shard(folder, index):
+            shard_files.forget_shard(folder, index)
     total, threads, begun = sum(shard.size for shard in shards), store.thread_count(), time.monotonic()
-    while missing := [index for index in range(len(shards)) if not store.is_noted(folder, index)]:
+    while missing := [index for index in range(len(shards)) if not shard_files.is_noted(folder, index)]:
         done = total - sum(shards[index].size for index in missing)
         mine = _claimed(stage, missing, len(shards), run)
         for index, data, used in _made(stage, shards, mine, run, done, progress):
             threads = used
-            store.write_shard(folder, index, data, time.monotonic() - begun)
-            for path in store.files_of_shard(folder, index):
+            shard_files.write_shard(folder, index, data, time.monotonic() - begun)
+            for path in shard_files.files_of_shard(folder, index):
                 run.mirror.push(path)
             begun = time.monotonic()
             if run.claims is not None:
                 run.claims.release(stage.name, index)
         if store.is_complete(folder):  # another process was faster
             return
-        if run.claims is not None and not all(store.is_noted(folder, index) for index in missing):
+        if run.claims is not None and not all(shard_files.is_noted(folder, index) for index in missing):
             run.claims.wait()
     progress(total, total)
     _finish_table(folder, plan, len(shards), threads)
@@ -78,8 +78,8 @@ def _claimed(stage: TableStage, missing: Sequence[int], total: int, run: Run) ->
     for index in run.claims.in_order(missing, total):
         if store.is_complete(folder):
             return
-        if not store.is_noted(folder, index) and run.claims.take(stage.name, index):
-            if store.is_noted(folder, index) or store.is_complete(folder):  # made between the two questions
+        if not shard_files.is_noted(folder, index) and run.claims.take(stage.name, index):
+            if shard_files.is_noted(folder, index) or store.is_complete(folder):  # made between the two questions
                 run.claims.release(stage.name, index)
             else:
                 yield index
@@ -105,7 +105,7 @@ def _made(
 
 def _finish_table(folder: Path, plan: store.Plan, shards: int, threads: int) -> None:
     try:
-        store.finish(folder, plan, shards, threads)
+        shard_files.finish(folder, plan, shards, threads)
     except StoreError:
         if not store.is_complete(folder):  # else another process has finished it, and removed the notes
             raise

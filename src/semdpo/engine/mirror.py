@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from semdpo import disk, locks
-from semdpo.engine import fingerprint, in_use, store
+from semdpo.engine import fingerprint, in_use, shard_files, store
 from semdpo.engine.storage import Storage, is_inside
 from semdpo.errors import ConfigError, SemdpoError, StoreError
 from semdpo.progress import say
@@ -242,12 +242,12 @@ class _Remote(Mirror):
         if not (here / STARTED).is_file():
             self._write(f"{stage}/{STARTED}", started)
         for index, names in sorted(parts.items()):
-            fetched = not store.has_shard(here, index)
+            fetched = not shard_files.has_shard(here, index)
             for name in names if fetched else ():
                 self._storage.get(name, self._place / name)
-            if not store.has_shard(here, index):
-                store.forget_shard(here, index)
-                shard = f"{self._storage.address}/{stage}/{store.shard_path(here, index).name}"
+            if not shard_files.has_shard(here, index):
+                shard_files.forget_shard(here, index)
+                shard = f"{self._storage.address}/{stage}/{shard_files.shard_path(here, index).name}"
                 say(f"{shard} is missing or damaged; it is made again")
                 continue
             for name in names:

@@ -7,21 +7,20 @@ settings, the libraries' versions, the device, the rewrite, the image seed and t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semdpo.disk import cache_folder
-from semdpo.engine import store
-from semdpo.errors import StoreError
+from semdpo.engine import cache_file, store
 
 Image = tuple[str, int, str]  # rewrite, image seed, prompt
 Kept = tuple[float, bool]  # score, whether a text was truncated
 NAME = "scores.sqlite"
 AT_ONCE = 500  # SQLite allows about 1,000 values in a statement
-PATIENCE = 60.0  # seconds that a process waits for others that write
+_TABLE = "scores (key TEXT PRIMARY KEY, score REAL, truncated INTEGER)"
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,8 @@ class ScoreCache:
     def _key(self, image: Image) -> str:
         return store.digest(store.canonical([self.depends_on, image]))
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as file, file:
-                file.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL, truncated INTEGER)")
-                yield file
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(
-                f"{self.path}, which keeps scores of earlier runs, cannot be used ({error}); remove it, or set "
-                "label.reuse_scores=false"
-            ) from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return cache_file.opened(self.path, _TABLE, "scores", "label.reuse_scores")
 
 
 def default_path() -> Path:

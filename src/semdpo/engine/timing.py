@@ -27,7 +27,7 @@ def _noted(path: Path) -> float:
 
 
 def note_seconds(folder: Path, spent: float) -> None:
-    """Notes how long a stage of a model took, in seconds; ``store.finish`` does it for a stage of rows."""
+    """Notes how long a stage of a model took, in seconds; ``shard_files.finish`` does it for a stage of rows."""
     write_bytes(folder / store.TIMING, store.canonical({"seconds": round(spent, 3)}))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.device import compute
-from semdpo.models.faster import Scheduler, compile_parts, set_scheduler, set_tiny_vae, use_channels_last
+from semdpo.models.faster import Scheduler, compile_parts, encode_once, set_scheduler, set_tiny_vae, use_channels_last
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.reading import PromptReader
 from semdpo.models.registry import resolve
@@ -75,6 +75,7 @@ def load_renderer(
     if tiny_vae is not None:
         set_tiny_vae(pipeline, tiny_vae, torch.float32 if on_cpu else where.dtype)
     pipeline.to(where.device)
+    encode_once(pipeline)
     if channels_last:
         use_channels_last(pipeline)
     if compiled:

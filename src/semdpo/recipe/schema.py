@@ -11,6 +11,7 @@ from semdpo.recipe import defaults, trackers
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
+from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import (
     DecodingConfig,
     LoRAConfig,
@@ -19,6 +20,7 @@ from semdpo.recipe.models import (
     RewriterSource,
     ScoringConfig,
 )
+from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
 from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
 from semdpo.recipe.variants import Variant, variants
 
@@ -27,49 +29,6 @@ NOT_METRICS = {
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
     *("repetition", "cliches", "facts_wrong", "content_added", "popular_added"),
 }
-
-
-class PromptSetConfig(Settings):
-    """A set of prompts, of which ``limit`` are chosen by the hash of their words."""
-
-    file: Text
-    column: Text | None = None
-    limit: Positive | None = None
-
-
-class PromptsConfig(Settings):
-    """Which prompts are trained on and which are held out.
-
-    Attributes:
-        file: a txt, jsonl, csv, tsv or parquet file, COCO's captions, ``tiny:FILE`` of the embedded world, or
-            ``hub:OWNER/NAME``.
-        test_file: the file of held-out prompts; None holds out ``test_share`` of ``file``.
-        test_sets: instead of ``test_file``: name → set of prompts to evaluate on.
-        column: the column that holds the prompts; None takes prompt, or else Prompt.
-        limit: the number of training prompts; None takes all.
-        draw: whether the ``first`` prompts are taken, or prompts chosen by the ``hash`` of their words.
-        test_limit: the number of held-out prompts, from the top of ``test_file``; None takes all.
-        test_share: the share of ``file`` that is held out when there are neither ``test_file`` nor ``test_sets``.
-        skip_empty: whether rows without text, such as those of DiffusionDB, are left out; otherwise they are refused.
-    """
-
-    file: Text
-    test_file: Text | None = None
-    test_sets: dict[Name, PromptSetConfig] = Field(default_factory=dict)
-    column: Text | None = None
-    limit: Positive | None = None
-    draw: Literal["first", "hash"] = "first"
-    test_limit: Positive | None = None
-    test_share: float = Field(default=0.1, gt=0, lt=1)
-    skip_empty: bool = False
-
-    @model_validator(mode="after")
-    def _one_way_to_hold_out(self) -> PromptsConfig:
-        if "all" in self.test_sets:
-            raise ValueError("test_sets has a set called 'all', which means all of them together; choose another name")
-        if self.test_file is not None and self.test_sets:
-            raise ValueError("test_file and test_sets exclude each other; make the file one of the sets")
-        return self
 
 
 class SFTConfig(Templated):
@@ -119,42 +78,6 @@ class CandidatesConfig(DecodingConfig):
         """The settings that candidates depend on."""
         other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
         return self.model_dump(mode="json", exclude={"rewriter"}) | other
-
-
-class LabelConfig(Settings):
-    """How candidates are rendered and scored.
-
-    Attributes:
-        renderer: the text-to-image model.
-        scorer: the preference scorer, whose scores decide the pairs.
-        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs.
-        batch_size: the number of images in memory at once.
-        seed: the seed of the images.
-        shard_size: the number of prompts per file, here and in the stages pairs and drift.
-        max_failed: the share of a shard's candidates that may stay without a score, because their image cannot be
-            rendered or scored; more stop the run. One of a shard always may, unless the share is 0.
-        reuse_scores: whether scores that earlier runs on this machine got for the same image are used, and new ones
-            kept for later runs.
-    """
-
-    renderer: RendererConfig
-    scorer: Text
-    fidelity: Text | None = None
-    batch_size: Positive = defaults.IMAGES_AT_A_TIME
-    seed: Seed = 0
-    shard_size: Positive = 64
-    max_failed: float = Field(default=0.01, ge=0, le=1)
-    reuse_scores: bool = False
-
-    @model_validator(mode="after")
-    def _two_scorers(self) -> LabelConfig:
-        if self.fidelity == self.scorer:
-            raise ValueError("fidelity and scorer are the same model, so that their scores are equal; name another one")
-        return self
-
-    def of_results(self) -> dict[str, Any]:
-        """The settings that scores depend on; the others can change in the middle of a run."""
-        return self.model_dump(mode="json", exclude={"max_failed", "reuse_scores"})
 
 
 class PairsConfig(Settings):

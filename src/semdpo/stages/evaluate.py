@@ -7,7 +7,6 @@ before the next scorer is loaded, so that only one is in memory.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content
 from semdpo.engine.shards import in_groups
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
-from semdpo.models.images import rgb
+from semdpo.models.images import decode, lossless
 from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
 from semdpo.recipe.models import DecodingConfig
@@ -266,7 +265,7 @@ def render(
                 tokens=int(texts.tokens[i]),
                 distance=float(texts.distance[i]),
                 truncated=bool(texts.truncated[i]),
-                image=_lossless(image),
+                image=lossless(image),
                 blackened=black,
             )
             for (i, seed), (image, black) in zip(batch, images, strict=True)
@@ -366,22 +365,11 @@ def decoded(image: RenderedImage) -> Image.Image:
     Raises:
         DataError: the image is damaged.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(image.image)) as image_file:
-            return rgb(image_file)
-    except (UnidentifiedImageError, OSError) as error:
+        return decode(image.image)
+    except OSError as error:
         raise DataError(
             f"the image of {described(image)} is damaged or incomplete ({error}); remove the "
             f"folder of the method's images (evaluate/{image.method}/images in the run's folder, or "
             "sweep/evaluate/… for a sweep), and evaluate again"
         ) from error
-
-
-def _lossless(image: Image.Image) -> bytes:
-    # WebP's fastest lossless setting: its files are a third larger than those of the slowest, which takes ten times as
-    # long.
-    buffer = io.BytesIO()
-    rgb(image).save(buffer, "WEBP", lossless=True, quality=0, method=0)
-    return buffer.getvalue()

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from semdpo import disk
 from semdpo.analysis.render_budget import kept
 from semdpo.data.records import BLACKENED, Candidate, RenderDraw, Score, content_seed
-from semdpo.engine import store
-from semdpo.engine.score_cache import ScoreCache, default_path
+from semdpo.engine import image_cache, score_cache, store
+from semdpo.engine.image_cache import ImageCache, Rendered
+from semdpo.engine.score_cache import ScoreCache
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError, SemdpoError, StoreError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
-from semdpo.recipe.schema import LabelConfig, Recipe
+from semdpo.recipe.label import LabelConfig
+from semdpo.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,6 +51,7 @@ def _work(run: Run) -> list[Shard]:
     renderer = cache(lambda: run.models.renderer(config.renderer))
     scorers = cache(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
     known = cache(lambda: {name: _known(run, name) for name in names} if config.reuse_scores else {})
+    images = cache(lambda: _images(run) if config.reuse_images else None)
     candidates = run.shards("candidates", Candidate)
     draws = None if run.recipe.render_budget is None else run.shards("render_budget", RenderDraw)
 
@@ -58,7 +60,7 @@ def _work(run: Run) -> list[Shard]:
         if draws is not None:
             prompts = kept(draws.read(index))
             rendered = [row for row in rendered if row.prompt_id in prompts]
-        rows = label(rendered, renderer(), scorers(), config, progress, known())
+        rows = label(rendered, renderer(), scorers(), config, progress, known(), images())
         preferences = [row for row in rows if row.scorer == config.scorer]
         counts = {
             "truncated": sum(row.truncated for row in preferences),
@@ -81,17 +83,32 @@ def _work(run: Run) -> list[Shard]:
 
 def _known(run: Run, scorer: str) -> ScoreCache:
     """The scores that earlier runs got from a scorer for images of this run's renderer."""
+    depends_on = _rendering(run, without={"batch_size"}) | {
+        "scorer": [run.models.fingerprint(scorer), run.recipe.scoring.of_results()]
+    }
+    return ScoreCache(depends_on, score_cache.default_path())
+
+
+def _images(run: Run) -> ImageCache:
+    """The images that earlier runs rendered with this run's renderer."""
+    import torch
+
+    depends_on = _rendering(run, without=set())
+    depends_on |= {"threads": store.thread_count(), "processor": torch.backends.cpu.get_cpu_capability()}
+    return ImageCache(depends_on, image_cache.default_path(), run.recipe.label.kept_images_gb * 1e9)
+
+
+def _rendering(run: Run, without: set[str]) -> dict[str, Any]:
+    """What the images of a run depend on, besides their texts and seeds, without some of the renderer's settings."""
     import torch
 
     config = run.recipe.label.renderer
-    depends_on = {
-        "renderer": config.model_dump(mode="json", exclude={"model", "tiny_vae", "batch_size"}),
+    return {
+        "renderer": config.model_dump(mode="json", exclude={"model", "tiny_vae", *without}),
         "models": [run.models.fingerprint(name) for name in config.models("renderer").values()],
-        "scorer": [run.models.fingerprint(scorer), run.recipe.scoring.of_results()],
         "versions": dict(store.versions()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-    return ScoreCache(depends_on, default_path())
 
 
 @runtime_checkable
@@ -110,6 +127,7 @@ def label(
     config: LabelConfig,
     progress: Progress = silent,
     known: Mapping[str, ScoreCache] | None = None,
+    kept_images: ImageCache | None = None,
 ) -> list[Score]:
     """Renders candidates and scores their images.
 
@@ -125,6 +143,7 @@ def label(
         config: the scorers' names, the batch size, the seed and how many candidates may fail.
         progress: called after every batch.
         known: scorer's name → its scores of earlier runs; new ones are added to them. None looks for none.
+        kept_images: the images of earlier runs; new ones are added to them. None looks for none.
 
     Returns:
         One score of each scorer for each candidate, in the candidates' order. ``truncated`` is true when the prompt is
@@ -139,7 +158,7 @@ def label(
     outcomes = _known_outcomes(known or {}, distinct)
     distinct = [key for key in distinct if any((name, key) not in outcomes for name in scorers)]
     for start, batch in _batches(distinct, config.batch_size):
-        images = _rendered(renderer, batch)
+        images = _rendered(renderer, batch, kept_images)
         for name, scorer in scorers.items():
             for key, image, outcome in zip(batch, images, _scored(name, scorer, images, batch), strict=True):
                 value, truncated, error = outcome
@@ -165,33 +184,33 @@ def _known_outcomes(known: Mapping[str, ScoreCache], keys: Sequence[_Key]) -> di
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Rendered:
-    """The image of a rewrite, or why it has none, and whether the rewrite is longer than the renderer reads."""
-
-    image: Image.Image | None
-    error: str | None
-    too_long: bool
-
-
-def _rendered(renderer: Renderer, batch: Sequence[_Key]) -> list[_Rendered]:
-    """Renders a batch, [n]."""
-
-    def render(keys: Sequence[_Key]) -> list[tuple[Image.Image, bool]]:
-        return render_checked(renderer, [rewrite for rewrite, _, _ in keys], [seed for _, seed, _ in keys])
-
-    found = []
-    too_long = _too_long(renderer, [rewrite for rewrite, _, _ in batch])
-    for outcome, long in zip(_attempted(render, batch), too_long, strict=True):
-        if isinstance(outcome, Exception):
-            found.append(_Rendered(None, f"the image cannot be rendered ({_reason(outcome)})", long))
-        else:
-            image, black = outcome
-            found.append(_Rendered(None if black else image, BLACKENED if black else None, long))
+def _rendered(renderer: Renderer, batch: Sequence[_Key], kept: ImageCache | None) -> list[Rendered]:
+    """The images of a batch, rendered or kept, [n]; later runs try again what could not be rendered."""
+    rows = [(rewrite, seed) for rewrite, seed, _ in batch]
+    found = None if kept is None else kept.get(rows)
+    if found is None:
+        found = _newly_rendered(renderer, rows)
+        if kept is not None and all(each.error in (None, BLACKENED) for each in found):
+            kept.put(rows, found)
     return found
 
 
-def _scored(name: str, scorer: Scorer, images: Sequence[_Rendered], batch: Sequence[_Key]) -> list[_Outcome]:
+def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> list[Rendered]:
+    def render(some: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
+        return render_checked(renderer, [text for text, _ in some], [seed for _, seed in some])
+
+    found = []
+    too_long = _too_long(renderer, [text for text, _ in rows])
+    for outcome, long in zip(_attempted(render, rows), too_long, strict=True):
+        if isinstance(outcome, Exception):
+            found.append(Rendered(None, f"the image cannot be rendered ({_reason(outcome)})", long))
+        else:
+            image, black = outcome
+            found.append(Rendered(None if black else image, BLACKENED if black else None, long))
+    return found
+
+
+def _scored(name: str, scorer: Scorer, images: Sequence[Rendered], batch: Sequence[_Key]) -> list[_Outcome]:
     """Each image's score, whether its prompt was truncated, and why it has no score, [n]."""
 
     def score(shown: Sequence[tuple[Image.Image, str]]) -> list[tuple[float, bool]]:

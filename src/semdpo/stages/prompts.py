@@ -12,7 +12,8 @@ from semdpo.data.records import Prompt, content_id
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.progress import Progress
-from semdpo.recipe.schema import PromptsConfig, PromptSetConfig, Recipe
+from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
+from semdpo.recipe.schema import Recipe
 
 NAME = "prompts"
 ROWS = 4096  # prompts per file, so that the stages that follow read a few of many without the others
