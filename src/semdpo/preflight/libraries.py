@@ -42,7 +42,11 @@ def wanted(
     for stage in chosen:
         if fresh or not store.is_complete(folder / stage.name):
             uses |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in uses}
-    return uses | (of_report(recipe) if report else {})
+    if report:
+        uses |= of_report(recipe)
+        if not any(stage.name.startswith("evaluate/") for stage in chosen):
+            uses.pop("study", None)  # the page of a sweep has no study
+    return uses
 
 
 def of_report(recipe: Recipe) -> dict[str, str]:

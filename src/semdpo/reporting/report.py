@@ -31,8 +31,8 @@ def write_report(data: ReportData, path: Path) -> None:
     Args:
         data: the data of the report.
         path: path of the HTML file. Its folder also gets the numbers as CSV and LaTeX, the plots as PNG and SVG,
-            ``strip.png`` where images were kept, and a study's results in ``study``. Files that an older report wrote there are replaced or
-            removed; other files stay. The page is written last.
+            ``strip.png`` where images were kept, and a study's results in ``study``. Files that an older report wrote
+            there are replaced or removed; other files stay. The page is written last.
 
     Raises:
         DataError: no image was evaluated, values are missing, methods cannot be paired, or pairs have no distance.

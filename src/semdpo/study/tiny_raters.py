@@ -45,9 +45,10 @@ def tiny_opinion(study: Study, people: People = PICKERS) -> Opinion:
     if others := [question for question in study.plan.questions if question not in known]:
         raise DataError(f"simulated raters cannot answer '{others[0]}'; ask them {', '.join(known)} only")
     if study.plan.size != (SIZE, SIZE):
+        width, height = study.plan.size
         raise DataError(
-            f"the images have {study.plan.size[0]} × {study.plan.size[1]} pixels, and simulated raters know only the tiny "
-            f"world's, {SIZE} × {SIZE}; ask people"
+            f"the images have {width} × {height} pixels, and simulated raters know only the tiny world's of {SIZE} × "
+            f"{SIZE}; ask people"
         )
     requests = {prompt_id: _asked(prompt) for prompt_id, prompt in study.plan.prompts.items()}
     files = dict.fromkeys(image.sha256 for image in study.plan.images)
