@@ -220,6 +220,21 @@ def test_the_check_of_names_sees_what_is_on_the_pages() -> None:
 
 
 @pytest.mark.slow
+def test_the_demos_report_has_a_study_with_simulated_raters(demo: Path, tmp_path: Path) -> None:
+    from semdpo import pipeline
+
+    run = Path(shutil.copytree(demo, tmp_path / "run"))
+    before = {path.relative_to(run): path.read_bytes() for path in (run / "report").rglob("*") if path.is_file()}
+    pipeline.run(pipeline.recipe_of(run), run, only="report")
+    for name, content in before.items():
+        assert (run / name).read_bytes() == content, name
+    section = before[Path("report/index.html")].decode().split("A study with simulated raters</h2>")[1].split("<h2>")[0]
+    assert "The raters are simulated: no person took part" in section
+    assert "9 simulated raters compared the images of Sem-DPO and DPO" in section
+    assert Path("report/study/index.html") in before
+
+
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_loads_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from semdpo.data.records import content_seed
+from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError
 from semdpo.recipe.load import load_recipe
+from semdpo.reporting.collect import report_data
 from semdpo.reporting.report import ReportData, write_report
 from semdpo.reporting.simulated_study import SimulatedStudy, published
 from semdpo.reporting.study_sources import of_study
+from semdpo.stages.flow import flow
 from semdpo.study.design import QUESTIONS
 from semdpo.study.tiny_votes import vote
+from semdpo.tiny_world.facts import parse
+from semdpo.tiny_world.grammar import Scene
+from semdpo.tiny_world.painter import paint
 from tests.reporting.example import FIDELITY, PREFERENCE, evaluation
 from tests.reporting.test_report import parsed
+from tests.stand_ins import models, recipe_of, run_without_report
 from tests.study import example
 
 
@@ -108,8 +120,7 @@ def test_why_there_is_no_study_is_said_and_escaped() -> None:
     assert files == {}
 
 
-def test_a_report_without_a_study_has_no_trace_of_one(folder: Path, made: SimulatedStudy, tmp_path: Path) -> None:
-    """The files of an older report's study are removed with it."""
+def test_the_files_of_an_older_reports_study_are_removed(folder: Path, made: SimulatedStudy, tmp_path: Path) -> None:
     data = ReportData(
         title="Trial", evaluation=evaluation(6), pairs=[], pair_counts={}, curves=[], stages=[], recipe="", versions={},
         alpha=None, notes=[], fidelity=FIDELITY, preference=PREFERENCE, study=made,
@@ -118,8 +129,47 @@ def test_a_report_without_a_study_has_no_trace_of_one(folder: Path, made: Simula
     for path in (path for path in folder.rglob("*") if path.is_file()):
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes(), "equal data, equal bytes"
     write_report(dataclasses.replace(data, study=None), tmp_path / "index.html")
-    assert not (tmp_path / "study").exists()
+    assert not [path for path in (tmp_path / "study").rglob("*") if path.is_file()]
     assert "simulated" not in (tmp_path / "index.html").read_text()
+
+
+class Painter:
+    """Paints what a text says, so that a run of stand-ins has images of the tiny world."""
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return [self._image(*each) for each in zip(prompts, seeds, strict=True)]
+
+    def _image(self, prompt: str, seed: int) -> Image.Image:
+        scene = Scene(parse(prompt).items[:2], "row", "desert", "day")
+        return Image.fromarray(paint(scene, np.random.default_rng(content_seed(prompt, str(seed)))))
+
+
+def _painter(config: object) -> Painter:
+    return Painter()
+
+
+def test_a_run_is_studied_twice_with_one_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stand_in_trainings: None
+) -> None:
+    (tmp_path / "asked.txt").write_text("\n".join(f"a {color} {thing}" for color, thing in example.ASKED))
+    recipe = recipe_of(tmp_path, f"prompts.test_file={tmp_path}/asked.txt", "report.study=tiny")
+    painting = dataclasses.replace(models(), renderer=_painter)
+    run_without_report(recipe, tmp_path / "run", painting)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    run = Run(tmp_path / "run", recipe, painting)
+    before = sorted((tmp_path / "run").rglob("*"))
+    study = report_data(flow(recipe), run).study
+    assert isinstance(study, SimulatedStudy)
+    assert (study.report.simulated, study.report.results.raters) == (True, 9)
+    assert {(pair.question, pair.first, pair.second) for pair in study.report.results.pairs} == {
+        ("match", "sem_dpo", "dpo"),
+        ("prefer", "sem_dpo", "dpo"),
+    }
+    assert set(study.report.prompts.values()) == {f"a {color} {thing}" for color, thing in example.ASKED}
+    assert published(study) == published(report_data(flow(recipe), run).study or "")
+    assert sorted((tmp_path / "run").rglob("*")) == before
+    assert list((tmp_path / "elsewhere").iterdir()) == [], "the secret is gone"
 
 
 @pytest.mark.parametrize(
