@@ -139,6 +139,7 @@ def settings_of(folder: Path) -> list[str]:
         "evaluate.shard_size=4",
         "evaluate.keep_images=5",
         "train.methods={dpo: {name: dpo}, sem_dpo: {name: sem_dpo, alpha: 4.0}}",
+        "report.study=null",
     ]
 
 

@@ -220,6 +220,29 @@ def test_the_check_of_names_sees_what_is_on_the_pages() -> None:
 
 
 @pytest.mark.slow
+def test_the_demos_report_has_a_study_with_simulated_raters(demo: Path, tmp_path: Path) -> None:
+    from semdpo import pipeline
+
+    run = Path(shutil.copytree(demo, tmp_path / "run"))
+    # So small a run trains DPO and Sem-DPO to the same rewrites; the user's own prompts have other images.
+    recipe = load_recipe("tiny", [*SMALL, "report.baseline=human"])
+    written = []
+    for _ in range(2):
+        pipeline.run(recipe, run, only="report")
+        written.append(
+            {path.relative_to(run): path.read_bytes() for path in run.rglob("report/**/*") if path.is_file()}
+        )
+    assert written[0] == written[1]
+    section = written[0][Path("report/index.html")].decode().split("A study with simulated raters</h2>")[1]
+    section = section.split("<h2>")[0]
+    assert "The raters are simulated: no person took part" in section
+    assert "9 simulated raters compared the images of Sem-DPO and the user's own prompt" in section.replace(
+        "&#39;", "'"
+    )
+    assert Path("report/study/index.html") in written[0]
+
+
+@pytest.mark.slow
 def test_the_site_is_built_without_warnings_and_loads_nothing(tmp_path: Path) -> None:
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     asked = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

@@ -179,7 +179,8 @@ def test_what_is_absent_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_stage_is_asked_what_it_needs(tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
-    assert set(libraries.wanted(recipe, tmp_path)) == {"render", "report"}
+    assert set(libraries.wanted(recipe, tmp_path)) == {"render", "report", "study"}
+    assert set(libraries.wanted(load_recipe("tiny", ["report.study=null"]), tmp_path)) == {"render", "report"}
     assert set(libraries.wanted(recipe, tmp_path, sweep_flow(recipe))) == {"render", "report"}
     stages = {stage.name: stage for stage in flow(recipe)}
     light = [stages[name] for name in ("prompts", "sft", "candidates", "pairs", drift.NAME, "train/sem_dpo")]
@@ -213,7 +214,7 @@ def test_settings_and_models_need_extras(tmp_path: Path) -> None:
     (adapters / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny:gpt2"}))
     values = [f"drift.encoder={sentence}", f"sft.model={adapters}", "train.lora={rank: 2}"]
     needed = libraries.wanted(load_recipe("tiny", values), tmp_path / "run")
-    assert needed.keys() == {"lora", "sentence", "render", "report"}
+    assert needed.keys() == {"lora", "sentence", "render", "report", "study"}
     assert needed["sentence"] == "drift.encoder"
     assert needed["lora"] == "sft.model, which holds adapters,"
     trained = [stage for stage in flow(load_recipe("tiny", values[2:])) if stage.name.startswith("train/")]
@@ -248,11 +249,11 @@ def test_what_needs_an_extra_is_refused_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(row)}\n")
     gpt2 = tiny_models.gpt2(tmp_path / "gpt2")
     commands = {
-        "render,report": ["demo"],
+        "render,report,study": ["demo"],
         "report,render": ["sweep", "tiny"],
         "report": ["report", "pairs.jsonl", "-o", "page", "--fidelity", "x"],
         "report ": ["audit", "pairs.jsonl", "--html", "page.html"],
-        "report  ": ["demo", "--only", "report"],
+        "report,study": ["demo", "--only", "report"],
         "render": ["demo", "--only", "label"],
         "render ": ["world", "show"],
         "render  ": ["world", "build", "-o", "build"],

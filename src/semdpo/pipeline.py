@@ -15,6 +15,7 @@ from semdpo.engine.providers import Models, own_models, refuse_remote_code
 from semdpo.engine.stage import AnyStage, Run, shown_name
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
+from semdpo.preflight.libraries import of_report
 from semdpo.progress import Progress, bar, progress_of_step, say
 from semdpo.recipe.load import read_yaml, validate
 from semdpo.recipe.schema import Recipe
@@ -91,7 +92,7 @@ def _run_in(
         refuse_remote_code(recipe)
         refuse_the_impossible(recipe, place, chosen, fresh=fresh, report=only is None)
     if only in (None, "report"):  # before hours of work
-        extras.require(report="the report")
+        extras.require(**of_report(recipe))
     opener, unfinished = Opener(place, recipe, models, flow), _unfinished(chosen, place, fresh)
     with _folder(place, recipe, shard, fresh) as held, workforce(workers, opener, unfinished) as helpers:
         this = Run(place, recipe, models or own_models(), helpers, held, copies)

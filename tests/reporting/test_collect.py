@@ -62,6 +62,15 @@ def test_facts_are_read_where_the_recipe_says_so(finished: Path) -> None:
         assert any(note.startswith(remark) for note in data.notes) == (read is not None)
 
 
+def test_a_report_without_a_possible_study_says_why(finished: Path) -> None:
+    assert report_data(flow(recipe := recipe_of(finished)), Run(finished / "run", recipe, models())).study is None
+    recipe = recipe_of(finished, "report.study=tiny")
+    study = report_data(flow(recipe), Run(finished / "run", recipe, models())).study
+    assert (
+        study == "the images have 8 × 8 pixels, and simulated raters know only the tiny world's of 64 × 64; ask people"
+    )
+
+
 def test_the_report_reads_only_the_images_that_it_shows(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, recipe = [], recipe_of(finished)
     file, cells = parquet.read_file, parquet.read_cells

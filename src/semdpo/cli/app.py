@@ -21,6 +21,7 @@ from semdpo.cli import (
     study,
     study_analyze,
     study_serve,
+    study_simulate,
     train,
     weigh,
     world,
@@ -70,6 +71,7 @@ for step in (
     study_serve.collect,
     study_serve.check,
     study_serve.export,
+    study_simulate.simulate,
     study_analyze.analyze,
     study.pairs,
 ):

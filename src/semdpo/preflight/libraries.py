@@ -42,7 +42,16 @@ def wanted(
     for stage in chosen:
         if fresh or not store.is_complete(folder / stage.name):
             uses |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in uses}
-    return uses | ({"report": "the report"} if report else {})
+    if report:
+        uses |= of_report(recipe)
+        if not any(stage.name.startswith("evaluate/") for stage in chosen):
+            uses.pop("study", None)  # the page of a sweep has no study
+    return uses
+
+
+def of_report(recipe: Recipe) -> dict[str, str]:
+    """The extras that a run's report uses, as ``wanted`` gives them."""
+    return {"report": "the report"} | ({"study": "report.study"} if recipe.report.study else {})
 
 
 def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:

@@ -194,6 +194,8 @@ class ReportConfig(Settings):
         drift_threshold: τ, a distance; a rewrite at this distance from its prompt, or farther, has drifted.
         images: the methods whose images are shown side by side; empty shows all.
         facts: ``tiny`` compares the facts of prompts and rewrites in the words of the embedded world; None does not.
+        study: ``tiny`` lets nine simulated raters of the embedded world compare the images of subject and baseline on
+            up to 20 prompts, as a study with people would; None does not.
     """
 
     title: Text = defaults.TITLE
@@ -204,6 +206,7 @@ class ReportConfig(Settings):
     drift_threshold: float = Field(default=0.2, ge=0, le=2)
     images: list[Name] = Field(default_factory=list)
     facts: Literal["tiny"] | None = None
+    study: Literal["tiny"] | None = None
 
 
 class SweepConfig(Settings):
@@ -299,6 +302,24 @@ class Recipe(Settings):
                 raise ValueError(
                     f"report.{key} names '{unknown[0]}', which is {fault}; choose one of {', '.join(sorted(methods))}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _simulated_raters_can_judge(self) -> Recipe:
+        if self.report.study is None:
+            return self
+        if not (renderer := self.evaluate.renderer.model).startswith("tiny:"):
+            raise ValueError(
+                f"report.study lets simulated raters judge images of the tiny world only, and evaluate.renderer.model "
+                f"is '{renderer}'; set report.study=null"
+            )
+        methods = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
+        compared = {self.report.subject, self.report.baseline} & methods
+        if len(compared) < 2:
+            raise ValueError(
+                "report.study compares report.subject with report.baseline, which must be two methods of this recipe; "
+                "name two, or set report.study=null"
+            )
         return self
 
     @model_validator(mode="after")

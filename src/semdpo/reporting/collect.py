@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import yaml
 
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
-from semdpo.data.records import Curve, Pair, PairLoss
+from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
@@ -23,6 +24,9 @@ from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
 from semdpo.stages.evaluate import evaluation
 from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
+
+if TYPE_CHECKING:
+    from semdpo.reporting.simulated_study import SimulatedStudy
 
 
 def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
@@ -74,11 +78,18 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
         facts=titles.facts,
         variants=recipe.variants,
+        study=_study(run, rows) if titles.study else None,
     )
     if data.encoder_metric is None or gives_cosines(data):
         return data
     note = f"Proposition 2 was not measured, because the scores of {recipe.drift.encoder} are not cosines."
     return replace(data, notes=[*data.notes, note])
+
+
+def _study(run: Run, rows: Sequence[EvaluationRow]) -> SimulatedStudy | str:
+    from semdpo.reporting.simulated_study import simulated_study  # only such a report needs the extra [study]
+
+    return simulated_study(run, len({row.prompt_id for row in rows}))
 
 
 def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:

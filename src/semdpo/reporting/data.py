@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,9 @@ from semdpo.errors import DataError
 from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
+
+if TYPE_CHECKING:
+    from semdpo.reporting.simulated_study import SimulatedStudy
 
 
 def _seen() -> dict[str, str]:
@@ -72,6 +76,7 @@ class ReportData:
             None.
         variants: the methods that write with another decoding than the method that they belong to. They have rows of
             their own in the tables of means, and are in no comparison, plot or average.
+        study: a study with simulated raters, or why the images gave none; None where none was asked for.
     """
 
     title: str
@@ -101,6 +106,7 @@ class ReportData:
     blackened: Mapping[str, int] = field(default_factory=dict)
     facts: str | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    study: SimulatedStudy | str | None = None
 
     @property
     def weighted(self) -> bool:

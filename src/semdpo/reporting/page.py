@@ -39,7 +39,9 @@ EXPLAINED = {
 }
 
 
-def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], plots: Mapping[str, str]) -> str:
+def render_page(
+    data: ReportData, tables: Tables, shown: Sequence[PaperTable], plots: Mapping[str, str], study: str = ""
+) -> str:
     """The whole page.
 
     Args:
@@ -47,6 +49,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         tables: the numbers computed from ``data``.
         shown: the tables that are written as files.
         plots: name → ``<svg>`` text, inserted as it is; all other text is escaped.
+        study: the section of a study, HTML that is inserted as it is.
 
     Returns:
         HTML that loads no other file.
@@ -56,6 +59,7 @@ def render_page(data: ReportData, tables: Tables, shown: Sequence[PaperTable], p
         data=data,
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
+        study=Markup(study),
         colours=palette | {name: palette[data.variants[name].method] for name in tables.variants},
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),

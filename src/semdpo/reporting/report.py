@@ -31,8 +31,8 @@ def write_report(data: ReportData, path: Path) -> None:
     Args:
         data: the data of the report.
         path: path of the HTML file. Its folder also gets the numbers as CSV and LaTeX, the plots as PNG and SVG,
-            and ``strip.png`` where images were kept. Files that an older report wrote there are replaced or
-            removed; other files stay. The page is written last.
+            ``strip.png`` where images were kept, and a study's results in ``study``. Files that an older report wrote
+            there are replaced or removed; other files stay. The page is written last.
 
     Raises:
         DataError: no image was evaluated, values are missing, methods cannot be paired, or pairs have no distance.
@@ -47,7 +47,8 @@ def write_report(data: ReportData, path: Path) -> None:
     from semdpo.reporting.style import to_svg_and_png
 
     plots = {name: to_svg_and_png(figure, name) for name, figure in draw_all(data, tables).items()}
-    page = render_page(data, tables, shown, {name: svg for name, (svg, _) in plots.items()})
+    section, of_study = _study(data)
+    page = render_page(data, tables, shown, {name: svg for name, (svg, _) in plots.items()}, section)
     files = {
         "evaluation.csv": _csv(images_frame(data)),
         **{name: content for table in shown for name, content in table_files(table).items()},
@@ -60,7 +61,16 @@ def write_report(data: ReportData, path: Path) -> None:
         files["tables/weights.csv"] = _csv(weights_frame(data))
     if (images := strip(data, tables)) is not None:
         files["strip.png"] = images
-    publish(path, page, files, REPORT_FILES)
+    publish(path, page, files | of_study, REPORT_FILES)
+
+
+def _study(data: ReportData) -> tuple[str, dict[str, bytes]]:
+    """The section and the files of the study with simulated raters; nothing where none was asked for."""
+    if data.study is None:
+        return "", {}
+    from semdpo.reporting.simulated_study import published  # only such a report needs the extra [study]
+
+    return published(data.study)
 
 
 def publish(path: Path, page: str, files: Mapping[str, bytes], list_name: str) -> None:

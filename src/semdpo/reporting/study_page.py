@@ -15,6 +15,7 @@ from semdpo.study.design import Judgement
 from semdpo.study.judgements import TYPES
 
 FILES = ".files.study.json"  # in the folder: the names of the files that the last analysis wrote there
+PAGE = "index.html"
 TESTS = {
     "raters": "Wilcoxon's signed-rank test over the rates of raters",
     "prompts": "Wilcoxon's signed-rank test over the rates of prompts",
@@ -67,7 +68,22 @@ def write_study(report: StudyReport, path: Path) -> None:
         StoreError: a file that no analysis wrote is in the way, or a file cannot be written.
     """
     extras.require(report="the page of a study")
-    from semdpo.reporting.report import publish, table_files
+    from semdpo.reporting.report import publish
+
+    files = study_files(report)
+    publish(path, files.pop(PAGE).decode(), files, FILES)
+
+
+def study_files(report: StudyReport) -> dict[str, bytes]:
+    """All files of a study's results, the page too; equal data give equal bytes.
+
+    Args:
+        report: what the page shows.
+
+    Returns:
+        Path relative to the results' folder → content.
+    """
+    from semdpo.reporting.report import table_files
     from semdpo.reporting.study_plots import draw_study
     from semdpo.reporting.study_tables import study_tables
     from semdpo.reporting.style import to_svg_and_png
@@ -78,14 +94,14 @@ def write_study(report: StudyReport, path: Path) -> None:
     page = render(report, {name: svg for name, (svg, _) in plots.items()})
     written = {name: content for table in tables for name, content in table_files(table).items()}
     columns = {field.name: [getattr(row, field.name) for row in report.rows] for field in fields(Judgement)}
-    files = {
+    return {
+        PAGE: page.encode(),
         "judgements.csv": encoded(".csv", columns, TYPES),
         "results.csv": written.pop("tables/results.csv"),
         **written,
         **{f"plots/{name}.png": png for name, (_, png) in plots.items()},
         **{f"plots/{name}.svg": svg.encode() for name, (svg, _) in plots.items()},
     }
-    publish(path, page, files, FILES)
 
 
 def render(report: StudyReport, plots: Mapping[str, str]) -> str:

@@ -38,11 +38,18 @@ def tiny_opinion(study: Study, people: People = PICKERS) -> Opinion:
         image, as the mean logarithm of the probabilities of what it reads.
 
     Raises:
-        DataError: a request names nothing of the tiny world, or the study asks another question.
+        DataError: a request names nothing of the tiny world, the images have not its size, or the study asks another
+            question.
     """
     known = (MATCH, "prefer", "artefacts")
     if others := [question for question in study.plan.questions if question not in known]:
         raise DataError(f"simulated raters cannot answer '{others[0]}'; ask them {', '.join(known)} only")
+    if study.plan.size != (SIZE, SIZE):
+        width, height = study.plan.size
+        raise DataError(
+            f"the images have {width} × {height} pixels, and simulated raters know only the tiny world's of {SIZE} × "
+            f"{SIZE}; ask people"
+        )
     requests = {prompt_id: _asked(prompt) for prompt_id, prompt in study.plan.prompts.items()}
     files = dict.fromkeys(image.sha256 for image in study.plan.images)
     scenes, sure = read_images([image_path(study.folder, sha256) for sha256 in files])

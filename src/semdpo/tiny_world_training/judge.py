@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from semdpo.progress import Progress
 from semdpo.tiny_world.grammar import Scene
 from semdpo.tiny_world_training import pool
-from semdpo.tiny_world_training.clip import roughen
 from semdpo.tiny_world_training.fit import Plan, autocast, fit
 
 PLAN = Plan(steps=0, rate=3e-3, decay=0.01, warmup=50, hold=0.3, seed=31)
@@ -96,6 +95,8 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
     Returns:
         Accuracy on held-out painted images, and on held-out combinations.
     """
+    from semdpo.tiny_world_training.clip import roughen  # transformers' CLIP takes seconds to import
+
     subjects, images = _with_held_out(folder, pool_size)
     torch.manual_seed(PLAN.seed)
     judge = Judge()
