@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hmac
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from semdpo.data.writers import encoded
 from semdpo.errors import DataError, StoreError
 from semdpo.study.answers import Answer, Seat, seat, vote_of
 from semdpo.study.blinding import public_id, rater_id
@@ -63,7 +63,8 @@ class _Room:
 
     def admit_organiser(self, request: Request) -> None:
         """Refuses a request whose link is not the organiser's."""
-        if request.path_params["token"] != self.organiser:
+        given = request.path_params["token"].encode("utf-8", "surrogatepass")
+        if not hmac.compare_digest(given, self.organiser.encode()):
             raise HTTPException(404)
 
 
@@ -243,16 +244,13 @@ async def _votes_table(room: _Room, request: Request) -> Response:
         raise RefusedError(409, "the votes name the methods; close the study first", code="open")
     methods = {image.name: image.method for image in room.study.plan.images}
     trials = {trial.name: trial for trial in room.study.plan.trials}
-    out = io.StringIO()
-    table = csv.DictWriter(out, TABLE)
-    table.writeheader()
+    rows = []
     for vote in await run_in_threadpool(room.store.votes):
         trial = trials[vote.trial]
         sides = {"left_method": methods[vote.left], "right_method": methods[vote.right]}
-        table.writerow({**asdict(vote), **sides, "kind": trial.kind, "prompt_id": trial.prompt_id})
-    return Response(
-        out.getvalue(), media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="votes.csv"'}
-    )
+        rows.append({**asdict(vote), **sides, "kind": trial.kind, "prompt_id": trial.prompt_id})
+    table = encoded(".csv", {name: [row[name] for row in rows] for name in TABLE})
+    return Response(table, media_type="text/csv", headers={"Content-Disposition": 'attachment; filename="votes.csv"'})
 
 
 # ------------------------------------------------------------------------------------------------------- others
