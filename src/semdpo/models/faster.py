@@ -135,7 +135,7 @@ def _once(forward: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(forward)
     def once(input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **named: Any) -> Any:
         rows = input_ids if attention_mask is None else torch.cat([input_ids, attention_mask], dim=1)
-        distinct, places = rows.cpu().unique(dim=0, return_inverse=True)
+        distinct, places = torch.unique(rows.cpu(), dim=0, return_inverse=True)
         if len(distinct) == len(rows):
             return forward(input_ids, attention_mask=attention_mask, **named)
         ids, mask = distinct.to(input_ids).split([input_ids.shape[1], rows.shape[1] - input_ids.shape[1]], dim=1)
