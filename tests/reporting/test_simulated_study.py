@@ -174,13 +174,16 @@ def test_a_run_is_studied_twice_with_one_result(
     assert published(study) == published(report_data(flow(recipe), run).study or "")
     assert sorted((tmp_path / "run").rglob("*")) == before
     assert list((tmp_path / "elsewhere").iterdir()) == [], "the secret is gone"
+    same = recipe.model_copy(update={"report": recipe.report.model_copy(update={"baseline": "sem_dpo"})})
+    other = report_data(flow(same), Run(run.folder, same, painting)).study
+    assert isinstance(other, SimulatedStudy)
+    assert other.report.results.primary[0].second == "dpo", "the one that the report compares instead"
 
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["evaluate.renderer.model=stable-diffusion-v1-4"], "images of the tiny world only, and evaluate.renderer"),
-        (["report.subject=dpo"], "which must be two methods of this recipe"),
         (["report.study=earth"], "'report.study' is 'earth'; it must be 'tiny'"),
     ],
 )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import yaml
 
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
-from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
+from semdpo.data.records import Curve, Pair, PairLoss
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
+from semdpo.reporting.compute import compared
 from semdpo.reporting.data import Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows
 from semdpo.reporting.propositions import gives_cosines
@@ -78,18 +79,20 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
         facts=titles.facts,
         variants=recipe.variants,
-        study=_study(run, rows) if titles.study else None,
     )
+    if titles.study:
+        data = replace(data, study=_study(run, data))
     if data.encoder_metric is None or gives_cosines(data):
         return data
     note = f"Proposition 2 was not measured, because the scores of {recipe.drift.encoder} are not cosines."
     return replace(data, notes=[*data.notes, note])
 
 
-def _study(run: Run, rows: Sequence[EvaluationRow]) -> SimulatedStudy | str:
+def _study(run: Run, data: ReportData) -> SimulatedStudy | str:
     from semdpo.reporting.simulated_study import simulated_study  # only such a report needs the extra [study]
 
-    return simulated_study(run, len({row.prompt_id for row in rows}))
+    methods = [name for name in compared(data) if name is not None]
+    return simulated_study(run, methods, len({row.prompt_id for row in data.evaluation}))
 
 
 def _versions(stages: Sequence[AnyStage], run: Run) -> dict[str, str]:

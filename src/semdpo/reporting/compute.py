@@ -127,7 +127,7 @@ def compute_tables(data: ReportData) -> Tables:
     columns = [*data.metrics, *data.extras]
     values = {name: prompt_means(frame, name)[evaluated] for name in columns}
     sets = [_set(str(source), part, methods, variants, data) for source, part in frame.groupby("source", sort=False)]
-    subject, baseline = _compared(data, methods)
+    subject, baseline = compared(data)
     others = [name for name in methods if name != subject] if subject else []
     differences = {
         (other, name): paired_difference(values[name][subject], values[name][other])
@@ -225,7 +225,9 @@ def _average(sets: Sequence[dict[str, dict[str, float]]]) -> dict[str, float]:
     return {str(method): float(score) for method, score in min_max_average(means).items()}
 
 
-def _compared(data: ReportData, methods: list[str]) -> tuple[str | None, str | None]:
+def compared(data: ReportData) -> tuple[str | None, str | None]:
+    """The subject, and the method that it is compared with first; None where there is only one method."""
+    methods, _ = _methods(data, list(dict.fromkeys(row.method for row in data.evaluation)))
     if len(methods) < 2:
         return None, None
     subject = data.subject if data.subject in methods else methods[-1]

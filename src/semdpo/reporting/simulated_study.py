@@ -6,6 +6,7 @@ temporary: the report keeps the plan and the results.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,11 +44,12 @@ class SimulatedStudy:
     plan: bytes
 
 
-def simulated_study(run: Run, prompts: int) -> SimulatedStudy | str:
-    """Lets simulated raters compare the methods that the run's report compares first.
+def simulated_study(run: Run, methods: Sequence[str], prompts: int) -> SimulatedStudy | str:
+    """Lets simulated raters compare two methods of a run.
 
     Args:
         run: a run of the tiny world whose evaluation is finished.
+        methods: the two methods.
         prompts: the number of its held-out prompts, of which up to ``PROMPTS`` are drawn.
 
     Returns:
@@ -58,6 +60,7 @@ def simulated_study(run: Run, prompts: int) -> SimulatedStudy | str:
         StoreError: the temporary folder cannot be written.
     """
     settings = StudySettings(
+        methods=methods,
         raters=RATERS,
         prompts=min(PROMPTS, prompts),
         questions={name: QUESTIONS[name] for name in ASKED},
