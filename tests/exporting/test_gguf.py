@@ -25,8 +25,8 @@ from tests import tiny_models
 from tests.exporting import trained
 
 BUILDERS = {"llama": trained.llama, "qwen3": trained.qwen3}
-# The largest difference of logits whose standard deviation is 1 or more. With f32 the weights are equal; but they lie in
-# memory in another order, for which some processors add in another order.
+# The largest difference of logits whose standard deviation is 1 or more. With f32 the weights are equal; but they lie
+# in memory in another order, for which some processors add in another order.
 ROUNDING = {"f32": 1e-4, "f16": 0.05, "bf16": 0.4, "q8_0": 1.0}
 
 
