@@ -130,7 +130,7 @@ def _listened(part: torch.nn.Module, rows: list[int]) -> None:
 
 @pytest.mark.parametrize(
     "build",
-    [tiny_pipelines.sdxl, tiny_pipelines.sd3, tiny_pipelines.flux, tiny_pipelines.pixart],
+    [tiny_pipelines.sdxl, tiny_pipelines.sd3, tiny_pipelines.flux],
     ids=lambda build: build.__name__,
 )
 def test_equal_texts_of_a_batch_are_encoded_once(build: Callable[[], Any]) -> None:
