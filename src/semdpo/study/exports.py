@@ -7,8 +7,6 @@ All names are public ones: neither export says which method made an image.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from semdpo.data.writers import encoded
 from semdpo.errors import ConfigError, did_you_mean
 from semdpo.study.blinding import SIDES, image_id, public_id, rater_id, sheet, trials_of
 from semdpo.study.design import Trial
@@ -140,11 +139,8 @@ def _rapidata(study: Study) -> Files:
         rows.append(row)
     jobs = [_job(study, question, rows) for question in sheet(study, 0)["questions"]]
     contents[JOBS] = (json.dumps(jobs, indent=1, ensure_ascii=False) + "\n").encode()
-    table = io.StringIO()
-    writer = csv.DictWriter(table, ["comparison", "prompt", *SIDES])
-    writer.writeheader()
-    writer.writerows(rows)
-    contents[COMPARISONS] = table.getvalue().encode()
+    columns = ("comparison", "prompt", *SIDES)
+    contents[COMPARISONS] = encoded(".csv", {name: [row[name] for row in rows] for name in columns})
     return contents
 
 

@@ -182,7 +182,7 @@ def _number_of_checks(settings: StudySettings, comparisons: float, possible: int
     """The number of a rater's attention checks.
 
     Raises:
-        ConfigError: there are not so many.
+        ConfigError: there are fewer.
     """
     wanted = settings.attention
     if wanted is None:

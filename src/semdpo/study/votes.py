@@ -1,7 +1,7 @@
 """The votes of a study, in SQLite: one transaction a vote, and on the disk before it is acknowledged.
 
 The first answer to a question about a trial stands: another one is refused. A page that repeats an answer, because it
-does not know whether the server has it, sends the same answer id, and is told that it is stored.
+does not know whether the server has it, sends the same answer id, and gets the answer that it is stored.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def fit(y: Array, on_left: Array, at_rater: Places, at_prompt: Places, *, level:
     if not np.ptp(y):
         return "All votes are equal, so there is no variance that a mixed model could divide."
     if not np.ptp(side):
-        return "The first method was always on the same side, so its share cannot be told from the side's."
+        return "The first method was always on the same side, so its share and the side's cannot be separated."
     sums = _sums(y, np.column_stack([np.ones(len(y)), side]), at_rater, at_prompt, raters, prompts)
 
     def deviance(ratios: Array) -> float:
