@@ -119,14 +119,16 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
 
 
 class Drawing(Renderer):
-    """Counts the images, blackens some, finds some texts too long, and fails where it is told to."""
+    """Counts the images, blackens some, finds some texts too long, and fails for some seeds, or for several at once."""
 
     def __init__(self) -> None:
         super().__init__(0.0)
-        self.images, self.failing = 0, False
+        self.images, self.failing, self.alone = 0, False, False
 
     def render_checked(self, prompts: list[str], seeds: list[int]) -> list[tuple[Image.Image, bool]]:
         self.images += len(prompts)
+        if self.alone and len(seeds) > 1:
+            raise RuntimeError("not together")
         if self.failing and any(seed % 5 == 0 for seed in seeds):
             raise ValueError("no such colour")
         images = self.render(prompts, seeds)
@@ -136,9 +138,11 @@ class Drawing(Renderer):
         return [len(prompt) % 2 == 0 for prompt in prompts]
 
 
-def _labelled(folder: Path, run: Path, *overrides: str, failing: bool = False) -> tuple[int, dict[str, bytes]]:
+def _labelled(
+    folder: Path, run: Path, *overrides: str, failing: bool = False, alone: bool = False
+) -> tuple[int, dict[str, bytes]]:
     renderer = Drawing()
-    renderer.failing = failing
+    renderer.failing, renderer.alone = failing, alone
     own = replace(models(), renderer=lambda _: renderer)
     run_without_report(recipe_of(folder, "label.max_failed=1.0", *overrides), run, own, last="label")
     return renderer.images, {path.name: path.read_bytes() for path in (run / "label").glob("part-*")}
@@ -181,3 +185,12 @@ def test_what_could_not_be_rendered_is_tried_again(cache: Path, tmp_path: Path) 
     assert images > 0
     assert scores != failed
     assert scores == _labelled(tmp_path, tmp_path / "without")[1]
+
+
+def test_images_that_were_rendered_one_by_one_are_not_kept(cache: Path, tmp_path: Path) -> None:
+    _labelled(tmp_path, tmp_path / "alone", REUSE, alone=True)
+    again = _labelled(tmp_path, tmp_path / "together", REUSE)
+    images, scores = _labelled(tmp_path, tmp_path / "without")
+    assert again[0] >= images - len(scores)  # a file may have one batch of a single image, which is kept
+    assert again[1] == scores
+    assert _labelled(tmp_path, tmp_path / "kept", REUSE) == (0, scores)

@@ -189,14 +189,19 @@ def _rendered(renderer: Renderer, batch: Sequence[_Key], kept: ImageCache | None
     rows = [(rewrite, seed) for rewrite, seed, _ in batch]
     found = None if kept is None else kept.get(rows)
     if found is None:
-        found = _newly_rendered(renderer, rows)
-        if kept is not None and all(each.error in (None, BLACKENED) for each in found):
+        found, together = _newly_rendered(renderer, rows)
+        # Images that were rendered one by one may have other last digits than those of a whole batch.
+        if kept is not None and together and all(each.error in (None, BLACKENED) for each in found):
             kept.put(rows, found)
     return found
 
 
-def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> list[Rendered]:
+def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> tuple[list[Rendered], bool]:
+    """The images of a batch, [n], and whether they were rendered together."""
+    calls: list[int] = []
+
     def render(some: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
+        calls.append(len(some))
         return render_checked(renderer, [text for text, _ in some], [seed for _, seed in some])
 
     found = []
@@ -207,7 +212,7 @@ def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> list
         else:
             image, black = outcome
             found.append(Rendered(None if black else image, BLACKENED if black else None, long))
-    return found
+    return found, calls == [len(rows)]
 
 
 def _scored(name: str, scorer: Scorer, images: Sequence[Rendered], batch: Sequence[_Key]) -> list[_Outcome]:
