@@ -1,7 +1,9 @@
-"""A real server on this machine that answers OpenAI's chat completions as a test says, faults included."""
+"""A real server on this machine that answers as OpenAI's do, and as a test says, faults included."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import socket
 import threading
@@ -11,6 +13,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from PIL import Image
+
+ROUTES = ("/v1/chat/completions", "/v1/images/generations")
 AT_ONCE = {"retry-after-ms": "1"}  # a client that repeats the request need not pause
 
 
@@ -25,7 +30,7 @@ class Asked:
 
     @property
     def prompt(self) -> str:
-        return self.body["messages"][-1]["content"] if self.body else ""
+        return self.body.get("prompt") or self.body["messages"][-1]["content"] if self.body else ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,23 @@ class Reply:
 def chat(content: object, end: str | None = "stop", **message: Any) -> Reply:
     choice = {"index": 0, "message": {"role": "assistant", "content": content} | message, "finish_reason": end}
     return Reply(body={"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+
+
+def drawn(image: Image.Image, file_format: str = "PNG", **entry: Any) -> Reply:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    return of_bytes(buffer.getvalue(), **entry)
+
+
+def of_bytes(data: bytes, **entry: Any) -> Reply:
+    return Reply(body={"created": 1, "data": [{"b64_json": base64.b64encode(data).decode()} | entry]})
+
+
+def told(*top: tuple[str, float], chosen: str = "Yes") -> Reply:
+    """An answer of one token, with the logarithms of the most probable tokens' probabilities."""
+    first = {"token": chosen, "logprob": 0.0, "top_logprobs": [{"token": t, "logprob": logp} for t, logp in top]}
+    choice = {"message": {"role": "assistant", "content": chosen}, "logprobs": {"content": [first]}}
+    return Reply(body={"choices": [choice | {"index": 0, "finish_reason": "length"}]})
 
 
 def error(status: int, message: str = "no", **headers: str) -> Reply:
@@ -56,6 +78,7 @@ class Loopback:
     def __init__(
         self, answer: Callable[[Asked], Reply] = echo, models: Reply | tuple[str, ...] = ("m",), port: int = 0
     ) -> None:
+        self.files: dict[str, Reply] = {}  # what it answers to GET
         self.answer, self.asked, self.most, self._open = answer, list[Asked](), 0, 0
         self.listed = models if isinstance(models, Reply) else Reply(body={"data": [{"id": name} for name in models]})
         self._times: Counter[str] = Counter()
@@ -87,7 +110,7 @@ class Loopback:
 
     def _replied(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
         with self._lock:
-            key = json.dumps([path, body.get("messages"), body.get("seed")])
+            key = json.dumps([path, body.get("messages"), body.get("prompt"), body.get("seed")])
             asked = Asked(path, headers, body, self._times[key])
             self._times[key] += 1
             self.asked.append(asked)
@@ -96,7 +119,9 @@ class Loopback:
         try:
             if path == "/v1/models":
                 return self.listed
-            return self.answer(asked) if path == "/v1/chat/completions" else Reply(404, {"detail": "Not Found"})
+            if path in self.files:
+                return self.files[path]
+            return self.answer(asked) if path in ROUTES else Reply(404, {"detail": "Not Found"})
         finally:
             with self._lock:
                 self._open -= 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 LONGEST = 200  # characters of a name that a message shows
 LISTED = 50  # names that a message shows
@@ -30,8 +31,28 @@ class EndpointError(ModelError):
     """A server cannot be used; the message gives its address, the reason and the cure."""
 
 
+class UnlistedModelsError(EndpointError):
+    """A server works and does not list its models."""
+
+
 class RefusedRequestError(EndpointError):
-    """A server works and refuses one request, perhaps for what its prompt says or for how long it is."""
+    """A server works and refuses one request, or answers it with nothing of use, perhaps for what its prompt says."""
+
+
+class PartlyRefusedError(RefusedRequestError):
+    """Of a batch of requests, a server refused some; the message is that of the first.
+
+    Args:
+        outcomes: the result of each request of the batch, or the error of a refused one.
+    """
+
+    def __init__(self, outcomes: Sequence[Any]) -> None:
+        super().__init__(str(next(each for each in outcomes if isinstance(each, Exception))))
+        self.outcomes = list(outcomes)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the message; images stay where they are."""
+        return RefusedRequestError, (str(self),)
 
 
 class StoreError(SemdpoError):

@@ -10,6 +10,7 @@ from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ModelError
 from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.recipe.base import Template
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterSource, ScoringConfig
 from semdpo.recipe.schema import Recipe
 
@@ -56,19 +57,36 @@ class Models:
             return self.endpoint(source, decoding)
         return self.rewriter(source.model, source.reads, decoding)
 
+    def content(self, name: str) -> str:
+        """What stands for a model in a key: its fingerprint; for a server, its address.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        return name if is_url(name) else self.fingerprint(name)
+
 
 def own_models() -> Models:
     """The models of this package.
 
     Consecutive stages share a renderer or scorer. It is removed from memory before another one is loaded, so that
     memory holds only the models of one stage. The encoder stays in memory. A model whose files have changed is loaded
-    again.
+    again. What a server computes needs no memory here.
     """
-    heavy, encoder = _OneAtATime(), _OneAtATime()
+    heavy, encoder, server = _OneAtATime(), _OneAtATime(), _OneAtATime()
+
+    def renderer(config: RendererConfig) -> Renderer:
+        if config.is_remote:
+            return server.get([], _remote_renderer, config)
+        return heavy.get(config.models("renderer").values(), _renderer, config)
+
+    def scorer(name: str, config: ScoringConfig) -> Scorer:
+        return _remote_scorer(name, config) if is_url(name) else heavy.get([name], _scorer, name, config)
+
     return Models(
         rewriter=_rewriter,
-        renderer=lambda config: heavy.get(config.models("renderer").values(), _renderer, config),
-        scorer=lambda name, config: heavy.get([name], _scorer, name, config),
+        renderer=renderer,
+        scorer=scorer,
         encoder=lambda name: encoder.get([name], _encoder, name),
         fingerprint=fingerprint.model,
     )
@@ -102,9 +120,7 @@ def refuse_remote_code(recipe: Recipe) -> None:
     """
     from semdpo.models.registry import published
 
-    scorers = {"label.scorer": recipe.label.scorer, "label.fidelity": recipe.label.fidelity or ""}
-    scorers |= {f"evaluate.metrics.{key}": name for key, name in recipe.evaluate.metrics.items()}
-    for key, name in scorers.items():
+    for key, name in recipe.scorers.items():
         model = published(name)
         if model is not None and model.runs_code and name not in recipe.scoring.allow_remote_code:
             raise ModelError(
@@ -125,13 +141,25 @@ def _rewriter(model: str, template: Template | str | None, decoding: DecodingCon
 def _renderer(config: RendererConfig) -> Renderer:
     from semdpo.models.renderer import load_renderer
 
-    return load_renderer(**config.model_dump())
+    return load_renderer(**config.model_dump(exclude={"endpoint"}))
+
+
+def _remote_renderer(config: RendererConfig) -> Renderer:
+    from semdpo.models.endpoint_renderer import load_endpoint_renderer
+
+    return load_endpoint_renderer(config)
+
+
+def _remote_scorer(name: str, config: ScoringConfig) -> Scorer:
+    from semdpo.models.endpoint_scorer import load_endpoint_scorer
+
+    return load_endpoint_scorer(name, config.endpoints[name])
 
 
 def _scorer(name: str, config: ScoringConfig) -> Scorer:
     from semdpo.models.scorers.registry import load_scorer
 
-    return load_scorer(name, **config.model_dump())
+    return load_scorer(name, **config.model_dump(exclude={"endpoints"}))
 
 
 def _encoder(name: str) -> TextEncoder:

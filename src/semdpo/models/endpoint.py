@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from semdpo import answers
 from semdpo.data.records import content_seed
 from semdpo.errors import EndpointError, ModelError, RefusedRequestError
 from semdpo.models.chat_server import ChatServer
+from semdpo.models.server import SEEDS, at_once
 from semdpo.protocols import Answer
 from semdpo.recipe import defaults
 from semdpo.recipe.endpoints import EndpointConfig
 from semdpo.recipe.models import DecodingConfig
 from semdpo.texts import shown
 
-SEEDS = 2**31  # servers take seeds from 0 to 2³¹ − 1
 WITHHELD = "the server withheld the answer (its content filter)"
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 log = logging.getLogger("semdpo")
 
@@ -47,19 +42,9 @@ def load_endpoint(
         EndpointError: the URL is none, a setting is not one that servers take, or the settings name no model and the
             server cannot be asked for its only one.
     """
-    server = ChatServer(url, settings or EndpointConfig())
-    model = server.settings.model_name or _only_model(server)
+    server = ChatServer(url, settings or EndpointConfig(), "a rewriter behind a URL")
+    model = server.settings.model_name or server.only_model()
     return EndpointRewriter(server, model, system, decoding or DecodingConfig())
-
-
-def _only_model(server: ChatServer) -> str:
-    names = server.models()
-    if len(names) != 1:
-        raise EndpointError(
-            f"{server.url} offers {server.listed(names)}; say which model to use with --model-name "
-            "(in a recipe: endpoint.model_name)"
-        )
-    return names[0]
 
 
 class EndpointRewriter:
@@ -131,7 +116,7 @@ class EndpointRewriter:
         if n < 1:
             raise ModelError(f"n must be at least 1, not {n}")
         asked = [(prompt, index) for prompt in prompts for index in range(n)]
-        got = _at_once(
+        got = at_once(
             lambda each: self._answer_or_refusal(each[0], each[1], seed), asked, self.server.settings.concurrency
         )
         refused = [each for each in got if isinstance(each, RefusedRequestError)]
@@ -147,15 +132,10 @@ class EndpointRewriter:
             return error
 
     def _answer(self, prompt: str, index: int, seed: int) -> Answer:
-        completion = self.server.complete(self._fields(prompt, index, seed))
-        try:
-            choice = completion["choices"][0]
-            message, end = choice["message"], choice.get("finish_reason")
-            content, refusal = message.get("content"), message.get("refusal")
-        except (TypeError, KeyError, IndexError, AttributeError) as error:
-            raise EndpointError(self.server.no_completion()) from error
+        choice, message = self.server.choice(self._fields(prompt, index, seed))
+        end, content, refusal = choice.get("finish_reason"), message.get("content"), message.get("refusal")
         if not isinstance(content, str | None):
-            raise EndpointError(self.server.no_completion())
+            raise EndpointError(self.server.other_form())
         if end == "content_filter":
             return Answer("", reason=WITHHELD)
         if refusal:
@@ -176,39 +156,3 @@ class EndpointRewriter:
             "seed": content_seed("rewrite", prompt, str(index), str(seed)) % SEEDS,
         } | self.server.settings.body
         return {name: value for name, value in fields.items() if value is not None}
-
-
-def _at_once(ask: Callable[[T], R], items: Sequence[T], most: int) -> list[R]:
-    """Asks for several items at a time, in threads; the first failure cancels what has not begun.
-
-    Nobody waits for these threads, as everybody does for those of ``ThreadPoolExecutor``: Ctrl-C ends a process at
-    once, even if the server takes minutes to answer.
-
-    Args:
-        ask: gets one answer.
-        items: what is asked for.
-        most: how many items at a time.
-
-    Returns:
-        The answers, in the order of the items.
-    """
-    futures = [Future[R]() for _ in items]
-    waiting = deque(zip(futures, items, strict=True))
-
-    def work() -> None:
-        while waiting:
-            try:
-                answer, item = waiting.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            try:
-                answer.set_result(ask(item))
-            except BaseException as error:
-                answer.set_exception(error)
-
-    for _ in range(min(most, len(items))):
-        threading.Thread(target=work, name="semdpo-endpoint", daemon=True).start()
-    try:
-        return [answer.result() for answer in futures]
-    finally:
-        waiting.clear()

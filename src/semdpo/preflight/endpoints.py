@@ -1,12 +1,11 @@
-"""Whether the servers answer that a recipe's rewriters are behind."""
+"""Whether the servers answer that a recipe's rewriters, renderers and scorers are behind."""
 
 from __future__ import annotations
 
 from semdpo import extras
-from semdpo.errors import ModelError
-from semdpo.preflight.resources import Finding
-from semdpo.recipe.endpoints import EndpointConfig
-from semdpo.recipe.models import RewriterSource
+from semdpo.errors import ModelError, UnlistedModelsError
+from semdpo.preflight.resources import Finding, Level
+from semdpo.recipe.endpoints import Asked
 from semdpo.recipe.schema import Recipe
 
 
@@ -18,20 +17,24 @@ def servers(recipe: Recipe) -> list[Finding]:
     """
     if extras.absent("endpoint"):
         return []
-    return [_asked(key, other) for key, other in recipe.other_rewriters.items() if other.is_remote]
+    return [_answers(key, asked) for key, asked in recipe.servers.items()]
 
 
-def _asked(key: str, other: RewriterSource) -> Finding:
+def _answers(key: str, asked: Asked) -> Finding:
     from semdpo.models.chat_server import ChatServer
+    from semdpo.models.image_server import ImageServer
 
-    settings = other.endpoint or EndpointConfig()
+    name = asked.settings.model_name
     try:
-        server = ChatServer(other.model, settings)
+        server = (ImageServer if asked.draws else ChatServer)(asked.url, asked.settings)
         offered = server.models()
+    except UnlistedModelsError as error:
+        level: Level = "warning" if asked.draws else "error"
+        return Finding(level, asked.url, f"{key}: {error}")
     except ModelError as error:
-        return Finding("error", other.model, f"{key}: {error}")
-    if settings.model_name in offered:
-        return Finding("ok", other.model, f"{key}: answers, and offers '{settings.model_name}'")
+        return Finding("error", asked.url, f"{key}: {error}")
+    if name in offered:
+        return Finding("ok", asked.url, f"{key}: answers, and offers '{name}'")
     # Some servers answer to any name, and some do not list the names of adapters.
-    found = f"{key}: answers, and lists no '{settings.model_name}'; it offers {server.listed(offered)}"
-    return Finding("warning", other.model, found, f"set {key}.endpoint.model_name, unless the server knows that name")
+    found = f"{key}: answers, and lists no '{name}'; it offers {server.listed(offered)}"
+    return Finding("warning", asked.url, found, f"set {asked.key}.model_name, unless the server knows that name")

@@ -11,10 +11,8 @@ from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, sft
+from semdpo.stages import candidates, label, sft
 from semdpo.stages.flow import flow, is_file
-
-IMAGES = ("renderer.model", "label.scorer")  # the recipe's keys for models that render or read images
 
 
 def wanted(
@@ -55,15 +53,19 @@ def of_report(recipe: Recipe) -> dict[str, str]:
 
 
 def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
-    if "evaluate/" in stage.name or any(key.endswith(IMAGES) for key in stage.outside):
+    if "evaluate/" in stage.name or stage.name == label.NAME:
         yield "render", "rendering and scoring images"
     for key, name in stage.outside.items():
         if not is_file(key):
             yield from _of_model(key, name)
         elif name.startswith(HUB):
             yield "hub", f"reading {name}"
-    if any(other.is_remote and stage.name == _writes(key) for key, other in recipe.other_rewriters.items()):
-        yield "endpoint", "a rewriter behind a URL"
+    for key in recipe.servers:
+        if key in recipe.other_rewriters:
+            if stage.name == _writes(key):
+                yield "endpoint", "a rewriter behind a URL"
+        elif _asks(stage.name, key):
+            yield "endpoint", f"{key}, which is behind a URL,"
     if isinstance(stage, ModelStage) and stage.name != sft.NAME and recipe.train.lora is not None:
         yield "lora", "train.lora"
     if recipe.engine == "ray" and isinstance(stage, TableStage) and stage.pool is not None:
@@ -74,6 +76,16 @@ def _writes(key: str) -> str:
     """The stage that another rewriter writes for, from its key in the recipe."""
     method = key.removeprefix("evaluate.rewriters.")
     return candidates.NAME if method == key else f"evaluate/{method}/images"
+
+
+def _asks(stage: str, key: str) -> bool:
+    """Whether a stage asks a server for images or scores, from the server's key in the recipe."""
+    if key.startswith("label."):
+        return stage == label.NAME
+    last = stage.rpartition("/")[2]
+    return "evaluate/" in stage and last == (
+        "images" if key == "evaluate.renderer" else key.removeprefix("evaluate.metrics.")
+    )
 
 
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ from semdpo.preflight.resources import is_absent, refuse_too_large
 from semdpo.preflight.sample import Sample
 from semdpo.progress import Progress, silent
 from semdpo.recipe.base import Template
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
@@ -181,6 +182,8 @@ def _tried(task: _Task, budget: float) -> Cost | Unmeasured:
 
     try:
         for name in task.models:
+            if is_url(name):
+                return Unmeasured(f"{name} is a server; it is not asked, for its answers may cost money")
             if is_absent(name):
                 return Unmeasured(f"{name} is not downloaded; {AGAIN}")
         forget_gpu_peak()

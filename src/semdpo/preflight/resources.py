@@ -18,6 +18,7 @@ from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
 from semdpo.models.hub import cached
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import RewriterSource
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow
@@ -191,9 +192,13 @@ def is_absent(name: str) -> bool:
 def parameters(name: str) -> int:
     """The number of a model's parameters: from its files, or the published number where they are not here, or 0.
 
+    A model behind a URL has none here.
+
     Raises:
         ModelError: there is no such model, or one of its files is broken.
     """
+    if is_url(name):
+        return 0
     place = registry.resolve(name)
     published = registry.published(name)
     folder = Path(place.path) if place.local else None

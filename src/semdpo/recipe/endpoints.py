@@ -1,19 +1,20 @@
-"""Settings of rewriters behind a URL: servers that answer OpenAI's chat completions."""
+"""Settings of models behind a URL: servers that are asked as OpenAI's are."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from semdpo.recipe.base import Positive, Settings, Text
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _OWN_FIELDS = {"model", "messages", "n", "stream"}  # of every request; the answer could not be read without them
-_PATHS = ("/chat/completions", "/completions", "/models")
+_PATHS = ("/chat/completions", "/completions", "/models", "/images/generations")
 
 
 def is_url(name: str) -> bool:
@@ -53,6 +54,19 @@ def checked_url(url: str) -> str:
         if parts.path.endswith(path):
             raise ValueError(f"'{text}' ends with {path}, which is added to it; leave that out")
     return text
+
+
+def checked_if_url(name: str) -> str:
+    """A model's name; a server's address as ``checked_url`` gives it.
+
+    Raises:
+        ValueError: as for ``checked_url``.
+    """
+    return checked_url(name) if is_url(name) else name
+
+
+# The name of a model that may be behind a URL.
+ModelName = Annotated[Text, AfterValidator(checked_if_url)]
 
 
 def _variable(name: str) -> str:
@@ -98,3 +112,40 @@ class EndpointConfig(Settings):
     def of_results(self) -> dict[str, Any]:
         """The settings that answers depend on; how the server is reached may change without new answers."""
         return self.model_dump(mode="json", include={"model_name", "body"})
+
+
+class ImageEndpointConfig(EndpointConfig):
+    """How a server of images is asked; the attributes are those of ``EndpointConfig``.
+
+    Images take longer than texts, and most servers make one at a time: ``timeout`` is 600 seconds, and ``concurrency``
+    is 1.
+    """
+
+    timeout: float = Field(default=600, gt=0, le=86_400)
+    concurrency: Annotated[Positive, Field(le=256)] = 1
+
+    @field_validator("body")
+    @classmethod
+    def _size_and_prompt(cls, body: dict[str, Any]) -> dict[str, Any]:
+        if "prompt" in body:
+            raise ValueError("it has prompt, which every request already has; remove it")
+        if body.get("size") is not None:
+            raise ValueError("it has size, which would not be checked; set the renderer's height and width")
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A server that a recipe asks.
+
+    Attributes:
+        url: its address.
+        settings: how it is asked.
+        key: the key of these settings in the recipe.
+        draws: whether it is asked for images.
+    """
+
+    url: str
+    settings: EndpointConfig
+    key: str
+    draws: bool = False

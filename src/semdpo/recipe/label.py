@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from semdpo.recipe import defaults
-from semdpo.recipe.base import Positive, Seed, Settings, Text
+from semdpo.recipe.base import Positive, Seed, Settings
+from semdpo.recipe.endpoints import ModelName
 from semdpo.recipe.models import RendererConfig
 
 
@@ -16,7 +17,8 @@ class LabelConfig(Settings):
 
     Attributes:
         renderer: the text-to-image model.
-        scorer: the preference scorer, whose scores decide the pairs.
+        scorer: the preference scorer, whose scores decide the pairs: a model's name or folder, or the URL of a server
+            of a model that reads images; ``scoring.endpoints`` says how it is asked.
         fidelity: a scorer of whether the image shows the prompt, which the additive objective needs.
         batch_size: the number of images in memory at once.
         seed: the seed of the images.
@@ -31,8 +33,8 @@ class LabelConfig(Settings):
     """
 
     renderer: RendererConfig
-    scorer: Text
-    fidelity: Text | None = None
+    scorer: ModelName
+    fidelity: ModelName | None = None
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
     seed: Seed = 0
     shard_size: Positive = 64
@@ -49,4 +51,5 @@ class LabelConfig(Settings):
 
     def of_results(self) -> dict[str, Any]:
         """The settings that scores depend on; the others can change in the middle of a run."""
-        return self.model_dump(mode="json", exclude={"max_failed", "reuse_scores", "reuse_images", "kept_images_gb"})
+        left_out = {"renderer", "max_failed", "reuse_scores", "reuse_images", "kept_images_gb"}
+        return self.model_dump(mode="json", exclude=left_out) | {"renderer": self.renderer.of_results()}

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from semdpo.recipe import defaults
 from semdpo.recipe.base import TEMPLATE, Positive, Precision, Seed, Settings, Side, Template, Text, known_template
-from semdpo.recipe.endpoints import EndpointConfig, checked_url, is_url, without_credentials
+from semdpo.recipe.endpoints import (
+    EndpointConfig,
+    ImageEndpointConfig,
+    ModelName,
+    is_url,
+    without_credentials,
+)
 
 LOCAL_ONLY = ("top_k", "num_beams", "length_penalty", "repetition_penalty")  # chat completions have no such fields
+# The settings of a renderer that a server can be asked for.
+OF_IMAGES = {"model", "endpoint", "steps", "guidance", "height", "width", "batch_size"}
 
 
 class DecodingConfig(Settings):
@@ -60,6 +68,18 @@ class DecodingConfig(Settings):
                 )
 
 
+def _refuse_half_named(model: str, endpoint: EndpointConfig | None) -> None:
+    """Refuses a server without the name of its model, and a server's settings for a model that is behind no URL."""
+    if not is_url(model):
+        if endpoint is not None:
+            raise ValueError(f"endpoint is for a model behind a URL, and '{model}' is none; remove it")
+    elif endpoint is None or endpoint.model_name is None:
+        raise ValueError(
+            f"'{without_credentials(model)}' is a server; say which of its models to use with "
+            "endpoint: {model_name: NAME}"
+        )
+
+
 class RewriterSource(Settings):
     """Another rewriter than the one that this run trains.
 
@@ -71,30 +91,19 @@ class RewriterSource(Settings):
         endpoint: how the server is asked, for a URL.
     """
 
-    model: Text
+    model: ModelName
     template: str = TEMPLATE
     system: str | None = None
     endpoint: EndpointConfig | None = None
 
     _template = field_validator("template")(known_template)
 
-    @field_validator("model")
-    @classmethod
-    def _address(cls, model: str) -> str:
-        return checked_url(model) if is_url(model) else model
-
     @model_validator(mode="after")
     def _of_one_kind(self) -> RewriterSource:
+        _refuse_half_named(self.model, self.endpoint)
         if not self.is_remote:
-            if self.endpoint is not None:
-                raise ValueError(f"endpoint is for a model behind a URL, and '{self.model}' is none; remove it")
             _ = self.reads
             return self
-        if self.endpoint is None or self.endpoint.model_name is None:
-            raise ValueError(
-                f"'{without_credentials(self.model)}' is a server; say which of its models to use with "
-                "endpoint: {model_name: NAME}"
-            )
         if self.template != TEMPLATE:
             raise ValueError("a model behind a URL reads no template; write what it should do into system")
         if isinstance(self, DecodingConfig):
@@ -140,22 +149,43 @@ class ScoringConfig(Settings):
         batch_size: the number of images that are scored at once.
         precision: the precision of the weights; float32 by default, so that scores of different machines agree.
         allow_remote_code: the names of models whose own Python code may run.
+        endpoints: how servers are asked, for scorers behind a URL: URL → settings, ``model_name`` among them.
     """
 
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
     precision: Precision = "float32"
     allow_remote_code: tuple[Text, ...] = ()
+    endpoints: dict[ModelName, EndpointConfig] = Field(default_factory=dict)
 
-    def of_results(self) -> dict[str, object]:
-        """The settings that scores depend on; the batch size and the allowed code may change without new scores."""
-        return self.model_dump(mode="json", include={"precision"})
+    @model_validator(mode="after")
+    def _every_server_has_a_model(self) -> ScoringConfig:
+        for url, settings in self.endpoints.items():
+            if not is_url(url):
+                raise ValueError(f"endpoints has '{url}', which is no URL; write it as http://localhost:8000/v1")
+            _refuse_half_named(url, settings)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_endpoints(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "endpoints" or value}
+
+    def of_results(self, *scorers: str) -> dict[str, object]:
+        """The settings that scores depend on; the batch size and the allowed code may change without new scores.
+
+        Args:
+            scorers: the scorers' names. A server has no files that could be hashed; its address, the model's name and
+                the fields of the request stand for it.
+        """
+        asked = {name: self.endpoints[name].of_results() for name in scorers if is_url(name)}
+        return self.model_dump(mode="json", include={"precision"}) | ({"endpoints": asked} if asked else {})
 
 
 class RendererConfig(Settings):
     """A text-to-image model.
 
     Attributes:
-        model: the model's name or folder.
+        model: the model's name or folder, or the URL of a server such as ``http://localhost:8000/v1``. A server is
+            asked with ``steps``, ``guidance``, ``height`` and ``width``, and takes none of the settings below them.
         steps: the denoising steps of an image.
         guidance: the scale of classifier-free guidance.
         height: the images' height in pixels; None takes the model's own.
@@ -169,9 +199,10 @@ class RendererConfig(Settings):
         tiny_vae: a small decoder of the latents, such as TAESD (an ``AutoencoderTiny``), in place of the model's.
         channels_last: whether convolutions store the channels last; faster on many GPUs in half precision.
         compiled: whether torch compiles the model, which takes a minute or more before the first image.
+        endpoint: how the server is asked, for a URL.
     """
 
-    model: Text
+    model: ModelName
     steps: Positive = 20
     guidance: float = Field(default=7.5, ge=0)
     height: Side | None = None
@@ -183,13 +214,49 @@ class RendererConfig(Settings):
     tiny_vae: Text | None = None
     channels_last: bool = False
     compiled: bool = False
+    endpoint: ImageEndpointConfig | None = None
+
+    @model_validator(mode="after")
+    def _what_a_server_takes(self) -> RendererConfig:
+        _refuse_half_named(self.model, self.endpoint)
+        if not self.is_remote:
+            return self
+        for name, field in RendererConfig.model_fields.items():
+            if name not in OF_IMAGES and getattr(self, name) != field.get_default(call_default_factory=True):
+                raise ValueError(
+                    f"a renderer behind a URL takes no {name}; remove it, or put what your server calls it into "
+                    "endpoint.body"
+                )
+        if (self.height is None) != (self.width is None):
+            raise ValueError("a renderer behind a URL takes height and width together; give both, or none of them")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_endpoint(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if key != "endpoint" or value is not None}
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the model is behind a URL."""
+        return is_url(self.model)
+
+    def of_results(self) -> dict[str, Any]:
+        """The settings that images depend on.
+
+        A server has no files that could be hashed. Its address, the model's name and the fields of the request stand
+        for it; what the server runs under that name cannot be checked.
+        """
+        endpoint = {} if self.endpoint is None else {"endpoint": self.endpoint.of_results()}
+        return self.model_dump(mode="json") | endpoint
 
     def models(self, key: str) -> dict[str, str]:
-        """Key in the recipe → the models that render.
+        """Key in the recipe → the models that render; none for a model behind a URL, which has no files.
 
         Args:
             key: the key of this renderer, such as ``label.renderer``.
         """
+        if self.is_remote:
+            return {}
         small = {} if self.tiny_vae is None else {f"{key}.tiny_vae": self.tiny_vae}
         return {f"{key}.model": self.model} | small
 

@@ -11,6 +11,7 @@ from semdpo.recipe import defaults, trackers
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
+from semdpo.recipe.endpoints import Asked, ModelName, is_url
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import (
     DecodingConfig,
@@ -148,7 +149,7 @@ class EvaluateConfig(Settings):
     """Images of every method's rewrites of held-out prompts, scored against the user's prompt.
 
     Attributes:
-        metrics: column name → scorer's name.
+        metrics: column name → scorer's name, or the URL of a server that ``scoring.endpoints`` has settings for.
         image_seeds: the image seeds; every rewrite is rendered once per seed.
         keep_images: the number of prompts whose images the report shows.
         renderer: the text-to-image model.
@@ -158,7 +159,7 @@ class EvaluateConfig(Settings):
         shard_size: the number of prompts per file.
     """
 
-    metrics: dict[Name, Text] = Field(min_length=1)
+    metrics: dict[Name, ModelName] = Field(min_length=1)
     image_seeds: list[Seed] = Field(default=[0], min_length=1)
     keep_images: int = Field(default=8, ge=0)
     renderer: RendererConfig
@@ -271,6 +272,16 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _servers_that_score_have_settings(self) -> Recipe:
+        for key, name in self.scorers.items():
+            if is_url(name) and name not in self.scoring.endpoints:
+                raise ValueError(
+                    f"{key} is the server {name}; say which of its models to use with "
+                    f"scoring.endpoints: {{'{name}': {{model_name: NAME}}}}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _tuning_is_kept_apart(self) -> Recipe:
         if self.sweep is None:
             return self
@@ -343,6 +354,29 @@ class Recipe(Settings):
         first = self.candidates.rewriter
         others: dict[str, RewriterSource] = {} if first is None else {"candidates.rewriter": first}
         return others | {f"evaluate.rewriters.{name}": each for name, each in self.evaluate.rewriters.items()}
+
+    @property
+    def scorers(self) -> dict[str, str]:
+        """The scorers of images: key in the recipe → scorer's name."""
+        names = {"label.scorer": self.label.scorer}
+        names |= {} if self.label.fidelity is None else {"label.fidelity": self.label.fidelity}
+        return names | {f"evaluate.metrics.{metric}": name for metric, name in self.evaluate.metrics.items()}
+
+    @property
+    def servers(self) -> dict[str, Asked]:
+        """The servers that are asked for rewrites, images and scores: key in the recipe → server."""
+        asked = {
+            key: Asked(other.model, other.endpoint, f"{key}.endpoint")
+            for key, other in self.other_rewriters.items()
+            if other.endpoint is not None
+        }
+        for key, renderer in (("label.renderer", self.label.renderer), ("evaluate.renderer", self.evaluate.renderer)):
+            if renderer.endpoint is not None:
+                asked[key] = Asked(renderer.model, renderer.endpoint, f"{key}.endpoint", draws=True)
+        for key, name in self.scorers.items():
+            if is_url(name):
+                asked[key] = Asked(name, self.scoring.endpoints[name], f"scoring.endpoints.{name}")
+        return asked
 
     @property
     def folder(self) -> Path:

@@ -24,6 +24,7 @@ from semdpo.errors import DataError
 from semdpo.models.images import decode, lossless
 from semdpo.progress import Progress, silent
 from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.schema import EvaluateConfig, Recipe
 from semdpo.texts import is_visible
@@ -82,7 +83,8 @@ class Evaluation:
         config, other = self.config, self.config.rewriters.get(method)
         how = self._decoding(method).model_dump(mode="json") if other is None else other.of_results()
         rewriting = {} if method == "human" else {"rewrite": how}
-        shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
+        shared = config.model_dump(mode="json", include={"image_seeds", "shard_size"})
+        shared |= {"renderer": config.renderer.of_results()}
         outside = {"drift.encoder": recipe.drift.encoder} | config.renderer.models("evaluate.renderer")
         outside |= {} if other is None or other.is_remote else {f"evaluate.rewriters.{method}.model": other.model}
         return TableStage(
@@ -101,9 +103,9 @@ class Evaluation:
         return TableStage(
             f"{self.folder}/{method}/{metric}",
             "scoring",
-            {"scorer": scorer, "scoring": recipe.scoring.of_results()},
+            {"scorer": scorer, "scoring": recipe.scoring.of_results(scorer)},
             (self.images_stage(method),),
-            {f"evaluate.metrics.{metric}": scorer},
+            {} if is_url(scorer) else {f"evaluate.metrics.{metric}": scorer},
             Score,
             partial(self._scoring_work, score_images, scorer, metric, method),
             shown_as=f"{self.folder}/…/{metric}",

@@ -15,9 +15,10 @@ from semdpo.engine.image_cache import ImageCache, Rendered
 from semdpo.engine.score_cache import ScoreCache
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
-from semdpo.errors import DataError, SemdpoError, StoreError
+from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError, SemdpoError, StoreError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.schema import Recipe
 
@@ -35,13 +36,14 @@ NAME = "label"
 def stage(recipe: Recipe) -> TableStage:
     """The stage that renders every candidate, or those that the render budget keeps, and scores the image."""
     config, budget = recipe.label, recipe.render_budget
-    settings = config.of_results() | {"scoring": recipe.scoring.of_results()}
+    scorers = {"label.scorer": config.scorer} | ({} if config.fidelity is None else {"label.fidelity": config.fidelity})
+    settings = config.of_results() | {"scoring": recipe.scoring.of_results(*scorers.values())}
     inputs: tuple[str, ...] = ("candidates",)
     if budget is not None:  # among the settings too, so that a recipe without a budget refuses a part of the scores
         settings |= {"render_budget": budget.model_dump(mode="json")}
         inputs = (*inputs, "render_budget")
-    fidelity = {} if config.fidelity is None else {"label.fidelity": config.fidelity}
-    outside = config.renderer.models("label.renderer") | {"label.scorer": config.scorer} | fidelity
+    outside = config.renderer.models("label.renderer")
+    outside |= {key: name for key, name in scorers.items() if not is_url(name)}
     return TableStage(NAME, "rendering and scoring", settings, inputs, outside, Score, _work, pool="render")
 
 
@@ -84,7 +86,7 @@ def _work(run: Run) -> list[Shard]:
 def _known(run: Run, scorer: str) -> ScoreCache:
     """The scores that earlier runs got from a scorer for images of this run's renderer."""
     depends_on = _rendering(run, without={"batch_size"}) | {
-        "scorer": [run.models.fingerprint(scorer), run.recipe.scoring.of_results()]
+        "scorer": [run.models.content(scorer), run.recipe.scoring.of_results(scorer)]
     }
     return ScoreCache(depends_on, score_cache.default_path())
 
@@ -103,8 +105,10 @@ def _rendering(run: Run, without: set[str]) -> dict[str, Any]:
     import torch
 
     config = run.recipe.label.renderer
+    if not config.is_remote:
+        without = without | {"model", "tiny_vae"}  # their files stand for them
     return {
-        "renderer": config.model_dump(mode="json", exclude={"model", "tiny_vae", *without}),
+        "renderer": {name: value for name, value in config.of_results().items() if name not in without},
         "models": [run.models.fingerprint(name) for name in config.models("renderer").values()],
         "versions": dict(store.versions()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -240,12 +244,15 @@ def _outcome(name: str, scored: tuple[float, bool] | Exception) -> _Outcome:
 def _attempted(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
     """The result of each item; where the work fails for several together, it is tried for each alone.
 
-    Errors that one item cannot cause end the run: semdpo's own, and a lack of memory or of space on the disk.
+    Errors that one item cannot cause end the run: semdpo's own, and a lack of memory or of space on the disk. A server
+    that refuses some of several requests has answered the others.
     """
     if not items:
         return []
     try:
         results = work(items)
+    except PartlyRefusedError as error:
+        return error.outcomes
     except Exception as error:
         if isinstance(error, SemdpoError | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
             raise
@@ -258,6 +265,8 @@ def _attempted(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, RefusedRequestError):
+        return str(error)
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
