@@ -1,4 +1,4 @@
-"""What is said before a run about rewriters behind a URL: whether the server answers; nothing is downloaded."""
+"""What is said before a run about models behind a URL: whether the server answers; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -89,3 +89,61 @@ def test_only_the_stages_that_ask_a_server_need_its_library(tmp_path: Path) -> N
 def test_without_the_library_no_server_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     assert endpoints.servers(_recipe()) == []
+
+
+def _drawing(url: str, *overrides: str) -> Recipe:
+    asked = f"{{model: '{url}', endpoint: {{model_name: m}}}}"
+    return load_recipe(
+        "tiny",
+        [
+            f"label.renderer={asked}",
+            f"evaluate.renderer={asked}",
+            f"label.scorer={url}",
+            f"evaluate.metrics={{clip: 'tiny:clip', v.l.m: '{url}'}}",
+            "report.fidelity=[clip, v.l.m]",
+            "report.preference=[]",
+            "report.study=null",
+            "sweep=null",
+            f"scoring.endpoints={{'{url}': {{model_name: vlm}}}}",
+            *overrides,
+        ],
+    )
+
+
+def test_servers_of_images_and_scores_are_asked_too() -> None:
+    with Loopback(models=("m", "vlm")) as server:
+        assert [(found.level, found.found) for found in endpoints.servers(_drawing(server.url))] == [
+            ("ok", "label.renderer: answers, and offers 'm'"),
+            ("ok", "evaluate.renderer: answers, and offers 'm'"),
+            ("ok", "label.scorer: answers, and offers 'vlm'"),
+            ("ok", "evaluate.metrics.v.l.m: answers, and offers 'vlm'"),
+        ]
+    with Loopback(models=("m", "n")) as server:
+        scorer = endpoints.servers(_drawing(server.url))[2]
+        assert scorer.cure == f"set scoring.endpoints.{server.url}.model_name, unless the server knows that name"
+    with Loopback(models=error(404)) as server:
+        levels = [found.level for found in endpoints.servers(_drawing(server.url))]
+        assert levels == ["warning", "warning", "error", "error"], "servers of images need not list their models"
+    down = endpoints.servers(_drawing(server.url))
+    assert {found.level for found in down} == {"error"}
+    assert "cannot be reached" in down[0].found
+
+
+def test_their_urls_are_no_missing_models(tmp_path: Path) -> None:
+    recipe = _drawing("http://localhost:1/v1")
+    assert downloads.missing_models(recipe) == {}
+    assert [finding.level for finding in resources(recipe, tmp_path)] == ["ok", "ok"]
+    stages = {stage.name: stage for stage in flow(recipe)}
+    assert not [name for stage in stages.values() for name in stage.outside.values() if name.startswith("http")]
+
+    def needed(name: str) -> dict[str, str]:
+        return libraries.wanted(recipe, tmp_path, [stages[name]], report=False)
+
+    assert needed("label") == {
+        "render": "rendering and scoring images",
+        "endpoint": "label.renderer, which is behind a URL,",
+    }
+    assert needed("evaluate/sft/images")["endpoint"] == "evaluate.renderer, which is behind a URL,"
+    assert needed("evaluate/sft/v.l.m")["endpoint"] == "evaluate.metrics.v.l.m, which is behind a URL,"
+    assert "endpoint" not in needed("evaluate/sft/clip")
+    assert "endpoint" not in needed("candidates")
