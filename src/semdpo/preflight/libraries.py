@@ -39,7 +39,8 @@ def wanted(
     uses: dict[str, str] = {}
     for stage in chosen:
         if fresh or not store.is_complete(folder / stage.name):
-            uses |= {extra: use for extra, use in _of_stage(recipe, stage) if extra not in uses}
+            for extra, use in _of_stage(recipe, stage):
+                uses.setdefault(extra, use)
     if report:
         uses |= of_report(recipe)
         if not any(stage.name.startswith("evaluate/") for stage in chosen):
