@@ -20,7 +20,7 @@ from semdpo.cli.app import app
 from semdpo.engine import store
 from semdpo.engine.workers import Workers
 from semdpo.errors import ConfigError, DataError, ModelError
-from tests import stand_ins, tasks
+from tests import processes, stand_ins, tasks
 
 pytestmark = pytest.mark.slow  # processes
 
@@ -47,7 +47,7 @@ def _without_threads(files: dict[str, bytes]) -> dict[str, object]:
 
 
 def _processes() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "spawn_main" in " ".join(each.cmdline())]
+    return processes.having("spawn_main", psutil.Process().children())
 
 
 def test_any_number_of_processes_makes_the_same_files(candidates: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from semdpo import extras, pipeline
 from semdpo.engine import ray_workers, shard_files
 from semdpo.engine.ray_workers import RayWorkers
 from semdpo.errors import ConfigError, DataError, ModelError
-from tests import stand_ins, tasks
+from tests import processes, stand_ins, tasks
 
 pytestmark = [
     pytest.mark.slow,  # a cluster
@@ -128,7 +128,8 @@ def test_the_counter_of_starts_may_die_too(two_nodes: TwoNodes) -> None:
         found = []
         for index, _ in workers.made("label", range(8)):
             if not found:
-                (counter,) = [each for each in psutil.process_iter() if each.name().startswith("ray::Starts")]
+                here = psutil.Process().children(recursive=True)  # another cluster may have a counter too
+                (counter,) = processes.having("ray::Starts", here)
                 counter.kill()
             found.append(index)
     assert sorted(found) == list(range(8))

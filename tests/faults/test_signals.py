@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import processes
 from tests.faults.runs import Job, Runs, files_of, same
 from tests.loopback import Asked, Loopback, Reply, echo
 
@@ -116,7 +117,7 @@ def _with_candidates(runs: Runs, run: Path) -> None:
 
 
 def _workers_of(job: Job) -> list[psutil.Process]:
-    return [each for each in psutil.Process(job.pid).children() if "spawn_main" in " ".join(each.cmdline())]
+    return processes.having("spawn_main", psutil.Process(job.pid).children())
 
 
 def test_the_processes_of_a_stopped_run_end_too(runs: Runs, whole: dict[str, bytes], tmp_path: Path) -> None:
