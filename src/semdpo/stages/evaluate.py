@@ -82,7 +82,8 @@ class Evaluation:
         config, other = self.config, self.config.rewriters.get(method)
         how = self._decoding(method).model_dump(mode="json") if other is None else other.of_results()
         rewriting = {} if method == "human" else {"rewrite": how}
-        shared = config.model_dump(mode="json", include={"image_seeds", "renderer", "shard_size"})
+        shared = config.model_dump(mode="json", include={"image_seeds", "shard_size"})
+        shared |= {"renderer": config.renderer.of_results()}
         outside = {"drift.encoder": recipe.drift.encoder} | config.renderer.models("evaluate.renderer")
         outside |= {} if other is None or other.is_remote else {f"evaluate.rewriters.{method}.model": other.model}
         return TableStage(

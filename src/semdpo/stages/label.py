@@ -103,8 +103,11 @@ def _rendering(run: Run, without: set[str]) -> dict[str, Any]:
     import torch
 
     config = run.recipe.label.renderer
+    settings = config.of_results()
+    # Names are left out, since contents count; but some families are told from the model's name.
+    left_out = {"tiny_vae", *without} | (set() if "family_defaults" in settings else {"model"})
     return {
-        "renderer": config.model_dump(mode="json", exclude={"model", "tiny_vae", *without}),
+        "renderer": {name: value for name, value in settings.items() if name not in left_out},
         "models": [run.models.fingerprint(name) for name in config.models("renderer").values()],
         "versions": dict(store.versions()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
