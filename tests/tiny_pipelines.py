@@ -125,11 +125,11 @@ def sd3(t5: bool = True) -> StableDiffusion3Pipeline:
     )  # fmt: skip
 
 
-def flux() -> FluxPipeline:
+def flux(guidance_embeds: bool = False) -> FluxPipeline:
     """A CLIP and a T5, which is read to 512 tokens."""
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8], guidance_embeds=guidance_embeds,
     )  # fmt: skip
     return FluxPipeline(
         scheduler=_flow(), vae=_vae(1), text_encoder=_clip(), tokenizer=clip_tokenizer(), text_encoder_2=_t5(),
@@ -185,7 +185,8 @@ def _qwen3(kind: Any, vocabulary: int, layers: int) -> Any:
 
 def _chat_tokenizer() -> Qwen2Tokenizer:
     tokenizer = qwen_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    turn = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    tokenizer.chat_template = "{% for m in messages %}" + turn + "{% endfor %}<|im_start|>assistant\n"
     return tokenizer
 
 
@@ -202,6 +203,9 @@ def z_image() -> ZImagePipeline:
     )  # fmt: skip
 
 
+FLUX2_LAYERS = [1, 2, 3]  # in place of the published model's 9, 18 and 27
+
+
 def flux2_klein(distilled: bool = True) -> Flux2KleinPipeline:
     """A Qwen3, which reads a chat's template with the prompt in it, and of both 512 tokens."""
     tokenizer = _chat_tokenizer()
@@ -214,7 +218,7 @@ def flux2_klein(distilled: bool = True) -> Flux2KleinPipeline:
         down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
     )  # fmt: skip
     return Flux2KleinPipeline(
-        scheduler=_flow(), vae=vae, text_encoder=_qwen3(Qwen3ForCausalLM, len(tokenizer), 27), tokenizer=tokenizer,
+        scheduler=_flow(), vae=vae, text_encoder=_qwen3(Qwen3ForCausalLM, len(tokenizer), 3), tokenizer=tokenizer,
         transformer=transformer, is_distilled=distilled,
     )  # fmt: skip
 
