@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from semdpo.data.records import Candidate, Prompt, content_id
+from semdpo.errors import ModelError
 from semdpo.models.families import _OF_CLASS, FAMILIES, Family, family_of
 from semdpo.models.loading import quiet
 from semdpo.models.registry import PUBLISHED
@@ -179,6 +180,12 @@ def test_qwen_image_is_guided_by_default(tmp_path: Path, scorer: Any) -> None:
     assert np.isfinite(scorer.score(guided, texts).values).all()
 
 
+def test_a_size_that_the_pipeline_rounds_is_refused(tmp_path: Path) -> None:
+    renderer = load_renderer(str(_saved("flux", tmp_path / "flux")), steps=1, height=17, width=16)
+    with pytest.raises(ModelError, match="FluxPipeline rendered 16x16 pixels where 16x17 were asked for"):
+        renderer.render(["a cat"], [1])
+
+
 # -------------------------------------------------------------------------------------------------- which one it is
 
 
@@ -209,6 +216,11 @@ TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "
         ("sd3", "StableDiffusion3Pipeline", {}, {"qk_norm": None}, {}),
         ("sd3.5-large", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {}),
         ("sd3.5-large-turbo", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {"name": "org/SD3.5-Turbo"}),
+        ("sd3.5-large", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {"name": "/turbo/sd3.5/"}),
+        (
+            "sd3.5-large-turbo", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"},
+            {"name": "/cache/models--org--sd3.5-turbo/snapshots/0ab1"},
+        ),
         (
             "sd3.5-medium", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm", "dual_attention_layers": [0, 1]},
             {},

@@ -11,6 +11,7 @@ import pytest
 from semdpo.errors import ConfigError, ModelError
 from semdpo.models.families import FAMILIES
 from semdpo.models.pipeline_call import arguments, for_rows, guidance_argument, pipeline_class
+from semdpo.recipe import defaults
 from semdpo.recipe.load import load_recipe
 from semdpo.recipe.models import RendererConfig
 
@@ -134,6 +135,13 @@ def test_images_depend_on_call_and_not_on_where_weights_wait() -> None:
     for change in ({"call": {"eta": 1}}, {"vae_tiling": True}, {"vae_slicing": True}, {"quantization": "fp8"}):
         assert plain.model_copy(update=change).of_results() != plain.of_results()
     assert "family_defaults" in RendererConfig(model="m", steps=2).of_results()
+
+
+def test_other_defaults_of_families_are_other_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = RendererConfig(model="m", steps=2, guidance=1.0)
+    before = [config.of_results() for config in (named, RendererConfig(model="m"))]
+    monkeypatch.setattr(defaults, "RENDERER_FAMILIES", 2)
+    assert all(now not in before for now in (named.of_results(), RendererConfig(model="m").of_results()))
 
 
 def test_sequential_offload_moves_no_quantised_layers() -> None:

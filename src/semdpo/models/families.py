@@ -125,7 +125,13 @@ def family_of(folder: Path, name: str) -> Family | None:
     """
     index = read_json(folder / "model_index.json")
     key = _OF_CLASS.get(str(index.get("_class_name")))
-    return None if key is None else FAMILIES[_variant(key, index, folder, name.casefold())]
+    return None if key is None else FAMILIES[_variant(key, index, folder, _own_name(name))]
+
+
+def _own_name(name: str) -> str:
+    """The part of a model's name that is its own: a path's last part, and a repository in the hub's folder."""
+    *above, last = name.casefold().rstrip("/").split("/")
+    return " ".join([*(part for part in above if part.startswith("models--")), last])
 
 
 def _variant(key: str, index: Mapping[str, Any], folder: Path, name: str) -> str:

@@ -49,12 +49,15 @@ def described(config: RendererConfig, folder: Path) -> str:
     sampler = "its own sampler" if config.scheduler == "own" else config.scheduler
     if family is None:
         return f"{read_json(folder / 'model_index.json').get('_class_name')}, of no known family; {sampler}"
-    steps = config.steps or family.steps
+    schedule = config.call.get("sigmas") or config.call.get("timesteps")
+    steps = len(schedule) if isinstance(schedule, list) else config.steps or family.steps
     guidance = family.guidance if config.guidance is None else config.guidance
+    if family.argument is not None:
+        guidance = config.call.get(family.argument, guidance)
     parts = [
         family.name,
         f"{steps} step{'' if steps == 1 else 's'}",
-        f"guidance {guidance:g} ({family.argument})" if guidance is not None else "no guidance",
+        f"guidance {guidance} ({family.argument})" if guidance is not None else "no guidance",
         sampler,
         f"reads {config.call.get('max_sequence_length', family.reads)} tokens" if family.reads else "",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,9 @@ def arguments(
                 raise ModelError(f"{kind.__name__} takes no {name}; remove renderer.{name}")
             found.pop(name, None)
     found |= given
-    if found.get(TRUE_CFG, 0) > 1 and NEGATIVE in known and found.get(NEGATIVE) is None:
+    scale = found.get(TRUE_CFG)
+    guided = isinstance(scale, int | float) and scale > 1
+    if guided and NEGATIVE in known and found.get(NEGATIVE) is None:
         found[NEGATIVE] = " "  # without one, such pipelines compute no guidance; a space is Qwen-Image's own
     return found
 
@@ -95,12 +98,14 @@ def guidance_argument(kind: type, family: Family | None) -> str | None:
 def for_rows(call: Mapping[str, Any], rows: int) -> dict[str, Any]:
     """A call's arguments for a batch: a negative prompt is repeated for every row, as most pipelines demand.
 
+    Values are copied, because some pipelines change the lists that they are given.
+
     Args:
         call: The keyword arguments of every call.
         rows: The number of rows.
     """
     return {
-        name: [value] * rows if name.startswith(NEGATIVE) and isinstance(value, str) else value
+        name: [value] * rows if name.startswith(NEGATIVE) and isinstance(value, str) else deepcopy(value)
         for name, value in call.items()
     }
 

@@ -213,10 +213,20 @@ class DiffusionRenderer:
             raise ModelError(
                 f"the image of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
             )
+        self._refuse_other_size(values.shape[1:3])
         from PIL import Image
 
         images = [Image.fromarray(pixels) for pixels in (values * 255).round().astype(np.uint8)]
         return list(zip(images, _blackened(output, len(rows)), strict=True))
+
+    def _refuse_other_size(self, found: Sequence[int]) -> None:
+        """Refuses images of another size than was asked for; some pipelines round it without an error."""
+        asked = tuple(self._call.get(name) or side for name, side in zip(("height", "width"), found, strict=True))
+        if asked != tuple(found):
+            raise ModelError(
+                f"{type(self._pipeline).__name__} rendered {found[1]}x{found[0]} pixels where {asked[1]}x{asked[0]} "
+                "were asked for; set renderer.width and renderer.height to multiples of what it needs, such as 32"
+            )
 
 
 def _blackened(output: Any, n: int) -> list[bool]:

@@ -227,7 +227,7 @@ class RendererConfig(Settings):
         for name in ("call", "vae_slicing", "vae_tiling", "quantization"):
             if not values[name]:
                 del values[name]
-        of_family = self.steps is None or self.guidance is None
+        of_family = self.steps is None or self.guidance is None or defaults.RENDERER_FAMILIES > 1
         return values | ({"family_defaults": defaults.RENDERER_FAMILIES} if of_family else {})
 
 
