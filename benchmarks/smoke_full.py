@@ -118,7 +118,9 @@ def main() -> None:
         os.environ["SEMDPO_MODELS"], os.environ["HF_HUB_OFFLINE"] = folder, "1"
         timed("write_renderer", lambda: write_stable_diffusion(models / "stable-diffusion-v1-4"))
         timed("write_scorers", lambda: write_scorers(models))
-        renderer = timed("load_renderer", lambda: load_renderer("stable-diffusion-v1-4", steps=2, batch_size=1))
+        renderer = timed(
+            "load_renderer", lambda: load_renderer("stable-diffusion-v1-4", steps=2, batch_size=1, scheduler="ddim")
+        )
         image = timed("draw", lambda: renderer.render([PROMPT], [0]))[0]
         if image.size != (512, 512):
             raise SystemExit(f"the image has {image.size} pixels, not 512x512")

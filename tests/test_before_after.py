@@ -18,6 +18,7 @@ MADE = Rendered(
     7,
     "tiny:sd",
     ("runs/m", "ab" * 32),
+    (("Steps", 20), ("Sampler", "DDIM"), ("CFG scale", 7.5)),
 )
 
 

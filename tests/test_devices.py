@@ -335,6 +335,16 @@ def test_rendering() -> None:
     assert np.isfinite(usual).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_offloading(offload: str, tmp_path: Path) -> None:
+    folder = str(tiny_models.stable_diffusion(tmp_path / "sd"))
+    plain = _drawn(folder, precision="float32")
+    with as_cuda():
+        found = _drawn(folder, precision="float32", offload=offload)
+    assert np.abs(found - plain).max() < 1.5 / 255
+
+
 def test_the_safety_checker(tmp_path: Path) -> None:
     folder = tiny_models.stable_diffusion(tmp_path / "sd", strict_checker=True)
     with as_cuda():

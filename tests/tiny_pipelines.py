@@ -7,20 +7,29 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
@@ -28,9 +37,15 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -110,11 +125,11 @@ def sd3(t5: bool = True) -> StableDiffusion3Pipeline:
     )  # fmt: skip
 
 
-def flux() -> FluxPipeline:
+def flux(guidance_embeds: bool = False) -> FluxPipeline:
     """A CLIP and a T5, which is read to 512 tokens."""
     transformer = FluxTransformer2DModel(
         patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8],
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 4, 8], guidance_embeds=guidance_embeds,
     )  # fmt: skip
     return FluxPipeline(
         scheduler=_flow(), vae=_vae(1), text_encoder=_clip(), tokenizer=clip_tokenizer(), text_encoder_2=_t5(),
@@ -158,3 +173,85 @@ def qwen_image() -> QwenImagePipeline:
     return QwenImagePipeline(
         scheduler=_flow(), vae=vae, text_encoder=encoder, tokenizer=tokenizer, transformer=transformer
     )
+
+
+def _qwen3(kind: Any, vocabulary: int, layers: int) -> Any:
+    config = Qwen3Config(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=16, num_hidden_layers=layers, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
+    )  # fmt: skip
+    return kind(config).eval()
+
+
+def _chat_tokenizer() -> Qwen2Tokenizer:
+    tokenizer = qwen_tokenizer()
+    turn = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    tokenizer.chat_template = "{% for m in messages %}" + turn + "{% endfor %}<|im_start|>assistant\n"
+    return tokenizer
+
+
+def z_image() -> ZImagePipeline:
+    """A Qwen3, which reads a chat's template with the prompt in it, and of both 512 tokens."""
+    tokenizer = _chat_tokenizer()
+    transformer = ZImageTransformer2DModel(
+        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=1, n_refiner_layers=1, n_heads=2,
+        n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[1024, 64, 64],
+    )  # fmt: skip
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=_vae(), tokenizer=tokenizer, transformer=transformer,
+        text_encoder=_qwen3(Qwen3Model, len(tokenizer), 2),
+    )  # fmt: skip
+
+
+FLUX2_LAYERS = [1, 2, 3]  # in place of the published model's 9, 18 and 27
+
+
+def flux2_klein(distilled: bool = True) -> Flux2KleinPipeline:
+    """A Qwen3, which reads a chat's template with the prompt in it, and of both 512 tokens."""
+    tokenizer = _chat_tokenizer()
+    transformer = Flux2Transformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=48, timestep_guidance_channels=16, axes_dims_rope=[4, 4, 4, 4], guidance_embeds=False,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+    )  # fmt: skip
+    return Flux2KleinPipeline(
+        scheduler=_flow(), vae=vae, text_encoder=_qwen3(Qwen3ForCausalLM, len(tokenizer), 3), tokenizer=tokenizer,
+        transformer=transformer, is_distilled=distilled,
+    )  # fmt: skip
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """A token a character."""
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "▁", "\n", *(chr(code) for code in range(33, 127))]
+    return GemmaTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+
+
+def sana() -> SanaPipeline:
+    """A Gemma, which reads an instruction and 298 tokens of the prompt; sampled as a flow by DPM-Solver."""
+    tokenizer = gemma_tokenizer()
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=8, bos_token_id=2, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    transformer = SanaTransformer2DModel(
+        patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=4,
+        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=16,
+        sample_size=32,
+    )  # fmt: skip
+    vae = AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=(1, 1), downsample_block_type="conv",
+        upsample_block_type="interpolate", decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=0.4,
+    )  # fmt: skip
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, final_sigmas_type="zero"
+    )
+    return SanaPipeline(
+        tokenizer=tokenizer, text_encoder=Gemma2Model(config).eval(), vae=vae, transformer=transformer,
+        scheduler=scheduler,
+    )  # fmt: skip

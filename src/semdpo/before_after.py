@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from semdpo.protected_spans import readable
-from semdpo.recipe.models import RendererConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from semdpo.protocols import Renderer
 
 GAP = 8  # pixels between the images
-_STEPS, _GUIDANCE = (RendererConfig.model_fields[name].default for name in ("steps", "guidance"))
-SETTINGS = (("Steps", _STEPS), ("Sampler", "DDIM"), ("CFG scale", _GUIDANCE))  # how `load_renderer` renders by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,12 @@ class Rendered:
     seed: int
     renderer: str
     rewriter: tuple[str, str] = ("", "")
-    settings: tuple[tuple[str, Any], ...] = SETTINGS
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+def settings_of(renderer: object) -> tuple[tuple[str, Any], ...]:
+    """The settings that a renderer reports of itself, under the names that ``Rendered`` wants; empty for none."""
+    return tuple(getattr(renderer, "shown_settings", ()))
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:

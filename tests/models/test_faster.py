@@ -58,13 +58,29 @@ def test_a_model_that_is_no_diffusion_keeps_its_own_sampler() -> None:
     class Pipeline:
         scheduler = FlowMatchEulerDiscreteScheduler()
 
-    for name in ("ddim", "own"):
-        set_scheduler(Pipeline, name)  # type: ignore[arg-type]
-        assert isinstance(Pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
-    with pytest.raises(
-        ModelError, match=r"FlowMatchEulerDiscreteScheduler, cannot be replaced by dpm\+\+; set scheduler to own"
-    ):
-        set_scheduler(Pipeline, "dpm++")
+    set_scheduler(Pipeline, "own")
+    assert isinstance(Pipeline.scheduler, FlowMatchEulerDiscreteScheduler)
+    for name in ("ddim", "dpm++"):
+        with pytest.raises(ModelError) as raised:
+            set_scheduler(Pipeline, name)  # type: ignore[arg-type]
+        assert str(raised.value) == (
+            "the renderer's own flow, FlowMatchEulerDiscreteScheduler, cannot be replaced by "
+            f"{name}; set scheduler to own"
+        )
+
+
+def test_a_flow_of_another_samplers_class_is_not_read_as_a_diffusion() -> None:
+    """Sana has DPM-Solver++'s class with the settings of a flow, which DDIM has no notion of."""
+    pipeline = type("Pipeline", (), {})()
+    own = tiny_pipelines.sana().scheduler
+    for name in ("ddim", "euler", "lcm"):
+        pipeline.scheduler = own
+        with pytest.raises(ModelError, match=f"own flow, DPMSolverMultistepScheduler, cannot be replaced by {name}"):
+            set_scheduler(pipeline, name)  # type: ignore[arg-type]
+    for name in ("dpm++", "unipc"):
+        pipeline.scheduler = own
+        set_scheduler(pipeline, name)  # type: ignore[arg-type]
+        assert pipeline.scheduler.config.use_flow_sigmas
 
 
 def _small(folder: Path, channels: int, levels: int) -> str:

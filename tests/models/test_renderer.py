@@ -45,8 +45,9 @@ def test_the_prompt_matters(folder: Path) -> None:
     assert _distance(*renderer.render(["a red ball", "zzz"], [1, 1])) > 0
 
 
-def test_the_sampler_is_ddim_and_does_not_clip_latents(folder: Path) -> None:
-    scheduler = load_renderer(str(folder))._pipeline.scheduler
+def test_ddim_does_not_clip_latents(folder: Path) -> None:
+    assert type(load_renderer(str(folder))._pipeline.scheduler).__name__ == "PNDMScheduler"  # its own
+    scheduler = load_renderer(str(folder), scheduler="ddim")._pipeline.scheduler
     assert type(scheduler).__name__ == "DDIMScheduler"
     assert scheduler.config.clip_sample is False
     assert scheduler.config.beta_schedule == "scaled_linear"

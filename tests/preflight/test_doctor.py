@@ -119,7 +119,8 @@ def _finish(run: Path, *stages: str) -> None:
 
 
 def test_only_what_is_still_missing_of_a_run_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, run = load_recipe("tiny"), tmp_path / "run"
+    recipe = load_recipe("tiny", ["evaluate.renderer.height=512", "evaluate.renderer.width=512"])
+    run = tmp_path / "run"
     stages = [stage.name for stage in flow(recipe)]
     disk = _Disk(monkeypatch, 1e6)
 

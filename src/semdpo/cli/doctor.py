@@ -155,7 +155,8 @@ def _published(name: str, model: Published) -> Finding:
     from semdpo.preflight.resources import Finding
 
     gated, own_code = ["gated"] if model.gated else [], ["own code"] if model.runs_code else []
-    remarks = ", ".join([f"{model.gigabytes:g} GB", *gated, *own_code])
+    size = f"{model.gigabytes:g} GB" if model.gigabytes else "size not known"
+    remarks = ", ".join([size, *gated, *own_code, *filter(None, [model.licence and f"licence {model.licence}"])])
     return Finding("ok", name, f"{model.repository} ({remarks})")
 
 

@@ -210,14 +210,15 @@ def _print(variant: Optimized, optimizer: PromptOptimizer, as_json: bool, alone:
 
 
 def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images) -> None:
-    from semdpo.before_after import Rendered, png, render_both
+    from semdpo.before_after import Rendered, png, render_both, settings_of
     from semdpo.models.renderer import load_renderer
 
     if images.shown is None:
         return
-    both = render_both(load_renderer(images.renderer), variant.prompt, variant.rewrite, variant.seed)
-    rewriter = (optimizer.model, optimizer.fingerprint)
-    made = Rendered(variant.rewrite, variant.prompt, variant.seed, images.renderer, rewriter)
+    renderer = load_renderer(images.renderer)
+    both = render_both(renderer, variant.prompt, variant.rewrite, variant.seed)
+    rewriter, settings = (optimizer.model, optimizer.fingerprint), settings_of(renderer)
+    made = Rendered(variant.rewrite, variant.prompt, variant.seed, images.renderer, rewriter, settings)
     disk.write_bytes(images.shown, png(both, made))
     say(f"{images.shown}: the prompt on the left, its rewrite on the right, both with seed {variant.seed}")
 

@@ -6,7 +6,8 @@ always encoded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Literal
 
@@ -33,9 +34,9 @@ def set_scheduler(pipeline: Any, name: Scheduler) -> None:
 
     Args:
         pipeline: A diffusers pipeline.
-        name: ``ddim`` is the paper's sampler, for every model that can be sampled with it; other models keep their
-            own. ``own`` keeps the model's in any case. The others need fewer steps: DPM-Solver++ (``dpm++``,
-            arXiv 2211.01095), UniPC (arXiv 2302.04867), Euler, and LCM for models distilled for it (arXiv 2310.04378).
+        name: ``own`` keeps the model's own. ``ddim`` is the paper's (arXiv 2010.02502). The others need fewer steps:
+            DPM-Solver++ (``dpm++``, arXiv 2211.01095), UniPC (arXiv 2302.04867), Euler, and LCM for models distilled
+            for it (arXiv 2310.04378).
 
     Raises:
         ModelError: The model cannot be sampled with it.
@@ -44,17 +45,36 @@ def set_scheduler(pipeline: Any, name: Scheduler) -> None:
 
     if name == "own":
         return
-    can_be_ddim = diffusers.DDIMScheduler in [type(pipeline.scheduler), *pipeline.scheduler.compatibles]
-    if not can_be_ddim and name == "ddim":
-        return
-    if not can_be_ddim:  # a flow, or a sampler of its own kind: the others would read its settings wrongly
-        raise ModelError(
-            f"the renderer's own sampler, {type(pipeline.scheduler).__name__}, cannot be replaced by {name}; set "
-            "scheduler to own"
-        )
+    refuse_sampler(type(pipeline.scheduler), pipeline.scheduler.config, name)
     # DDIM and LCM clip samples to [-1, 1] by default: right for pixels, wrong for latents.
     clipping = {"clip_sample": False} if name in ("ddim", "lcm") else {}
     pipeline.scheduler = getattr(diffusers, _CLASSES[name]).from_config(pipeline.scheduler.config, **clipping)
+
+
+def refuse_sampler(own: type, config: Mapping[str, Any], name: str) -> None:
+    """Refuses a sampler that cannot sample a model.
+
+    Args:
+        own: The class of the model's own sampler.
+        config: The settings of the model's own sampler.
+        name: The sampler, as for ``set_scheduler``.
+
+    Raises:
+        ModelError: The model is a flow or has a sampler of its own kind, whose settings this one would read wrongly.
+    """
+    import diffusers
+
+    if name == "own":
+        return
+    kind = getattr(diffusers, _CLASSES[name])
+    of_diffusion = "DDIMScheduler" in (own.__name__, *getattr(own, "_compatibles", ()))
+    flows = bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+    reads_flows = "use_flow_sigmas" in inspect.signature(kind).parameters
+    if not of_diffusion or (flows and not reads_flows):
+        what = "flow" if flows or "Flow" in own.__name__ else "sampler"
+        raise ModelError(
+            f"the renderer's own {what}, {own.__name__}, cannot be replaced by {name}; set scheduler to own"
+        )
 
 
 def set_tiny_vae(pipeline: Any, model: str, dtype: torch.dtype) -> None:

@@ -35,8 +35,10 @@ class Published:
         tokenizer: The repository of the tokenizer, if the model's own repository has none.
         gated: Whether its licence must be accepted on the hub before a download.
         millions: The number of parameters, in millions.
-        gigabytes: The approximate size of the downloaded files in GB, a safety checker included.
+        gigabytes: The approximate size of the downloaded files in GB, a safety checker included; 0 where not known.
         runs_code: Whether Python code that comes with the model must run.
+        licence: Its licence, where it has terms of its own or it is worth knowing before a download.
+        family: Of a text-to-image model: the key of its family in ``models/families.py``.
     """
 
     repository: str
@@ -46,8 +48,14 @@ class Published:
     millions: int = 0
     gigabytes: float = 0.0
     runs_code: bool = False
+    licence: str = ""
+    family: str = ""
 
 
+# Pipelines: the same weights may lie beside the parts' folders once more, in one file or in text_encoders/.
+_PARTS = ("unet", "transformer", "text_encoder", "text_encoder_[23]", "vae")
+_PIPELINE = (*WORDS, *(f"{part}/*.safetensors" for part in _PARTS))
+_BFL, _STABILITY = "FLUX non-commercial", "Stability AI community"
 _CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PUBLISHED = {
     "image-reward": Published(
@@ -70,6 +78,119 @@ PUBLISHED = {
     ),
     "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", millions=3755, gigabytes=7.5),
     "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=5.5),
+    # Parameters of denoiser, encoders and decoder, from diffusers' full-size defaults and the cards, in round numbers.
+    # GB: two bytes for each where the files are in half precision; unknown where this project could not learn it.
+    "sdxl": Published(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        _PIPELINE,
+        millions=3469,
+        gigabytes=13.9,
+        licence="openrail++",
+        family="sdxl",
+    ),
+    "sdxl-turbo": Published(
+        "stabilityai/sdxl-turbo",
+        _PIPELINE,
+        millions=3469,
+        gigabytes=13.9,
+        licence="Stability AI non-commercial",
+        family="sdxl-turbo",
+    ),
+    "sd3.5-large": Published(
+        "stabilityai/stable-diffusion-3.5-large",
+        _PIPELINE,
+        gated=True,
+        millions=13722,
+        gigabytes=27.4,
+        licence=_STABILITY,
+        family="sd3.5-large",
+    ),
+    "sd3.5-large-turbo": Published(
+        "stabilityai/stable-diffusion-3.5-large-turbo",
+        _PIPELINE,
+        gated=True,
+        millions=13722,
+        gigabytes=27.4,
+        licence=_STABILITY,
+        family="sd3.5-large-turbo",
+    ),
+    "sd3.5-medium": Published(
+        "stabilityai/stable-diffusion-3.5-medium",
+        _PIPELINE,
+        gated=True,
+        millions=8135,
+        gigabytes=16.3,
+        licence=_STABILITY,
+        family="sd3.5-medium",
+    ),
+    "flux.1-schnell": Published(
+        "black-forest-labs/FLUX.1-schnell",
+        _PIPELINE,
+        millions=16861,
+        gigabytes=33.7,
+        licence="apache-2.0",
+        family="flux-schnell",
+    ),
+    "flux.1-dev": Published(
+        "black-forest-labs/FLUX.1-dev",
+        _PIPELINE,
+        gated=True,
+        millions=16872,
+        gigabytes=33.7,
+        licence=_BFL,
+        family="flux-dev",
+    ),
+    "flux.2-dev": Published(
+        "black-forest-labs/FLUX.2-dev",
+        _PIPELINE,
+        gated=True,
+        millions=56318,
+        licence=_BFL,
+        family="flux2",
+    ),
+    "flux.2-klein-4b": Published(
+        "black-forest-labs/FLUX.2-klein-4B",
+        _PIPELINE,
+        millions=8000,
+        licence="apache-2.0",
+        family="flux2-klein",
+    ),
+    "qwen-image": Published(
+        "Qwen/Qwen-Image",
+        _PIPELINE,
+        millions=28850,
+        gigabytes=57.7,
+        licence="apache-2.0",
+        family="qwen-image",
+    ),
+    "z-image": Published(
+        "Tongyi-MAI/Z-Image",
+        _PIPELINE,
+        millions=10261,
+        licence="apache-2.0",
+        family="z-image",
+    ),
+    "z-image-turbo": Published(
+        "Tongyi-MAI/Z-Image-Turbo",
+        _PIPELINE,
+        millions=10261,
+        licence="apache-2.0",
+        family="z-image-turbo",
+    ),
+    "sana": Published(
+        "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+        _PIPELINE,
+        millions=4531,
+        family="sana",
+    ),
+    "pixart-sigma": Published(
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        _PIPELINE,
+        millions=5457,
+        gigabytes=21.8,
+        licence="openrail++",
+        family="pixart-sigma",
+    ),
     "gpt2": Published("openai-community/gpt2", millions=124, gigabytes=0.6),
     "qwen1.5-1.8b": Published("Qwen/Qwen1.5-1.8B", millions=1837, gigabytes=3.7),
     "llama3.2-1b": Published("meta-llama/Llama-3.2-1B", gated=True, millions=1236, gigabytes=2.5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from semdpo import extras
 from semdpo.errors import ModelError
 from semdpo.models.device import compute
+from semdpo.models.families import GUIDANCE, TRUE_CFG, family_of
 from semdpo.models.faster import Scheduler, compile_parts, encode_once, set_scheduler, set_tiny_vae, use_channels_last
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
+from semdpo.models.memory import Offload, Quantization, decode_in_parts, place, quantized, refuse_without_gpu
+from semdpo.models.pipeline_call import STEPS, arguments, for_rows, pipeline_class
 from semdpo.models.reading import PromptReader
 from semdpo.models.registry import resolve
 from semdpo.progress import say
@@ -26,28 +29,41 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+SAMPLERS = {  # the names that AUTOMATIC1111's tools know; those of diffusers' other samplers say enough
+    "DPMSolverMultistep": "DPM++ 2M",
+    "EulerDiscrete": "Euler",
+    "EulerAncestralDiscrete": "Euler a",
+    "FlowMatchEulerDiscrete": "Euler",
+    "PNDM": "PLMS",
+    "UniPCMultistep": "UniPC",
+}
 
 
 def load_renderer(
     model: str,
-    steps: int = 20,
-    guidance: float = 7.5,
+    steps: int | None = None,
+    guidance: float | None = None,
     height: int | None = None,
     width: int | None = None,
     batch_size: int = defaults.IMAGES_AT_A_TIME,
     precision: Precision = "auto",
     safety_checker: bool = False,
-    scheduler: Scheduler = "ddim",
+    scheduler: Scheduler = "own",
     tiny_vae: str | None = None,
     channels_last: bool = False,
     compiled: bool = False,
+    call: Mapping[str, Any] | None = None,
+    offload: Offload | None = None,
+    vae_slicing: bool = False,
+    vae_tiling: bool = False,
+    quantization: Quantization | None = None,
 ) -> DiffusionRenderer:
-    """A diffusion pipeline, which samples with DDIM, as the paper does, unless told otherwise.
+    """A diffusion pipeline, which renders as its family's authors do (``models/families.py``) unless told otherwise.
 
     Args:
         model: The model: ``tiny:NAME``, a folder or a published name.
-        steps: The number of the sampler's steps, ≥ 1.
-        guidance: The scale of classifier-free guidance; 1 or less switches it off.
+        steps: The number of the sampler's steps, ≥ 1; None is the family's.
+        guidance: The scale of guidance, in the argument that the pipeline takes it in; None is the family's.
         height: The images' height in pixels; None is the model's default.
         width: The images' width in pixels; None is the model's default.
         batch_size: The number of images rendered at a time, ≥ 1.
@@ -55,50 +71,61 @@ def load_renderer(
             ``bfloat16`` computes in mixed precision, which is faster on CPUs with bfloat16.
         safety_checker: Whether images that the model's own checker rejects are blackened, and flagged by
             ``render_checked``. Otherwise all images are returned as they are rendered.
-        scheduler: The sampler, as for ``set_scheduler``.
+        scheduler: The sampler, as for ``set_scheduler``; ``ddim`` is the paper's.
         tiny_vae: A small decoder in place of the model's, as for ``set_tiny_vae``.
         channels_last: Whether convolutions store the channels last; faster on many GPUs in half precision.
         compiled: Whether torch compiles the model, which takes a minute or more before the first image.
+        call: Further arguments of the pipeline's call.
+        offload: Which weights wait in the CPU's memory, as for ``place``.
+        vae_slicing: Whether the images of a batch are decoded one after another.
+        vae_tiling: Whether an image is decoded in tiles.
+        quantization: Smaller weights, as for ``quantized``.
 
     Raises:
         ConfigError: diffusers is not installed.
-        ModelError: The name is unknown, the folder holds no pipeline, or a setting is out of range.
+        ModelError: The name is unknown, the folder holds no pipeline, or a setting is out of range or does not fit the
+            pipeline.
     """
     extras.require(render="rendering")
-    check_positive("steps", steps)
+    check_positive("steps", 1 if steps is None else steps)
     check_positive("batch_size", batch_size)
     folder = resolve(model).folder()
     where = compute(precision)
     on_cpu = where.device.type == "cpu"
-    pipeline = _pipeline(folder, torch.float32 if on_cpu else where.dtype, safety_checker)
+    refuse_without_gpu(where.device.type, offload, quantization)
+    named = arguments(pipeline_class(folder), family_of(folder, model), steps, guidance, (height, width), call)
+    dtype = torch.float32 if on_cpu else where.dtype
+    pipeline = _pipeline(folder, dtype, safety_checker, quantization)
     set_scheduler(pipeline, scheduler)
     if tiny_vae is not None:
-        set_tiny_vae(pipeline, tiny_vae, torch.float32 if on_cpu else where.dtype)
-    pipeline.to(where.device)
+        set_tiny_vae(pipeline, tiny_vae, dtype)
     encode_once(pipeline)
+    decode_in_parts(pipeline, vae_slicing, vae_tiling)
+    place(pipeline, where.device, offload)
     if channels_last:
         use_channels_last(pipeline)
     if compiled:
         compile_parts(pipeline)
-    call = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
-    return DiffusionRenderer(pipeline, call, batch_size, on_cpu and precision == "bfloat16")
+    return DiffusionRenderer(pipeline, named, batch_size, on_cpu and precision == "bfloat16")
 
 
-def _pipeline(folder: Path, dtype: torch.dtype, checked: bool) -> Any:
+def _pipeline(folder: Path, dtype: torch.dtype, checked: bool, quantization: Quantization | None) -> Any:
     index = read_json(folder / "model_index.json")
     if checked and (index.get("safety_checker") or [None])[0] is None:
         raise ModelError(f"'{folder}' has no safety checker; set safety_checker to false, or use a model that has one")
-    without = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
-    if checked:
-        without = {}
-    elif (index.get("safety_checker") or [None])[0] is not None:
-        say(f"the safety checker of {folder.name} is off: images are kept as they are rendered")
+    more: dict[str, Any] = {}
+    if not checked and "safety_checker" in index:
+        more = {"safety_checker": None, "requires_safety_checker": False}
+        if (index["safety_checker"] or [None])[0] is not None:
+            say(f"the safety checker of {folder.name} is off: images are kept as they are rendered")
+    if quantization is not None:
+        more["quantization_config"] = quantized(index, quantization, dtype)
     with quiet():
         from diffusers import DiffusionPipeline
     try:
         with quiet():
             pipeline = DiffusionPipeline.from_pretrained(
-                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **without
+                str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, **more
             )
     except UNREADABLE as error:
         raise unreadable(folder, "diffusers pipeline", error) from error
@@ -125,6 +152,17 @@ class DiffusionRenderer:
     @cached_property
     def _reader(self) -> PromptReader:
         return PromptReader(self._pipeline, self._call)
+
+    @property
+    def shown_settings(self) -> tuple[tuple[str, Any], ...]:
+        """Steps, sampler and guidance under the names that AUTOMATIC1111's tools read, as far as they are known."""
+        sampler = type(self._pipeline.scheduler).__name__.removesuffix("Scheduler")
+        guidance = next((self._call[name] for name in (TRUE_CFG, GUIDANCE) if self._call.get(name)), None)
+        return (
+            ("Steps", self._call.get(STEPS)),
+            ("Sampler", SAMPLERS.get(sampler, sampler)),
+            ("CFG scale", guidance),
+        )
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """One RGB image per prompt; rows with equal prompt and seed are rendered once.
@@ -166,9 +204,8 @@ class DiffusionRenderer:
             output = self._pipeline(
                 prompt=[prompt for prompt, _ in rows],
                 generator=generators,
-                num_images_per_prompt=1,
                 output_type="np",
-                **self._call,
+                **for_rows(self._call, len(rows)),
             )
         values = np.asarray(output.images, np.float32)
         bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2, 3)))
@@ -176,10 +213,20 @@ class DiffusionRenderer:
             raise ModelError(
                 f"the image of '{rows[bad[0]][0][:60]}' has pixels that are not finite; use precision float32"
             )
+        self._refuse_other_size(values.shape[1:3])
         from PIL import Image
 
         images = [Image.fromarray(pixels) for pixels in (values * 255).round().astype(np.uint8)]
         return list(zip(images, _blackened(output, len(rows)), strict=True))
+
+    def _refuse_other_size(self, found: Sequence[int]) -> None:
+        """Refuses images of another size than was asked for; some pipelines round it without an error."""
+        asked = tuple(self._call.get(name) or side for name, side in zip(("height", "width"), found, strict=True))
+        if asked != tuple(found):
+            raise ModelError(
+                f"{type(self._pipeline).__name__} rendered {found[1]}x{found[0]} pixels where {asked[1]}x{asked[0]} "
+                "were asked for; set renderer.width and renderer.height to multiples of what it needs, such as 32"
+            )
 
 
 def _blackened(output: Any, n: int) -> list[bool]:

@@ -16,7 +16,7 @@ from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError, ModelError
 from semdpo.models import registry
 from semdpo.models.hub import ask
-from semdpo.preflight import downloads, endpoints, libraries
+from semdpo.preflight import downloads, endpoints, libraries, renderers
 from semdpo.preflight.resources import (
     GB,
     Finding,
@@ -94,6 +94,8 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
         trackers.refuse_absent(recipe.train.report_to)
     except ConfigError as error:
         findings.append(Finding("error", "train.report_to", str(error)))
+    if not extras.absent("render"):
+        findings += renderers.fitting(recipe)
     room = resources(recipe, folder, fetched=downloads.bytes_to_download(recipe, folder))
     return [*findings, *endpoints.servers(recipe), *remote_code(recipe), *downloads.download(recipe), *room]
 
@@ -117,7 +119,7 @@ def refuse_the_impossible(
 
     Raises:
         ConfigError: a tracker, or a library that the stages or the report need, is not installed.
-        ModelError: the Python code that comes with a scorer does not run.
+        ModelError: the Python code that comes with a scorer does not run, or a setting does not fit the renderer.
         StoreError: there is not enough memory or disk.
     """
     extras.require(**libraries.wanted(recipe, folder, stages, fresh=fresh, report=report))
@@ -125,6 +127,7 @@ def refuse_the_impossible(
     for finding in remote_code(recipe):
         if finding.level == "error":
             raise ModelError(f"{finding.what}: {finding.found}")
+    renderers.refuse_unfit(recipe, folder, stages, fresh=fresh)
     refuse_too_large(recipe, folder, stages, fresh=fresh, fetched=downloads.bytes_to_download(recipe, folder))
 
 
@@ -188,7 +191,7 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     """Reports whether the run can download a model, and if not, what to do."""
     place = registry.resolve(name)
     published = registry.published(name)
-    size = f", about {published.gigabytes:g} GB" if published and not files else ""
+    size = f", about {published.gigabytes:g} GB" if published and published.gigabytes and not files else ""
     exact = [file for file in place.files if "*" not in file]
     patterns = [f"--include '{file}'" for file in files or place.files if "*" in file and not exact]
     left_out = [f"--exclude '{file}'" for file in registry.SKIPPED if patterns and not files]

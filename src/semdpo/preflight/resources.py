@@ -19,7 +19,7 @@ from semdpo.errors import ModelError, StoreError
 from semdpo.models import registry
 from semdpo.models.hub import cached
 from semdpo.recipe.endpoints import is_url
-from semdpo.recipe.models import RewriterSource
+from semdpo.recipe.models import RendererConfig, RewriterSource
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow
 
@@ -89,7 +89,7 @@ def refuse_too_large(
 def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, float]:
     """The bytes of memory that each kind of unfinished work needs."""
     policy = 4 * parameters(recipe.sft.model)
-    rendering, encoder = 4 * parameters(recipe.label.renderer.model), 4 * parameters(recipe.drift.encoder)
+    rendering, encoder = renderer_bytes(recipe.label.renderer), 4 * parameters(recipe.drift.encoder)
     scorers = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     outside = [stage.outside.items() for stage in evaluating]
@@ -103,9 +103,45 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     if "label" in names:
         needed["rendering and scoring"] = rendering + sum(4 * parameters(name) for name in scorers)
     if evaluating:
-        images = rendering + 2 * policy if any(name.endswith("/images") for name in names) else 0
+        drawing = renderer_bytes(recipe.evaluate.renderer) + 2 * policy
+        images = drawing if any(name.endswith("/images") for name in names) else 0
         needed["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in metrics)])
     return needed
+
+
+def renderer_bytes(config: RendererConfig) -> float:
+    """The bytes of a renderer's weights on the device that computes, as far as its size is known.
+
+    Args:
+        config: its settings; precision, quantisation and offloading count.
+    """
+    import torch
+
+    from semdpo.models.device import native_bfloat16
+
+    if not torch.cuda.is_available():
+        return 4.0 * parameters(config.model)  # weights on a CPU are always float32
+    half = config.precision in ("bfloat16", "float16") or (config.precision == "auto" and native_bfloat16())
+    each = 2.0 if half else 4.0
+    if config.quantization is not None:
+        each = 0.6 if config.quantization == "4bit" else 1.1  # with scales, and parts that stay as they are
+    match config.offload:
+        case "sequential":
+            return 0.0
+        case "model":
+            return each * _largest_part(config.model)
+        case _:
+            return each * parameters(config.model)
+
+
+def _largest_part(name: str) -> int:
+    """The parameters of a pipeline's largest part; of all, where its files are not here."""
+    place = registry.resolve(name)
+    files = list(Path(place.path).glob("*/*.safetensors")) if place.local else []
+    sizes: dict[Path, int] = {}
+    for file in files:
+        sizes[file.parent] = sizes.get(file.parent, 0) + _numbers_in(file)
+    return max(sizes.values(), default=parameters(name))
 
 
 def _others_bytes(rewriter: RewriterSource | None) -> int:
@@ -177,7 +213,23 @@ def held_out(recipe: Recipe) -> int | None:
 def _image_bytes(recipe: Recipe) -> float:
     """The bytes of one stored image: lossless WebP takes about 60% of a photograph's raw bytes."""
     config = recipe.evaluate.renderer
-    return 0.6 * 3 * (config.height or 512) * (config.width or 512)
+    usual = _usual_side(config.model)
+    return 0.6 * 3 * (config.height or usual) * (config.width or usual)
+
+
+def _usual_side(name: str) -> int:
+    """The side of a model's images in pixels; 512 where its family is not known here."""
+    from semdpo.models.families import FAMILIES, family_of
+
+    try:
+        place = registry.resolve(name)
+        family = family_of(Path(place.path), name) if place.local else None
+    except ModelError:
+        family = None
+    published = registry.published(name)
+    if family is not None:
+        return family.pixels
+    return 512 if published is None or not published.family else FAMILIES[published.family].pixels
 
 
 def is_absent(name: str) -> bool:

@@ -22,6 +22,7 @@ PRECISION: Final = "auto"
 CHECKPOINT_STEPS = 200
 
 MAX_DRIFT = 0.3  # where no evaluation measured a limit; with the paper's α, a pair of this drift has the weight 0.3
+RENDERER_FAMILIES = 1  # the version of the defaults in models/families.py; raise it whenever one of them changes
 RENDERER_TOKENS = 75  # what Stable Diffusion's text encoder reads, without its begin and end tokens
 
 TEXTS_AT_A_TIME = 64  # a batch of an encoder or a rewriter

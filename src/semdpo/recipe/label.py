@@ -51,5 +51,5 @@ class LabelConfig(Settings):
 
     def of_results(self) -> dict[str, Any]:
         """The settings that scores depend on; the others can change in the middle of a run."""
-        left_out = {"renderer", "max_failed", "reuse_scores", "reuse_images", "kept_images_gb"}
-        return self.model_dump(mode="json", exclude=left_out) | {"renderer": self.renderer.of_results()}
+        changeable = {"max_failed", "reuse_scores", "reuse_images", "kept_images_gb"}
+        return self.model_dump(mode="json", exclude=changeable) | {"renderer": self.renderer.of_results()}

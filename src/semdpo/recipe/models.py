@@ -15,6 +15,7 @@ from semdpo.recipe.endpoints import (
     is_url,
     without_credentials,
 )
+from semdpo.recipe.renderer_call import checked_call
 
 LOCAL_ONLY = ("top_k", "num_beams", "length_penalty", "repetition_penalty")  # chat completions have no such fields
 # The settings of a renderer that a server can be asked for.
@@ -186,35 +187,58 @@ class RendererConfig(Settings):
     Attributes:
         model: the model's name or folder, or the URL of a server such as ``http://localhost:8000/v1``. A server is
             asked with ``steps``, ``guidance``, ``height`` and ``width``, and takes none of the settings below them.
-        steps: the denoising steps of an image.
-        guidance: the scale of classifier-free guidance.
+        steps: the denoising steps of an image; None takes those of the model's family (docs/models.md), or of a server.
+        guidance: the scale of guidance, in the argument that the model's family takes it in; None takes the family's,
+            or a server's.
         height: the images' height in pixels; None takes the model's own.
         width: the images' width in pixels; None takes the model's own.
         batch_size: the number of images that are rendered at once.
         precision: the precision of the weights; ``auto`` is bfloat16 on a GPU with native bfloat16, float32 elsewhere.
         safety_checker: whether the model's safety checker blackens images, which then have no score and are in no
             pair.
-        scheduler: the sampler: ``ddim`` as in the paper, for every model that can be sampled with it; ``own`` for the
-            model's own; ``dpm++``, ``unipc``, ``euler`` or, for models distilled for it, ``lcm`` need fewer steps.
+        scheduler: the sampler: ``own`` is the model's own; ``ddim`` is the paper's; ``dpm++``, ``unipc``, ``euler`` or,
+            for models distilled for it, ``lcm`` need fewer steps. One that cannot sample the model is refused.
         tiny_vae: a small decoder of the latents, such as TAESD (an ``AutoencoderTiny``), in place of the model's.
         channels_last: whether convolutions store the channels last; faster on many GPUs in half precision.
         compiled: whether torch compiles the model, which takes a minute or more before the first image.
+        call: further arguments of the pipeline's call, such as ``negative_prompt`` or ``max_sequence_length``; a text
+            for a negative prompt is used for every image.
+        offload: keeps the weights in the CPU's memory: ``model`` moves one part of the model at a time to the GPU,
+            ``sequential`` one layer, which needs least of the GPU's memory and is slow.
+        vae_slicing: whether the images of a batch are decoded one after another, which needs less memory.
+        vae_tiling: whether an image is decoded in overlapping tiles, which needs less memory and changes images
+            slightly.
+        quantization: smaller weights of the denoiser and of encoders other than CLIP: ``fp8`` (torchao), ``8bit`` or
+            ``4bit`` (bitsandbytes); None leaves them as they are.
         endpoint: how the server is asked, for a URL.
     """
 
     model: ModelName
-    steps: Positive = 20
-    guidance: float = Field(default=7.5, ge=0)
+    steps: Positive | None = None
+    guidance: float | None = Field(default=None, ge=0)
     height: Side | None = None
     width: Side | None = None
     batch_size: Positive = defaults.IMAGES_AT_A_TIME
     precision: Precision = "auto"
     safety_checker: bool = False
-    scheduler: Literal["ddim", "dpm++", "unipc", "euler", "lcm", "own"] = "ddim"
+    scheduler: Literal["ddim", "dpm++", "unipc", "euler", "lcm", "own"] = "own"
     tiny_vae: Text | None = None
     channels_last: bool = False
     compiled: bool = False
+    call: dict[Text, Any] = Field(default_factory=dict)
+    offload: Literal["model", "sequential"] | None = None
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    quantization: Literal["fp8", "8bit", "4bit"] | None = None
     endpoint: ImageEndpointConfig | None = None
+
+    _call = field_validator("call")(checked_call)
+
+    @model_validator(mode="after")
+    def _parts_that_fit_together(self) -> RendererConfig:
+        if self.offload == "sequential" and self.quantization is not None:
+            raise ValueError("sequential offload cannot move quantised layers; use offload: model")
+        return self
 
     @model_validator(mode="after")
     def _what_a_server_takes(self) -> RendererConfig:
@@ -240,15 +264,6 @@ class RendererConfig(Settings):
         """Whether the model is behind a URL."""
         return is_url(self.model)
 
-    def of_results(self) -> dict[str, Any]:
-        """The settings that images depend on.
-
-        A server has no files that could be hashed. Its address, the model's name and the fields of the request stand
-        for it; what the server runs under that name cannot be checked.
-        """
-        endpoint = {} if self.endpoint is None else {"endpoint": self.endpoint.of_results()}
-        return self.model_dump(mode="json") | endpoint
-
     def models(self, key: str) -> dict[str, str]:
         """Key in the recipe → the models that render; none for a model behind a URL, which has no files.
 
@@ -259,6 +274,23 @@ class RendererConfig(Settings):
             return {}
         small = {} if self.tiny_vae is None else {f"{key}.tiny_vae": self.tiny_vae}
         return {f"{key}.model": self.model} | small
+
+    def of_results(self) -> dict[str, Any]:
+        """The settings that images depend on.
+
+        Where weights wait does not change images, so ``offload`` is not among them. Settings that came later are left
+        out where they have their defaults, so that what was made before them stays valid. Where the family's defaults
+        are taken, their version stands beside them. A server has no files that could be hashed: its address, the
+        model's name and the fields of the request stand for it; what it runs under that name cannot be checked.
+        """
+        values = self.model_dump(mode="json", exclude={"offload"})
+        for name in ("call", "vae_slicing", "vae_tiling", "quantization"):
+            if not values[name]:
+                del values[name]
+        if self.endpoint is not None:
+            return values | {"endpoint": self.endpoint.of_results()}
+        of_family = self.steps is None or self.guidance is None or defaults.RENDERER_FAMILIES > 1
+        return values | ({"family_defaults": defaults.RENDERER_FAMILIES} if of_family else {})
 
 
 class LoRAConfig(Settings):

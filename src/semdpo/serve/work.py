@@ -81,7 +81,7 @@ def rendering(
     models: Mapping[str, Optimizer], renderer: PageRenderer, name: str, log_prompts: bool
 ) -> Callable[[Sequence[Rendering]], list[Image]]:
     """A function that renders a batch of prompts, without the syntax of other image tools."""
-    from semdpo.before_after import Rendered, png
+    from semdpo.before_after import Rendered, png, settings_of
 
     def work(batch: Sequence[Rendering]) -> list[Image]:
         prompts, seeds = [protected_spans.readable(each.prompt) for each in batch], [each.seed for each in batch]
@@ -89,7 +89,7 @@ def rendering(
         found = []
         for asked, image, cut in zip(batch, images, truncated, strict=True):
             rewriter = ("", "") if asked.original is None else (asked.model, models[asked.model].fingerprint)
-            made = Rendered(asked.prompt, asked.original, asked.seed, name, rewriter)
+            made = Rendered(asked.prompt, asked.original, asked.seed, name, rewriter, settings_of(renderer))
             found.append(Image(png(image, made), bool(cut)))
             if log_prompts:
                 log.info("rendered %r (seed %d)", asked.prompt, asked.seed)

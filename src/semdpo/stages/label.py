@@ -105,10 +105,12 @@ def _rendering(run: Run, without: set[str]) -> dict[str, Any]:
     import torch
 
     config = run.recipe.label.renderer
-    if not config.is_remote:
-        without = without | {"model", "tiny_vae"}  # their files stand for them
+    settings = config.of_results()
+    # Names are left out, since contents count; but a server has none, and some families are told from the model's name.
+    by_name = config.is_remote or "family_defaults" in settings
+    left_out = {"tiny_vae", *without} | (set() if by_name else {"model"})
     return {
-        "renderer": {name: value for name, value in config.of_results().items() if name not in without},
+        "renderer": {name: value for name, value in settings.items() if name not in left_out},
         "models": [run.models.fingerprint(name) for name in config.models("renderer").values()],
         "versions": dict(store.versions()),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
