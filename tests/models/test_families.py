@@ -28,6 +28,8 @@ from semdpo.stages import evaluate
 from semdpo.stages.label import label
 from tests import stand_ins, tiny_models, tiny_pipelines
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Case:
@@ -276,3 +278,17 @@ def test_published_renderers_name_their_family() -> None:
     named = {model.family for model in PUBLISHED.values() if model.family}
     assert named <= FAMILIES.keys()
     assert {"sdxl-turbo", "sd3.5-large", "flux-schnell", "flux-dev", "flux2", "qwen-image", "z-image-turbo"} <= named
+
+
+def test_the_documentation_has_every_familys_defaults() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs/models.md").read_text().splitlines() if line.startswith("| ")]
+    shown = {row[0].removeprefix("| "): row for row in rows if len(row) == 9}
+    for key, family in FAMILIES.items():
+        if key == "tiny-sd":
+            continue
+        _, name, steps, guidance, pixels, tokens, *_ = shown[family.name]
+        wanted = "none" if family.guidance is None else f"{family.guidance:g}"
+        assert (steps, guidance.split()[0], pixels) == (str(family.steps), wanted, str(family.pixels)), family.name
+        assert tokens == (str(family.reads) if family.reads else "not known")
+        if name.strip("` "):
+            assert PUBLISHED[name.strip("`")].family == key or key == "sd"
