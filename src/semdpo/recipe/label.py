@@ -17,7 +17,8 @@ class LabelConfig(Settings):
     Attributes:
         renderer: the text-to-image model.
         scorer: the preference scorer, whose scores decide the pairs.
-        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs.
+        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs; one that does not
+            read the prompt is refused.
         batch_size: the number of images in memory at once.
         seed: the seed of the images.
         shard_size: the number of prompts per file, here and in the stages pairs and drift.
