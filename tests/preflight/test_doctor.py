@@ -230,6 +230,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = CliRunner().invoke(app, ["doctor"])
     assert plain.exit_code == 0
     assert "meta-llama/Llama-3.2-1B (2.5 GB, gated)" in plain.output
+    assert "MizzenAI/HPSv3 (16.6 GB, MIT)" in plain.output
     good = CliRunner().invoke(app, ["doctor", "tiny", "--no-measure"])
     assert good.exit_code == 0
     assert good.output.endswith("a run can begin\n")

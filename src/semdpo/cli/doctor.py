@@ -155,7 +155,8 @@ def _published(name: str, model: Published) -> Finding:
     from semdpo.preflight.resources import Finding
 
     gated, own_code = ["gated"] if model.gated else [], ["own code"] if model.runs_code else []
-    remarks = ", ".join([f"{model.gigabytes:g} GB", *gated, *own_code])
+    licence = [model.licence] if model.licence else []
+    remarks = ", ".join([f"{model.gigabytes:g} GB", *licence, *gated, *own_code])
     return Finding("ok", name, f"{model.repository} ({remarks})")
 
 

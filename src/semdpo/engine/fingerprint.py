@@ -85,8 +85,8 @@ def model(name: str | Path) -> str:
     """The SHA-256 of all files that a model is made of.
 
     These are the files in its folder (of a published model, only those that semdpo downloads, because other programs
-    may add files to that folder); the tokenizer's files where they are elsewhere; for a model that is only a head, those
-    of the model that it stands on; and for adapters, the files of the model that they are added to, which may be
+    may add files to that folder); the tokenizer's files where they are elsewhere; for a model that is only a head, the
+    files of the model that it stands on; and for adapters, those of the model that they are added to, which may be
     adapters too. A model that is not here yet is downloaded, so that no work is started that cannot be finished.
 
     Args:

@@ -36,6 +36,7 @@ class Published:
         base: The name of the model that it stands on: its own files are only a head for that model's vectors.
         also: Other names under which its authors publish the same kind of checkpoint; a user's folder may hold one.
         reads_prompt: Whether it reads the prompt; a scorer that does not cannot tell whether an image shows it.
+        licence: The licence of the weights, as far as this project has seen it named; empty where it has not.
         gated: Whether its licence must be accepted on the hub before a download.
         millions: The number of parameters, in millions.
         gigabytes: The approximate size of the downloaded files in GB, a safety checker included.
@@ -48,6 +49,7 @@ class Published:
     base: str | None = None
     also: tuple[str, ...] = ()
     reads_prompt: bool = True
+    licence: str = ""
     gated: bool = False
     millions: int = 0
     gigabytes: float = 0.0
@@ -60,10 +62,13 @@ PUBLISHED = {
         "THUDM/ImageReward",
         ("ImageReward.pt", "med_config.json"),
         "google-bert/bert-base-uncased",
+        licence="Apache-2.0",
         millions=449,
         gigabytes=1.8,
     ),
-    "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, millions=986, gigabytes=2.0),
+    "hpsv2.1": Published(
+        "xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, licence="Apache-2.0", millions=986, gigabytes=2.0
+    ),
     "pickscore": Published("yuvalkirstain/PickScore_v1", tokenizer=_CLIP_H, millions=986, gigabytes=4.0),
     "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", millions=428, gigabytes=1.7),
     "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", millions=224, gigabytes=0.9),
@@ -79,11 +84,17 @@ PUBLISHED = {
         ("MPS_overall_checkpoint/MPS_overall_checkpoint_diffsynth.safetensors",),
         _CLIP_H,
         also=("MPS_overall_checkpoint.pth",),
+        licence="Apache-2.0",
         millions=1054,
         gigabytes=4.2,
     ),
     "hpsv3": Published(
-        "MizzenAI/HPSv3", ("HPSv3.safetensors",), "Qwen/Qwen2-VL-7B-Instruct", millions=8292, gigabytes=16.6
+        "MizzenAI/HPSv3",
+        ("HPSv3.safetensors",),
+        "Qwen/Qwen2-VL-7B-Instruct",
+        licence="MIT",
+        millions=8292,
+        gigabytes=16.6,
     ),
     "laion-aesthetic": Published(
         "trl-lib/ddpo-aesthetic-predictor",
@@ -91,15 +102,24 @@ PUBLISHED = {
         base="clip-vit-large-patch14",
         also=("sac+logos+ava1-l14-linearMSE.pth", "ava+logos-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth"),
         reads_prompt=False,
+        licence="Apache-2.0",
         millions=1,
         gigabytes=0.004,
     ),
-    "unified-reward-qwen-3b": Published("CodeGoat24/UnifiedReward-qwen-3b", millions=3755, gigabytes=7.5),
-    "unified-reward-qwen-7b": Published("CodeGoat24/UnifiedReward-qwen-7b", millions=8292, gigabytes=16.6),
-    "unified-reward-2.0-qwen-3b": Published("CodeGoat24/UnifiedReward-2.0-qwen-3b", millions=3755, gigabytes=7.5),
-    "unified-reward-2.0-qwen-7b": Published("CodeGoat24/UnifiedReward-2.0-qwen-7b", millions=8292, gigabytes=16.6),
+    "unified-reward-qwen-3b": Published(
+        "CodeGoat24/UnifiedReward-qwen-3b", licence="MIT", millions=3755, gigabytes=7.5
+    ),
+    "unified-reward-qwen-7b": Published(
+        "CodeGoat24/UnifiedReward-qwen-7b", licence="MIT", millions=8292, gigabytes=16.6
+    ),
+    "unified-reward-2.0-qwen-3b": Published(
+        "CodeGoat24/UnifiedReward-2.0-qwen-3b", licence="MIT", millions=3755, gigabytes=7.5
+    ),
+    "unified-reward-2.0-qwen-7b": Published(
+        "CodeGoat24/UnifiedReward-2.0-qwen-7b", licence="MIT", millions=8292, gigabytes=16.6
+    ),
     "unified-reward-2.0-qwen3vl-8b": Published(
-        "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", millions=8767, gigabytes=17.5
+        "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", licence="MIT", millions=8767, gigabytes=17.5
     ),
     "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", millions=3755, gigabytes=7.5),
     "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=5.5),

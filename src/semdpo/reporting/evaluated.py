@@ -10,7 +10,7 @@ from semdpo.data.records import EvaluationRow, RenderedImage, Score
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
-from semdpo.stages.evaluate import CONSISTENCY, Evaluation, decoded, described, is_unscored
+from semdpo.stages.evaluate import CONSISTENCY, Evaluation, decoded, described
 
 SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossless ones
 
@@ -73,7 +73,7 @@ def unscored(evaluation: Evaluation, run: Run) -> set[tuple[str, int]]:
         images = _without_images(evaluation, run, method) if failed else []
         for stage in failed:
             rows = zip(images, run.rows(stage, Score), strict=True)
-            found |= {(image.prompt_id, image.image_seed) for image, row in rows if is_unscored(row)}
+            found |= {(image.prompt_id, image.image_seed) for image, row in rows if row.unscored}
     return found
 
 
@@ -137,7 +137,7 @@ def join(
             consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, image in enumerate(images)
-        if not image.blackened and not any(is_unscored(rows[i]) for rows in scores.values())
+        if not image.blackened and not any(rows[i].unscored for rows in scores.values())
     ]
 
 

@@ -176,7 +176,7 @@ class Evaluation:
 
         def make(index: int, progress: Progress) -> Made:
             rows = score(images.read(index), scorer(), metric, progress)
-            failed = sum(is_unscored(row) for row in rows)
+            failed = sum(row.unscored for row in rows)
             return rows, {"truncated": sum(row.truncated for row in rows)} | ({"failed": failed} if failed else {})
 
         return [Shard(size, partial(make, index)) for index, size in enumerate(images.sizes)]
@@ -308,11 +308,6 @@ def score_images(
     return _scored(images, [image.prompt for image in images], scorer, name, progress)
 
 
-def is_unscored(score: Score) -> bool:
-    """Whether a scorer had no score for an image that shows something."""
-    return score.error not in (None, BLACKENED)
-
-
 def consistency(images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent) -> list[Score]:
     """Scores each image against the *rewrite* that it was rendered from: the renderer's drift (Proposition 2).
 
@@ -354,11 +349,9 @@ def _one_by_one(
             rows += _rows([image], scorer.score([pixels], [text]), name)
         except UnscoredError as error:
             rows.append(Score(image.candidate_id, name, None, image.image_seed, False, f"{name}: {error}"))
-    if all(row.score is None for row in rows):
-        raise DataError(
-            f"'{name}' scored none of {len(rows)} images; the first is {described(images[0])}: {rows[0].error}; use "
-            "another scorer"
-        )
+    if all(row.unscored for row in rows):
+        first = f"{described(images[0])}: {rows[0].error}"
+        raise DataError(f"'{name}' scored none of {len(rows)} images; the first is {first}; use another scorer")
     return rows
 
 
