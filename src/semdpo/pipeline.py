@@ -11,7 +11,7 @@ from pathlib import Path
 from semdpo import disk, extras
 from semdpo.engine import claims, fingerprint, making, mirror, model_folders, shard_files, store, timing
 from semdpo.engine.counts import described
-from semdpo.engine.providers import Models, own_models, refuse_remote_code
+from semdpo.engine.providers import Models, own_models, refuse_blind_fidelity, refuse_remote_code
 from semdpo.engine.stage import AnyStage, Run, shown_name
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
@@ -90,6 +90,7 @@ def _run_in(
     chosen = _chosen(stages, only)
     if models is None and only != "report":  # the report needs no model
         refuse_remote_code(recipe)
+        refuse_blind_fidelity(recipe)
         refuse_the_impossible(recipe, place, chosen, fresh=fresh, report=only is None)
     if only in (None, "report"):  # before hours of work
         extras.require(**of_report(recipe))
@@ -154,6 +155,7 @@ def _sweep_in(
     disk.refuse_unwritable(place, folder=True)
     if models is None:
         refuse_remote_code(recipe)
+        refuse_blind_fidelity(recipe)
         refuse_the_impossible(recipe, place, stages, fresh=fresh)
     extras.require(report="the sweep's page")
     opener, unfinished = Opener(place, recipe, models, sweep_flow), _unfinished(stages, place, fresh)

@@ -44,6 +44,13 @@ class ScoreBatch:
     truncated: Bool
 
 
+class UnscoredError(Exception):
+    """An image that a scorer cannot score, and why; the others of its batch may have scores.
+
+    The stages note it in the image's row. It is no ``SemdpoError``, for it does not end a run.
+    """
+
+
 @runtime_checkable
 class Rewriter(Protocol):
     """A policy that rewrites prompts.

@@ -231,6 +231,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = CliRunner().invoke(app, ["doctor"])
     assert plain.exit_code == 0
     assert "meta-llama/Llama-3.2-1B (2.5 GB, gated)" in plain.output
+    assert "MizzenAI/HPSv3 (16.6 GB, MIT)" in plain.output
     good = CliRunner().invoke(app, ["doctor", "tiny", "--no-measure"])
     assert good.exit_code == 0
     assert good.output.endswith("a run can begin\n")
@@ -239,3 +240,20 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "things to do before a run can begin" in bad.output
     assert "is not downloaded; download it, then run `semdpo doctor` again" in bad.output
     assert "without what is not measured" in bad.output
+
+
+def test_the_model_that_a_head_stands_on_is_needed_too(tmp_path: Path) -> None:
+    tiny = load_recipe("tiny")
+    looks = [
+        "evaluate.metrics.looks=laion-aesthetic",
+        f"report.preference=[{','.join([*tiny.report.preference, 'looks'])}]",
+    ]
+    recipe = load_recipe("tiny", looks)
+    assert downloads.missing_models(recipe) == {"laion-aesthetic": 0.004, "clip-vit-large-patch14": 1.7}
+    found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}
+    assert "the model that it stands on" in found["clip-vit-large-patch14"].found
+    assert "hf download trl-lib/ddpo-aesthetic-predictor aesthetic-model.pth`" in found["laion-aesthetic"].cure
+    assert doctor.parameters("laion-aesthetic") == 429_000_000
+    blind = load_recipe("tiny", ["label.fidelity=laion-aesthetic"])
+    found = {each.what: each for each in doctor.needs(blind, tmp_path / "run")}
+    assert "does not read the prompt" in found["fidelity"].found

@@ -156,7 +156,8 @@ def _published(name: str, model: Published) -> Finding:
 
     gated, own_code = ["gated"] if model.gated else [], ["own code"] if model.runs_code else []
     size = f"{model.gigabytes:g} GB" if model.gigabytes else "size not known"
-    remarks = ", ".join([size, *gated, *own_code, *filter(None, [model.licence and f"licence {model.licence}"])])
+    licence = [model.licence] if model.licence else []
+    remarks = ", ".join([size, *licence, *gated, *own_code])
     return Finding("ok", name, f"{model.repository} ({remarks})")
 
 

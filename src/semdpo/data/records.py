@@ -80,6 +80,11 @@ class Score:
     truncated: bool
     error: str | None = None
 
+    @property
+    def unscored(self) -> bool:
+        """Whether the scorer had no score for an image that shows something."""
+        return self.error not in (None, BLACKENED)
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:

@@ -147,6 +147,7 @@ def _scores(counts: _Counts) -> list[str]:
     return [
         _number(counts.take("rows"), "score"),
         counts.some("truncated", "score", "of a text longer than the scorer reads"),
+        counts.some("failed", "image", "for which the scorer had no score"),
     ]
 
 

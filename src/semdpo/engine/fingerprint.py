@@ -85,9 +85,9 @@ def model(name: str | Path) -> str:
     """The SHA-256 of all files that a model is made of.
 
     These are the files in its folder (of a published model, only those that semdpo downloads, because other programs
-    may add files to that folder); the tokenizer's files where they are elsewhere; and for adapters, the files of the
-    model that they are added to, which may be adapters too. A model that is not here yet is downloaded, so that no
-    work is started that cannot be finished.
+    may add files to that folder); the tokenizer's files where they are elsewhere; for a model that is only a head, the
+    files of the model that it stands on; and for adapters, those of the model that they are added to, which may be
+    adapters too. A model that is not here yet is downloaded, so that no work is started that cannot be finished.
 
     Args:
         name: ``tiny:NAME``, a folder or a published name.
@@ -173,6 +173,8 @@ def _model(name: str, above: tuple[str, ...]) -> str:
     parts = {"model": folder(own) if place.local else folder(own, place.files, SKIPPED)}
     if (words := place.tokenizer_folder()) != own:
         parts["tokenizer"] = folder(words, WORDS)
+    if (base := place.separate_base()) is not None:
+        parts["base"] = _model(base, ())
     for adapters in sorted({path.parent for file_name, path in _files(own) if Path(file_name).name == ADAPTERS}):
         chain = (*above, os.path.realpath(own))
         parts[f"base of {adapters.relative_to(own).as_posix()}"] = _base(adapters, chain, strict=adapters == own)

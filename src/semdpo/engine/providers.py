@@ -129,6 +129,30 @@ def refuse_remote_code(recipe: Recipe) -> None:
             )
 
 
+def refuse_blind_fidelity(recipe: Recipe) -> None:
+    """Refuses scorers that do not read the prompt where the recipe asks whether an image shows it.
+
+    Args:
+        recipe: the validated recipe.
+
+    Raises:
+        ModelError: ``label.fidelity``, ``sweep.fidelity`` or ``report.fidelity`` names such a scorer.
+    """
+    from semdpo.models.registry import reads_prompt
+
+    metrics = recipe.evaluate.metrics
+    asked = {} if recipe.label.fidelity is None else {"label.fidelity": recipe.label.fidelity}
+    asked |= {f"report.fidelity {key}": metrics[key] for key in recipe.report.fidelity}
+    if recipe.sweep is not None:
+        asked["sweep.fidelity"] = metrics[recipe.sweep.fidelity]
+    for key, name in asked.items():
+        if not reads_prompt(name):
+            raise ModelError(
+                f"{key}: '{name}' does not read the prompt, so it cannot tell whether an image shows it; name a scorer "
+                "that does, such as hpsv2.1"
+            )
+
+
 def _rewriter(model: str, template: Template | str | None, decoding: DecodingConfig) -> CountingRewriter:
     from semdpo.models.registry import resolve
     from semdpo.models.rewriter import load_rewriter

@@ -33,22 +33,28 @@ class Published:
         repository: The repository on the hub, ``owner/name``.
         files: The patterns of the files that are needed.
         tokenizer: The repository of the tokenizer, if the model's own repository has none.
+        base: The name of the model that it stands on: its own files are only a head for that model's vectors.
+        also: Other names under which its authors publish the same kind of checkpoint; a user's folder may hold one.
+        reads_prompt: Whether it reads the prompt; a scorer that does not cannot tell whether an image shows it.
+        licence: The licence of the weights, as far as this project has seen it named; empty where it has not.
         gated: Whether its licence must be accepted on the hub before a download.
         millions: The number of parameters, in millions.
         gigabytes: The approximate size of the downloaded files in GB, a safety checker included; 0 where not known.
         runs_code: Whether Python code that comes with the model must run.
-        licence: Its licence, where it has terms of its own or it is worth knowing before a download.
         family: Of a text-to-image model: the key of its family in ``models/families.py``.
     """
 
     repository: str
     files: tuple[str, ...] = _TRANSFORMERS
     tokenizer: str | None = None
+    base: str | None = None
+    also: tuple[str, ...] = ()
+    reads_prompt: bool = True
+    licence: str = ""
     gated: bool = False
     millions: int = 0
     gigabytes: float = 0.0
     runs_code: bool = False
-    licence: str = ""
     family: str = ""
 
 
@@ -62,10 +68,13 @@ PUBLISHED = {
         "THUDM/ImageReward",
         ("ImageReward.pt", "med_config.json"),
         "google-bert/bert-base-uncased",
+        licence="Apache-2.0",
         millions=449,
         gigabytes=1.8,
     ),
-    "hpsv2.1": Published("xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, millions=986, gigabytes=2.0),
+    "hpsv2.1": Published(
+        "xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, licence="Apache-2.0", millions=986, gigabytes=2.0
+    ),
     "pickscore": Published("yuvalkirstain/PickScore_v1", tokenizer=_CLIP_H, millions=986, gigabytes=4.0),
     "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", millions=428, gigabytes=1.7),
     "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", millions=224, gigabytes=0.9),
@@ -75,6 +84,48 @@ PUBLISHED = {
     ),
     "jina-clip-v2": Published(
         "jinaai/jina-clip-v2", (*_TRANSFORMERS, "*.py"), millions=865, gigabytes=1.8, runs_code=True
+    ),
+    "mps": Published(
+        "DiffSynth-Studio/QualityMetric_reward_pretrained",
+        ("MPS_overall_checkpoint/MPS_overall_checkpoint_diffsynth.safetensors",),
+        _CLIP_H,
+        also=("MPS_overall_checkpoint.pth",),
+        licence="Apache-2.0",
+        millions=1054,
+        gigabytes=4.2,
+    ),
+    "hpsv3": Published(
+        "MizzenAI/HPSv3",
+        ("HPSv3.safetensors",),
+        "Qwen/Qwen2-VL-7B-Instruct",
+        licence="MIT",
+        millions=8292,
+        gigabytes=16.6,
+    ),
+    "laion-aesthetic": Published(
+        "trl-lib/ddpo-aesthetic-predictor",
+        ("aesthetic-model.pth",),
+        base="clip-vit-large-patch14",
+        also=("sac+logos+ava1-l14-linearMSE.pth", "ava+logos-l14-linearMSE.pth", "sa_0_4_vit_l_14_linear.pth"),
+        reads_prompt=False,
+        licence="Apache-2.0",
+        millions=1,
+        gigabytes=0.004,
+    ),
+    "unified-reward-qwen-3b": Published(
+        "CodeGoat24/UnifiedReward-qwen-3b", licence="MIT", millions=3755, gigabytes=7.5
+    ),
+    "unified-reward-qwen-7b": Published(
+        "CodeGoat24/UnifiedReward-qwen-7b", licence="MIT", millions=8292, gigabytes=16.6
+    ),
+    "unified-reward-2.0-qwen-3b": Published(
+        "CodeGoat24/UnifiedReward-2.0-qwen-3b", licence="MIT", millions=3755, gigabytes=7.5
+    ),
+    "unified-reward-2.0-qwen-7b": Published(
+        "CodeGoat24/UnifiedReward-2.0-qwen-7b", licence="MIT", millions=8292, gigabytes=16.6
+    ),
+    "unified-reward-2.0-qwen3vl-8b": Published(
+        "CodeGoat24/UnifiedReward-2.0-qwen3vl-8b", licence="MIT", millions=8767, gigabytes=17.5
     ),
     "qwen2.5-vl-3b": Published("Qwen/Qwen2.5-VL-3B-Instruct", millions=3755, gigabytes=7.5),
     "stable-diffusion-v1-4": Published("CompVis/stable-diffusion-v1-4", millions=1066, gigabytes=5.5),
@@ -128,7 +179,7 @@ PUBLISHED = {
         _PIPELINE,
         millions=16861,
         gigabytes=33.7,
-        licence="apache-2.0",
+        licence="Apache-2.0",
         family="flux-schnell",
     ),
     "flux.1-dev": Published(
@@ -152,7 +203,7 @@ PUBLISHED = {
         "black-forest-labs/FLUX.2-klein-4B",
         _PIPELINE,
         millions=8000,
-        licence="apache-2.0",
+        licence="Apache-2.0",
         family="flux2-klein",
     ),
     "qwen-image": Published(
@@ -160,21 +211,21 @@ PUBLISHED = {
         _PIPELINE,
         millions=28850,
         gigabytes=57.7,
-        licence="apache-2.0",
+        licence="Apache-2.0",
         family="qwen-image",
     ),
     "z-image": Published(
         "Tongyi-MAI/Z-Image",
         _PIPELINE,
         millions=10261,
-        licence="apache-2.0",
+        licence="Apache-2.0",
         family="z-image",
     ),
     "z-image-turbo": Published(
         "Tongyi-MAI/Z-Image-Turbo",
         _PIPELINE,
         millions=10261,
-        licence="apache-2.0",
+        licence="Apache-2.0",
         family="z-image-turbo",
     ),
     "sana": Published(
@@ -219,6 +270,7 @@ class Place:
         local: Whether ``path`` is a folder.
         files: The patterns of the files to download from the hub.
         tokenizer: The hub id of the tokenizer, for a model without one.
+        base: The name of the model that it stands on, for a model that is only a head.
     """
 
     name: str
@@ -226,6 +278,7 @@ class Place:
     local: bool
     files: tuple[str, ...] = _TRANSFORMERS
     tokenizer: str | None = None
+    base: str | None = None
 
     def folder(self) -> Path:
         """The model's folder; a model of the hub is downloaded unless it already was.
@@ -255,6 +308,19 @@ class Place:
         """The hub id of the tokenizer that must be downloaded too; None if the model's own folder has one."""
         return None if self.local and has_tokenizer(Path(self.path)) else self.tokenizer
 
+    def separate_base(self) -> str | None:
+        """The name of the model that it stands on; None if it stands on none, or its own folder holds that model."""
+        return None if self.local and (Path(self.path) / "config.json").is_file() else self.base
+
+    def base_place(self) -> Place:
+        """The place of the model that it stands on: its own place if it stands on none, or holds that model.
+
+        Raises:
+            ModelError: As for ``resolve``.
+        """
+        base = self.separate_base()
+        return self if base is None else resolve(base)
+
 
 def resolve(name: str) -> Place:
     """Finds a model by name.
@@ -275,19 +341,21 @@ def resolve(name: str) -> Place:
         )
     if text.startswith("tiny:"):
         return Place(text, str(_tiny(text)), local=True)
-    short = next((name for name, model in PUBLISHED.items() if text in (name, model.repository)), text)
+    short = short_name(text)
     published = PUBLISHED.get(short, Published(text))
     copy = _users_copy(short) or _users_copy(published.repository)
     if copy:
-        return Place(text, str(copy), local=True, tokenizer=published.tokenizer)
+        return Place(text, str(copy), local=True, tokenizer=published.tokenizer, base=published.base)
     if text in PUBLISHED and not is_dir(text):
-        return Place(text, published.repository, False, published.files, published.tokenizer)
+        return Place(text, published.repository, False, published.files, published.tokenizer, published.base)
     if text and is_dir(text):
-        return Place(text, text, local=True, tokenizer=_companion(Path(text)))
+        held = _held(Path(text))
+        companions = (None, None) if held is None else (held.tokenizer, held.base)
+        return Place(text, text, True, _TRANSFORMERS, *companions)
     if text and is_file(text):
         raise ModelError(f"model '{text}' is a file; give the folder that contains it")
     if _HUB_ID.fullmatch(text):
-        return Place(text, text, False, published.files, published.tokenizer)
+        return Place(text, text, False, published.files, published.tokenizer, published.base)
     if (elsewhere := address(text)) is not None and not is_url(text):
         raise ModelError(f"model {elsewhere} {COPY_FIRST}")
     known = [*PUBLISHED, *(f"tiny:{name}" for name in tiny_names())]
@@ -325,6 +393,21 @@ def published(name: str) -> Published | None:
     return next((model for short, model in PUBLISHED.items() if name in (short, model.repository)), None)
 
 
+def short_name(name: str) -> str:
+    """The short name of a published model that is named by it or by its repository; other names unchanged."""
+    return next((short for short, model in PUBLISHED.items() if name == model.repository), name)
+
+
+def reads_prompt(name: str) -> bool:
+    """Whether a scorer reads the prompt, as far as its name or the checkpoint in its folder tells; if not, True."""
+    try:
+        place = resolve(name)
+    except ModelError:  # reported where the model is loaded
+        return True
+    model = published(name) or (_held(Path(place.path)) if place.local else None)
+    return model is None or model.reads_prompt
+
+
 def tiny_names() -> list[str]:
     """The names of the embedded world's models, sorted."""
     return sorted(folder.name for folder in TINY.iterdir() if folder.is_dir()) if TINY.is_dir() else []
@@ -344,11 +427,12 @@ def _users_copy(name: str) -> Path | None:
     return folder if is_dir(folder) else None
 
 
-def _companion(folder: Path) -> str | None:
-    """The hub id of the tokenizer that a published checkpoint in a user's folder needs."""
+def _held(folder: Path) -> Published | None:
+    """The published model whose checkpoint, in its authors' format, a user's folder holds; None if it holds none."""
     for model in PUBLISHED.values():
-        if model.tokenizer is not None and model.files[0].endswith(".pt") and (folder / model.files[0]).is_file():
-            return model.tokenizer
+        checkpoints = (*model.files[:1], *model.also)
+        if any("*" not in file and (folder / file).is_file() for file in checkpoints):
+            return model
     return None
 
 

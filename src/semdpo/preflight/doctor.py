@@ -11,7 +11,7 @@ import psutil
 
 from semdpo import extras
 from semdpo.engine import store
-from semdpo.engine.providers import refuse_remote_code
+from semdpo.engine.providers import refuse_blind_fidelity, refuse_remote_code
 from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError, ModelError
 from semdpo.models import registry
@@ -91,6 +91,10 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
     except ModelError as error:
         findings.append(Finding("error", "remote code", str(error)))
     try:
+        refuse_blind_fidelity(recipe)
+    except ModelError as error:
+        findings.append(Finding("error", "fidelity", str(error)))
+    try:
         trackers.refuse_absent(recipe.train.report_to)
     except ConfigError as error:
         findings.append(Finding("error", "train.report_to", str(error)))
@@ -160,6 +164,8 @@ def _model(key: str, name: str) -> Iterable[Finding]:
     tokenizer = registry.resolve(name).separate_tokenizer()
     if tokenizer is not None and where(tokenizer, registry.WORDS).startswith("not"):
         yield _to_be_fetched(f"{key}, the tokenizer", tokenizer, registry.WORDS)
+    if (base := registry.resolve(name).separate_base()) is not None:
+        yield from _model(f"{key}, the model that it stands on", base)
 
 
 def _library(extra: str, use: str) -> Finding:

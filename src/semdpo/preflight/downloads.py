@@ -72,7 +72,19 @@ def download(recipe: Recipe) -> list[Finding]:
 
 def _models(recipe: Recipe) -> Iterator[str]:
     for stage in flow(recipe):
-        yield from (name for key, name in stage.outside.items() if not is_file(key))
+        for key, name in stage.outside.items():
+            if not is_file(key):
+                yield name
+                yield from _bases(name)
+
+
+def _bases(name: str) -> Iterator[str]:
+    try:
+        base = registry.resolve(name).separate_base()
+    except ModelError:  # reported where the model itself is looked for
+        return
+    if base is not None:
+        yield base
 
 
 def _same_disk(one: Path, other: Path) -> bool:

@@ -244,7 +244,7 @@ def is_absent(name: str) -> bool:
 def parameters(name: str) -> int:
     """The number of a model's parameters: from its files, or the published number where they are not here, or 0.
 
-    A model behind a URL has none here.
+    Those of a model that it stands on are counted too. A model behind a URL has none here.
 
     Raises:
         ModelError: there is no such model, or one of its files is broken.
@@ -252,13 +252,18 @@ def parameters(name: str) -> int:
     if is_url(name):
         return 0
     place = registry.resolve(name)
+    base = place.separate_base()
+    return _own_parameters(name, place) + (0 if base is None else parameters(base))
+
+
+def _own_parameters(name: str, place: registry.Place) -> int:
     published = registry.published(name)
     folder = Path(place.path) if place.local else None
     files = [] if folder is None else [p for p in folder.rglob("*.safetensors") if "safety_checker" not in p.parts]
     if files:
         return sum(_numbers_in(file) for file in files)
     if folder is not None:
-        return sum(file.stat().st_size for suffix in ("pt", "bin") for file in folder.glob(f"*.{suffix}")) // 4
+        return sum(file.stat().st_size for suffix in ("pt", "pth", "bin") for file in folder.glob(f"*.{suffix}")) // 4
     return 0 if published is None else published.millions * 1_000_000
 
 

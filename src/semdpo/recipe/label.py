@@ -19,7 +19,8 @@ class LabelConfig(Settings):
         renderer: the text-to-image model.
         scorer: the preference scorer, whose scores decide the pairs: a model's name or folder, or the URL of a server
             of a model that reads images; ``scoring.endpoints`` says how it is asked.
-        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs.
+        fidelity: a scorer of whether the image shows the prompt, which the additive objective needs; one that does not
+            read the prompt is refused.
         batch_size: the number of images in memory at once.
         seed: the seed of the images.
         shard_size: the number of prompts per file, here and in the stages pairs and drift.

@@ -19,7 +19,7 @@ from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import Published, own_weights
-from semdpo.reporting.evaluated import blackened, evaluation_rows
+from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
@@ -208,6 +208,12 @@ _LEFT_OUT = (
 )
 
 
+_UNSCORED = (
+    "For {} combinations of prompt and image seed a scorer had no score for the image of at least one method; they are "
+    "left out for all methods."
+)
+
+
 def _saved(run: Run) -> list[str]:
     """What the render budget left out; nothing where there is none."""
     budget = run.recipe.render_budget
@@ -227,6 +233,7 @@ def _notes(run: Run) -> list[str]:
     weighed = store.counts(run.folder / "drift")
     black, failed = labelled.get("blackened", 0), labelled.get("failed", 0)
     places = {place for of_method in blackened(evaluation(run.recipe), run).values() for place in of_method}
+    failures = unscored(evaluation(run.recipe), run)
     return [
         f"Candidates: {candidates['kept']} kept, {candidates['duplicates']} duplicates and {candidates['empty']} empty "
         f"ones dropped, {candidates['truncated']} truncated at the token budget; "
@@ -237,4 +244,5 @@ def _notes(run: Run) -> list[str]:
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
+        *([_UNSCORED.format(len(failures))] if failures else []),
     ]

@@ -19,7 +19,8 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
     """One row per image of the finished evaluation, method by method; those that a report shows have their image.
 
     Where the safety checker blackened one method's image, the images of the same prompt and image seed are
-    left out for all methods, so that all are compared on the same images.
+    left out for all methods, so that all are compared on the same images. So are those for which a scorer had no
+    score.
 
     Args:
         evaluation: the stages of the evaluation.
@@ -29,7 +30,8 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
         DataError: a scorer's scores do not belong to the images, or no image is left.
     """
     kept: list[EvaluationRow] = []
-    places = {place for of_method in blackened(evaluation, run).values() for place in of_method}
+    black = {place for of_method in blackened(evaluation, run).values() for place in of_method}
+    places = black | unscored(evaluation, run)
     for method in evaluation.models:
         scores = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Score) for m in evaluation.config.metrics}
         keep = _kept(evaluation, run, method)
@@ -38,6 +40,11 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
         consistencies = run.rows(stage, Score) if method in evaluation.compared(run.recipe) else None
         rows = join(images, scores, keep, consistencies)
         kept += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
+    if places and not kept and places != black:
+        raise DataError(
+            "no image is left to compare: for every prompt and image seed a scorer had no score for the image of a "
+            "method; name another scorer in evaluate.metrics"
+        )
     if places and not kept:
         raise DataError(
             "no image is left to compare: for every prompt and image seed the safety checker blackened the image "
@@ -55,6 +62,19 @@ def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int
         else []
         for method, count in counts.items()
     }
+
+
+def unscored(evaluation: Evaluation, run: Run) -> set[tuple[str, int]]:
+    """The prompt id and image seed of the images for which a scorer had no score."""
+    found: set[tuple[str, int]] = set()
+    for method in evaluation.models:
+        stages = [f"{evaluation.folder}/{method}/{metric}" for metric in evaluation.config.metrics]
+        failed = [stage for stage in stages if store.counts(run.folder / stage).get("failed", 0)]
+        images = _without_images(evaluation, run, method) if failed else []
+        for stage in failed:
+            rows = zip(images, run.rows(stage, Score), strict=True)
+            found |= {(image.prompt_id, image.image_seed) for image, row in rows if row.unscored}
+    return found
 
 
 def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
@@ -83,7 +103,9 @@ def join(
     keep_images: int,
     consistencies: Sequence[Score] | None = None,
 ) -> list[EvaluationRow]:
-    """One row per image, with the score of every scorer; images that the safety checker blackened are left out.
+    """One row per image, with the score of every scorer.
+
+    Images that the safety checker blackened are left out, and so are those for which a scorer had no score.
 
     Args:
         images: one method's images, prompt by prompt.
@@ -115,7 +137,7 @@ def join(
             consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, image in enumerate(images)
-        if not image.blackened
+        if not image.blackened and not any(rows[i].unscored for rows in scores.values())
     ]
 
 

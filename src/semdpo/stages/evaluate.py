@@ -23,7 +23,16 @@ from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.models.images import decode, lossless
 from semdpo.progress import Progress, silent
-from semdpo.protocols import FlaggingRewriter, Renderer, Rewriter, Scorer, TextEncoder, render_checked
+from semdpo.protocols import (
+    FlaggingRewriter,
+    Renderer,
+    Rewriter,
+    ScoreBatch,
+    Scorer,
+    TextEncoder,
+    UnscoredError,
+    render_checked,
+)
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.schema import EvaluateConfig, Recipe
@@ -169,7 +178,8 @@ class Evaluation:
 
         def make(index: int, progress: Progress) -> Made:
             rows = score(images.read(index), scorer(), metric, progress)
-            return rows, {"truncated": sum(row.truncated for row in rows)}
+            failed = sum(row.unscored for row in rows)
+            return rows, {"truncated": sum(row.truncated for row in rows)} | ({"failed": failed} if failed else {})
 
         return [Shard(size, partial(make, index)) for index, size in enumerate(images.sizes)]
 
@@ -281,7 +291,8 @@ def score_images(
 ) -> list[Score]:
     """Scores each image against the *user's* prompt.
 
-    An image that the safety checker blackened gets no score.
+    An image that the safety checker blackened gets no score, nor does one for which the scorer raises an
+    ``UnscoredError``; its row says why.
 
     Args:
         images: the rows of the images, [n].
@@ -293,8 +304,8 @@ def score_images(
         The scores, [n], in the images' order.
 
     Raises:
-        DataError: an image cannot be read, or the scorer gave a wrong number of scores or scores that are not finite;
-            the message names the rows.
+        DataError: an image cannot be read, or the scorer gave a wrong number of scores, scores that are not finite, or
+            none at all; the message names the rows.
     """
     return _scored(images, [image.prompt for image in images], scorer, name, progress)
 
@@ -322,7 +333,31 @@ def _scored(
 def _checked_scores(images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str) -> list[Score]:
     if not images:
         return []
-    scores = scorer.score([decoded(image) for image in images], texts)
+    shown = [decoded(image) for image in images]
+    try:
+        scores = scorer.score(shown, texts)
+    except UnscoredError:
+        return _one_by_one(images, shown, texts, scorer, name)
+    return _rows(images, scores, name)
+
+
+def _one_by_one(
+    images: Sequence[RenderedImage], shown: Sequence[Image.Image], texts: Sequence[str], scorer: Scorer, name: str
+) -> list[Score]:
+    """Each image's score, or why the scorer has none for it."""
+    rows: list[Score] = []
+    for image, pixels, text in zip(images, shown, texts, strict=True):
+        try:
+            rows += _rows([image], scorer.score([pixels], [text]), name)
+        except UnscoredError as error:
+            rows.append(Score(image.candidate_id, name, None, image.image_seed, False, f"{name}: {error}"))
+    if all(row.unscored for row in rows):
+        first = f"{described(images[0])}: {rows[0].error}"
+        raise DataError(f"'{name}' scored none of {len(rows)} images; the first is {first}; use another scorer")
+    return rows
+
+
+def _rows(images: Sequence[RenderedImage], scores: ScoreBatch, name: str) -> list[Score]:
     if len(scores.values) != len(images) or len(scores.truncated) != len(images):
         first = described(images[min(len(scores.values), len(images) - 1)])
         raise DataError(

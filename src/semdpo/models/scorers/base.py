@@ -40,6 +40,7 @@ class ScorerKind:
         architectures: The classes of this kind that a folder's ``config.json`` may name.
         takes: A test of a ``config.json`` whose class no kind lists: whether this kind can score with the model.
         runs_code: Whether its models run Python code of their own, which the user must allow.
+        reads_prompt: Whether its scores depend on the prompt.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class ScorerKind:
     architectures: tuple[str, ...] = ()
     takes: Callable[[Mapping[str, Any]], bool] = _no_config
     runs_code: bool = False
+    reads_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,12 @@ class BatchedScorer:
     Attributes:
         score_batch: The function that scores one batch.
         batch_size: The number of images scored at a time.
+        reads_prompt: Whether the scores depend on the prompt.
     """
 
     score_batch: ScoreFunction
     batch_size: int
+    reads_prompt: bool = True
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
         """One score per image, higher is better; prompts longer than the scorer reads are truncated and flagged.
@@ -72,6 +76,7 @@ class BatchedScorer:
 
         Raises:
             ModelError: The numbers of images and prompts differ, or a score is not finite.
+            UnscoredError: The scorer has no score for an image; ask for each image alone to learn which.
         """
         if len(images) != len(prompts):
             raise ModelError(f"a score needs one prompt per image; got {len(images)} images and {len(prompts)} prompts")

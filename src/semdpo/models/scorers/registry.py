@@ -11,7 +11,7 @@ from semdpo.errors import ModelError
 from semdpo.models import scorers
 from semdpo.models.device import compute
 from semdpo.models.loading import check_positive, read_json
-from semdpo.models.registry import Place, resolve
+from semdpo.models.registry import Place, resolve, short_name
 from semdpo.models.scorers.base import BatchedScorer, ScorerKind
 from semdpo.protocols import Scorer
 from semdpo.recipe import defaults
@@ -49,7 +49,7 @@ def load_scorer(
             f"model '{place.name}' runs Python code that comes with it; if you trust its publisher, allow it with "
             f"scoring.allow_remote_code=['{place.name}']"
         )
-    return BatchedScorer(kind.load(place, where), batch_size)
+    return BatchedScorer(kind.load(place, where), batch_size, kind.reads_prompt)
 
 
 def kinds() -> list[ScorerKind]:
@@ -65,7 +65,7 @@ def kinds() -> list[ScorerKind]:
 def _kind(place: Place) -> ScorerKind:
     """The kind of a model; ``ScorerKind`` lists what decides it, in order."""
     all_kinds = kinds()
-    by_name = [kind for kind in all_kinds if place.name in kind.names]
+    by_name = [kind for kind in all_kinds if short_name(place.name) in kind.names]
     if by_name:
         return by_name[0]
     folder = place.folder()
