@@ -22,6 +22,8 @@ from semdpo.texts import shown
 SEEDS = 2**31  # servers take seeds from 0 to 2³¹ − 1
 WITHHELD = "the server withheld the answer (its content filter)"
 
+Reading = Callable[[str, bool], Answer]  # an answer's content, whether the token budget truncated it → what it is
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -128,11 +130,18 @@ class EndpointRewriter:
 
         A request that the server refuses is such an answer, unless it refuses all.
         """
+        return self._all(prompts, n, seed, answers.read)
+
+    def said(self, prompts: Sequence[str], seed: int) -> list[Answer]:
+        """What the model says to each prompt, letter by letter, where that need not be a rewrite; else as ``answers``."""
+        return [row[0] for row in self._all(prompts, 1, seed, Answer)]
+
+    def _all(self, prompts: Sequence[str], n: int, seed: int, read: Reading) -> list[list[Answer]]:
         if n < 1:
             raise ModelError(f"n must be at least 1, not {n}")
         asked = [(prompt, index) for prompt in prompts for index in range(n)]
         got = _at_once(
-            lambda each: self._answer_or_refusal(each[0], each[1], seed), asked, self.server.settings.concurrency
+            lambda each: self._answer_or_refusal(each[0], each[1], seed, read), asked, self.server.settings.concurrency
         )
         refused = [each for each in got if isinstance(each, RefusedRequestError)]
         if refused and len(refused) == len(got):
@@ -140,13 +149,13 @@ class EndpointRewriter:
         rows = [Answer("", reason=str(each)) if isinstance(each, RefusedRequestError) else each for each in got]
         return [rows[start : start + n] for start in range(0, len(rows), n)]
 
-    def _answer_or_refusal(self, prompt: str, index: int, seed: int) -> Answer | RefusedRequestError:
+    def _answer_or_refusal(self, prompt: str, index: int, seed: int, read: Reading) -> Answer | RefusedRequestError:
         try:
-            return self._answer(prompt, index, seed)
+            return self._answer(prompt, index, seed, read)
         except RefusedRequestError as error:
             return error
 
-    def _answer(self, prompt: str, index: int, seed: int) -> Answer:
+    def _answer(self, prompt: str, index: int, seed: int, read: Reading) -> Answer:
         completion = self.server.complete(self._fields(prompt, index, seed))
         try:
             choice = completion["choices"][0]
@@ -161,7 +170,7 @@ class EndpointRewriter:
         if refusal:
             return Answer("", reason=f"{answers.REFUSED}: {shown(refusal)}")
         # A thought that the server keeps apart (``reasoning_content``) is no part of the answer.
-        return answers.read(content or "", end == "length")
+        return read(content or "", end == "length")
 
     def _fields(self, prompt: str, index: int, seed: int) -> dict[str, Any]:
         """The fields of a request; the body's own come last, and its null leaves a field out."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
 from semdpo.recipe import defaults, trackers
+from semdpo.recipe.atoms import ATOMS, AtomsConfig
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
@@ -27,7 +28,7 @@ from semdpo.recipe.variants import Variant, variants
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
-    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added"),
+    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added", "atoms"),
 }
 
 
@@ -81,16 +82,49 @@ class CandidatesConfig(DecodingConfig):
 
 
 class PairsConfig(Settings):
-    """How candidates are paired: the two scores must differ, by at least ``margin``."""
+    """How candidates are paired: the two scores must differ, by at least ``margin``.
+
+    Attributes:
+        margin: the least difference of the two scores.
+        min_fidelity: pairs whose chosen image has a lower score of ``label.fidelity`` are left out and counted; with
+            ``label.fidelity: atoms``, those that show a smaller share of the prompt's atoms. None leaves out none.
+        faithful: whether pairs are left out and counted whose chosen image has a lower score of ``label.fidelity``
+            than the rejected one.
+    """
 
     margin: float = Field(default=0.0, ge=0)
+    min_fidelity: float | None = None
+    faithful: bool = False
+
+    @property
+    def filters(self) -> bool:
+        """Whether pairs are left out by their fidelity."""
+        return self.min_fidelity is not None or self.faithful
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_filter(self, handler: Any) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return written if self.filters else {"margin": written["margin"]}
 
 
 class DriftConfig(Settings):
-    """The frozen encoder that measures drift; it embeds ``batch_size`` texts at once."""
+    """How drift is measured.
+
+    Attributes:
+        encoder: the frozen encoder, which also measures the drift of the evaluation's rewrites.
+        batch_size: the number of texts that are embedded at once.
+        source: what gives the distance of a training pair: the ``encoder``, 1 − cos; or ``atoms``, the share of the
+            prompt's atoms that the rewrite's text no longer states.
+    """
 
     encoder: Text
     batch_size: Positive = defaults.TEXTS_AT_A_TIME
+    source: Literal["encoder", "atoms"] = "encoder"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_usual_source(self, handler: Any) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key != "source" or value != "encoder"}
 
 
 class TrainConfig(Templated):
@@ -248,6 +282,7 @@ class Recipe(Settings):
     sft: SFTConfig
     candidates: CandidatesConfig
     render_budget: RenderBudgetConfig | None = None
+    atoms: AtomsConfig | None = None
     label: LabelConfig
     pairs: PairsConfig = PairsConfig()
     drift: DriftConfig
@@ -260,9 +295,34 @@ class Recipe(Settings):
     ray: RayConfig = RayConfig()
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_budget(self, handler: Any) -> dict[str, Any]:
+    def _leave_out_what_is_not_there(self, handler: Any) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "render_budget" or value is not None}
+        return {
+            key: value for key, value in written.items() if key not in ("render_budget", "atoms") or value is not None
+        }
+
+    @model_validator(mode="after")
+    def _atoms_are_there_where_they_are_used(self) -> Recipe:
+        uses = {
+            "label.fidelity is atoms": self.label.fidelity == ATOMS,
+            "drift.source is atoms": self.drift.source == ATOMS,
+        }
+        for use, used in uses.items():
+            if used and self.atoms is None:
+                raise ValueError(f"{use}, and there is no section atoms; add one, such as atoms: {{maker: rules}}")
+        if self.label.fidelity == ATOMS and self.atoms is not None and self.atoms.model is None:
+            raise ValueError("label.fidelity is atoms, and atoms.model is missing; name the model that answers them")
+        if ATOMS in (self.label.scorer, *self.evaluate.metrics.values()):
+            raise ValueError("atoms can be label.fidelity alone; the report has a table of its own for them")
+        if self.pairs.filters and self.label.fidelity is None:
+            raise ValueError(
+                "pairs.min_fidelity and pairs.faithful need scores; set label.fidelity to a fidelity scorer"
+            )
+        if self.render_budget is not None and self.drift.source == ATOMS:
+            raise ValueError(
+                "render_budget draws by the encoder's drift; set drift.source=encoder, or remove render_budget"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_budget_suits_every_method(self) -> Recipe:
@@ -332,6 +392,10 @@ class Recipe(Settings):
                     )
         return self
 
+    def model_of(self, scorer: str | None) -> str | None:
+        """The model behind a scorer's name: for ``atoms``, the one that answers them."""
+        return self.atoms.model if scorer == ATOMS and self.atoms is not None else scorer
+
     @property
     def variants(self) -> dict[str, Variant]:
         """The methods that ``evaluate.also`` adds."""
@@ -342,6 +406,8 @@ class Recipe(Settings):
         """The rewriters that this run does not train: key in the recipe → rewriter."""
         first = self.candidates.rewriter
         others: dict[str, RewriterSource] = {} if first is None else {"candidates.rewriter": first}
+        if self.atoms is not None and self.atoms.lm is not None:
+            others["atoms.lm"] = self.atoms.lm
         return others | {f"evaluate.rewriters.{name}": each for name, each in self.evaluate.rewriters.items()}
 
     @property

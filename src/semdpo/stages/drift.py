@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from semdpo.analysis.drift import measure, refuse_none, refuse_unknown_words, unknown_beforehand, with_drift
+from semdpo.analysis.drift import by_atoms, measure, refuse_none, refuse_unknown_words, unknown_beforehand, with_drift
+from semdpo.data.atoms import Atom, by_prompt
 from semdpo.data.records import Pair
 from semdpo.engine import store
 from semdpo.engine.stage import Made, Run, Shard, TableStage
@@ -15,11 +16,15 @@ from semdpo.protocols import KnowsWords, TextEncoder
 from semdpo.recipe.schema import Recipe
 
 NAME = "drift"
+VERSION = 1  # of how a text is found to state an atom
 
 
 def stage(recipe: Recipe) -> TableStage:
     """The stage that adds to each pair the distances of chosen and rejected from the prompt."""
     config = recipe.drift
+    if config.source == "atoms":
+        settings = {"source": "atoms", "version": VERSION}
+        return TableStage(NAME, "comparing facts", settings, ("pairs", "atoms"), {}, Pair, _work_of_atoms)
     outside = {"drift.encoder": config.encoder}
     return TableStage(NAME, "measuring drift", config.model_dump(mode="json"), ("pairs",), outside, Pair, _work)
 
@@ -48,6 +53,19 @@ def _work(run: Run) -> list[Shard]:
             refuse_unknown_words(drift.unknown, config.encoder)
         rows = with_drift(shard, drift, lasting(config.encoder), encoder_fingerprint())
         return rows, {"truncated": int(drift.truncated.sum())}
+
+    return [Shard(size, partial(make, index)) for index, size in enumerate(pairs.sizes)]
+
+
+def _work_of_atoms(run: Run) -> list[Shard]:
+    pairs, config = run.shards("pairs", Pair), run.recipe.atoms
+    assert config is not None  # see Recipe
+    refuse_none(sum(pairs.sizes))
+    atoms = cache(lambda: by_prompt(run.rows("atoms", Atom)))
+
+    def make(index: int, _: Progress) -> Made:
+        shard = pairs.read(index)
+        return with_drift(shard, by_atoms(shard, atoms(), config.maker)), {"truncated": 0}
 
     return [Shard(size, partial(make, index)) for index, size in enumerate(pairs.sizes)]
 
