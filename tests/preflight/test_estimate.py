@@ -19,6 +19,7 @@ from semdpo.errors import ModelError
 from semdpo.preflight import bill, estimate, probe
 from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
+from semdpo.preflight.rewritings import rewritings
 from semdpo.preflight.sample import sample_of
 from semdpo.progress import say, silent
 from semdpo.recipe.load import load_recipe
@@ -33,8 +34,8 @@ def _found(recipe: Recipe, **others: Cost | Unmeasured) -> Found:
     cost = Cost("2 batches", [1.0, 3.0], 10.0, 1.0, 100.0, 5.0)
     objectives = {f"train/{objective.name}" for objective in recipe.train.methods.values()}
     metrics = {f"score/{metric}" for metric in recipe.evaluate.metrics}
-    rewritings = {job.what for job in probe.rewritings(recipe)}
-    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", *objectives, *metrics, *rewritings}
+    jobs = {job.what for job in rewritings(recipe)}
+    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", "atoms", *objectives, *metrics, *jobs}
     return dict.fromkeys(sorted(names), cost) | others
 
 

@@ -19,6 +19,7 @@ from semdpo.texts import is_visible, shown, trimmed
 
 SKILLS = ("object", "attribute", "count", "relation", "scene")
 OTHER_NAMES = {"position": "relation", "verb": "relation"}  # GenEval 2's names of what this package calls a relation
+KEYS = ("question", "skill", "answer")
 YES = "yes"
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 LONGEST = 500  # characters of a question
@@ -94,7 +95,7 @@ def checked(question: object, skill: object, answer: object, place: str) -> tupl
     right = answer.strip().lower() if isinstance(answer, str) else answer
     if right not in (YES, *NUMBERS) or (right != YES) != text.lower().startswith("how many"):
         raise DataError(
-            f"{place}: the answer {shown(answer)} does not fit '{shown(text)}'; a question must be one that yes answers, "
+            f"{place}: the answer {shown(answer)} does not fit '{shown(text)}'; ask what yes answers, "
             f"or begin with How many and be answered by a word from {NUMBERS[0]} to {NUMBERS[-1]}"
         )
     return text, str(name), str(right)
@@ -157,15 +158,14 @@ def _listed(record: Mapping[str, Any], place: str) -> list[tuple[str, str, str]]
 def _entries(record: Mapping[str, Any], place: str) -> list[tuple[object, object, object]]:
     atoms, pairs, skills = record.get("atoms"), record.get("vqa_list"), record.get("skills")
     if pairs is not None:  # GenEval 2's
-        fits = isinstance(pairs, list) and isinstance(skills, list) and len(pairs) == len(skills)
-        if not fits or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            raise DataError(f"{place}: 'vqa_list' must be [question, answer] pairs, and 'skills' a list as long")
+        if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills):
+            raise DataError(f"{place}: 'vqa_list' and 'skills' must be lists of one length")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise DataError(f"{place}: 'vqa_list' must be [question, answer] pairs")
         return [(question, skill, answer) for (question, answer), skill in zip(pairs, skills, strict=True)]
     if not isinstance(atoms, list) or not all(isinstance(atom, dict) for atom in atoms):
         raise DataError(f"{place}: 'atoms' must be a list of {{question, skill}}")
     for atom in atoms:
-        if unknown := sorted(atom.keys() - {"question", "skill", "answer"}):
-            raise DataError(
-                f"{place}: an atom has the key '{unknown[0]}'{did_you_mean(unknown[0], ('question', 'skill', 'answer'))}"
-            )
+        if unknown := sorted(atom.keys() - set(KEYS)):
+            raise DataError(f"{place}: an atom has the key '{unknown[0]}'{did_you_mean(unknown[0], KEYS)}")
     return [(atom.get("question"), atom.get("skill"), atom.get("answer", YES)) for atom in atoms]

@@ -133,7 +133,7 @@ class EndpointRewriter:
         return self._all(prompts, n, seed, answers.read)
 
     def said(self, prompts: Sequence[str], seed: int) -> list[Answer]:
-        """What the model says to each prompt, letter by letter, where that need not be a rewrite; else as ``answers``."""
+        """What the model says to each prompt, letter by letter, where that need not be a rewrite."""
         return [row[0] for row in self._all(prompts, 1, seed, Answer)]
 
     def _all(self, prompts: Sequence[str], n: int, seed: int, read: Reading) -> list[list[Answer]]:

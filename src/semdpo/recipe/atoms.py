@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from semdpo.recipe.base import CHAT, Positive, Settings, Template, Text
+from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, RewriterSource
 
 ATOMS: Final = "atoms"  # as label.fidelity: the share of the prompt's atoms that an image shows
@@ -15,14 +17,15 @@ VERSIONS: Final = {"tiny": 1, "rules": 1, "file": 1, "lm": 1}  # of the makers: 
 # The system prompt of a language model that writes atoms.
 SYSTEM: Final = (
     "You split a prompt for a text-to-image model into the single facts that it states about the image. For each fact, "
-    "write one line of JSON with two keys. question: a short question about the image, to which yes is the right answer, "
+    "write one line of JSON with two keys. question: a short question about the image, which yes answers rightly, "
     "and which can be understood without the prompt. skill: object (something is there), attribute (its colour, size, "
     "material or state), count (exactly how many of it), relation (where one thing is, or what it does, with regard to "
     'another), or scene (place, time, weather). Example for "two red cats on a sofa": '
-    '{"question": "Are there any cats?", "skill": "object"} {"question": "Are there exactly two cats?", "skill": "count"} '
+    '{"question": "Are there any cats?", "skill": "object"} '
+    '{"question": "Are there exactly two cats?", "skill": "count"} '
     '{"question": "Are the cats red?", "skill": "attribute"} {"question": "Is there a sofa?", "skill": "object"} '
-    '{"question": "Are the cats on the sofa?", "skill": "relation"}. Ask about nothing that the prompt leaves open, and '
-    "not about style or quality. Answer with these lines alone."
+    '{"question": "Are the cats on the sofa?", "skill": "relation"}. Ask about nothing that the prompt leaves open, '
+    "and not about style or quality. Answer with these lines alone."
 )
 
 
@@ -108,3 +111,28 @@ class AtomsConfig(Settings):
         lm = {} if self.lm is None else {"lm": self.lm.of_results()}
         shared = self.model_dump(mode="json", include={"maker", "file", "without"})
         return shared | {"version": VERSIONS[self.maker]} | lm
+
+
+def refuse_misused(atoms: AtomsConfig | None, label: LabelConfig, source: str, metrics: Sequence[str]) -> None:
+    """Refuses a recipe that uses atoms where there are none, or in another place than they have.
+
+    Args:
+        atoms: the recipe's section of atoms.
+        label: its section label.
+        source: its source of drift.
+        metrics: the names and the scorers of its evaluation.
+
+    Raises:
+        ValueError: see above.
+    """
+    uses = {"label.fidelity": label.fidelity, "drift.source": source}
+    for key, value in uses.items():
+        if value == ATOMS and atoms is None:
+            raise ValueError(f"{key} is atoms, and there is no section atoms; add one, such as atoms: {{maker: rules}}")
+    if label.fidelity == ATOMS and atoms is not None and atoms.model is None:
+        raise ValueError("label.fidelity is atoms, and atoms.model is missing; name the model that answers them")
+    if label.scorer == ATOMS or (ATOMS in metrics and atoms is not None):
+        raise ValueError(
+            "atoms is the name of label.fidelity and of a table of the report, not of label.scorer or of one of "
+            "evaluate.metrics; choose another scorer or name there"
+        )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
 from semdpo.recipe import defaults, trackers
-from semdpo.recipe.atoms import ATOMS, AtomsConfig
+from semdpo.recipe.atoms import ATOMS, AtomsConfig, refuse_misused
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
@@ -21,6 +21,7 @@ from semdpo.recipe.models import (
     RewriterSource,
     ScoringConfig,
 )
+from semdpo.recipe.pairs import DriftConfig, PairsConfig
 from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
 from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
 from semdpo.recipe.variants import Variant, variants
@@ -28,7 +29,7 @@ from semdpo.recipe.variants import Variant, variants
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
-    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added", "atoms"),
+    *("repetition", "cliches", "facts_wrong", "content_added", "popular_added"),
 }
 
 
@@ -79,52 +80,6 @@ class CandidatesConfig(DecodingConfig):
         """The settings that candidates depend on."""
         other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
         return self.model_dump(mode="json", exclude={"rewriter"}) | other
-
-
-class PairsConfig(Settings):
-    """How candidates are paired: the two scores must differ, by at least ``margin``.
-
-    Attributes:
-        margin: the least difference of the two scores.
-        min_fidelity: pairs whose chosen image has a lower score of ``label.fidelity`` are left out and counted; with
-            ``label.fidelity: atoms``, those that show a smaller share of the prompt's atoms. None leaves out none.
-        faithful: whether pairs are left out and counted whose chosen image has a lower score of ``label.fidelity``
-            than the rejected one.
-    """
-
-    margin: float = Field(default=0.0, ge=0)
-    min_fidelity: float | None = None
-    faithful: bool = False
-
-    @property
-    def filters(self) -> bool:
-        """Whether pairs are left out by their fidelity."""
-        return self.min_fidelity is not None or self.faithful
-
-    @model_serializer(mode="wrap")
-    def _leave_out_no_filter(self, handler: Any) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        return written if self.filters else {"margin": written["margin"]}
-
-
-class DriftConfig(Settings):
-    """How drift is measured.
-
-    Attributes:
-        encoder: the frozen encoder, which also measures the drift of the evaluation's rewrites.
-        batch_size: the number of texts that are embedded at once.
-        source: what gives the distance of a training pair: the ``encoder``, 1 − cos; or ``atoms``, the share of the
-            prompt's atoms that the rewrite's text no longer states.
-    """
-
-    encoder: Text
-    batch_size: Positive = defaults.TEXTS_AT_A_TIME
-    source: Literal["encoder", "atoms"] = "encoder"
-
-    @model_serializer(mode="wrap")
-    def _leave_out_the_usual_source(self, handler: Any) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "source" or value != "encoder"}
 
 
 class TrainConfig(Templated):
@@ -303,20 +258,12 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _atoms_are_there_where_they_are_used(self) -> Recipe:
-        uses = {
-            "label.fidelity is atoms": self.label.fidelity == ATOMS,
-            "drift.source is atoms": self.drift.source == ATOMS,
-        }
-        for use, used in uses.items():
-            if used and self.atoms is None:
-                raise ValueError(f"{use}, and there is no section atoms; add one, such as atoms: {{maker: rules}}")
-        if self.label.fidelity == ATOMS and self.atoms is not None and self.atoms.model is None:
-            raise ValueError("label.fidelity is atoms, and atoms.model is missing; name the model that answers them")
-        if ATOMS in (self.label.scorer, *self.evaluate.metrics.values()):
-            raise ValueError("atoms can be label.fidelity alone; the report has a table of its own for them")
+        refuse_misused(
+            self.atoms, self.label, self.drift.source, [*self.evaluate.metrics, *self.evaluate.metrics.values()]
+        )
         if self.pairs.filters and self.label.fidelity is None:
             raise ValueError(
-                "pairs.min_fidelity and pairs.faithful need scores; set label.fidelity to a fidelity scorer"
+                "pairs.min_fidelity and pairs.faithful need scores; set label.fidelity to a fidelity scorer or atoms"
             )
         if self.render_budget is not None and self.drift.source == ATOMS:
             raise ValueError(

@@ -15,6 +15,7 @@ from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.errors import DataError
 from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
+from semdpo.reporting.atoms import AtomData
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class ReportData:
         variants: the methods that write with another decoding than the method that they belong to. They have rows of
             their own in the tables of means, and are in no comparison, plot or average.
         study: a study with simulated raters, or why the images gave none; None where none was asked for.
+        atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
     """
 
     title: str
@@ -107,6 +109,7 @@ class ReportData:
     facts: str | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
     study: SimulatedStudy | str | None = None
+    atoms: AtomData | None = None
 
     @property
     def weighted(self) -> bool:

@@ -1,4 +1,4 @@
-"""After the evaluation, if the recipe has atoms: which facts of its prompt each image shows, and each rewrite states."""
+"""After the evaluation: which facts of its prompt each image shows, and each rewrite states; see ``stages.atoms``."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def answered(
     Raises:
         DataError: an image is damaged, or a model gave a wrong number of answers.
     """
-    model = answerer()
     shown = [(image, atom) for image in images for atom in atoms.get(image.prompt_id, ())]
+    model = answerer() if shown else None
     probabilities: dict[int, float] = {}
     if model is not None:
         asked = [k for k, (image, _) in enumerate(shown) if not image.blackened]

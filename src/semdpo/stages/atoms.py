@@ -1,4 +1,4 @@
-"""After the prompts, if the recipe has atoms: the single facts that each prompt states, as questions about its image."""
+"""After the prompts: the single facts that each prompt states, as questions, if the recipe has a section of atoms."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def made(prompts: Sequence[Prompt], maker: _Maker, config: AtomsConfig) -> Made:
 _CURES = {
     "file": "add a line for each of them to atoms.file",
     "rules": "write their atoms into a file (atoms.maker=file), or let a language model make them (atoms.maker=lm)",
-    "lm": "name a model that answers in the form that is asked for, or write their atoms into a file (atoms.maker=file)",
+    "lm": "name a model that answers in the form asked for, or write their atoms into a file (atoms.maker=file)",
     "tiny": "only prompts in the embedded world's words have such atoms: set atoms.maker to rules, file or lm",
 }
 

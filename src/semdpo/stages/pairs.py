@@ -16,7 +16,8 @@ from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.progress import Progress
 from semdpo.recipe.atoms import ATOMS
-from semdpo.recipe.schema import PairsConfig, Recipe
+from semdpo.recipe.pairs import PairsConfig
+from semdpo.recipe.schema import Recipe
 
 NAME = "pairs"
 FILTERED = ("below_fidelity", "less_faithful")  # counts of a recipe that filters pairs
