@@ -119,12 +119,18 @@ def _values(frames: Mapping[str, pd.DataFrame], *, with_images: bool) -> dict[Co
 
 
 def _of_skill(frame: pd.DataFrame, skill: str, value: str) -> pd.Series:
-    """Each prompt's sum over a skill's atoms, divided by the mean number of such atoms, so that its mean is theirs."""
+    """One value per prompt, whose mean over prompts is the mean R over the skill's atoms.
+
+    Prompts have different numbers n of such atoms, with the sum s. R + (s − R·n)/mean(n) has the mean R, and varies
+    over prompts as R does when prompts are resampled (a ratio estimator, linearized: Cochran 1977, chapter 6).
+    """
     rows = frame[frame["skill"] == skill]
     if rows.empty:
         return pd.Series(dtype=float)
     of_prompt = rows.groupby(["prompt_id", "question"], sort=False)[value].mean().groupby("prompt_id", sort=False)
-    return of_prompt.sum() / of_prompt.size().mean()
+    sums, sizes = of_prompt.sum(), of_prompt.size()
+    ratio = sums.sum() / sizes.sum()
+    return ratio + (sums - ratio * sizes) / sizes.mean()
 
 
 def _lost(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
