@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.analysis.drift import by_atoms
+from semdpo.analysis.drift import by_atoms, by_scores
 from semdpo.data.atoms import NO_ATOMS, Atom, AtomAnswer, by_prompt
 from semdpo.data.records import Candidate, Pair, RenderedImage, Score, content_id
 from semdpo.engine import store
@@ -89,7 +89,7 @@ def _made(folder: Path, recipe: Recipe) -> list[Atom]:
 def test_a_run_uses_atoms_as_fidelity_as_filter_as_drift_and_in_its_report(tmp_path: Path) -> None:
     file = _atoms_file(tmp_path)
     atoms = {"maker": "file", "file": str(file), "model": "seer"}
-    uses = ["label.fidelity=atoms", "drift.source=atoms", "pairs.faithful=true", "report.facts=null"]
+    uses = ["label.fidelity=atoms", "drift.source=atoms_lost", "pairs.faithful=true", "report.facts=null"]
     recipe, run = _recipe(tmp_path, atoms, *uses), tmp_path / "run"
     pipeline.run(recipe, run, models=_models())
     scores = [row for row in store.read_rows(run / "label", Score) if row.scorer == "atoms"]
@@ -235,6 +235,30 @@ def test_drift_by_atoms_is_the_share_that_a_text_loses() -> None:
         by_atoms([pair, replace(pair, prompt="a zeppelin")], atoms, "tiny")
 
 
+def test_distances_from_scores_are_those_of_all_pairs_and_need_scores() -> None:
+    pairs = [
+        Pair(str(k), "p", "c", "r", float(k), 0.0, chosen_fidelity=0.0, rejected_fidelity=k - 1.0) for k in range(4)
+    ]
+    assert by_scores(pairs, "margin") == pytest.approx({"0": 1.0, "1": 1 / 3, "2": 0.0, "3": 0.0})
+    found = by_scores(pairs, "scorer_agreement")
+    assert (found["0"], found["1"]) == (0, 0)
+    assert found["3"] == pytest.approx(2 * found["2"])
+    with pytest.raises(DataError, match=r"pair 3 has no scores for drift\.source=scorer_agreement"):
+        by_scores([*pairs[:3], replace(pairs[3], chosen_fidelity=None)], "scorer_agreement")
+    with pytest.raises(DataError, match=r"drift\.source=margin: half of the pairs have no margin"):
+        by_scores([replace(pair, chosen_score=0.0) for pair in pairs], "margin")
+
+
+@pytest.mark.usefixtures("stand_in_trainings")
+def test_a_run_weighs_by_margin_and_its_report_says_so(tmp_path: Path) -> None:
+    recipe, run = recipe_of(tmp_path, "drift.source=margin", "report.facts=null"), tmp_path / "run"
+    pipeline.run(recipe, run, models=_models())
+    before, after = (store.read_rows(run / name, Pair) for name in ("pairs", "drift"))
+    assert {pair.pair_id: pair.distance for pair in after} == by_scores(before, "margin")
+    assert all(pair.rejected_distance == pair.distance for pair in after)
+    assert "exp(−4 · lack of a margin between the two scores)" in (run / "report/index.html").read_text()
+
+
 def _image(prompt: str, rewrite: str, seed: int, blackened: bool = False) -> RenderedImage:
     from semdpo.models.images import lossless
 
@@ -280,15 +304,20 @@ def test_every_image_answers_the_atoms_of_its_own_prompt() -> None:
         (["atoms={maker: rules, modle: x}"], "unknown key 'atoms.modle'; did you mean 'model'?"),
         (["atoms={maker: lm, lm: {model: 'tiny:gpt2', template: '{prompt} x'}}"], "is asked in a chat"),
         (["atoms={maker: lm, lm: {model: 'http://h/v1'}}"], "say which of its models to use"),
-        (["atoms=null", "label.fidelity=atoms"], "label.fidelity is atoms, and there is no section atoms"),
-        (["atoms=null", "drift.source=atoms"], "drift.source is atoms, and there is no section atoms"),
+        (["atoms=null", "label.fidelity=atoms"], "label.fidelity needs atoms, and there is no section atoms"),
+        (["atoms=null", "drift.source=atoms_lost"], "drift.source needs atoms, and there is no section atoms"),
         (["atoms={maker: rules}", "label.fidelity=atoms"], "atoms.model is missing"),
         (["label.scorer=atoms"], "not of label.scorer"),
         (["evaluate.metrics.atoms=tiny:clip"], "not of label.scorer or of one of evaluate.metrics"),
+        (["drift.source=scorer_agreement"], "which compares two scorers; set label.fidelity to one"),
         (["pairs.faithful=true"], "set label.fidelity to a fidelity scorer or atoms"),
         (["pairs.min_fidelity=0.5"], "set label.fidelity to a fidelity scorer or atoms"),
         (
-            ["drift.source=atoms", "render_budget={alpha: 8}", "train.methods={sem_dpo: {name: sem_dpo, alpha: 16}}"],
+            [
+                "drift.source=atoms_lost",
+                "render_budget={alpha: 8}",
+                "train.methods={sem_dpo: {name: sem_dpo, alpha: 16}}",
+            ],
             "render_budget draws by the encoder's drift",
         ),
     ],

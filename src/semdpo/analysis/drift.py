@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdpo.analysis.atoms import share_lost
-from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance
+from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance, scorer_disagreement, small_margin
 from semdpo.data.atoms import Atom
 from semdpo.data.records import Pair, content_id
 from semdpo.errors import DataError
@@ -250,6 +250,31 @@ def by_atoms(pairs: Sequence[Pair], atoms: Mapping[str, Sequence[Atom]], maker: 
         )
     distances = np.array(lost, np.float64).reshape(len(pairs), 2)
     return Drift(distances[:, 0], distances[:, 1], np.zeros(len(pairs), np.bool_), None)
+
+
+def by_scores(pairs: Iterable[Pair], source: str) -> dict[str, float]:
+    """Pair id → its distance, where that comes from the scores of its images.
+
+    Args:
+        pairs: all preference pairs, because the scale of the scores is that of all.
+        source: ``scorer_agreement`` or ``margin``.
+
+    Raises:
+        DataError: a pair has no such scores, or they give no scale.
+    """
+    ids, values = list[str](), list[float]()
+    for pair in pairs:
+        sides = (pair.chosen_fidelity, pair.rejected_fidelity)
+        chosen, rejected = sides if source == "scorer_agreement" else (pair.chosen_score, pair.rejected_score)
+        if chosen is None or rejected is None:
+            raise DataError(f"pair {pair.pair_id} has no scores for drift.source={source}; label its images again")
+        ids.append(pair.pair_id)
+        values.append(chosen - rejected)
+    try:
+        found = scorer_disagreement(values) if source == "scorer_agreement" else small_margin(values)
+    except ValueError as error:
+        raise DataError(f"drift.source={source}: {error}") from error
+    return dict(zip(ids, found.tolist(), strict=True))
 
 
 def with_drift(

@@ -11,6 +11,7 @@ from semdpo.recipe.base import CHAT, Positive, Settings, Template, Text
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, RewriterSource
 
+ATOMS_LOST: Final = "atoms_lost"  # as drift.source: the share of the atoms that a rewrite no longer states
 ATOMS: Final = "atoms"  # as label.fidelity: the share of the prompt's atoms that an image shows
 VERSIONS: Final = {"tiny": 1, "rules": 1, "file": 1, "lm": 1}  # of the makers: another one makes other atoms
 
@@ -125,10 +126,12 @@ def refuse_misused(atoms: AtomsConfig | None, label: LabelConfig, source: str, m
     Raises:
         ValueError: see above.
     """
-    uses = {"label.fidelity": label.fidelity, "drift.source": source}
-    for key, value in uses.items():
-        if value == ATOMS and atoms is None:
-            raise ValueError(f"{key} is atoms, and there is no section atoms; add one, such as atoms: {{maker: rules}}")
+    uses = {"label.fidelity": label.fidelity == ATOMS, "drift.source": source == ATOMS_LOST}
+    for key, used in uses.items():
+        if used and atoms is None:
+            raise ValueError(
+                f"{key} needs atoms, and there is no section atoms; add one, such as atoms: {{maker: rules}}"
+            )
     if label.fidelity == ATOMS and atoms is not None and atoms.model is None:
         raise ValueError("label.fidelity is atoms, and atoms.model is missing; name the model that answers them")
     if label.scorer == ATOMS or (ATOMS in metrics and atoms is not None):

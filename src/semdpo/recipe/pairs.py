@@ -42,13 +42,15 @@ class DriftConfig(Settings):
     Attributes:
         encoder: the frozen encoder, which also measures the drift of the evaluation's rewrites.
         batch_size: the number of texts that are embedded at once.
-        source: what gives the distance of a training pair: the ``encoder``, 1 − cos; or ``atoms``, the share of the
-            prompt's atoms that the rewrite's text no longer states.
+        source: what a training pair's distance d is, of which Sem-DPO's weight is exp(−α·d): ``encoder``, the cosine
+            drift of its rewrite; ``atoms_lost``, the share of the prompt's atoms that the rewrite's text no longer
+            states; ``scorer_agreement``, how far ``label.fidelity`` contradicts ``label.scorer``; or ``margin``, how
+            far the difference of the two scores is below the median. See ``analysis.semantics``.
     """
 
     encoder: Text
     batch_size: Positive = defaults.TEXTS_AT_A_TIME
-    source: Literal["encoder", "atoms"] = "encoder"
+    source: Literal["encoder", "atoms_lost", "scorer_agreement", "margin"] = "encoder"
 
     @model_serializer(mode="wrap")
     def _leave_out_the_usual_source(self, handler: Any) -> dict[str, Any]:

@@ -265,7 +265,9 @@ class Recipe(Settings):
             raise ValueError(
                 "pairs.min_fidelity and pairs.faithful need scores; set label.fidelity to a fidelity scorer or atoms"
             )
-        if self.render_budget is not None and self.drift.source == ATOMS:
+        if self.drift.source == "scorer_agreement" and self.label.fidelity is None:
+            raise ValueError("drift.source is scorer_agreement, which compares two scorers; set label.fidelity to one")
+        if self.render_budget is not None and self.drift.source != "encoder":
             raise ValueError(
                 "render_budget draws by the encoder's drift; set drift.source=encoder, or remove render_budget"
             )

@@ -20,7 +20,7 @@ from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.atoms import AtomData
 from semdpo.reporting.compute import compared
-from semdpo.reporting.data import Published, own_weights
+from semdpo.reporting.data import DRIFT, Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
@@ -31,6 +31,14 @@ from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
 
 if TYPE_CHECKING:
     from semdpo.reporting.simulated_study import SimulatedStudy
+
+
+WEIGHED_BY = {
+    "encoder": DRIFT,
+    "atoms_lost": "share of the prompt's facts that the chosen rewrite no longer states",
+    "scorer_agreement": "disagreement of the two scorers",
+    "margin": "lack of a margin between the two scores",
+}
 
 
 def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
@@ -83,6 +91,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         facts=titles.facts,
         variants=recipe.variants,
         atoms=_atoms(run),
+        weighed_by=WEIGHED_BY[recipe.drift.source],
     )
     if titles.study:
         data = replace(data, study=_study(run, data))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from semdpo.reporting.simulated_study import SimulatedStudy
 
 
+DRIFT = "drift of the chosen rewrite"
+
+
 def _seen() -> dict[str, str]:
     return {
         "clip": "its text tower measured the drift that set the weights",
@@ -78,6 +81,7 @@ class ReportData:
         variants: the methods that write with another decoding than the method that they belong to. They have rows of
             their own in the tables of means, and are in no comparison, plot or average.
         study: a study with simulated raters, or why the images gave none; None where none was asked for.
+        weighed_by: what a pair's distance is, of which its weight is W = exp(−alpha·distance).
         atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
     """
 
@@ -110,6 +114,7 @@ class ReportData:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     study: SimulatedStudy | str | None = None
     atoms: AtomData | None = None
+    weighed_by: str = DRIFT
 
     @property
     def weighted(self) -> bool:
