@@ -171,7 +171,7 @@ def test_a_language_model_behind_a_url_writes_atoms_and_refused_answers_are_coun
         rows = _made(tmp_path, _recipe(tmp_path, atoms))
         asked = server.asked[0].body
         other = _recipe(tmp_path, {**atoms, "lm": {**lm, "system": "Ask otherwise."}})
-        with pytest.raises(StoreError, match="was made with other settings"):
+        with pytest.raises(StoreError, match=r"was made with lm\.system"):
             _made(tmp_path, other)
     assert asked["messages"][0] == {"role": "system", "content": SYSTEM}
     assert (asked["temperature"], asked["max_tokens"]) == (0, 512)
@@ -302,7 +302,8 @@ def test_every_image_answers_the_atoms_of_its_own_prompt() -> None:
         (["atoms={maker: rules, file: a.jsonl}"], "file has no effect, because maker is rules"),
         (["atoms={maker: rule}"], "'atoms.maker' is 'rule'; it must be 'tiny', 'rules', 'file' or 'lm'"),
         (["atoms={maker: rules, modle: x}"], "unknown key 'atoms.modle'; did you mean 'model'?"),
-        (["atoms={maker: lm, lm: {model: 'tiny:gpt2', template: '{prompt} x'}}"], "is asked in a chat"),
+        (["atoms={maker: lm, lm: {model: 'tiny:gpt2', template: '{prompt} x'}}"], "set template to chat"),
+        (["atoms={maker: lm, lm: {model: m, template: '{prompt} x', system: ''}}"], "is asked in a chat"),
         (["atoms={maker: lm, lm: {model: 'http://h/v1'}}"], "say which of its models to use"),
         (["atoms=null", "label.fidelity=atoms"], "label.fidelity needs atoms, and there is no section atoms"),
         (["atoms=null", "drift.source=atoms_lost"], "drift.source needs atoms, and there is no section atoms"),

@@ -11,7 +11,7 @@ from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, sft
+from semdpo.stages import atoms, candidates, sft
 from semdpo.stages.flow import flow, is_file
 
 IMAGES = ("renderer.model", "label.scorer")  # the recipe's keys for models that render or read images
@@ -73,7 +73,8 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
 def _writes(key: str) -> str:
     """The stage that another rewriter writes for, from its key in the recipe."""
     method = key.removeprefix("evaluate.rewriters.")
-    return candidates.NAME if method == key else f"evaluate/{method}/images"
+    own = {"candidates.rewriter": candidates.NAME, "atoms.lm": atoms.NAME}
+    return own[key] if method == key else f"evaluate/{method}/images"
 
 
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:

@@ -110,7 +110,7 @@ class AtomsConfig(Settings):
     def of_results(self) -> dict[str, Any]:
         """The settings that atoms depend on, with the maker's version; a file or model by itself counts in addition."""
         lm = {} if self.lm is None else {"lm": self.lm.of_results()}
-        shared = self.model_dump(mode="json", include={"maker", "file", "without"})
+        shared = self.model_dump(mode="json", include={"maker", "file"})
         return shared | {"version": VERSIONS[self.maker]} | lm
 
 
