@@ -99,7 +99,7 @@ class VisionAnswerer:
             asked = [ASKED.format(question) for question, _ in questions[rows]]
             with torch.inference_mode():
                 logps, _ = self.model.log_probabilities([rgb(image) for image in images[rows]], asked, asked)
-                chances = logps[:, -1].double().exp().cpu()
+                chances = logps[:, -1].cpu().double().exp()
             found[rows] = [
                 float(row[ids[right]].sum()) for row, (_, right) in zip(chances, questions[rows], strict=True)
             ]
