@@ -94,3 +94,8 @@ def test_what_cannot_be_told_of_a_text_is_no_number() -> None:
     tables = atom_tables(_data(**unknown), METHODS, "sem_dpo", ["dpo"])
     assert {what for what, _ in tables.columns} == {SHOWN}
     assert tables.lost["dpo"] == []
+    nothing = {m: [dataclasses.replace(row, probability=None) for row in rows] for m, rows in unknown.items()}
+    data = dataclasses.replace(_data(**nothing), model=None)
+    tables = atom_tables(data, METHODS, "sem_dpo", ["dpo"])
+    assert (tables.columns, frames(tables, "sem_dpo")) == ([], [])
+    assert page(data, tables, METHODS, ["dpo"])["parts"] == []

@@ -18,7 +18,7 @@ from semdpo.analysis.drift import by_atoms, by_scores
 from semdpo.data.atoms import NO_ATOMS, Atom, AtomAnswer, by_prompt
 from semdpo.data.records import Candidate, Pair, RenderedImage, Score, content_id
 from semdpo.engine import store
-from semdpo.engine.providers import Models
+from semdpo.engine.providers import Models, own_models
 from semdpo.errors import ConfigError, DataError, StoreError
 from semdpo.protocols import Float64
 from semdpo.recipe.atoms import SYSTEM
@@ -31,6 +31,7 @@ from semdpo.reporting.collect import WEIGHED_BY
 from semdpo.stages.atom_answers import answered
 from semdpo.stages.label import label
 from semdpo.stages.pairs import choose
+from tests import tiny_models
 from tests.loopback import Asked, Loopback, chat
 from tests.stand_ins import Renderer, Scorer, files_of, models, recipe_of
 
@@ -184,6 +185,20 @@ def test_a_language_model_behind_a_url_writes_atoms_and_refused_answers_are_coun
     assert rows[0] == Atom(content_id("a thing 0"), "object", "Is there a thing 0?", words="thing 0")
     counts = store.counts(tmp_path / "run/atoms")
     assert (counts["refused"], counts["prompts_without"]) == (3, 3)
+
+
+def test_a_language_model_here_is_asked_in_its_chat_and_babble_is_refused(tmp_path: Path) -> None:
+    folder = tiny_models.causal(tmp_path / "llm", "qwen2")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    template = "{% for message in messages %}{{ message.content }} {% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": template}))
+    lm = {"model": str(folder), "system": "Ask.", "max_new_tokens": 4}
+    recipe = _recipe(tmp_path, {"maker": "lm", "lm": lm, "without": "leave_out"})
+    real = replace(_models(), rewriter=own_models().rewriter, fingerprint=own_models().fingerprint)
+    for stage in ("prompts", "atoms"):
+        pipeline.run(recipe, tmp_path / "run", only=stage, models=real)
+    counts = store.counts(tmp_path / "run/atoms")
+    assert (counts["rows"], counts["refused"], counts["prompts_without"]) == (0, 26, 26)
 
 
 # ------------------------------------------------------------------------------------------------- what uses them

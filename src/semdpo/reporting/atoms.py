@@ -148,7 +148,9 @@ def _lost(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
 
 
 def frames(tables: AtomTables, subject: str | None) -> list[tuple[str, str, pd.DataFrame]]:
-    """The tables that a report writes: (name, title, frame)."""
+    """The tables that a report writes: (name, title, frame); none where nothing could be told of two prompts."""
+    if not tables.columns:
+        return []
     means = pd.DataFrame(
         {
             "method": m,

@@ -18,7 +18,7 @@ from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
-from semdpo.reporting.atoms import AtomData
+from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import DRIFT, Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows
@@ -109,7 +109,7 @@ def _atoms(run: Run) -> AtomData | None:
     answers = {m: run.rows(atom_answers.name_of(m), AtomAnswer) for m in evaluation(run.recipe).models}
     held_out = {prompt.prompt_id for prompt in run.rows("prompts", Prompt) if prompt.split == "test"}
     having = {answer.prompt_id for answer in answers["human"]}
-    if not having:
+    if len(having) < FEWEST:  # as everywhere in a report, one prompt gives no interval
         return None
     return AtomData(answers, config.maker, config.model, len(having), len(held_out - having))
 
