@@ -331,6 +331,10 @@ def test_every_image_answers_the_atoms_of_its_own_prompt() -> None:
         (["atoms={maker: rules}", "label.fidelity=atoms"], "atoms.model is missing"),
         (["label.scorer=atoms"], "not of label.scorer"),
         (["evaluate.metrics.atoms=tiny:clip"], "not of label.scorer or of one of evaluate.metrics"),
+        (
+            ["report.study=null", "evaluate.renderer.model=stable-diffusion-v1-4"],
+            "atoms.model is tiny:judge, which knows images of the tiny world only",
+        ),
         (["drift.source=scorer_agreement"], "which compares two scorers; set label.fidelity to one"),
         (["pairs.faithful=true"], "set label.fidelity to a fidelity scorer or atoms"),
         (["pairs.min_fidelity=0.5"], "set label.fidelity to a fidelity scorer or atoms"),

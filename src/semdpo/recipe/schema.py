@@ -321,6 +321,11 @@ class Recipe(Settings):
                 f"report.study lets simulated raters judge images of the tiny world only, and evaluate.renderer.model "
                 f"is '{renderer}'; set report.study=null"
             )
+        if self.atoms is not None and self.atoms.model == "tiny:judge" and not renderer.startswith("tiny:"):
+            raise ValueError(
+                f"atoms.model is tiny:judge, which knows images of the tiny world only, and evaluate.renderer.model is "
+                f"'{renderer}'; name an image-text-to-text model, or set atoms=null"
+            )
         return self
 
     @model_validator(mode="after")
