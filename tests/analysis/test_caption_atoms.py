@@ -27,6 +27,21 @@ def test_a_caption_is_split_into_objects_counts_attributes_and_relations() -> No
     )
 
 
+def test_several_things_of_one_kind_are_not_counted_one_by_one() -> None:
+    asked, unread = _asked("a red ball and two blue balls on a table")
+    assert unread == 0
+    assert [question for _, question in asked] == [
+        "Does the image show a ball?",
+        "Does the image show a red ball?",
+        "Does the image show any balls?",
+        "Does the image show any blue balls?",
+        "Does the image show a table?",
+        "Does the image show exactly one table?",
+        "Are the balls on the table?",
+    ]
+    assert ("relation", "Is the ball on the ball?") not in _asked("a red ball on a blue ball")[0]
+
+
 @pytest.mark.parametrize(
     ("caption", "skill", "question"),
     [
@@ -37,6 +52,7 @@ def test_a_caption_is_split_into_objects_counts_attributes_and_relations() -> No
         ("the moon above a house at sunset", "scene", "Is the scene at sunset?"),
         ("a red and white ball", "attribute", "Is the ball white?"),
         ("a photo of three people", "count", "Does the image show exactly three people?"),
+        ("3 cats", "count", "Does the image show exactly three cats?"),
         ("two sheep", "count", "Does the image show exactly two sheep?"),
         ("a fire truck", "object", "Does the image show a fire truck?"),
         ("four white bicycles in front of three plastic cows", "relation", "Are the bicycles in front of the cows?"),

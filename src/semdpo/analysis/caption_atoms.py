@@ -9,9 +9,11 @@ thing of this name. A clause that cannot be read so gives no atom, and is counte
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from semdpo.analysis.atoms import words_of
 from semdpo.analysis.wording import CLICHES, FUNCTION_WORDS
 from semdpo.data.atoms import NUMBERS, Atom
 
@@ -57,6 +59,7 @@ _PLURALS = frozenset(["people", "men", "women", "children", "mice", "geese", "fe
 _ARTICLES = {"a": "one", "an": "one", "the": None}
 _MOST = 3  # words of a thing's name
 _NUMBERS = frozenset(NUMBERS)
+_DIGITS = {str(number): word for number, word in enumerate(NUMBERS, start=1)}
 _UNSURE = FUNCTION_WORDS | {
     "few",
     "several",
@@ -92,6 +95,13 @@ class _Thing:
         return f"any {self.name}" if self.plural else f"the {self.name}"
 
     @property
+    def kind(self) -> str:
+        return " ".join(words_of(self.name))
+
+    def looking(self, attribute: str) -> str:
+        return replace(self, name=f"{attribute} {self.name}").shown
+
+    @property
     def subject(self) -> str:
         return f"{'Are' if self.plural else 'Is'} the {self.name}"
 
@@ -103,24 +113,27 @@ def caption_atoms(prompt_id: str, prompt: str) -> tuple[list[Atom], int]:
         prompt_id: the caption's id.
         prompt: the caption, in English.
     """
-    atoms: list[Atom] = []
-    unread = 0
-    for number, clause in enumerate(part for part in _CLAUSES.split(prompt.lower()) if part.strip()):
-        text = _OPENING.sub("", clause.strip()) if number == 0 else clause.strip()
-        found = _clause(text)
-        unread += found is None
-        atoms += [Atom(prompt_id, skill, question, words=words) for skill, question, words in found or ()]
-    return list({atom.question: atom for atom in reversed(atoms)}.values())[::-1], unread
+    clauses = [part.strip() for part in _CLAUSES.split(prompt.lower()) if part.strip()]
+    read = [_clause(_OPENING.sub("", text) if number == 0 else text) for number, text in enumerate(clauses)]
+    named = Counter(thing.kind for clause in read if clause is not None for thing in clause[0])
+    questions: list[_Question] = []
+    for things, others in (clause for clause in read if clause is not None):
+        questions += [question for thing in things for question in _facts(thing, alone=named[thing.kind] == 1)]
+        questions += others
+    atoms: dict[str, Atom] = {}
+    for skill, question, words in questions:
+        atoms.setdefault(question, Atom(prompt_id, skill, question, words=words))
+    return list(atoms.values()), sum(clause is None for clause in read)
 
 
 _Question = tuple[str, str, str]  # skill, question, the words that state it
 
 
-def _clause(text: str) -> list[_Question] | None:
-    """The questions of one clause; None where it cannot be read."""
+def _clause(text: str) -> tuple[list[_Thing], list[_Question]] | None:
+    """The things of one clause, and the questions beside those about each thing; None where it cannot be read."""
     if any(f" {phrase} " in f" {text} " for phrase in CLICHES):
         return None
-    parts = _split(_TOKEN.findall(text))
+    parts = _split([_DIGITS.get(word, word) for word in _TOKEN.findall(text)])
     things: list[_Thing] = []
     questions: list[_Question] = []
     asked = True  # whether a question asks what the last thing does
@@ -131,19 +144,28 @@ def _clause(text: str) -> list[_Question] | None:
         thing = _thing(part)
         if thing is None or (joint not in ("", "and") and not things) or (joint == "and" and not asked):
             return None
-        if joint not in ("", "and"):
+        if joint not in ("", "and") and thing.kind != things[-1].kind:
             questions.append(_relation(things[-1], joint, thing))
         things.append(thing)
         asked = not thing.doing
     if not asked:
         last = things[-1]
         questions.append(("attribute", f"{last.subject} {last.doing}?", f"{last.name} {last.doing}"))
-    return [*(question for thing in things for question in _facts(thing)), *questions]
+    return things, questions
 
 
-def _facts(thing: _Thing) -> list[_Question]:
-    """Whether it is there, how many there are, and what it is like."""
+def _facts(thing: _Thing, *, alone: bool) -> list[_Question]:
+    """Whether it is there, how many there are, and what it is like.
+
+    Of several things of one kind ("a red ball and a blue ball") the number is not asked for, and "the ball" would be
+    unclear.
+    """
     found = [("object", f"Does the image show {thing.shown}?", thing.name)]
+    if not alone:
+        looks = [
+            ("attribute", f"Does the image show {thing.looking(w)}?", f"{w} {thing.name}") for w in thing.attributes
+        ]
+        return found + looks
     if thing.number is not None:
         words = f"{thing.number} {thing.name}"
         found.append(("count", f"Does the image show exactly {words}?", words))

@@ -127,8 +127,10 @@ def read_atoms(file: str | Path) -> dict[str, list[Atom]]:
         if identity in found:
             raise DataError(f"{place}: this prompt has a line already; put all of its atoms into one")
         listed = _listed(record, place)
-        atoms = [Atom(identity, skill, question, answer) for question, skill, answer in listed]
-        found[identity] = list({atom.question: atom for atom in reversed(atoms)}.values())[::-1]
+        atoms: dict[str, Atom] = {}
+        for question, skill, answer in listed:
+            atoms.setdefault(question, Atom(identity, skill, question, answer))
+        found[identity] = list(atoms.values())
     if not found:
         raise DataError(f"{path} has no lines; write one for each prompt")
     return found
