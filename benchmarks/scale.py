@@ -28,6 +28,7 @@ from typing import Any
 STYLES = ["oil painting", "watercolour", "a photograph", "pencil drawing", "a mosaic", "pixel art", "an etching"]
 SETTINGS = [
     "candidates.n=2",
+    "atoms=null",
     "train.methods={sem_dpo: {name: sem_dpo, alpha: 4.0}}",
     "evaluate.metrics={clip: tiny:clip, image_reward: tiny:image-reward}",
     "evaluate.image_seeds=[0]",

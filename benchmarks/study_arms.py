@@ -67,7 +67,8 @@ def recipe_of(seed: int, settings: Settings, own: list[str], overrides: list[str
         "tiny",
         [
             *(f"{key}={seed}" for key in seeds), f"train.methods={json.dumps(inside or {'dpo': {'name': 'dpo'}})}",
-            "label.fidelity=tiny:clip", "evaluate.keep_images=6", "evaluate.also={}", "sweep=null", *own, *overrides,
+            "label.fidelity=tiny:clip", "evaluate.keep_images=6", "evaluate.also={}", "sweep=null", "atoms=null",
+            *own, *overrides,
         ],
     )  # fmt: skip
 

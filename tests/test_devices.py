@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from semdpo.data.records import Curve, Pair, content_id
+from semdpo.models.answerer import load_answerer
 from semdpo.models.device import compute
 from semdpo.models.renderer import load_renderer
 from semdpo.models.rewriter import load_causal, load_rewriter
@@ -374,6 +375,13 @@ def test_scoring(kind: str, tmp_path: Path) -> None:
     assert np.ptp(plain.values) > 1e-6
     np.testing.assert_allclose(found.values, plain.values, rtol=2e-6, atol=1e-6)
     assert (found.truncated == plain.truncated).all()
+
+
+def test_answering_questions(tmp_path: Path) -> None:
+    name, asked = str(tiny_multimodal.llava(tmp_path / "llava")), [("Is it red?", "yes")] * len(IMAGES)
+    plain, found = _on_both(lambda: load_answerer(name, batch_size=2).answer(IMAGES, asked))
+    assert np.ptp(plain) > 1e-6
+    np.testing.assert_allclose(found, plain, rtol=2e-6, atol=1e-6)
 
 
 def _under_cuda(run: Callable[[], Found]) -> Found:

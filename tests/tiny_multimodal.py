@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,8 @@ class JinaEmbeddingsV4Model(Backbone):
 """
 
 
-def llava(folder: Path) -> Path:
-    """LLaVA's classes: CLIP's image tower and a small Llama, with a tokenizer of bytes."""
+def llava(folder: Path, whole_words: Sequence[str] = ()) -> Path:
+    """LLaVA's classes: CLIP's image tower and a small Llama, with a tokenizer of bytes and some whole words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import (
         CLIPVisionConfig,
@@ -195,8 +196,9 @@ def llava(folder: Path) -> Path:
         PreTrainedTokenizerFast,
     )
 
-    words = ["<pad>", "<s>", "</s>", "<image>", *BYTES]
-    bpe = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    merges = list(dict.fromkeys(merge for word in whole_words for merge in _merges(word)))
+    words = ["<pad>", "<s>", "</s>", "<image>", *BYTES, *dict.fromkeys("".join(merge) for merge in merges)]
+    bpe = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
@@ -223,6 +225,11 @@ def llava(folder: Path) -> Path:
     )  # fmt: skip
     processor.save_pretrained(folder)
     return folder
+
+
+def _merges(word: str) -> list[tuple[str, str]]:
+    """What joins a word's bytes into one token, and that with a space before it into another one."""
+    return [*((word[:k], word[k]) for k in range(1, len(word))), ("Ġ", word)]
 
 
 def llava_yes(folder: Path, image: Image.Image, prompt: str) -> float:

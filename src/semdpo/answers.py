@@ -131,6 +131,19 @@ def read(raw: str, truncated: bool = False) -> Answer:
     return Answer("", truncated, reason) if reason else Answer(" ".join(text.split()), truncated)
 
 
+def unfenced(raw: str) -> str | None:
+    """An answer without the thought before it and a code fence around it; None where the thought has no end.
+
+    Args:
+        raw: the answer's content.
+    """
+    text = trimmed(_THOUGHT.sub("", raw))
+    if _UNFINISHED.search(text):
+        return None
+    fence = _FENCE.fullmatch(text)
+    return text if fence is None else trimmed(fence[1])
+
+
 def _unwrapped(text: str) -> str:
     """A text without fences, tags, headings and quotation marks around it."""
     for _ in range(LAYERS):

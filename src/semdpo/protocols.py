@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Float = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 
@@ -158,6 +159,15 @@ class Scorer(Protocol):
 
     def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
         """Scores each image against its prompt; higher is better."""
+        ...
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """A model that answers questions about images."""
+
+    def answer(self, images: Sequence[Image.Image], questions: Sequence[tuple[str, str]]) -> Float64:
+        """Gives the probability of the right answer about each image, [n], for its (question, right answer)."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from semdpo.analysis.semantics import (
     automatic_alpha,
     cosine_distance,
     effective_sample_size,
+    scorer_disagreement,
     semantic_weight,
+    small_margin,
 )
 
 DISTANCES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 2))
@@ -106,3 +109,22 @@ def test_the_alpha_of_weights_is_found_again_and_only_of_such_weights() -> None:
     for weights in ([1.0, 0.5, 0.4, 0.1], [0.0, 0.0, 0.0, 0.0], [1.0, 1.2, 1.5, 2.0]):
         assert alpha_of_weights(weights, distance) is None
     assert alpha_of_weights([0.5], [0.3]) is None  # any weight would fit
+
+
+def test_pairs_on_which_two_scorers_disagree_are_far() -> None:
+    assert scorer_disagreement([3.0, 0.0, -4.0]) == pytest.approx([0, 0, 4 / math.sqrt(25 / 3)])
+    assert scorer_disagreement([1.0, 0.5]).tolist() == [0, 0]
+    assert scorer_disagreement([0.0] * 99 + [-1.0])[-1] == 2, "no distance is above 2"
+    assert scorer_disagreement([-5.0, 5.0]) == pytest.approx(scorer_disagreement([-0.1, 0.1])), "the scale is free"
+
+
+def test_pairs_with_a_small_margin_are_far() -> None:
+    assert small_margin([0.0, 1.0, 2.0, 4.0, 8.0]).tolist() == [1, 0.5, 0, 0, 0]
+    assert small_margin([-9.0, 1.0, 1.0]).tolist() == [2, 0, 0]
+
+
+@pytest.mark.parametrize("family", [scorer_disagreement, small_margin])
+@pytest.mark.parametrize("bad", [[], [math.nan, 1.0], [[1.0]], [0.0, 0.0, 0.0]])
+def test_scores_without_a_scale_are_refused(family: Any, bad: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"must be finite|same score|no margin"):
+        family(bad)

@@ -45,6 +45,24 @@ from semdpo.stages.sweep import sweep_flow
             "reads",
         ),
         ("label", {"rows": 1599, "truncated": 0, "blackened": 0}, "1,599 scores of images"),
+        ("label", {"rows": 9, "without_atoms": 2}, "9 scores of images, 2 candidates of prompts without atoms"),
+        (
+            "atoms",
+            {"rows": 96, "prompts": 18, "prompts_without": 1, "unread_clauses": 2, "refused": 0},
+            "96 atoms of 18 prompts, 1 prompt without atoms, 2 clauses that the rules cannot read",
+        ),
+        ("atoms", {"rows": 0, "prompts": 1, "refused": 1}, "0 atoms of 1 prompt, 1 answer refused"),
+        (
+            "evaluate/…/atoms",
+            {"rows": 315, "images_without": 6},
+            "315 questions about images, 6 images of prompts without atoms",
+        ),
+        (
+            "pairs",
+            {"rows": 2, "kept": 2, "below_fidelity": 1, "less_faithful": 3, "without_atoms": 1},
+            "2 pairs of 7 prompts, 1 prompt left out (fidelity of the chosen image too low), "
+            "3 prompts left out (chosen image less faithful than the rejected one), 1 prompt left out (no atoms)",
+        ),
         (
             "label",
             {"rows": 8, "truncated": 1, "blackened": 2, "failed": 1},

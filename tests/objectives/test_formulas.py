@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semdpo import objectives
-from semdpo.analysis.semantics import semantic_weight
+from semdpo.analysis.semantics import scorer_disagreement, semantic_weight, small_margin
 from semdpo.objectives import GapState
 from semdpo.recipe.discovery import OBJECTIVES
 
@@ -249,6 +250,19 @@ def test_sem_dpo_with_alpha_zero_is_dpo_to_the_bit() -> None:
     plain = objectives.dpo(*four, beta=0.05)
     weighted = objectives.sem_dpo(*four, beta=0.05, distance=2 * torch.rand(64), alpha=0.0)
     assert all(torch.equal(a, b) for a, b in zip(plain, weighted, strict=True))
+
+
+@pytest.mark.parametrize("family", [scorer_disagreement, small_margin])
+def test_every_family_of_weights_with_alpha_zero_is_dpo_to_the_bit(family: Callable[[Any], Any]) -> None:
+    four = _logps(64)
+    values = np.random.default_rng(0).normal(0.3, 1, 64)
+    distance = torch.from_numpy(family(values))
+    assert distance.min() >= 0
+    assert distance.max() > 0.5
+    plain = objectives.dpo(*four, beta=0.05)
+    weighted = objectives.sem_dpo(*four, beta=0.05, distance=distance, alpha=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(plain, weighted, strict=True))
+    assert (semantic_weight(distance.numpy(), 0.0) == 1.0).all()
 
 
 def test_the_two_weights_agree() -> None:

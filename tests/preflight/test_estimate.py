@@ -19,6 +19,7 @@ from semdpo.errors import ModelError
 from semdpo.preflight import bill, estimate, probe
 from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
+from semdpo.preflight.rewritings import rewritings
 from semdpo.preflight.sample import sample_of
 from semdpo.progress import say, silent
 from semdpo.recipe.load import load_recipe
@@ -33,8 +34,8 @@ def _found(recipe: Recipe, **others: Cost | Unmeasured) -> Found:
     cost = Cost("2 batches", [1.0, 3.0], 10.0, 1.0, 100.0, 5.0)
     objectives = {f"train/{objective.name}" for objective in recipe.train.methods.values()}
     metrics = {f"score/{metric}" for metric in recipe.evaluate.metrics}
-    rewritings = {job.what for job in probe.rewritings(recipe)}
-    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", *objectives, *metrics, *rewritings}
+    jobs = {job.what for job in rewritings(recipe)}
+    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", "atoms", *objectives, *metrics, *jobs}
     return dict.fromkeys(sorted(names), cost) | others
 
 
@@ -58,10 +59,24 @@ def test_costs_are_multiplied_by_the_work_of_a_run() -> None:
     # Nine methods render 240 images; all but the user's own prompt write 120 rewrites. Each loads a rewriter.
     assert spent["evaluate/…/images"] == 10 + 9 * 10 + 2 * 9 * 240 + 2 * 8 * 120
     assert spent["evaluate/…/hps"] == spent["evaluate/…/consistency"] == 10 + 2 * 9 * 240
+    assert spent["evaluate/…/atoms"] == 10 + 2 * 9 * 240
+    assert plan["atoms"].seconds.mean == 0, "the grammar takes no time"
     assert (plan["label"].seconds.low, plan["label"].seconds.high) == (10 + 1600, 10 + 3 * 1600)
     assert plan["candidates"].size == 7 * 100 + 1600 * 5 + estimate.NOTES_BYTES, "seven files of 64 prompts"
     assert plan["evaluate/…/images"].size == 9 * (2 * 100 + 240 * 5 + estimate.NOTES_BYTES)
     assert set(plan) >= {"evaluate/…/clip", "evaluate/…/clip_b", "evaluate/…/pickscore", "evaluate/…/image_reward"}
+
+
+def test_atoms_that_score_candidates_cost_in_label_and_a_language_model_is_not_measured() -> None:
+    recipe = load_recipe("tiny", ["label.fidelity=atoms"])
+    plan = _plan(recipe, _found(recipe))
+    assert plan["label"].seconds.mean == 20 + 4 * 1600
+    unknown = Unmeasured("tiny:judge is not downloaded")
+    assert _plan(recipe, _found(recipe, atoms=unknown))["label"].missing == unknown
+    lm = load_recipe("tiny", ["atoms={maker: lm, lm: {model: m}}"])
+    plan = _plan(lm, _found(lm))
+    assert plan["atoms"].missing is not None
+    assert "not measured" in plan["atoms"].missing.reason
 
 
 def test_twice_the_prompts_take_twice_the_work_and_the_same_loading() -> None:

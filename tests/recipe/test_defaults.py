@@ -25,7 +25,8 @@ from semdpo.recipe import defaults, trackers
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, LoRAConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
-from semdpo.recipe.schema import DriftConfig, ReportConfig, SFTConfig, TrainConfig
+from semdpo.recipe.pairs import DriftConfig
+from semdpo.recipe.schema import ReportConfig, SFTConfig, TrainConfig
 from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty

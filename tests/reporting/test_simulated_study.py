@@ -192,4 +192,4 @@ def test_a_recipe_whose_images_they_cannot_judge_is_refused(overrides: list[str]
         load_recipe("tiny", overrides)
     assert said in str(caught.value)
     rest = [each for each in overrides if not each.startswith("report.study")]
-    assert load_recipe("tiny", [*rest, "report.study=null"]).report.study is None
+    assert load_recipe("tiny", [*rest, "report.study=null", "atoms=null"]).report.study is None

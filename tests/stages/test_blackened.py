@@ -19,7 +19,7 @@ from semdpo.errors import DataError
 from semdpo.protocols import ScoreBatch, render_checked
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
-from semdpo.recipe.schema import PairsConfig
+from semdpo.recipe.pairs import PairsConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
 from semdpo.stages.evaluate import evaluation, render, score_images

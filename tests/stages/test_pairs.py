@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from semdpo.data.records import BLACKENED, Candidate, Score, content_id
 from semdpo.errors import DataError
-from semdpo.recipe.schema import PairsConfig
+from semdpo.recipe.pairs import PairsConfig
 from semdpo.stages.pairs import PairCounts, choose
 
 

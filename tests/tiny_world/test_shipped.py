@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from semdpo.models import tiny_judge
 from semdpo.models.renderer import load_renderer
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.text_encoder import load_text_encoder
@@ -80,7 +81,7 @@ def test_tiny_sd_draws_what_is_asked(items: int, least: float) -> None:
     renderer = load_renderer("tiny:sd", steps=20, guidance=3.5, batch_size=20)
     pictures = renderer.render([wordings.wording(one, rng) for one in asked], list(range(40)))
     pixels = pool.to_pixels(np.stack([np.asarray(picture) for picture in pictures]))
-    right = judge.all_right(judge.facts_shown(judge.load(WEIGHTS / "judge"), pixels, asked))
+    right = judge.all_right(judge.facts_shown(tiny_judge.load(WEIGHTS / "judge"), pixels, asked))
     assert right.float().mean().item() >= least
 
 

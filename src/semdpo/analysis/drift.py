@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance
-from semdpo.data.records import Pair
+from semdpo.analysis.atoms import share_lost
+from semdpo.analysis.semantics import UNKNOWN_ALLOWED, cosine_distance, scorer_disagreement, small_margin
+from semdpo.data.atoms import Atom
+from semdpo.data.records import Pair, content_id
 from semdpo.errors import DataError
 from semdpo.progress import Progress, progress_of_part, silent
 from semdpo.protocols import Float, KnowsWords, TextEncoder
@@ -225,6 +227,54 @@ def refuse_unknown_words(unknown: float | None, name: str) -> None:
             f"{name} knows only its world's words: {unknown:.0%} of the words here are unknown; "
             "give a CLIP or a sentence-transformers model: --encoder (in Python encoder=, in a recipe drift.encoder)"
         )
+
+
+def by_atoms(pairs: Sequence[Pair], atoms: Mapping[str, Sequence[Atom]], maker: str) -> Drift:
+    """The share of its prompt's atoms that each rewrite no longer states, as a distance in [0, 1].
+
+    Args:
+        pairs: preference pairs.
+        atoms: prompt id → its atoms.
+        maker: who made them, as in a recipe.
+
+    Raises:
+        DataError: a prompt has no atoms, or none of which the words are known; the message names it.
+    """
+    lost = [
+        [share_lost(text, atoms.get(content_id(p.prompt), ()), maker) for text in (p.chosen, p.rejected)] for p in pairs
+    ]
+    if untold := [pair.prompt for pair, shares in zip(pairs, lost, strict=True) if None in shares]:
+        raise DataError(
+            f"{len(untold)} prompts have no atom that a text could lose, such as '{untold[0][:80]}': a question must "
+            "share a word with its prompt; add such atoms, or set drift.source=encoder"
+        )
+    distances = np.array(lost, np.float64).reshape(len(pairs), 2)
+    return Drift(distances[:, 0], distances[:, 1], np.zeros(len(pairs), np.bool_), None)
+
+
+def by_scores(pairs: Iterable[Pair], source: str) -> dict[str, float]:
+    """Pair id → its distance, where that comes from the scores of its images.
+
+    Args:
+        pairs: all preference pairs, because the scale of the scores is that of all.
+        source: ``scorer_agreement`` or ``margin``.
+
+    Raises:
+        DataError: a pair has no such scores, or they give no scale.
+    """
+    ids, values = list[str](), list[float]()
+    for pair in pairs:
+        sides = (pair.chosen_fidelity, pair.rejected_fidelity)
+        chosen, rejected = sides if source == "scorer_agreement" else (pair.chosen_score, pair.rejected_score)
+        if chosen is None or rejected is None:
+            raise DataError(f"pair {pair.pair_id} has no scores for drift.source={source}; label its images again")
+        ids.append(pair.pair_id)
+        values.append(chosen - rejected)
+    try:
+        found = scorer_disagreement(values) if source == "scorer_agreement" else small_margin(values)
+    except ValueError as error:
+        raise DataError(f"drift.source={source}: {error}") from error
+    return dict(zip(ids, found.tolist(), strict=True))
 
 
 def with_drift(

@@ -70,6 +70,59 @@ def semantic_weight(distance: ArrayLike, alpha: float) -> Array:
     return weights
 
 
+def scorer_disagreement(fidelity: ArrayLike) -> Array:
+    """How far a second scorer contradicts each pair: d = min(2, max(0, −f / rms(f))).
+
+    exp(−α·d) then weighs a pair down whose chosen image the second scorer finds worse than the rejected one. A pair on
+    which both scorers agree has d = 0, and so the weight 1.
+
+    Args:
+        fidelity: the second scorer's score of the chosen minus that of the rejected, f, [n].
+
+    Returns:
+        Distances in [0, 2], [n].
+
+    Raises:
+        ValueError: a value is not a number, or all are 0, so that there is no scale.
+    """
+    f = _finite(fidelity, "the second scorer's differences")
+    scale = float(np.sqrt(np.mean(f**2)))
+    if not scale > 0:
+        raise ValueError("the second scorer gives both images of every pair the same score; name another one")
+    distance: Array = np.clip(-f / scale, 0.0, 2.0)
+    return distance
+
+
+def small_margin(preference: ArrayLike) -> Array:
+    """How far each pair's margin is below the median: d = min(2, max(0, 1 − m / median(m))).
+
+    exp(−α·d) then weighs a pair down whose two images scored nearly alike, by e^(−α) at most where no margin is
+    negative. A margin of the median or more gives d = 0, and so the weight 1.
+
+    Args:
+        preference: preference score of the chosen minus that of the rejected, m, [n].
+
+    Returns:
+        Distances in [0, 2], [n].
+
+    Raises:
+        ValueError: a value is not a number, or the median is not above 0.
+    """
+    m = _finite(preference, "the scores' differences")
+    median = float(np.median(m))
+    if not median > 0:
+        raise ValueError("half of the pairs have no margin between their scores; use another source of drift")
+    distance: Array = np.clip(1.0 - m / median, 0.0, 2.0)
+    return distance
+
+
+def _finite(values: ArrayLike, what: str) -> Array:
+    x = np.asarray(values, np.float64)
+    if x.ndim != 1 or not x.size or not np.isfinite(x).all():
+        raise ValueError(f"{what} must be finite numbers, one for each pair, and at least one")
+    return x
+
+
 def alpha_of_weights(weights: ArrayLike, distance: ArrayLike) -> float | None:
     """The α with W = exp(−α·d) for every pair: what ``semantic_weight`` was given when it made these weights.
 

@@ -51,7 +51,7 @@ def _kind(shown_name: str) -> str:
     if first == "sweep" and rest:
         return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
     if first == "evaluate" and rest:
-        return {"images": "images", "consistency": "consistency"}.get(rest[-1], "scores")
+        return {"images": "images", "consistency": "consistency", "atoms": "atom answers"}.get(rest[-1], "scores")
     return first
 
 
@@ -104,12 +104,14 @@ def _label(counts: _Counts) -> list[str]:
         counts.some("truncated", "candidate", "with a text longer than the renderer or the scorer reads"),
         counts.some("blackened", "image", "blackened by the safety checker"),
         counts.some("failed", "candidate", "that could not be rendered or scored"),
+        counts.some("without_atoms", "candidate", "of prompts without atoms"),
     ]
 
 
 def _pairs(counts: _Counts) -> list[str]:
     counts.take("rows")
-    names = ("kept", "tied", "below_margin", "single", "blackened", "failed")
+    left_out = ("tied", "below_margin", "single", "blackened", "failed")
+    names = ("kept", *left_out, "below_fidelity", "less_faithful", "without_atoms")
     taken = {name: counts.take(name) for name in names}
     left = _Counts(taken)
     return [
@@ -119,6 +121,9 @@ def _pairs(counts: _Counts) -> list[str]:
         left.some("single", "prompt", "left out (only one candidate)"),
         left.some("blackened", "prompt", "left out (images blackened by the safety checker)"),
         left.some("failed", "prompt", "left out (images that could not be rendered or scored)"),
+        left.some("below_fidelity", "prompt", "left out (fidelity of the chosen image too low)"),
+        left.some("less_faithful", "prompt", "left out (chosen image less faithful than the rejected one)"),
+        left.some("without_atoms", "prompt", "left out (no atoms)"),
     ]
 
 
@@ -126,6 +131,22 @@ def _drift(counts: _Counts) -> list[str]:
     return [
         f"the drift of {_number(counts.take('rows'), 'pair')}",
         counts.some("truncated", "pair", "with a text longer than the encoder reads"),
+    ]
+
+
+def _atoms(counts: _Counts) -> list[str]:
+    return [
+        f"{_number(counts.take('rows'), 'atom')} of {_number(counts.take('prompts'), 'prompt')}",
+        counts.some("prompts_without", "prompt", "without atoms"),
+        counts.some("unread_clauses", "clause", "that the rules cannot read"),
+        counts.some("refused", "answer", "refused"),
+    ]
+
+
+def _atom_answers(counts: _Counts) -> list[str]:
+    return [
+        f"{_number(counts.take('rows'), 'question')} about images",
+        counts.some("images_without", "image", "of prompts without atoms"),
     ]
 
 
@@ -172,4 +193,6 @@ _WORDS: Mapping[str, Callable[[_Counts], list[str]]] = {
     "images": _images,
     "scores": _scores,
     "consistency": _consistency,
+    "atoms": _atoms,
+    "atom answers": _atom_answers,
 }

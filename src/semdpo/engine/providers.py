@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from semdpo.engine import fingerprint, model_folders
 from semdpo.errors import ModelError
-from semdpo.protocols import Renderer, Rewriter, Scorer, TextEncoder
+from semdpo.protocols import Answerer, Renderer, Rewriter, Scorer, TextEncoder
 from semdpo.recipe.base import Template
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig, RendererConfig, RewriterSource, ScoringConfig
@@ -31,6 +31,12 @@ def _endpoint(source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
     return load_endpoint(source.model, source.endpoint, decoding, source.instruction)
 
 
+def _answerer(name: str, config: ScoringConfig) -> Answerer:
+    from semdpo.models.answerer import load_answerer
+
+    return load_answerer(name, config.batch_size, config.precision)
+
+
 @dataclass(frozen=True)
 class Models:
     """Functions that load a run's models; a test may bring its own.
@@ -42,6 +48,7 @@ class Models:
         encoder: loads a text encoder, from its name.
         fingerprint: gives a model's fingerprint, from its name; raises ``ModelError`` when there is no such model.
         endpoint: connects to a rewriter behind a URL, from its settings and its decoding.
+        answerer: loads a model that answers questions about images, from its name and how scorers run.
     """
 
     rewriter: Callable[[str, Template | str | None, DecodingConfig], CountingRewriter]
@@ -50,6 +57,7 @@ class Models:
     encoder: Callable[[str], TextEncoder]
     fingerprint: Callable[[str], str]
     endpoint: Callable[[RewriterSource, DecodingConfig], Rewriter] = _endpoint
+    answerer: Callable[[str, ScoringConfig], Answerer] = _answerer
 
     def other_rewriter(self, source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
         """Loads a rewriter that this run does not train: from its files, or by its URL."""
@@ -89,6 +97,7 @@ def own_models() -> Models:
         scorer=scorer,
         encoder=lambda name: encoder.get([name], _encoder, name),
         fingerprint=fingerprint.model,
+        answerer=lambda name, config: heavy.get([name], _answerer, name, config),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from semdpo import answers
@@ -19,6 +19,8 @@ from semdpo.recipe.models import DecodingConfig
 from semdpo.texts import shown
 
 WITHHELD = "the server withheld the answer (its content filter)"
+
+Reading = Callable[[str, bool], Answer]  # an answer's content, whether the token budget truncated it → what it is
 
 log = logging.getLogger("semdpo")
 
@@ -113,11 +115,18 @@ class EndpointRewriter:
 
         A request that the server refuses is such an answer, unless it refuses all.
         """
+        return self._all(prompts, n, seed, answers.read)
+
+    def said(self, prompts: Sequence[str], seed: int) -> list[Answer]:
+        """What the model says to each prompt, letter by letter, where that need not be a rewrite."""
+        return [row[0] for row in self._all(prompts, 1, seed, Answer)]
+
+    def _all(self, prompts: Sequence[str], n: int, seed: int, read: Reading) -> list[list[Answer]]:
         if n < 1:
             raise ModelError(f"n must be at least 1, not {n}")
         asked = [(prompt, index) for prompt in prompts for index in range(n)]
         got = at_once(
-            lambda each: self._answer_or_refusal(each[0], each[1], seed), asked, self.server.settings.concurrency
+            lambda each: self._answer_or_refusal(each[0], each[1], seed, read), asked, self.server.settings.concurrency
         )
         refused = [each for each in got if isinstance(each, RefusedRequestError)]
         if refused and len(refused) == len(got):
@@ -125,13 +134,13 @@ class EndpointRewriter:
         rows = [Answer("", reason=str(each)) if isinstance(each, RefusedRequestError) else each for each in got]
         return [rows[start : start + n] for start in range(0, len(rows), n)]
 
-    def _answer_or_refusal(self, prompt: str, index: int, seed: int) -> Answer | RefusedRequestError:
+    def _answer_or_refusal(self, prompt: str, index: int, seed: int, read: Reading) -> Answer | RefusedRequestError:
         try:
-            return self._answer(prompt, index, seed)
+            return self._answer(prompt, index, seed, read)
         except RefusedRequestError as error:
             return error
 
-    def _answer(self, prompt: str, index: int, seed: int) -> Answer:
+    def _answer(self, prompt: str, index: int, seed: int, read: Reading) -> Answer:
         choice, message = self.server.choice(self._fields(prompt, index, seed))
         end, content, refusal = choice.get("finish_reason"), message.get("content"), message.get("refusal")
         if not isinstance(content, str | None):
@@ -141,7 +150,7 @@ class EndpointRewriter:
         if refusal:
             return Answer("", reason=f"{answers.REFUSED}: {shown(refusal)}")
         # A thought that the server keeps apart (``reasoning_content``) is no part of the answer.
-        return answers.read(content or "", end == "length")
+        return read(content or "", end == "length")
 
     def _fields(self, prompt: str, index: int, seed: int) -> dict[str, Any]:
         """The fields of a request; the body's own come last, and its null leaves a field out."""

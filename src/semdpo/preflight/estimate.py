@@ -10,6 +10,7 @@ from semdpo.models.registry import resolve
 from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.resources import CHECKPOINT_BYTES, parameters
+from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.evaluate import evaluation
 
@@ -93,7 +94,7 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
     config, n = recipe.label, recipe.candidates.n
     shards, files = math.ceil(prompts / recipe.candidates.shard_size), math.ceil(prompts / config.shard_size)
     first = _stage("prompts", found["prompts"], prompts + held_out, rows=prompts + held_out, files=1)
-    listed = [replace(first, fixed=first.fixed + reading)]
+    listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe)]
     listed.append(_stage("sft", found["sft"], recipe.sft.steps, size=model_bytes(recipe)))
     if recipe.candidates.rewriter is not None and recipe.candidates.rewriter.is_remote:
         listed.append(
@@ -105,10 +106,29 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
     else:
         cost = found["rewrite/candidates"]
         listed.append(_stage("candidates", cost, prompts, shards=shards, rows=prompts * n, files=shards))
-    listed.append(_stage("label", found["label"], prompts * n, shards=files, rows=prompts * n, files=files))
+    label = _stage("label", found["label"], prompts * n, shards=files, rows=prompts * n, files=files)
+    listed.append(_asked_too(label, found["atoms"], prompts * n) if config.fidelity == ATOMS else label)
     listed.append(_stage("pairs", found["pairs"], prompts, rows=prompts, files=files))
     listed.append(_stage("drift", found["drift"], prompts, rows=prompts, files=files))
     return [*listed, *_trainings(recipe, found, prompts), *_evaluation(recipe, found, held_out)]
+
+
+def _asked_too(stage: Stage, cost: Cost | Unmeasured, images: int) -> Stage:
+    """The stage that labels, where a model also answers the atoms of its images."""
+    if stage.missing is not None:
+        return stage
+    if isinstance(cost, Unmeasured):
+        return replace(stage, missing=cost)
+    return replace(stage, work=stage.work + _span(cost) * images, fixed=stage.fixed + cost.fixed)
+
+
+def _atoms(recipe: Recipe) -> list[Stage]:
+    """The stage that makes atoms: what no model writes takes no time."""
+    if recipe.atoms is None:
+        return []
+    if recipe.atoms.lm is None:
+        return [Stage("atoms", size=NOTES_BYTES)]
+    return [Stage("atoms", missing=Unmeasured("a language model writes them, which is not measured"))]
 
 
 def model_bytes(recipe: Recipe) -> float:
@@ -185,6 +205,9 @@ def _evaluation(recipe: Recipe, found: Found, held_out: int) -> Iterator[Stage]:
         yield _stage(f"evaluate/…/{metric}", cost, images, **shards)
         if scorer == recipe.drift.encoder and plan.compared(recipe):
             yield _stage("evaluate/…/consistency", cost, images, **shards)
+    if recipe.atoms is not None and "atoms" in found:
+        shards = {"shards": files, "rows": images, "files": files * methods, "folders": methods}
+        yield _stage("evaluate/…/atoms", found["atoms"], images, **shards)
 
 
 def _images(recipe: Recipe, found: Found, held_out: int, images: int, files: int) -> Stage:

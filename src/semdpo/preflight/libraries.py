@@ -11,7 +11,7 @@ from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, label, sft
+from semdpo.stages import atoms, candidates, label, sft
 from semdpo.stages.flow import flow, is_file
 
 
@@ -76,7 +76,8 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
 def _writes(key: str) -> str:
     """The stage that another rewriter writes for, from its key in the recipe."""
     method = key.removeprefix("evaluate.rewriters.")
-    return candidates.NAME if method == key else f"evaluate/{method}/images"
+    own = {"candidates.rewriter": candidates.NAME, "atoms.lm": atoms.NAME}
+    return own[key] if method == key else f"evaluate/{method}/images"
 
 
 def _asks(stage: str, key: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from semdpo import extras
 from semdpo.analysis.drift import measure, unknown_beforehand, with_drift
+from semdpo.data.atoms import Atom, AtomAnswer
 from semdpo.data.records import Candidate, Pair, Prompt, RenderedImage, Score
 from semdpo.engine.providers import Models, own_models
 from semdpo.errors import ModelError, SemdpoError
@@ -29,18 +30,28 @@ from semdpo.preflight.measuring import (
     time_training,
 )
 from semdpo.preflight.resources import is_absent, refuse_too_large
+from semdpo.preflight.rewritings import Rewriting, rewritings
 from semdpo.preflight.sample import Sample
 from semdpo.progress import Progress, silent
-from semdpo.recipe.base import Template
+from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.endpoints import is_url
-from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, evaluate, label, pairs
+from semdpo.stages import atom_answers, candidates, evaluate, label, pairs
 
 PROBE_SECONDS = 60.0
+ATOMS_OF_A_PROMPT = 6
 # Shares of the time, by kind of work; where a recipe has several of one kind, they divide its share.
-SHARES = {"sft": 0.1, "train": 0.13, "rewrite": 0.18, "label": 0.13, "images": 0.13, "score": 0.1, "drift": 0.03}
+SHARES = {
+    "sft": 0.1,
+    "train": 0.13,
+    "rewrite": 0.18,
+    "label": 0.13,
+    "images": 0.13,
+    "score": 0.1,
+    "atoms": 0.05,
+    "drift": 0.03,
+}
 AGAIN = "download it, then run `semdpo doctor` again"
 MOST_EXAMPLES = 5000  # rewrites to fine-tune on; their tokens are all counted before the first update
 
@@ -54,27 +65,6 @@ class Unmeasured:
 
 
 Found = dict[str, Cost | Unmeasured]  # work → what it costs
-
-
-@dataclass(frozen=True, slots=True)
-class Rewriting:
-    """One use of a rewriter in a run.
-
-    Attributes:
-        what: the name of the work, ``rewrite/…``.
-        model: the rewriter, or the model that it is trained from.
-        template: what the rewriter reads around a prompt; None is the template in its folder.
-        decoding: how the rewriter decodes.
-        n: the number of rewrites per prompt.
-        trained: whether the run trains it, so that its rewrites are as long as those of the examples.
-    """
-
-    what: str
-    model: str
-    template: Template | None
-    decoding: DecodingConfig
-    n: int
-    trained: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +113,7 @@ def probe(
     Returns:
         Work → its cost, or one sentence that says why it was not measured and what to do. The keys are ``prompts``,
         ``sft``, ``train/OBJECTIVE``, ``reference``, those of ``rewritings``, ``label``, ``pairs``, ``drift``,
-        ``images`` and ``score/METRIC``.
+        ``images``, ``score/METRIC`` and, if a model answers atoms, ``atoms``.
     """
     with TemporaryDirectory(prefix="semdpo-probe-") as folder:
         this = _Probe(recipe, models or own_models(), sample, prompts, held_out, Path(folder))
@@ -136,30 +126,11 @@ def probe(
         return found | this.reference
 
 
-def rewritings(recipe: Recipe) -> Iterator[Rewriting]:
-    """The uses of rewriters in a run, without those behind a URL: their answers may cost money.
-
-    Args:
-        recipe: the validated recipe.
-    """
-    config, start, template = recipe.candidates, recipe.sft.model, recipe.sft.reads
-    other = config.rewriter
-    if other is None:
-        yield Rewriting("rewrite/candidates", start, template, config, config.n, True)
-    elif not other.is_remote:
-        yield Rewriting("rewrite/candidates", other.model, other.reads, config, config.n, False)
-    yield Rewriting("rewrite/evaluation", start, template, recipe.evaluate.rewrite, 1, True)
-    for name, decoding in recipe.evaluate.also.items():
-        yield Rewriting(f"rewrite/also {name}", start, template, decoding, 1, True)
-    for name, rewriter in recipe.evaluate.rewriters.items():
-        if not rewriter.is_remote:
-            yield Rewriting(f"rewrite/other {name}", rewriter.model, rewriter.reads, rewriter, 1, False)
-
-
 def _tasks(this: _Probe) -> dict[str, _Task]:
     recipe, start = this.recipe, this.recipe.sft.model
     objectives = {objective.name: objective for objective in recipe.train.methods.values()}
-    scorers = [name for name in (recipe.label.scorer, recipe.label.fidelity) if name is not None]
+    scorers = label_scorers(recipe)
+    answerer = None if recipe.atoms is None else recipe.atoms.model
     render = recipe.evaluate.renderer.model
     return {
         "prompts": _Task([recipe.drift.encoder], partial(_encode, this)),
@@ -174,7 +145,13 @@ def _tasks(this: _Probe) -> dict[str, _Task]:
             f"score/{metric}": _Task([render, scorer], partial(_score, this, metric, scorer))
             for metric, scorer in recipe.evaluate.metrics.items()
         },
+        **({} if answerer is None else {"atoms": _Task([render, answerer], partial(_ask, this, answerer))}),
     }
+
+
+def label_scorers(recipe: Recipe) -> list[str]:
+    """The models that score the candidates' images, without the one that answers atoms, whose cost is another."""
+    return [name for name in (recipe.label.scorer, recipe.label.fidelity) if name not in (None, ATOMS)]
 
 
 def _tried(task: _Task, budget: float) -> Cost | Unmeasured:
@@ -327,7 +304,7 @@ def _label(this: _Probe, budget: float) -> Cost:
     extras.require(render="rendering and scoring images")
     config, begun, done = this.recipe.label, time.monotonic(), [0]
     renderer = this.models.renderer(config.renderer)
-    names = [name for name in (config.scorer, config.fidelity) if name is not None]
+    names = label_scorers(this.recipe)
     scorers = {name: this.models.scorer(name, this.recipe.scoring) for name in names}
 
     def work(size: int) -> list[Score]:
@@ -396,3 +373,20 @@ def _score(this: _Probe, metric: str, name: str, budget: float) -> Cost:
         return evaluate.score_images(list(islice(images, size)), scorer, metric)
 
     return _cost("images", Score, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
+
+
+def _ask(this: _Probe, name: str, budget: float) -> Cost:
+    """A prompt has some ``ATOMS_OF_A_PROMPT`` atoms; here it is one question as often."""
+    if not this.images:
+        raise ModelError("no image was rendered that it could be asked about; see the line of evaluate/…/images")
+    begun, images = time.monotonic(), cycle(this.images)
+    answerer, tiny = this.models.answerer(name, this.recipe.scoring), name.startswith("tiny:")
+
+    def work(size: int) -> list[AtomAnswer]:
+        some = list(islice(images, size))
+        questions = {i.prompt_id: "Is there a cat?" if tiny else f"Does the image show {i.prompt}?" for i in some}
+        atoms = {key: [Atom(key, "object", question)] * ATOMS_OF_A_PROMPT for key, question in questions.items()}
+        return atom_answers.answered(some, atoms, lambda: answerer, "rules")
+
+    cost = _cost("images", AtomAnswer, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
+    return replace(cost, row_bytes=cost.row_bytes * ATOMS_OF_A_PROMPT)

@@ -90,10 +90,10 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     """The bytes of memory that each kind of unfinished work needs."""
     policy = 4 * parameters(recipe.sft.model)
     rendering, encoder = renderer_bytes(recipe.label.renderer), 4 * parameters(recipe.drift.encoder)
-    scorers = {recipe.label.scorer, recipe.label.fidelity or recipe.label.scorer}
+    scorers = {recipe.label.scorer, recipe.model_of(recipe.label.fidelity) or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     outside = [stage.outside.items() for stage in evaluating]
-    metrics = {name for items in outside for key, name in items if key.startswith("evaluate.metrics.")}
+    metrics = {name for items in outside for key, name in items if key.startswith(("evaluate.metrics.", "atoms.model"))}
     names = {stage.name for stage in missing}
     needed = {"the rest": 0.0}
     if any(isinstance(stage, ModelStage) for stage in missing):

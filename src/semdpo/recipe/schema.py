@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
 from semdpo.recipe import defaults, trackers
+from semdpo.recipe.atoms import ATOMS, AtomsConfig, refuse_misused
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
@@ -21,6 +22,7 @@ from semdpo.recipe.models import (
     RewriterSource,
     ScoringConfig,
 )
+from semdpo.recipe.pairs import DriftConfig, PairsConfig
 from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
 from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
 from semdpo.recipe.variants import Variant, variants
@@ -79,19 +81,6 @@ class CandidatesConfig(DecodingConfig):
         """The settings that candidates depend on."""
         other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
         return self.model_dump(mode="json", exclude={"rewriter"}) | other
-
-
-class PairsConfig(Settings):
-    """How candidates are paired: the two scores must differ, by at least ``margin``."""
-
-    margin: float = Field(default=0.0, ge=0)
-
-
-class DriftConfig(Settings):
-    """The frozen encoder that measures drift; it embeds ``batch_size`` texts at once."""
-
-    encoder: Text
-    batch_size: Positive = defaults.TEXTS_AT_A_TIME
 
 
 class TrainConfig(Templated):
@@ -249,6 +238,7 @@ class Recipe(Settings):
     sft: SFTConfig
     candidates: CandidatesConfig
     render_budget: RenderBudgetConfig | None = None
+    atoms: AtomsConfig | None = None
     label: LabelConfig
     pairs: PairsConfig = PairsConfig()
     drift: DriftConfig
@@ -261,9 +251,28 @@ class Recipe(Settings):
     ray: RayConfig = RayConfig()
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_budget(self, handler: Any) -> dict[str, Any]:
+    def _leave_out_what_is_not_there(self, handler: Any) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key != "render_budget" or value is not None}
+        return {
+            key: value for key, value in written.items() if key not in ("render_budget", "atoms") or value is not None
+        }
+
+    @model_validator(mode="after")
+    def _atoms_are_there_where_they_are_used(self) -> Recipe:
+        refuse_misused(
+            self.atoms, self.label, self.drift.source, [*self.evaluate.metrics, *self.evaluate.metrics.values()]
+        )
+        if self.pairs.filters and self.label.fidelity is None:
+            raise ValueError(
+                "pairs.min_fidelity and pairs.faithful need scores; set label.fidelity to a fidelity scorer or atoms"
+            )
+        if self.drift.source == "scorer_agreement" and self.label.fidelity is None:
+            raise ValueError("drift.source is scorer_agreement, which compares two scorers; set label.fidelity to one")
+        if self.render_budget is not None and self.drift.source != "encoder":
+            raise ValueError(
+                "render_budget draws by the encoder's drift; set drift.source=encoder, or remove render_budget"
+            )
+        return self
 
     @model_validator(mode="after")
     def _the_budget_suits_every_method(self) -> Recipe:
@@ -323,6 +332,11 @@ class Recipe(Settings):
                 f"report.study lets simulated raters judge images of the tiny world only, and evaluate.renderer.model "
                 f"is '{renderer}'; set report.study=null"
             )
+        if self.atoms is not None and self.atoms.model == "tiny:judge" and not renderer.startswith("tiny:"):
+            raise ValueError(
+                f"atoms.model is tiny:judge, which knows images of the tiny world only, and evaluate.renderer.model is "
+                f"'{renderer}'; name an image-text-to-text model, or set atoms=null"
+            )
         return self
 
     @model_validator(mode="after")
@@ -343,6 +357,10 @@ class Recipe(Settings):
                     )
         return self
 
+    def model_of(self, scorer: str | None) -> str | None:
+        """The model behind a scorer's name: for ``atoms``, the one that answers them."""
+        return self.atoms.model if scorer == ATOMS and self.atoms is not None else scorer
+
     @property
     def variants(self) -> dict[str, Variant]:
         """The methods that ``evaluate.also`` adds."""
@@ -353,6 +371,8 @@ class Recipe(Settings):
         """The rewriters that this run does not train: key in the recipe → rewriter."""
         first = self.candidates.rewriter
         others: dict[str, RewriterSource] = {} if first is None else {"candidates.rewriter": first}
+        if self.atoms is not None and self.atoms.lm is not None:
+            others["atoms.lm"] = self.atoms.lm
         return others | {f"evaluate.rewriters.{name}": each for name, each in self.evaluate.rewriters.items()}
 
     @property

@@ -10,24 +10,35 @@ from typing import TYPE_CHECKING
 import yaml
 
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
-from semdpo.data.records import Curve, Pair, PairLoss
+from semdpo.data.atoms import AtomAnswer
+from semdpo.data.records import Curve, Pair, PairLoss, Prompt
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
+from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.compute import compared
-from semdpo.reporting.data import Published, own_weights
+from semdpo.reporting.data import DRIFT, Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
+from semdpo.stages import atom_answers
 from semdpo.stages.evaluate import evaluation
 from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
 
 if TYPE_CHECKING:
     from semdpo.reporting.simulated_study import SimulatedStudy
+
+
+WEIGHED_BY = {
+    "encoder": DRIFT,
+    "atoms_lost": "share of the prompt's facts that the chosen rewrite no longer states",
+    "scorer_agreement": "disagreement of the two scorers",
+    "margin": "lack of a margin between the two scores",
+}
 
 
 def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
@@ -79,6 +90,8 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
         facts=titles.facts,
         variants=recipe.variants,
+        atoms=_atoms(run),
+        weighed_by=WEIGHED_BY[recipe.drift.source],
     )
     if titles.study:
         data = replace(data, study=_study(run, data))
@@ -86,6 +99,19 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         return data
     note = f"Proposition 2 was not measured, because the scores of {recipe.drift.encoder} are not cosines."
     return replace(data, notes=[*data.notes, note])
+
+
+def _atoms(run: Run) -> AtomData | None:
+    """The answers about every method's images; None where the recipe has no atoms."""
+    config = run.recipe.atoms
+    if config is None:
+        return None
+    answers = {m: run.rows(atom_answers.name_of(m), AtomAnswer) for m in evaluation(run.recipe).models}
+    held_out = {prompt.prompt_id for prompt in run.rows("prompts", Prompt) if prompt.split == "test"}
+    having = {answer.prompt_id for answer in answers["human"]}
+    if len(having) < FEWEST:  # as everywhere in a report, one prompt gives no interval
+        return None
+    return AtomData(answers, config.maker, config.model, len(having), len(held_out - having))
 
 
 def _study(run: Run, data: ReportData) -> SimulatedStudy | str:

@@ -23,6 +23,7 @@ from semdpo.analysis.statistics import (
 from semdpo.analysis.wording import cliches, repetition
 from semdpo.errors import DataError
 from semdpo.reporting import facts
+from semdpo.reporting.atoms import AtomTables, atom_tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import ORDER
 
@@ -66,6 +67,7 @@ class Tables:
         corrected: (other method, metric) → p-value of the paired t-test, Holm-corrected over the metrics.
         duels: (other method, metric) → wins, ties and losses of the subject.
         equal_length: (other method, metric) → share won at equal length; None where it cannot be estimated.
+        atoms: which facts of the prompts images show and rewrites state, of all evaluated methods; None without atoms.
     """
 
     methods: list[str]
@@ -82,6 +84,7 @@ class Tables:
     corrected: dict[tuple[str, str], float]
     duels: dict[tuple[str, str], HeadToHead]
     equal_length: dict[tuple[str, str], LengthControlled | None]
+    atoms: AtomTables | None = None
 
     @property
     def evaluated(self) -> list[str]:
@@ -155,6 +158,7 @@ def compute_tables(data: ReportData) -> Tables:
             )
             for other, name in pairs
         },
+        atoms=atom_tables(data.atoms, evaluated, subject, others) if data.atoms is not None else None,
     )
 
 

@@ -15,10 +15,14 @@ from semdpo.data.records import Curve, EvaluationRow, Pair, PairLoss
 from semdpo.errors import DataError
 from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
+from semdpo.reporting.atoms import AtomData
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 if TYPE_CHECKING:
     from semdpo.reporting.simulated_study import SimulatedStudy
+
+
+DRIFT = "drift of the chosen rewrite"
 
 
 def _seen() -> dict[str, str]:
@@ -77,6 +81,8 @@ class ReportData:
         variants: the methods that write with another decoding than the method that they belong to. They have rows of
             their own in the tables of means, and are in no comparison, plot or average.
         study: a study with simulated raters, or why the images gave none; None where none was asked for.
+        weighed_by: what a pair's distance is, of which its weight is W = exp(−alpha·distance).
+        atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
     """
 
     title: str
@@ -107,6 +113,8 @@ class ReportData:
     facts: str | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
     study: SimulatedStudy | str | None = None
+    atoms: AtomData | None = None
+    weighed_by: str = DRIFT
 
     @property
     def weighted(self) -> bool:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from semdpo.analysis.selection import RULE
 from semdpo.data.records import EvaluationRow
-from semdpo.reporting import facts, rows
+from semdpo.reporting import atoms, facts, rows
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
@@ -60,6 +60,7 @@ def render_page(
         tables=tables,
         plots={name: Markup(svg) for name, svg in plots.items()},
         study=Markup(study),
+        atoms=_atoms(data, tables),
         colours=palette | {name: palette[data.variants[name].method] for name in tables.variants},
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),
@@ -124,6 +125,12 @@ def template(name: str, **filters: Callable[..., str]) -> Template:
     )
     environment.filters.update(filters)
     return environment.get_template(name)
+
+
+def _atoms(data: ReportData, tables: Tables) -> dict[str, object] | None:
+    if data.atoms is None or tables.atoms is None:
+        return None
+    return atoms.page(data.atoms, tables.atoms, tables.evaluated, tables.others)
 
 
 def _two_places(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from semdpo.reporting import atoms
 from semdpo.reporting.alpha_sweep import Sweep, sweep_frame
 from semdpo.reporting.compute import Tables, differences_frame, results_frame
 from semdpo.reporting.data import ReportData, effective_frame
@@ -32,6 +33,8 @@ def all_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
     if (parts := drift_table(data, tables.methods)) is not None:
         parts = parts.rename(index=method_label).rename_axis("method")
         shown.append(PaperTable("proposition2", "The parts of drift (Proposition 2)", parts))
+    if tables.atoms is not None:
+        shown += [PaperTable(*each) for each in atoms.frames(tables.atoms, tables.subject)]
     if data.sweep is not None:
         shown.append(sweep_table(data.sweep))
     return [*shown, *_accounts(data, tables)]

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from semdpo.engine.stage import AnyStage
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import candidates, drift, label, losses, pairs, prompts, render_budget, sft, train
+from semdpo.stages import (
+    atom_answers,
+    atoms,
+    candidates,
+    drift,
+    label,
+    losses,
+    pairs,
+    prompts,
+    render_budget,
+    sft,
+    train,
+)
 from semdpo.stages.evaluate import evaluation
 
 
 def flow(recipe: Recipe) -> list[AnyStage]:
     """A recipe's stages, in the order in which data flows; the report comes after them."""
-    methods = recipe.train.methods
+    methods, evaluated = recipe.train.methods, evaluation(recipe)
     return [
         *data_flow(recipe),
         *(train.stage(recipe, train.name_of(method), method, objective) for method, objective in methods.items()),
         *(losses.stage(recipe, method, objective) for method, objective in methods.items() if objective.needs_distance),
-        *evaluation(recipe).stages(recipe),
+        *evaluated.stages(recipe),
+        *atom_answers.stages(recipe, {method: evaluated.images_stage(method) for method in evaluated.models}),
     ]
 
 
@@ -23,6 +36,7 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
     """The stages from the prompts to the pairs with distances."""
     return [
         prompts.stage(recipe),
+        *atoms.stages(recipe),
         sft.stage(recipe),
         candidates.stage(recipe),
         *render_budget.stages(recipe),
@@ -34,4 +48,4 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
 
 def is_file(key: str) -> bool:
     """Whether a key in ``outside`` names a file; otherwise it names a model."""
-    return key.startswith(("prompts.", "sweep.prompts")) or key == "sft.file"
+    return key.startswith(("prompts.", "sweep.prompts")) or key in ("sft.file", "atoms.file")

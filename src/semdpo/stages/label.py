@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from semdpo import disk
 from semdpo.analysis.render_budget import kept
+from semdpo.data.atoms import NO_ATOMS, Atom
+from semdpo.data.atoms import by_prompt as atoms_of_prompts
 from semdpo.data.records import BLACKENED, Candidate, RenderDraw, Score, content_seed
 from semdpo.engine import image_cache, score_cache, store
 from semdpo.engine.image_cache import ImageCache, Rendered
@@ -18,6 +21,7 @@ from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError, SemdpoError, StoreError
 from semdpo.progress import Progress, silent
 from semdpo.protocols import Renderer, Scorer, render_checked
+from semdpo.recipe.atoms import ATOMS, AtomsConfig
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.schema import Recipe
@@ -44,6 +48,11 @@ def stage(recipe: Recipe) -> TableStage:
         inputs = (*inputs, "render_budget")
     outside = config.renderer.models("label.renderer")
     outside |= {key: name for key, name in scorers.items() if not is_url(name)}
+    if atoms := _scored_atoms(recipe):
+        settings |= {"atoms": atoms.of_scores()}
+        inputs = (*inputs, "atoms")
+        outside = {key: name for key, name in outside.items() if key != "label.fidelity"}
+        outside |= {"atoms.model": str(atoms.model)}
     return TableStage(NAME, "rendering and scoring", settings, inputs, outside, Score, _work, pool="render")
 
 
@@ -51,7 +60,8 @@ def _work(run: Run) -> list[Shard]:
     config = run.recipe.label
     names = [name for name in (config.scorer, config.fidelity) if name is not None]
     renderer = cache(lambda: run.models.renderer(config.renderer))
-    scorers = cache(lambda: {name: run.models.scorer(name, run.recipe.scoring) for name in names})
+    asked = cache(lambda: atoms_of_prompts(run.rows("atoms", Atom)) if _scored_atoms(run.recipe) else None)
+    scorers = cache(lambda: {name: _scorer(run, name, asked()) for name in names})
     known = cache(lambda: {name: _known(run, name) for name in names} if config.reuse_scores else {})
     images = cache(lambda: _images(run) if config.reuse_images else None)
     candidates = run.shards("candidates", Candidate)
@@ -62,13 +72,17 @@ def _work(run: Run) -> list[Shard]:
         if draws is not None:
             prompts = kept(draws.read(index))
             rendered = [row for row in rendered if row.prompt_id in prompts]
-        rows = label(rendered, renderer(), scorers(), config, progress, known(), images())
+        atoms = asked()
+        bare = () if atoms is None else frozenset(row.prompt for row in rendered if row.prompt_id not in atoms)
+        rows = label(rendered, renderer(), scorers(), config, progress, known(), images(), bare)
         preferences = [row for row in rows if row.scorer == config.scorer]
         counts = {
             "truncated": sum(row.truncated for row in preferences),
             "blackened": sum(row.error == BLACKENED for row in preferences),
             "failed": len(_failures(rows)),
         }
+        if atoms is not None:
+            counts["without_atoms"] = sum(row.error == NO_ATOMS for row in rows)
         return rows, counts
 
     places = by_prompt(candidates.column("prompt_id"), config.shard_size)
@@ -83,11 +97,29 @@ def _work(run: Run) -> list[Shard]:
     return [Shard(size, partial(make, index, *places[index])) for index, size in enumerate(sizes)]
 
 
+def _scored_atoms(recipe: Recipe) -> AtomsConfig | None:
+    """The recipe's atoms if they are the fidelity scorer."""
+    return recipe.atoms if recipe.label.fidelity == ATOMS else None
+
+
+def _scorer(run: Run, name: str, atoms: Mapping[str, Sequence[Atom]] | None) -> Scorer:
+    config = _scored_atoms(run.recipe)
+    if config is None or name != ATOMS:
+        return run.models.scorer(name, run.recipe.scoring)
+    from semdpo.models.atom_scorer import AtomScorer
+
+    return AtomScorer(run.models.answerer(str(config.model), run.recipe.scoring), atoms or {}, config.mean)
+
+
 def _known(run: Run, scorer: str) -> ScoreCache:
     """The scores that earlier runs got from a scorer for images of this run's renderer."""
-    depends_on = _rendering(run, without={"batch_size"}) | {
-        "scorer": [run.models.content(scorer), run.recipe.scoring.of_results(scorer)]
-    }
+    config = _scored_atoms(run.recipe)
+    if config is not None and scorer == ATOMS:  # other atoms of a prompt are other scores
+        parts = [run.models.fingerprint(str(config.model)), config.mean, store.manifest_hash(run.folder / "atoms")]
+    else:
+        parts = [run.models.content(scorer)]
+    scoring = run.recipe.scoring.of_results(scorer)
+    depends_on = _rendering(run, without={"batch_size"}) | {"scorer": [*parts, scoring]}
     return ScoreCache(depends_on, score_cache.default_path())
 
 
@@ -134,6 +166,7 @@ def label(
     progress: Progress = silent,
     known: Mapping[str, ScoreCache] | None = None,
     kept_images: ImageCache | None = None,
+    bare: Collection[str] = (),
 ) -> list[Score]:
     """Renders candidates and scores their images.
 
@@ -150,6 +183,7 @@ def label(
         progress: called after every batch.
         known: scorer's name → its scores of earlier runs; new ones are added to them. None looks for none.
         kept_images: the images of earlier runs; new ones are added to them. None looks for none.
+        bare: the prompts without atoms, whose images the scorer ``atoms`` cannot score.
 
     Returns:
         One score of each scorer for each candidate, in the candidates' order. ``truncated`` is true when the prompt is
@@ -166,7 +200,8 @@ def label(
     for start, batch in _batches(distinct, config.batch_size):
         images = _rendered(renderer, batch, kept_images)
         for name, scorer in scorers.items():
-            for key, image, outcome in zip(batch, images, _scored(name, scorer, images, batch), strict=True):
+            shown = _without(images, batch, bare) if name == ATOMS else images
+            for key, image, outcome in zip(batch, images, _scored(name, scorer, shown, batch), strict=True):
                 value, truncated, error = outcome
                 outcomes[name, key] = value, truncated or image.too_long, error
         for name, scores in (known or {}).items():
@@ -219,6 +254,14 @@ def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> tupl
             image, black = outcome
             found.append(Rendered(None if black else image, BLACKENED if black else None, long))
     return found, calls == [len(rows)]
+
+
+def _without(images: Sequence[Rendered], batch: Sequence[_Key], bare: Collection[str]) -> list[Rendered]:
+    """The images, of which those of prompts without atoms cannot be scored."""
+    return [
+        replace(each, image=None, error=NO_ATOMS) if prompt in bare and each.image is not None else each
+        for each, (_, _, prompt) in zip(images, batch, strict=True)
+    ]
 
 
 def _scored(name: str, scorer: Scorer, images: Sequence[Rendered], batch: Sequence[_Key]) -> list[_Outcome]:
@@ -285,8 +328,8 @@ def _batches(keys: list[_Key], size: int) -> Iterator[tuple[int, list[_Key]]]:
 
 
 def _failures(rows: Sequence[Score]) -> dict[str, str]:
-    """Candidate → why it has no score, without those that the safety checker blackened."""
-    return {row.candidate_id: row.error for row in rows if row.error not in (None, BLACKENED)}
+    """Candidate → why it has no score, without those that the safety checker blackened or that have no atoms."""
+    return {row.candidate_id: row.error for row in rows if row.error not in (None, BLACKENED, NO_ATOMS)}
 
 
 def _refuse_many_failures(rows: Sequence[Score], candidates: int, allowed: float) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from semdpo.analysis.render_budget import kept
+from semdpo.data.atoms import NO_ATOMS
 from semdpo.data.records import BLACKENED, Candidate, Pair, RenderDraw, Score, content_id
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.progress import Progress
-from semdpo.recipe.schema import PairsConfig, Recipe
+from semdpo.recipe.atoms import ATOMS
+from semdpo.recipe.pairs import PairsConfig
+from semdpo.recipe.schema import Recipe
 
 NAME = "pairs"
+FILTERED = ("below_fidelity", "less_faithful")  # counts of a recipe that filters pairs
 
 
 def stage(recipe: Recipe) -> TableStage:
@@ -31,6 +36,8 @@ def _work(run: Run) -> list[Shard]:
     draws = None if run.recipe.render_budget is None else run.shards("render_budget", RenderDraw)
     places = by_prompt(candidates.column("prompt_id"), config.shard_size)  # the same split as label's
 
+    unused = {*([] if run.recipe.pairs.filters else FILTERED), *([] if config.fidelity == ATOMS else ["without_atoms"])}
+
     def make(index: int, _: Progress) -> Made:
         by_scorer: dict[str, list[Score]] = {}
         for score in scores.read(index):
@@ -41,7 +48,7 @@ def _work(run: Run) -> list[Shard]:
             weights = {prompt_id: 1 / p for prompt_id, p in kept(draws.read(index)).items()}
             rendered = [row for row in rendered if row.prompt_id in weights]
         rows, counts = choose(rendered, preferences, run.recipe.pairs, fidelities, weights)
-        return rows, asdict(counts)
+        return rows, {name: count for name, count in asdict(counts).items() if name not in unused}
 
     return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
 
@@ -57,6 +64,9 @@ class PairCounts:
         single: prompts with only one distinct candidate.
         blackened: prompts with fewer than two scored images, because the safety checker blackened the others.
         failed: prompts with fewer than two scored images, because others could not be rendered or scored.
+        below_fidelity: prompts whose best candidate's fidelity is below ``min_fidelity``.
+        less_faithful: prompts whose best candidate has a lower fidelity than the worst, where ``faithful`` forbids it.
+        without_atoms: prompts without atoms, so that their images have no fidelity.
     """
 
     kept: int
@@ -65,6 +75,9 @@ class PairCounts:
     single: int
     blackened: int = 0
     failed: int = 0
+    below_fidelity: int = 0
+    less_faithful: int = 0
+    without_atoms: int = 0
 
 
 def choose(
@@ -81,8 +94,8 @@ def choose(
     Args:
         candidates: the candidates of all prompts.
         scores: the preference scorer's scores, one per candidate, in any order.
-        config: the margin.
-        fidelities: the fidelity scorer's scores, which are only stored with the pairs; none, or one per candidate.
+        config: the margin, and which pairs are left out by their fidelity.
+        fidelities: the fidelity scorer's scores; none, or one per candidate.
         weights: prompt id → weight of its pair; None gives none.
 
     Returns:
@@ -101,27 +114,55 @@ def choose(
     for candidate in candidates:
         groups.setdefault(candidate.prompt_id, {})[candidate.candidate_id] = candidate
     pairs: list[Pair] = []
-    tied = below = single = blackened = failed = 0
+    counts = Counter[str]()
     for group in groups.values():
         ids = sorted(group.keys() - reasons.keys())
-        if len(ids) < 2 <= len(group):
-            only_black = all(reasons[key] == BLACKENED for key in group.keys() - set(ids))
-            blackened, failed = blackened + only_black, failed + (not only_black)
+        if why := _unpaired(group, ids, values, reasons, config):
+            counts[why] += 1
             continue
-        if len(group) == 1:
-            single += 1
+        best, worst = _extremes(ids, values)
+        if why := _unfaithful(fidelity.get(best), fidelity.get(worst), config):
+            counts[why] += 1
             continue
-        best = max(ids, key=values.__getitem__)  # among equals, max and min take the first, which has the lowest id
-        worst = min(ids, key=values.__getitem__)
-        difference = values[best] - values[worst]
-        if difference == 0:
-            tied += 1
-        elif difference < config.margin:
-            below += 1
-        else:
-            weight = (weights or {}).get(group[best].prompt_id)
-            pairs.append(_pair(group[best], group[worst], values, fidelity, weight))
-    return pairs, PairCounts(len(pairs), tied, below, single, blackened, failed)
+        weight = (weights or {}).get(group[best].prompt_id)
+        pairs.append(_pair(group[best], group[worst], values, fidelity, weight))
+    return pairs, replace(PairCounts(len(pairs), 0, 0, 0), **counts)
+
+
+def _extremes(ids: Sequence[str], values: Mapping[str, float]) -> tuple[str, str]:
+    """The best and the worst candidate; among equals, max and min take the first, which has the lowest id."""
+    return max(ids, key=values.__getitem__), min(ids, key=values.__getitem__)
+
+
+def _unpaired(
+    group: Mapping[str, Candidate],
+    ids: Sequence[str],
+    values: Mapping[str, float],
+    reasons: Mapping[str, str],
+    config: PairsConfig,
+) -> str:
+    """Why the candidates of a prompt make no pair, as ``PairCounts`` names it; empty where they make one."""
+    why = {reasons[key] for key in group.keys() - set(ids)}
+    if NO_ATOMS in why:
+        return "without_atoms"
+    if len(ids) < 2 <= len(group):
+        return "blackened" if why == {BLACKENED} else "failed"
+    if len(group) == 1:
+        return "single"
+    best, worst = _extremes(ids, values)
+    difference = values[best] - values[worst]
+    if difference == 0:
+        return "tied"
+    return "below_margin" if difference < config.margin else ""
+
+
+def _unfaithful(chosen: float | None, rejected: float | None, config: PairsConfig) -> str:
+    """Which filter leaves a pair out, as ``PairCounts`` names it; empty where none does."""
+    if chosen is None or rejected is None:
+        return ""
+    if config.min_fidelity is not None and chosen < config.min_fidelity:
+        return "below_fidelity"
+    return "less_faithful" if config.faithful and chosen < rejected else ""
 
 
 def _values(scores: Sequence[Score]) -> dict[str, float]:

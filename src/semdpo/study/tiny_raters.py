@@ -78,16 +78,17 @@ def read_images(files: Sequence[Path]) -> tuple[list[Scene], NDArray[np.float64]
     """What ``tiny:judge`` sees in images, and how surely it does, the mean log-probability of what it reads, [n]."""
     import torch
 
-    from semdpo.tiny_world_training import judge, pool
+    from semdpo.models import tiny_judge
+    from semdpo.tiny_world_training import pool
 
     pixels = []
     for file in files:
         with Image.open(file) as image:
             pixels.append(np.asarray(image.convert("RGB").resize((SIZE, SIZE))))
     with torch.no_grad():
-        logits = judge.load(WEIGHTS / "judge")(pool.to_pixels(np.stack(pixels))).double()
-    parts = {name: part.log_softmax(1).max(1) for name, part in pool.split_facts(logits).items()}
-    read = {name: [pool.FACTS[name][k] for k in part.indices.tolist()] for name, part in parts.items()}
+        logits = tiny_judge.load(WEIGHTS / "judge")(pool.to_pixels(np.stack(pixels))).double()
+    parts = {name: part.log_softmax(1).max(1) for name, part in tiny_judge.split_facts(logits).items()}
+    read = {name: [tiny_judge.FACTS[name][k] for k in part.indices.tolist()] for name, part in parts.items()}
     single = {"count", "thing0", "color0", "place", "time"}  # the facts that every image has
     sure = torch.stack([part.values for name, part in parts.items() if name in single]).mean(0)
     return [_scene({name: values[k] for name, values in read.items()}) for k in range(len(files))], sure.numpy()

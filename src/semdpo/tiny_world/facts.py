@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -105,6 +106,7 @@ _CIRCUMSTANCE = re.compile(rf"\b(?:(?:{_any((*SMALL_WORDS, *_RELATIONS))})\s+)*(
 _ITEM = re.compile(rf"\b(?:(?:an?|the)\s+)?((?:(?:{_any((*_SIZES, *COLORS))})\s+)*)({_any(_NAMES)})\b")
 
 
+@lru_cache(maxsize=8192)  # a report reads the same texts several times
 def parse(text: str) -> Facts:
     """The facts of a text in any of the `wordings.WAYS`, or of a rewrite; capitals make no difference."""
     left = _EXTRAS.sub(_MARK, text.lower())

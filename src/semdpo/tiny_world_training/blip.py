@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig, BlipForImageTextRetrieval
 
+from semdpo.models.tiny_judge import FACTS
 from semdpo.progress import Progress
 from semdpo.tiny_world import wordings
 from semdpo.tiny_world.grammar import COLORS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene, allowed
@@ -75,7 +76,7 @@ class WithHeads(nn.Module):
     def __init__(self, blip: BlipForImageTextRetrieval) -> None:
         super().__init__()
         self.blip = blip
-        facts = sum(len(values) for values in pool.FACTS.values())
+        facts = sum(len(values) for values in FACTS.values())
         self.image_head = nn.Linear(WIDTH, facts + len(STYLES))
         self.text_head = nn.Linear(WIDTH, facts)
         self.scale = nn.Parameter(torch.tensor(2.7))

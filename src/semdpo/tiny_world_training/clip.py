@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from semdpo.models.tiny_judge import FACTS
 from semdpo.progress import Progress
 from semdpo.tiny_world import wordings
 from semdpo.tiny_world.grammar import STYLES
@@ -90,7 +91,7 @@ class WithHeads(nn.Module):
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
         self.clip = clip
-        facts = sum(len(values) for values in pool.FACTS.values())
+        facts = sum(len(values) for values in FACTS.values())
         self.heads = nn.Linear(PROJECTION, facts + len(STYLES))
         self.scale = nn.Parameter(torch.tensor(3.0))
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from semdpo.engine import fingerprint
+from semdpo.models import tiny_judge
 from semdpo.progress import Progress
 from semdpo.tiny_world import requests, wordings
 from semdpo.tiny_world.grammar import COLORS, PLACES, THINGS, Scene
@@ -186,7 +187,7 @@ def quality(pipeline: StableDiffusionPipeline, folder: Path, count: int) -> dict
     """Renders ``count`` held-out captions of each kind, and checks the images with tiny:judge and tiny:clip-b."""
     outside = CLIPModel.from_pretrained(folder / "clip-b", dtype=torch.float32).eval()
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip-b")
-    judge = judges.load(folder / "judge")
+    judge = tiny_judge.load(folder / "judge")
     figures = {}
     for items, held_out in ((1, False), (2, False), (1, True), (2, True)):
         rng = Random(f"sd-{items}-{held_out}")

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
+from semdpo.models.tiny_judge import Judge, split_facts
 from semdpo.progress import Progress
 from semdpo.tiny_world.grammar import Scene
 from semdpo.tiny_world_training import pool
@@ -25,43 +25,6 @@ PLAN = Plan(steps=0, rate=3e-3, decay=0.01, warmup=50, hold=0.3, seed=31)
 BATCH = 64
 
 
-class Judge(nn.Module):
-    """Convolutional blocks and one linear head for all facts, with 0.5M parameters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (24, 48, 64, 96)
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, widths[0], 3, 2, 1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(),
-        ]
-        for before, after in pairwise(widths):
-            for source, stride in ((before, 2), (after, 1)):
-                layers += [
-                    nn.Conv2d(source, after, 3, stride, 1, bias=False),
-                    nn.BatchNorm2d(after),
-                    nn.ReLU(),
-                ]
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * 16, sum(len(values) for values in pool.FACTS.values()))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of all facts, [n, values]."""
-        features = nn.functional.dropout(self.body(pixels).flatten(1), 0.1, self.training)
-        logits: Tensor = self.head(features)
-        return logits
-
-
-def load(folder: Path) -> Judge:
-    """Loads the judge of a folder, in evaluation mode."""
-    judge = Judge()
-    judge.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()}
-    )
-    return judge.eval()
-
-
 @torch.no_grad()
 def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict[str, Tensor]:
     """Whether each image shows each fact of its scene, bool [n] by fact; a fact that is not stated counts as shown."""
@@ -69,7 +32,7 @@ def facts_shown(judge: Judge, pixels: Tensor, subjects: Sequence[Scene]) -> dict
     labels = pool.fact_labels(subjects)
     return {
         name: (part.argmax(1) == labels[name]) | (labels[name] == pool.UNSAID)
-        for name, part in pool.split_facts(logits).items()
+        for name, part in split_facts(logits).items()
     }
 
 

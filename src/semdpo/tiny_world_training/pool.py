@@ -11,24 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from semdpo.tiny_world.grammar import COLORS, LAYOUTS, PLACES, SIZES, STYLES, THINGS, TIMES, Scene, scene
+from semdpo.models.tiny_judge import FACTS, split_facts
+from semdpo.tiny_world.grammar import STYLES, Scene, scene
 from semdpo.tiny_world.painter import SIZE, paint
 
 TRAIN_SEED = 1
 HELD_OUT_SEED = 2
-# The facts of an image or a text, with their possible values.
-FACTS: dict[str, tuple[str, ...]] = {
-    "count": ("1", "2"),
-    "layout": LAYOUTS,
-    "thing0": THINGS,
-    "color0": COLORS,
-    "size0": SIZES,
-    "thing1": THINGS,
-    "color1": COLORS,
-    "size1": SIZES,
-    "place": PLACES,
-    "time": TIMES,
-}
 UNSAID = -100  # the label that cross-entropy ignores
 
 
@@ -105,13 +93,6 @@ def fact_loss(logits: Tensor, labels: dict[str, Tensor]) -> Tensor:
         if (labels[name] != UNSAID).any():
             total = total + torch.nn.functional.cross_entropy(part, labels[name], ignore_index=UNSAID)
     return total
-
-
-def split_facts(logits: Tensor) -> dict[str, Tensor]:
-    """The logits of each fact, [n, values] each."""
-    sizes = [len(values) for values in FACTS.values()]
-    parts = torch.split(logits[:, : sum(sizes)], sizes, dim=1)
-    return dict(zip(FACTS, parts, strict=True))
 
 
 def hard_groups(subjects: Sequence[Scene], size: int) -> list[list[list[int]]]:
