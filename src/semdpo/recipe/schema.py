@@ -23,8 +23,10 @@ from semdpo.recipe.models import (
     ScoringConfig,
 )
 from semdpo.recipe.pairs import DriftConfig, PairsConfig
-from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
+from semdpo.recipe.prompts import PromptsConfig
 from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
+from semdpo.recipe.report import ReportConfig
+from semdpo.recipe.sweep import SweepConfig
 from semdpo.recipe.variants import Variant, variants
 
 NOT_METRICS = {
@@ -170,60 +172,6 @@ class EvaluateConfig(Settings):
         if len(set(seeds)) != len(seeds):
             raise ValueError("every image seed may appear only once")
         return seeds
-
-
-class ReportConfig(Settings):
-    """What the report shows.
-
-    Attributes:
-        title: the report's heading.
-        fidelity: the metrics of whether an image shows the prompt.
-        preference: the metrics of whether people would like the image.
-        subject: the method that the report is about.
-        baseline: the method that the subject is first compared with.
-        drift_threshold: τ, a distance; a rewrite at this distance from its prompt, or farther, has drifted.
-        images: the methods whose images are shown side by side; empty shows all.
-        facts: ``tiny`` compares the facts of prompts and rewrites in the words of the embedded world; None does not.
-        study: ``tiny`` lets nine simulated raters of the embedded world compare the images of subject and baseline on
-            up to 20 prompts, as a study with people would; None does not.
-    """
-
-    title: Text = defaults.TITLE
-    fidelity: list[Name] = Field(default_factory=list)
-    preference: list[Name] = Field(default_factory=list)
-    subject: Name = defaults.SUBJECT
-    baseline: Name = defaults.BASELINE
-    drift_threshold: float = Field(default=0.2, ge=0, le=2)
-    images: list[Name] = Field(default_factory=list)
-    facts: Literal["tiny"] | None = None
-    study: Literal["tiny"] | None = None
-
-
-class SweepConfig(Settings):
-    """Sem-DPO with several values of α, compared on prompts and images that no report shows.
-
-    Attributes:
-        alphas: the values of α to train with, ≥ 0.
-        prompts: the tuning prompts; prompts that are trained on or held out are left out.
-        image_seeds: the seeds of their images; none of evaluate.image_seeds.
-        fidelity: one of evaluate.metrics, of whether an image shows the prompt.
-        preference: one of evaluate.metrics, of whether people would like the image.
-        floor: the method whose fidelity the chosen α must reach.
-    """
-
-    alphas: list[Annotated[float, Field(ge=0)]] = Field(default=[0.0, 1.0, 2.0, 4.0, 8.0, 16.0], min_length=2)
-    prompts: PromptSetConfig
-    image_seeds: list[Seed] = Field(min_length=1)
-    fidelity: Name
-    preference: Name
-    floor: Literal["human", "sft"] = "human"
-
-    @field_validator("alphas", "image_seeds")
-    @classmethod
-    def _distinct(cls, values: list[float]) -> list[float]:
-        if len(set(values)) != len(values):
-            raise ValueError("every value may appear only once")
-        return values
 
 
 class Recipe(Settings):
