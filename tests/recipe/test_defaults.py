@@ -26,7 +26,8 @@ from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, LoRAConfig, RendererConfig, ScoringConfig
 from semdpo.recipe.objectives import SemDPOSettings
 from semdpo.recipe.pairs import DriftConfig
-from semdpo.recipe.schema import ReportConfig, SFTConfig, TrainConfig
+from semdpo.recipe.report import ReportConfig
+from semdpo.recipe.schema import SFTConfig, TrainConfig
 from semdpo.training.trainer import ExampleTrainer
 
 ABSENT = inspect.Parameter.empty

@@ -5,7 +5,8 @@ from __future__ import annotations
 from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError
 from semdpo.recipe.objectives import SemDPOSettings
-from semdpo.recipe.schema import Recipe, SweepConfig
+from semdpo.recipe.schema import Recipe
+from semdpo.recipe.sweep import SweepConfig
 from semdpo.stages import prompts, train
 from semdpo.stages.evaluate import Evaluation
 from semdpo.stages.flow import data_flow
