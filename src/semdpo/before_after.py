@@ -39,7 +39,11 @@ class Rendered:
 
 
 def settings_of(renderer: object) -> tuple[tuple[str, Any], ...]:
-    """The settings that a renderer reports of itself, under the names that ``Rendered`` wants; empty for none."""
+    """The settings that a renderer reports of itself, under the names that ``Rendered`` wants.
+
+    Args:
+        renderer: a renderer; one that reports none has none.
+    """
     return tuple(getattr(renderer, "shown_settings", ()))
 
 

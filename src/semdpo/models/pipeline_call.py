@@ -86,6 +86,10 @@ def guidance_argument(kind: type, family: Family | None) -> str | None:
 
     A pipeline whose ``guidance_scale`` is None by default has it for distilled models alone, and is guided by
     ``true_cfg_scale``.
+
+    Args:
+        kind: The pipeline's class.
+        family: The model's family, which says it where it is known.
     """
     if family is not None:
         return family.argument
