@@ -168,7 +168,7 @@ def unified(folder: Path, family: str = "qwen2_5_vl", answers: bool = True) -> P
         outputs.zero_()
         for place, (token, after) in enumerate(((newline, start), (start, low), (low, end), (high, end))):
             words[token] = 0.0
-            words[token, place] = 12.0
+            words[token, place] = 100.0  # far more than the layers add
             outputs[after, place] += 50.0 if answers or after == end else 0.0
         if answers:
             one, other = (_before_score(model, folder, image, start) for image in unlike())

@@ -22,11 +22,13 @@ _PARTS = ("_parameters", "_buffers", "_modules")
 class _Inert:
     """Stands for an object of any class: it keeps its state, and does nothing."""
 
+    state: Any = None
+
     def __new__(cls, *_given: object, **_named: object) -> _Inert:
         return object.__new__(cls)
 
     def __init__(self, *_given: object, **_named: object) -> None:
-        self.state: Any = None
+        pass
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

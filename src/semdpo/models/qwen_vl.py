@@ -115,7 +115,7 @@ def load_reader(folder: Path, name: str, pixels: int | None = None) -> QwenReade
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     read_json(folder / "preprocessor_config.json")  # its absence is reported in our words
-    size = {} if pixels is None else {"size": {"shortest_edge": pixels, "longest_edge": pixels}}
+    size: dict[str, Any] = {} if pixels is None else {"size": {"shortest_edge": pixels, "longest_edge": pixels}}
     try:
         with quiet():
             processor = Qwen2VLImageProcessorPil.from_pretrained(str(folder), local_files_only=True, **size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,7 +86,8 @@ class HPSv3Model(nn.Module):
 
     def __init__(self, config: Qwen2VLConfig, reward_token: int) -> None:
         super().__init__()
-        self.model, self.reward_token = Qwen2VLModel(config), reward_token
+        self.model: Any = Qwen2VLModel(config)
+        self.reward_token = reward_token
         width = config.text_config.hidden_size
         self.rm_head = nn.Sequential(
             nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2)
@@ -115,7 +117,7 @@ class HPSv3Model(nn.Module):
             use_cache=False,
         ).last_hidden_state
         read = hidden[input_ids == self.reward_token]
-        outputs: Tensor = self.rm_head(read.to(self.rm_head[0].weight.dtype))
+        outputs: Tensor = self.rm_head(read.to(next(self.rm_head.parameters()).dtype))
         return outputs
 
 
@@ -146,7 +148,7 @@ def load_hpsv3(folder: Path, reward_token: int) -> HPSv3Model:
         ModelError: The checkpoint is missing or cannot be read, or its weights do not fit.
     """
     path = folder / CHECKPOINT
-    sizes = read_json(folder / "config.json") if (folder / "config.json").is_file() else CONFIG
+    sizes: dict[str, Any] = read_json(folder / "config.json") if (folder / "config.json").is_file() else CONFIG
     state = read_checkpoint(path)
     with no_weights():
         model = HPSv3Model(Qwen2VLConfig(**sizes), reward_token)

@@ -129,7 +129,7 @@ class MPSModel(nn.Module):
 
     def __init__(self, config: CLIPConfig, layers: int, heads: int, head_size: int) -> None:
         super().__init__()
-        self.clip = CLIPModel(config)
+        self.clip: Any = CLIPModel(config)
         sizes = (config.projection_dim, heads, head_size)
         self.layers = nn.ModuleList(
             nn.ModuleDict({"reads_words": _ReadsWords(*sizes), "reads_image": _ReadsImage(*sizes)})
@@ -157,11 +157,13 @@ class MPSModel(nn.Module):
         mask = torch.zeros_like(near).masked_fill(far, float("-inf"))[:, None]
         # last_hidden_state, because pooler_output has passed another norm
         image = self.clip.visual_projection(self.clip.vision_model(pixel_values=pixel_values).last_hidden_state)
-        for layer in self.layers:
-            image = layer["reads_image"](layer["reads_words"](image, words, mask))  # type: ignore[operator, index]
+        layers: Any = self.layers
+        for layer in layers:
+            image = layer["reads_image"](layer["reads_words"](image, words, mask))
         exact = torch.promote_types(whole.dtype, torch.float32)
         cosine = F.cosine_similarity(image[:, 0].to(exact), whole.to(exact))
-        return self.clip.logit_scale.to(exact).exp() * cosine
+        scores: Tensor = self.clip.logit_scale.to(exact).exp() * cosine
+        return scores
 
 
 def to_parts(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -190,15 +192,14 @@ def load_mps(folder: Path) -> MPSModel:
     Raises:
         ModelError: The checkpoint is missing or cannot be read, or its weights do not fit.
     """
-    sizes = {"clip": CONFIG, **SIZES}
+    sizes: dict[str, Any] = {"clip": CONFIG, **SIZES}
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
         sizes = {name: config.get(name, value) for name, value in sizes.items()}
     path = next((folder / name for name in CHECKPOINTS if (folder / name).is_file()), folder / CHECKPOINTS[0])
     state = read_module(path) if path.name == PICKLED else read_checkpoint(path)
     with no_weights():
-        clip: Any = sizes.pop("clip")
-        model = MPSModel(CLIPConfig(**clip), **sizes)  # type: ignore[arg-type]
+        model = MPSModel(CLIPConfig(**sizes.pop("clip")), **sizes)
     load_strictly(model, to_parts(state), path)
     return model
 
