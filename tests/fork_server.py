@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -67,15 +68,20 @@ def _serve(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
         print("ready", flush=True)
         while True:
             client, _ = listening.accept()
             with client:
-                _answer(client)
+                if os.fork() == 0:  # a process that starts others and waits for them must not keep them waiting
+                    listening.close()
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    _answer(client)
+                    os._exit(0)
 
 
 def _answer(client: socket.socket) -> None:
-    """Forks one process and sends its exit code: one at a time, as each test asks."""
+    """Forks one process and sends its exit code."""
     length, streams, *_ = socket.recv_fds(client, 8, 3)
     asked = b""
     while len(asked) < int.from_bytes(length, "big"):
@@ -101,6 +107,8 @@ def _become(arguments: list[str], folder: str, environment: dict[str, str], stre
     os.environ.clear()
     os.environ.update(environment)
     code = 0
+    while arguments[0] in ("-u", "-B"):  # nothing is kept back at the end, whatever the options say
+        arguments = arguments[1:]
     try:
         if arguments[0] == "-m":
             sys.argv, sys.path[0] = arguments[1:], folder

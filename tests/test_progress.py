@@ -34,6 +34,18 @@ def test_plain_lines_come_every_few_seconds(
     assert capsys.readouterr().err.splitlines() == ["drawing: 11/20, 9 s left at 11", "drawing: 16/20, 4 s left at 16"]
 
 
+def test_the_time_left_of_a_second_count_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.bar("drawing") as tell:
+        for done in [*range(1, 101), *range(1, 8)]:
+            tell(done, 100)
+            now[0] += 1
+    assert capsys.readouterr().err.splitlines()[-1] == "drawing: 5/100, 95 s left"
+
+
 def test_a_short_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.bar("drawing") as tell:
         tell(1, 2)

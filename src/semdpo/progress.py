@@ -113,8 +113,13 @@ def _rich_bar(title: str) -> Iterator[Progress]:
     # transient: the stage's last line says the same in less space
     with Bars(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bars:
         task = bars.add_task(title, total=None, note="")
+        before = 0
 
         def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal before
+            if done < before:  # the next one of several trainings
+                bars.reset(task)
+            before = done
             bars.update(task, completed=done, total=total, note=note)
 
         yield advance
@@ -127,13 +132,15 @@ class _PlainLines:
         self.title = title
         self.last = time.monotonic()
         # The count and time of the first report. The time left is computed from there, so that work done before a
-        # resume and the loading of models do not distort it.
+        # resume and the loading of models do not distort it. A count that falls is the next one of several trainings.
         self.first: tuple[int, float] | None = None
+        self.before = 0
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if self.first is None:
+        if self.first is None or done < self.before:
             self.first = done, now
+        self.before = done
         if now - self.last < PLAIN_EVERY or done >= total:
             return
         self.last = now

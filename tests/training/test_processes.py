@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,15 +21,22 @@ from tests.training.test_trainer import PAIRS
 SETTINGS = ["--batch-size", "4", "--epochs", "2", "--learning-rate", "1e-3", "--beta", "0.1", "--precision", "float32"]
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 
 
-def _train(folder: Path, output: str, objective: str, launch: list[str], more: list[str]) -> list[Curve]:
-    places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
-    command = [sys.executable, *launch, "-m", "semdpo", "train", *places, *SETTINGS, "--objective", objective]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False, timeout=120)
+def _run(python: Path, *command: str, **more: str) -> str:
+    """Runs Python, as every process that it launches is run, and gives what it said."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHON_EXEC": str(python)} | more
+    asked = [str(python), *command]
+    done = subprocess.run(asked, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("wrote ") == 1  # one of them speaks
+    return done.stderr
+
+
+def _train(python: Path, folder: Path, output: str, objective: str, launch: list[str], more: list[str]) -> list[Curve]:
+    places = [str(folder / "pairs.jsonl"), "--model", str(folder / "model"), "-o", str(folder / output)]
+    said = _run(python, *launch, "-m", "semdpo", "train", *places, *SETTINGS, "--objective", objective, *more)
+    assert said.count("wrote ") == 1  # one of them speaks
     return read_file(folder / output / "curves.parquet", Curve)
 
 
@@ -38,11 +44,11 @@ def _train(folder: Path, output: str, objective: str, launch: list[str], more: l
 @pytest.mark.parametrize(
     ("objective", "more"), [("sem_dpo", ["--micro-batch-size", "1"]), ("kto", []), ("beta_dpo", [])]
 )
-def test_two_processes_take_the_same_way_as_one(tmp_path: Path, objective: str, more: list[str]) -> None:
+def test_two_processes_take_the_same_way_as_one(python: Path, tmp_path: Path, objective: str, more: list[str]) -> None:
     tiny_models.gpt2(tmp_path / "model")
     write_pairs(tmp_path / "pairs.jsonl", PAIRS)  # ten: the last batch is a short one
-    one = _train(tmp_path, "one", objective, [], [])
-    two = _train(tmp_path, "two", objective, LAUNCH, more)
+    one = _train(python, tmp_path, "one", objective, [], [])
+    two = _train(python, tmp_path, "two", objective, LAUNCH, more)
     assert [(c.step, c.name) for c in one] == [(c.step, c.name) for c in two]
     for a, b in zip(one, two, strict=True):
         assert a.value == pytest.approx(b.value, abs=1e-5), (a.step, a.name)
@@ -103,17 +109,13 @@ if len(sys.argv) > 3:
 
 
 @pytest.mark.slow
-def test_a_sharded_model_learns_the_same(tmp_path: Path) -> None:
+def test_a_sharded_model_learns_the_same(python: Path, tmp_path: Path) -> None:
     """FSDP2 over gloo. accelerate offers FSDP for accelerators only, so torch's own call is tested here."""
     model = str(tiny_models.gpt2(tmp_path / "model"))
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    for launch, out, more in (([], "one", []), (torchrun, "two", ["sharded"])):
-        command = [sys.executable, *launch, str(script), model, str(tmp_path / out), *more]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
+    for launch, out, more in (([], "one", []), (TORCHRUN, "two", ["sharded"])):
+        _run(python, *launch, str(script), model, str(tmp_path / out), *more)
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
@@ -141,15 +143,12 @@ if processes > 1:
 
 
 @pytest.mark.slow
-def test_the_public_trainer_learns_the_same_in_two_processes(tmp_path: Path) -> None:
+def test_the_public_trainer_learns_the_same_in_two_processes(python: Path, tmp_path: Path) -> None:
     model = str(tiny_models.gpt2(tmp_path / "model"))
     (tmp_path / "public.py").write_text(PUBLIC)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SEMDPO_CACHE": str(tmp_path / "cache")}
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    for launch, out, count in (([], "one", "1"), (torchrun, "two", "2")):
-        command = [sys.executable, *launch, str(tmp_path / "public.py"), model, str(tmp_path / out), count]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-        assert done.returncode == 0, done.stderr
+    script, cache = str(tmp_path / "public.py"), str(tmp_path / "cache")
+    for launch, out, count in (([], "one", "1"), (TORCHRUN, "two", "2")):
+        _run(python, *launch, script, model, str(tmp_path / out), count, SEMDPO_CACHE=cache)
     one, two = (load_file(tmp_path / name / "final/model.safetensors") for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-5)
