@@ -43,7 +43,7 @@ def test_the_time_left_of_a_second_count_is_its_own(
         for done in [*range(1, 101), *range(1, 8)]:
             tell(done, 100)
             now[0] += 1
-    assert capsys.readouterr().err.splitlines()[-1] == "drawing: 5/100, 95 s left"
+    assert capsys.readouterr().err.splitlines()[-1] == "drawing: 6/100, 94 s left"  # a step takes a second
 
 
 def test_a_short_step_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

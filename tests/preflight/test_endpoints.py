@@ -102,6 +102,7 @@ def _drawing(url: str, *overrides: str) -> Recipe:
             f"evaluate.metrics={{clip: 'tiny:clip', v.l.m: '{url}'}}",
             "report.fidelity=[clip, v.l.m]",
             "report.preference=[]",
+            "atoms=null",
             "report.study=null",
             "sweep=null",
             f"scoring.endpoints={{'{url}': {{model_name: vlm}}}}",

@@ -22,8 +22,9 @@ from semdpo.recipe.models import RendererConfig
 from semdpo.recipe.pairs import PairsConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import evaluation, render, score_images
+from semdpo.stages.evaluate import evaluation, render
 from semdpo.stages.flow import flow
+from semdpo.stages.image_scores import score_images
 from semdpo.stages.label import label
 from semdpo.stages.pairs import PairCounts, choose
 from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report

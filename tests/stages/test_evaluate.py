@@ -12,7 +12,8 @@ from semdpo.data.records import EvaluationRow, Prompt, RenderedImage, content_se
 from semdpo.errors import DataError
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import render, rewrite_all, score_images
+from semdpo.stages.evaluate import render, rewrite_all
+from semdpo.stages.image_scores import score_images
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 

@@ -13,14 +13,15 @@ from PIL import Image
 from semdpo.data.records import Candidate, Prompt, RenderedImage, content_id
 from semdpo.engine import store
 from semdpo.engine.stage import Run
-from semdpo.errors import DataError
+from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError
 from semdpo.protocols import ScoreBatch, UnscoredError
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
 from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
-from semdpo.stages.evaluate import evaluation, render, score_images
+from semdpo.stages.evaluate import evaluation, render
 from semdpo.stages.flow import flow
+from semdpo.stages.image_scores import score_images
 from semdpo.stages.label import label
 from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report
 
@@ -60,6 +61,30 @@ def test_the_others_of_its_batch_have_scores() -> None:
     assert [row.metrics["rating"] for row in joined] == [value for value in values if value >= border]
     with pytest.raises(DataError, match=r"'rating' scored none of 6 images; the first is .*; use another scorer"):
         score_images(images, Shy(1000), "rating")
+
+
+class PartlyRefused:
+    """A server that refuses every second image of a batch, and is not asked for the others again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> ScoreBatch:
+        self.asked += len(images)
+        raise PartlyRefusedError(
+            [RefusedRequestError("too bold") if k % 2 else (0.25, k == 2) for k in range(len(images))]
+        )
+
+
+def test_what_a_server_refuses_leaves_the_others_their_scores() -> None:
+    images, _ = _images(["x", "y", "z"])
+    server = PartlyRefused()
+    rows = score_images(images, server, "vlm")
+    assert server.asked == 6
+    assert [(row.score, row.truncated, row.error) for row in rows[:4]] == [
+        *((0.25, False, None), (None, False, "vlm: too bold")),
+        *((0.25, True, None), (None, False, "vlm: too bold")),
+    ]
 
 
 def test_labelling_notes_the_reason() -> None:

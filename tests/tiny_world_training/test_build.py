@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semdpo.cli.app import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
-from semdpo.tiny_world_training import build
+from semdpo.tiny_world_training import build, pool
 
 POOL_SIZE = 640
 
@@ -64,6 +64,12 @@ def test_the_command_builds_in_processes_of_their_own(tmp_path: Path, monkeypatc
     for model in small:
         record = json.loads((tmp_path / model.name / "quality.json").read_text())
         assert record["configuration"]["steps"] == 2
+
+
+@pytest.mark.slow
+def test_any_number_of_painters_paints_the_same(tmp_path: Path) -> None:
+    alone, _ = (pool.training_pool(tmp_path / str(jobs), 5, jobs)[1] for jobs in (1, 2))
+    assert (np.load(tmp_path / "2/pool-5.npy") == alone).all()
 
 
 def test_an_unknown_model_is_refused_with_a_hint(tmp_path: Path) -> None:

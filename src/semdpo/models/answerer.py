@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
 
 from semdpo.data.atoms import NUMBERS, YES
 from semdpo.errors import ModelError
@@ -20,6 +20,9 @@ from semdpo.models.tiny_judge import Judge
 from semdpo.models.vision_language import VisionLanguage, answers_questions
 from semdpo.protocols import Answerer, Float64
 from semdpo.recipe import defaults
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ASKED = "{} Answer in one word."  # as GenEval 2 asks
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBERS, start=1)}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from semdpo.analysis.atoms import MEANS
 from semdpo.data.atoms import Atom
 from semdpo.data.records import content_id
 from semdpo.errors import DataError
 from semdpo.protocols import Answerer, ScoreBatch
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ class EndpointScorer:
         outcomes = at_once(self._attempted, rows, self.server.settings.concurrency)
         scores = [each for each in outcomes if not isinstance(each, RefusedRequestError)]
         if len(scores) < len(outcomes):
-            raise PartlyRefusedError([(each, False) if isinstance(each, float) else each for each in outcomes])
+            rounded = (float(np.float32(each)) if isinstance(each, float) else each for each in outcomes)
+            raise PartlyRefusedError([(each, False) if isinstance(each, float) else each for each in rounded])
         return ScoreBatch(np.array(scores, np.float32), np.zeros(len(scores), np.bool_))
 
     def _attempted(self, row: tuple[Image.Image, str]) -> float | RefusedRequestError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -83,15 +84,15 @@ def large_parts(index: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _float8(library: str) -> Any:
-    from torchao.quantization import Float8WeightOnlyConfig  # type: ignore[import-not-found]
-
+    # No extra has torchao, whose versions follow the GPU's: users install it themselves.
+    weights = importlib.import_module("torchao.quantization").Float8WeightOnlyConfig()
     if library == "transformers":
         from transformers import TorchAoConfig
 
-        return TorchAoConfig(Float8WeightOnlyConfig())
+        return TorchAoConfig(weights)
     from diffusers import TorchAoConfig as OfDiffusers
 
-    return OfDiffusers(Float8WeightOnlyConfig())
+    return OfDiffusers(weights)
 
 
 def decode_in_parts(pipeline: Any, slicing: bool, tiling: bool) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from semdpo.errors import DataError, ModelError
 from semdpo.models.loading import UNREADABLE, load_tokenizer, quiet, read_json, unreadable
 from semdpo.models.tokens import refuse_special_text
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PLACEHOLDER = "<|image_pad|>"
 MOST_UNLIKE = 200  # an image's longer side divided by its shorter one; the models read no others

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,6 +18,9 @@ from semdpo.models.images import rgb
 from semdpo.tiny_world.atoms import asked_number
 from semdpo.tiny_world.facts import Facts, parse
 from semdpo.tiny_world.grammar import COLORS, LAYOUTS, PLACES, SIZES, THINGS, TIMES, Item
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 NAME = "tiny:judge"
 SIDE = 64  # pixels

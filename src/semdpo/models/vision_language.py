@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from torch import Tensor
 
 from semdpo.errors import ModelError
@@ -13,6 +12,9 @@ from semdpo.models.device import Compute
 from semdpo.models.loading import UNREADABLE, load_model, quiet, unreadable
 from semdpo.models.registry import Place
 from semdpo.models.tokens import refuse_special_text
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class VisionLanguage:

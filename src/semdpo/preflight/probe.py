@@ -37,7 +37,7 @@ from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import atom_answers, candidates, evaluate, label, pairs
+from semdpo.stages import atom_answers, candidates, evaluate, image_scores, label, pairs
 
 PROBE_SECONDS = 60.0
 ATOMS_OF_A_PROMPT = 6
@@ -370,7 +370,7 @@ def _score(this: _Probe, metric: str, name: str, budget: float) -> Cost:
     scorer = this.models.scorer(name, this.recipe.scoring)
 
     def work(size: int) -> list[Score]:
-        return evaluate.score_images(list(islice(images, size)), scorer, metric)
+        return image_scores.score_images(list(islice(images, size)), scorer, metric)
 
     return _cost("images", Score, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
 

@@ -7,7 +7,6 @@ before the next scorer is loaded, so that only one is in memory.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -17,29 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semdpo.analysis.semantics import cosine_distance
-from semdpo.data.records import BLACKENED, Prompt, RenderedImage, Score, content_seed
+from semdpo.data.records import Prompt, RenderedImage, Score, content_seed
 from semdpo.engine.shards import in_groups
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
-from semdpo.models.images import decode, lossless
+from semdpo.models.images import lossless
 from semdpo.progress import Progress, silent
 from semdpo.protocols import (
     FlaggingRewriter,
     Renderer,
     Rewriter,
-    ScoreBatch,
     Scorer,
     TextEncoder,
-    UnscoredError,
     render_checked,
 )
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.schema import EvaluateConfig, Recipe
+from semdpo.stages.image_scores import consistency, score_images
 from semdpo.texts import is_visible
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 CONSISTENCY = "consistency"
 Scoring = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]]
@@ -286,97 +284,6 @@ def render(
     return rows
 
 
-def score_images(
-    images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent
-) -> list[Score]:
-    """Scores each image against the *user's* prompt.
-
-    An image that the safety checker blackened gets no score, nor does one for which the scorer raises an
-    ``UnscoredError``; its row says why.
-
-    Args:
-        images: the rows of the images, [n].
-        scorer: the scorer.
-        name: the metric's name, for the rows and for errors.
-        progress: called at the end.
-
-    Returns:
-        The scores, [n], in the images' order.
-
-    Raises:
-        DataError: an image cannot be read, or the scorer gave a wrong number of scores, scores that are not finite, or
-            none at all; the message names the rows.
-    """
-    return _scored(images, [image.prompt for image in images], scorer, name, progress)
-
-
-def consistency(images: Sequence[RenderedImage], scorer: Scorer, name: str, progress: Progress = silent) -> list[Score]:
-    """Scores each image against the *rewrite* that it was rendered from: the renderer's drift (Proposition 2).
-
-    Arguments, result and errors are those of ``score_images``; the scores are cosines.
-    """
-    return _scored(images, [image.rewrite for image in images], scorer, name, progress)
-
-
-def _scored(
-    images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
-) -> list[Score]:
-    shown = [(image, text) for image, text in zip(images, texts, strict=True) if not image.blackened]
-    scores = iter(_checked_scores([image for image, _ in shown], [text for _, text in shown], scorer, name))
-    progress(len(images), len(images), name)
-    return [
-        Score(image.candidate_id, name, None, image.image_seed, False, BLACKENED) if image.blackened else next(scores)
-        for image in images
-    ]
-
-
-def _checked_scores(images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str) -> list[Score]:
-    if not images:
-        return []
-    shown = [decoded(image) for image in images]
-    try:
-        scores = scorer.score(shown, texts)
-    except UnscoredError:
-        return _one_by_one(images, shown, texts, scorer, name)
-    return _rows(images, scores, name)
-
-
-def _one_by_one(
-    images: Sequence[RenderedImage], shown: Sequence[Image.Image], texts: Sequence[str], scorer: Scorer, name: str
-) -> list[Score]:
-    """Each image's score, or why the scorer has none for it."""
-    rows: list[Score] = []
-    for image, pixels, text in zip(images, shown, texts, strict=True):
-        try:
-            rows += _rows([image], scorer.score([pixels], [text]), name)
-        except UnscoredError as error:
-            rows.append(Score(image.candidate_id, name, None, image.image_seed, False, f"{name}: {error}"))
-    if all(row.unscored for row in rows):
-        first = f"{described(images[0])}: {rows[0].error}"
-        raise DataError(f"'{name}' scored none of {len(rows)} images; the first is {first}; use another scorer")
-    return rows
-
-
-def _rows(images: Sequence[RenderedImage], scores: ScoreBatch, name: str) -> list[Score]:
-    if len(scores.values) != len(images) or len(scores.truncated) != len(images):
-        first = described(images[min(len(scores.values), len(images) - 1)])
-        raise DataError(
-            f"'{name}' gave {len(scores.values)} scores for {len(images)} images; they end before or continue "
-            f"after {first}; correct the scorer"
-        )
-    broken = [image for image, value in zip(images, scores.values, strict=True) if not math.isfinite(value)]
-    if broken:
-        examples = ", ".join(described(image) for image in broken[:3])
-        raise DataError(
-            f"'{name}' gave {len(broken)} scores that are not finite ({examples}{' …' if len(broken) > 3 else ''}); "
-            "try scoring.precision=float32, or another scorer"
-        )
-    return [
-        Score(image.candidate_id, name, float(value), image.image_seed, bool(truncated))
-        for image, value, truncated in zip(images, scores.values, scores.truncated, strict=True)
-    ]
-
-
 def _texts(
     prompts: Sequence[Prompt],
     rewrites: Sequence[str],
@@ -389,24 +296,3 @@ def _texts(
     if isinstance(renderer, KnowsLimit):
         truncated = truncated | renderer.too_long(rewrites)
     return _Texts(count_tokens(rewrites), cosine_distance(before.vectors, after.vectors), truncated)
-
-
-def described(image: RenderedImage) -> str:
-    """Which image it is, for messages."""
-    return f"method '{image.method}', prompt {image.prompt_id}, seed {image.image_seed}"
-
-
-def decoded(image: RenderedImage) -> Image.Image:
-    """Decodes the image of a row.
-
-    Raises:
-        DataError: the image is damaged.
-    """
-    try:
-        return decode(image.image)
-    except OSError as error:
-        raise DataError(
-            f"the image of {described(image)} is damaged or incomplete ({error}); remove the "
-            f"folder of the method's images (evaluate/{image.method}/images in the run's folder, or "
-            "sweep/evaluate/… for a sweep), and evaluate again"
-        ) from error

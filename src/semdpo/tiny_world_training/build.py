@@ -171,7 +171,7 @@ def build(models: Sequence[str], out: Path, jobs: int = 2, pool_size: int = POOL
     selected = {need for name in models or BY_NAME for need in (name, *BY_NAME[name].needs)}
     waiting = [model for model in MODELS if model.name in selected and not _finished(out, model)]
     say(f"painting {pool_size} images …")
-    pool.training_pool(out, pool_size)
+    pool.training_pool(out, pool_size, jobs)
     running: dict[str, subprocess.Popen[str]] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
@@ -31,29 +33,48 @@ def held_out_count(usual: int, pool_size: int) -> int:
     return min(usual, pool_size // 30)
 
 
-def paint_all(subjects: Sequence[Scene], seed: int) -> NDArray[np.uint8]:
-    """Images of scenes, uint8 [n, 64, 64, 3]; each has its own seed, so their order does not matter."""
+def paint_all(subjects: Sequence[Scene], seed: int, first: int = 0) -> NDArray[np.uint8]:
+    """Images of scenes, uint8 [n, 64, 64, 3]; each has its own seed, so their order does not matter.
+
+    Args:
+        subjects: The scenes, n.
+        seed: The seed of all.
+        first: The place of the first of these scenes among all.
+    """
     images = np.empty((len(subjects), SIZE, SIZE, 3), np.uint8)
     for k, subject in enumerate(subjects):
-        images[k] = paint(subject, np.random.default_rng([seed, k]))
+        images[k] = paint(subject, np.random.default_rng([seed, first + k]))
     return images
 
 
-def training_pool(folder: Path, count: int) -> tuple[list[Scene], NDArray[np.uint8]]:
+def training_pool(folder: Path, count: int, jobs: int = 1) -> tuple[list[Scene], NDArray[np.uint8]]:
     """The shared training scenes and their images, which are painted by the first call and memory-mapped later.
 
     Args:
         folder: The build folder.
         count: The number of images.
+        jobs: The number of processes that paint; the images are the same with any.
     """
     path = folder / f"pool-{count}.npy"
     subjects = scenes(count, TRAIN_SEED)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.stem + ".partial.npy")
-        np.save(unfinished, paint_all(subjects, TRAIN_SEED))
+        np.save(unfinished, _painted(subjects, jobs))
         unfinished.replace(path)
     return subjects, np.load(path, mmap_mode="r")
+
+
+def _painted(subjects: Sequence[Scene], jobs: int) -> NDArray[np.uint8]:
+    if jobs == 1:
+        return paint_all(subjects, TRAIN_SEED)
+    share = -(-len(subjects) // jobs)
+    starts = range(0, len(subjects), share)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as painters:  # torch's threads do not fork
+        parts = painters.map(
+            paint_all, [subjects[k : k + share] for k in starts], [TRAIN_SEED] * len(starts), starts, chunksize=1
+        )
+        return np.concatenate(list(parts))
 
 
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:

@@ -222,7 +222,9 @@ def test_a_folder_that_is_no_scorer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"has no readable config\.json"):
         load_scorer(str(tmp_path))
     (tmp_path / "scorer.json").write_text(json.dumps({"kind": "beauty"}))
-    with pytest.raises(ModelError, match=r"names the kind 'beauty'; known: blip-itm, clip-score, hpsv2\.1"):
+    with pytest.raises(
+        ModelError, match=r"names the kind 'beauty'; known: laion-aesthetic, blip-itm, clip-score, hpsv2\.1"
+    ):
         load_scorer(str(tmp_path))
     (tmp_path / "scorer.json").write_text("{")
     with pytest.raises(ModelError, match="not valid JSON"):

@@ -61,7 +61,8 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor 
     by_head = query.view(rows, length, heads, width // heads).transpose(1, 2) * (width // heads) ** -0.5
     similar = by_head @ key[:, None].transpose(-1, -2)  # [b, h, n, m]
     weights = (similar if mask is None else similar + mask[:, None]).softmax(-1)
-    return (weights @ value[:, None]).transpose(1, 2).reshape(rows, length, width)
+    read: Tensor = (weights @ value[:, None]).transpose(1, 2).reshape(rows, length, width)
+    return read
 
 
 class _ReadsWords(nn.Module):
@@ -81,8 +82,8 @@ class _ReadsWords(nn.Module):
     def forward(self, image: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm(image)
         key, value = self.to_kv(words).chunk(2, dim=-1)
-        read: Tensor = self.to_out(_attend(self.to_q(normed), key, value, self.heads, mask))
-        return image + read + self.ff(normed)
+        read: Tensor = image + self.to_out(_attend(self.to_q(normed), key, value, self.heads, mask)) + self.ff(normed)
+        return read
 
 
 class _ReadsImage(nn.Module):
@@ -105,8 +106,8 @@ class _ReadsImage(nn.Module):
         rows, length, width = query.shape
         turned = self._turned(query.view(rows, length, self.heads, -1)).reshape(rows, length, width)
         attended = _attend(turned, self._turned(key[:, :, None])[:, :, 0], value, self.heads)
-        read: Tensor = self.attn_out(attended)
-        return image + read + self.ff_out(feed)
+        read: Tensor = image + self.attn_out(attended) + self.ff_out(feed)
+        return read
 
     def _turned(self, values: Tensor) -> Tensor:
         """Rotary positions (Su et al., arXiv 2104.09864): [b, n, h, d], position n turns the pairs (i, i + d/2)."""
