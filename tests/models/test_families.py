@@ -16,6 +16,7 @@ import torch
 
 from semdpo.data.records import Candidate, Prompt, content_id
 from semdpo.errors import ModelError
+from semdpo.models import scoring
 from semdpo.models.families import _OF_CLASS, FAMILIES, Family, family_of
 from semdpo.models.loading import quiet
 from semdpo.models.registry import PUBLISHED
@@ -24,7 +25,7 @@ from semdpo.models.scorers.registry import load_scorer
 from semdpo.recipe import defaults
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
-from semdpo.stages import evaluate, image_scores
+from semdpo.stages import evaluate
 from semdpo.stages.label import label
 from tests import stand_ins, tiny_models, tiny_pipelines
 
@@ -149,7 +150,7 @@ def test_labelling_and_evaluating(case: tuple[Case, DiffusionRenderer], scorer: 
     texts = [both[0] for both in rewrites]
     images = evaluate.render("human", prompts, texts, renderer, stand_ins.Encoder(), [0, 1], 3, lambda t: [1] * len(t))
     assert [row.truncated for row in images] == [False] * 4
-    scores = image_scores.score_images(images, scorer, "clip")
+    scores = scoring.score_images(images, scorer, "clip")
     assert all(np.isfinite(row.score or np.nan) for row in scores)
 
 

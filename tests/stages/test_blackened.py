@@ -16,6 +16,7 @@ from semdpo.engine import store
 from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
+from semdpo.models.scoring import score_images
 from semdpo.protocols import ScoreBatch, render_checked
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
@@ -24,7 +25,6 @@ from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
 from semdpo.stages.evaluate import evaluation, render
 from semdpo.stages.flow import flow
-from semdpo.stages.image_scores import score_images
 from semdpo.stages.label import label
 from semdpo.stages.pairs import PairCounts, choose
 from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report

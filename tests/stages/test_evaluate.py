@@ -10,10 +10,10 @@ from PIL import Image
 
 from semdpo.data.records import EvaluationRow, Prompt, RenderedImage, content_seed
 from semdpo.errors import DataError
+from semdpo.models.scoring import score_images
 from semdpo.protocols import Embeddings, ScoreBatch
 from semdpo.reporting.evaluated import join
 from semdpo.stages.evaluate import render, rewrite_all
-from semdpo.stages.image_scores import score_images
 
 PROMPTS = [Prompt.of(text, "test", "test") for text in ("a cat", "a dog", "an owl")]
 

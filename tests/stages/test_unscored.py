@@ -14,6 +14,7 @@ from semdpo.data.records import Candidate, Prompt, RenderedImage, content_id
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError
+from semdpo.models.scoring import score_images
 from semdpo.protocols import ScoreBatch, UnscoredError
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
@@ -21,7 +22,6 @@ from semdpo.reporting.collect import report_data
 from semdpo.reporting.evaluated import join
 from semdpo.stages.evaluate import evaluation, render
 from semdpo.stages.flow import flow
-from semdpo.stages.image_scores import score_images
 from semdpo.stages.label import label
 from tests.stand_ins import Encoder, Renderer, models, recipe_of, run_without_report
 

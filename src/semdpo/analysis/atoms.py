@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 
 from semdpo.analysis.wording import FUNCTION_WORDS
 from semdpo.data.atoms import NUMBERS, Atom
-from semdpo.tiny_world.facts import compare, parse
 
 GAP = 2  # words that may stand between two words of an attribute or a count: "two large red balls"
 RELATION_GAP = 5
@@ -130,7 +129,8 @@ def share_lost(text: str, atoms: Sequence[Atom], maker: str) -> float | None:
 
 def _states_fact(text: str, question: str) -> bool:
     """Whether a text of the embedded world states the fact that a question of ``tiny_world.atoms`` asks for."""
-    from semdpo.tiny_world.atoms import asked_number
+    from semdpo.tiny_world.atoms import asked_number  # here, because the tiny world needs an extra
+    from semdpo.tiny_world.facts import compare, parse
 
     number, said = asked_number(question), parse(text)
     if number is not None:

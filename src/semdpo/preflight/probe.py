@@ -20,6 +20,7 @@ from semdpo.data.atoms import Atom, AtomAnswer
 from semdpo.data.records import Candidate, Pair, Prompt, RenderedImage, Score
 from semdpo.engine.providers import Models, own_models
 from semdpo.errors import ModelError, SemdpoError
+from semdpo.models import scoring
 from semdpo.preflight.measuring import (
     UPDATES,
     Cost,
@@ -37,7 +38,7 @@ from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import atom_answers, candidates, evaluate, image_scores, label, pairs
+from semdpo.stages import atom_answers, candidates, evaluate, label, pairs
 
 PROBE_SECONDS = 60.0
 ATOMS_OF_A_PROMPT = 6
@@ -370,7 +371,7 @@ def _score(this: _Probe, metric: str, name: str, budget: float) -> Cost:
     scorer = this.models.scorer(name, this.recipe.scoring)
 
     def work(size: int) -> list[Score]:
-        return image_scores.score_images(list(islice(images, size)), scorer, metric)
+        return scoring.score_images(list(islice(images, size)), scorer, metric)
 
     return _cost("images", Score, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
 

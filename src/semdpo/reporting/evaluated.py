@@ -10,8 +10,8 @@ from semdpo.data.records import EvaluationRow, RenderedImage, Score
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import DataError
+from semdpo.models.scoring import decoded, described
 from semdpo.stages.evaluate import CONSISTENCY, Evaluation
-from semdpo.stages.image_scores import decoded, described
 
 SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossless ones
 

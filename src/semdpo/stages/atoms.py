@@ -18,7 +18,6 @@ from semdpo.progress import Progress
 from semdpo.protocols import Answer, Rewriter, answers
 from semdpo.recipe.atoms import AtomsConfig
 from semdpo.recipe.schema import Recipe
-from semdpo.tiny_world.atoms import atoms_of
 
 NAME = "atoms"
 ROWS = 512  # prompts per file
@@ -96,6 +95,8 @@ def _maker(config: AtomsConfig, run: Run) -> _Maker:
 
 
 def _by_grammar(prompts: Sequence[Prompt]) -> tuple[list[Atom], Counter[str]]:
+    from semdpo.tiny_world.atoms import atoms_of  # here, because the tiny world needs an extra
+
     rows = [(row, atom) for row in prompts for atom in atoms_of(row.prompt)]
     return [Atom(row.prompt_id, skill, question) for row, (skill, question) in rows], Counter()
 

@@ -21,6 +21,7 @@ from semdpo.engine.shards import in_groups
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
 from semdpo.models.images import lossless
+from semdpo.models.scoring import consistency, score_images
 from semdpo.progress import Progress, silent
 from semdpo.protocols import (
     FlaggingRewriter,
@@ -33,7 +34,6 @@ from semdpo.protocols import (
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.schema import EvaluateConfig, Recipe
-from semdpo.stages.image_scores import consistency, score_images
 from semdpo.texts import is_visible
 
 if TYPE_CHECKING:

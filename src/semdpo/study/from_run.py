@@ -9,8 +9,8 @@ from semdpo.data.records import RenderedImage
 from semdpo.engine import store
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, DataError, StoreError, did_you_mean
+from semdpo.models.scoring import decoded
 from semdpo.stages.evaluate import evaluation
-from semdpo.stages.image_scores import decoded
 from semdpo.study.assignment import below, drawn
 from semdpo.study.encoding import png, same_size
 from semdpo.texts import given_twice
