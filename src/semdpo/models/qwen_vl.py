@@ -21,6 +21,7 @@ from semdpo.models.tokens import refuse_special_text
 if TYPE_CHECKING:
     from PIL import Image
 
+KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")  # as ``model_type`` in a config.json
 PLACEHOLDER = "<|image_pad|>"
 MOST_UNLIKE = 200  # an image's longer side divided by its shorter one; the models read no others
 
@@ -30,7 +31,7 @@ class QwenReader:
     """A tokenizer and an image processor of the Qwen-VL family.
 
     Attributes:
-        tokenizer: The tokenizer, which pads on the right.
+        tokenizer: The tokenizer; it pads on the right unless told otherwise.
         processor: The image processor.
         template: The chat template of the folder.
         name: The model's name, for messages.
@@ -49,16 +50,17 @@ class QwenReader:
         """
         refuse_special_text(self.tokenizer, prompts, self.name)
 
-    def read(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+    def read(self, images: Sequence[Image.Image], texts: Sequence[str], answer: str = "") -> dict[str, Tensor]:
         """The model's inputs for one user's message a row: an image, and a text below it.
 
         Args:
             images: The RGB images, n ≥ 1.
             texts: The texts, n.
+            answer: The beginning of the model's answer.
 
         Returns:
             ``input_ids``, ``attention_mask`` and ``mm_token_type_ids`` (1 where the image is), [n, length], padded on
-            the right; ``pixel_values`` of all patches, and ``image_grid_thw``, [n, 3].
+            the tokenizer's side; ``pixel_values`` of all patches, and ``image_grid_thw``, [n, 3].
 
         Raises:
             DataError: An image is more than 200 times as long as it is wide, or the reverse.
@@ -72,7 +74,7 @@ class QwenReader:
             seen = self.processor(images=list(images), return_tensors="pt")
         squares = seen["image_grid_thw"].prod(-1) // self.processor.merge_size**2
         rows = [
-            self.chat(text).replace(PLACEHOLDER, PLACEHOLDER * count, 1)
+            self.chat(text).replace(PLACEHOLDER, PLACEHOLDER * count, 1) + answer
             for text, count in zip(texts, squares.tolist(), strict=True)
         ]
         tokens = self.tokenizer(rows, padding=True, return_tensors="pt", verbose=False)

@@ -3,18 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from semdpo.errors import ModelError
 from semdpo.models.device import Compute
-from semdpo.models.loading import UNREADABLE, load_model, quiet, unreadable
+from semdpo.models.loading import UNREADABLE, load_model, quiet, read_json, unreadable
+from semdpo.models.qwen_vl import KINDS, load_reader, to_device
 from semdpo.models.registry import Place
 from semdpo.models.tokens import refuse_special_text
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+class _Reader(Protocol):
+    """What makes a model's inputs from images and questions."""
+
+    tokenizer: Any
+
+    def refuse_special(self, prompts: Sequence[str]) -> None: ...
+
+    def read(self, images: Sequence[Image.Image], texts: Sequence[str], answer: str = "") -> dict[str, Tensor]: ...
+
+
+class _ProcessorReader:
+    """transformers' own processor of a model."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        from transformers import AutoProcessor
+
+        try:
+            with quiet():
+                self._processor: Any = AutoProcessor.from_pretrained(str(folder), local_files_only=True)
+        except (*UNREADABLE, ImportError) as error:
+            raise unreadable(folder, "processor", error) from error
+        self.tokenizer, self._name = self._processor.tokenizer, name
+
+    def refuse_special(self, prompts: Sequence[str]) -> None:
+        # The question is inside a template of special tokens, so special tokens' text in a prompt must be refused.
+        named = (getattr(self._processor, name, None) for name in ("image_token", "video_token"))
+        refuse_special_text(self.tokenizer, prompts, self._name, [text for text in named if isinstance(text, str)])
+
+    def read(self, images: Sequence[Image.Image], texts: Sequence[str], answer: str = "") -> dict[str, Tensor]:
+        whole = [_chat(self._processor, text) + answer for text in texts]
+        rows = [[image] for image in images]
+        return dict(self._processor(images=rows, text=whole, padding=True, return_tensors="pt"))
 
 
 class VisionLanguage:
@@ -29,27 +65,20 @@ class VisionLanguage:
     """
 
     def __init__(self, place: Place, where: Compute) -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
-        self.folder, self._name, self._where = place.folder(), place.name, where
+        self.folder, self._where = place.folder(), where
         self._model = load_model(AutoModelForImageTextToText, self.folder, where)
-        try:
-            with quiet():
-                processor: Any = AutoProcessor.from_pretrained(str(self.folder), local_files_only=True)
-        except (*UNREADABLE, ImportError) as error:
-            raise unreadable(self.folder, "processor", error) from error
-        processor.tokenizer.padding_side = "left"  # so that every row ends with its answer
-        if processor.tokenizer.pad_token_id is None:
-            processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        self._processor = processor
-        # The question is inside a template of special tokens, so special tokens' text in a prompt must be refused.
-        self._placeholders = [
-            text for name in ("image_token", "video_token") if isinstance(text := getattr(processor, name, None), str)
-        ]
+        of_qwen = read_json(self.folder / "config.json").get("model_type") in KINDS
+        self._reader: _Reader = (load_reader if of_qwen else _ProcessorReader)(self.folder, place.name)
+        tokenizer = self._reader.tokenizer
+        tokenizer.padding_side = "left"  # so that every row ends with its answer
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
 
     def tokens(self, text: str) -> list[int]:
         """The ids of a text's tokens, without special ones."""
-        return list(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self._reader.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def first_token(self, text: str) -> int:
         """The id of a text's first token."""
@@ -74,13 +103,10 @@ class VisionLanguage:
             DataError: A text holds a control token; it is named.
             ModelError: The tokenizer joins the answer with the question.
         """
-        refuse_special_text(self._processor.tokenizer, texts, self._name, self._placeholders)
+        self._reader.refuse_special(texts)
         expected = self.tokens(answer) if answer else []
-        rows = [[image] for image in images]
         with quiet():
-            whole = [_chat(self._processor, question) + answer for question in questions]
-            inputs = self._processor(images=rows, text=whole, padding=True, return_tensors="pt").to(self._where.device)
-        inputs["pixel_values"] = inputs["pixel_values"].to(self._where.dtype)
+            inputs = to_device(self._reader.read(images, questions, answer), self._where.device, self._where.dtype)
         read = inputs["input_ids"][:, inputs["input_ids"].shape[1] - len(expected) :]
         if any(row != expected for row in read.tolist()):
             raise ModelError(f"'{self.folder}' reads '{answer}' together with what precedes it; use another model")
