@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class _Reader(Protocol):
     """What makes a model's inputs from images and questions."""
 
-    tokenizer: Any
+    @property
+    def tokenizer(self) -> Any: ...
 
     def refuse_special(self, prompts: Sequence[str]) -> None: ...
 
