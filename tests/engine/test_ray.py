@@ -59,6 +59,8 @@ def two_nodes() -> Iterator[TwoNodes]:
         patch.setenv("RAY_ADDRESS", nodes.cluster.address)
         yield nodes
         nodes.cluster.shutdown()
+        # Its threads outlive the cluster, and write what later tests would take for theirs.
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         shutil.rmtree(folder, ignore_errors=True)
 
 

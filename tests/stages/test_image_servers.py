@@ -201,9 +201,23 @@ def test_an_image_without_a_score_has_the_reason(tmp_path: Path, server: Loopbac
         "names)"
     }
     assert not [row for row in rows if row.scorer != server.url and row.error]
+
+
+def test_an_evaluation_notes_what_a_server_does_not_score(tmp_path: Path, server: Loopback) -> None:
+    def picky(asked: Asked) -> Reply:
+        is_one = "messages" in asked.body and '"another 1"' in asked.body["messages"][0]["content"][1]["text"]
+        return error(422, "too many pixels") if is_one else answer(asked)
+
+    server.answer = picky
+    recipe, run = _recipe(tmp_path, server.url), tmp_path / "run"
+    _run(recipe, run, *FIRST, "evaluate/human/images", "evaluate/human/vlm")
+    rows = store.read_rows(run / "evaluate/human/vlm", Score)
+    refused = {row.error for row in rows if row.score is None}
+    assert refused == {f"vlm: {server.url} refuses the request (too many pixels); change what it names"}
+    assert 0 < sum(row.score is None for row in rows) < len(rows)
     server.answer = lambda asked: error(422, "too many pixels") if "messages" in asked.body else answer(asked)
-    with pytest.raises(ModelError, match="too many pixels"):  # an evaluation compares all methods on all prompts
-        _run(_recipe(tmp_path, server.url), tmp_path / "run", "evaluate/human/images", "evaluate/human/vlm")
+    with pytest.raises(DataError, match=r"'vlm' scored none of \d+ images; .* \(too many pixels\)"):
+        _run(recipe, tmp_path / "other", *FIRST, "evaluate/human/images", "evaluate/human/vlm")
 
 
 def test_kept_scores_and_images_follow_the_server_and_its_model(tmp_path: Path, server: Loopback) -> None:
