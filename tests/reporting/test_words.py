@@ -65,7 +65,8 @@ def test_an_end_off_zero_is_not_printed_as_zero():
 
 
 @pytest.mark.parametrize(
-    ("half", "places"), [(12.0, 0), (1.5, 1), (0.5, 1), (0.05, 2), (0.012, 3), (0.0, 2), (math.nan, 2), (1e-9, 5)]
+    ("half", "places"),
+    [(12.0, 0), (1.5, 1), (0.5, 1), (0.05, 2), (0.012, 3), (0.0, 2), (math.nan, 2), (1e-9, 5), (1e-16, 2)],
 )
 def test_decimals(half, places):
     assert decimals(half) == places

@@ -7,9 +7,12 @@ import math
 from semdpo.analysis.statistics import Difference, Estimate
 
 
+ROUNDING = 1e-12  # half-width of an interval of equal numbers, whose mean is off by rounding
+
+
 def decimals(half_width: float) -> int:
-    """Decimal places, 0 to 5, that resolve a third of an interval's half-width."""
-    if not half_width > 0:
+    """Decimal places, 0 to 5, that resolve a third of an interval's half-width; 2 where all values are equal."""
+    if not half_width > ROUNDING:
         return 2
     return int(min(5, max(0, -math.floor(math.log10(half_width / 3)))))
 
