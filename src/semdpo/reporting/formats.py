@@ -6,7 +6,6 @@ import math
 
 from semdpo.analysis.statistics import Difference, Estimate
 
-
 ROUNDING = 1e-12  # half-width of an interval of equal numbers, whose mean is off by rounding
 
 
