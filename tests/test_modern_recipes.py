@@ -10,9 +10,10 @@ import torch
 from semdpo import pipeline
 from semdpo.data.records import Pair
 from semdpo.engine import store
+from semdpo.models.catalogue import PUBLISHED
 from semdpo.models.families import FAMILIES
 from semdpo.models.loading import quiet
-from semdpo.models.registry import PUBLISHED, resolve
+from semdpo.models.registry import resolve
 from semdpo.preflight import doctor, renderers
 from semdpo.recipe.load import RECIPES, load_recipe
 from tests import tiny_pipelines

@@ -17,9 +17,9 @@ import torch
 from semdpo.data.records import Candidate, Prompt, content_id
 from semdpo.errors import ModelError
 from semdpo.models import scoring
+from semdpo.models.catalogue import PUBLISHED
 from semdpo.models.families import _OF_CLASS, FAMILIES, Family, family_of
 from semdpo.models.loading import quiet
-from semdpo.models.registry import PUBLISHED
 from semdpo.models.renderer import DiffusionRenderer, load_renderer
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.recipe import defaults

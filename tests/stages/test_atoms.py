@@ -309,7 +309,7 @@ def test_every_image_answers_the_atoms_of_its_own_prompt() -> None:
 
     with pytest.raises(DataError, match="a model gave 1 answers to 2 questions"):
         answered(images, atoms, Short, "tiny")
-    with pytest.raises(DataError, match=r"seed 1 is damaged .*remove evaluate/dpo/images"):
+    with pytest.raises(DataError, match=r"seed 1 is damaged or incomplete .*evaluate/dpo/images"):
         answered([replace(images[0], image=b"no")], atoms, Answerer, "tiny")
 
 

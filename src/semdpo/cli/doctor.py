@@ -15,7 +15,7 @@ from semdpo.cli.run import MOST_WORKERS
 from semdpo.progress import bar, show
 
 if TYPE_CHECKING:
-    from semdpo.models.registry import Published
+    from semdpo.models.catalogue import Published
     from semdpo.preflight.resources import Finding
     from semdpo.recipe.schema import Recipe
 
@@ -95,7 +95,7 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, wan
         ConfigError: The recipe is not valid.
         StoreError: The folder cannot be written.
     """
-    from semdpo.models import registry
+    from semdpo.models import catalogue
     from semdpo.preflight import doctor
     from semdpo.preflight.resources import Finding
     from semdpo.recipe.load import load_recipe
@@ -109,7 +109,7 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, wan
     disk.refuse_unwritable(folder, folder=True)
     _show("This machine", doctor.machine(folder))
     if loaded is None:
-        _show("Published models", [_published(name, model) for name, model in registry.PUBLISHED.items()])
+        _show("Published models", [_published(name, model) for name, model in catalogue.PUBLISHED.items()])
         return True
     findings = doctor.needs(loaded, folder)
     count = doctor.images(loaded)

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 from semdpo.disk import cache_folder, write_bytes
 from semdpo.errors import ModelError, StoreError
-from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, SKIPPED, WORDS, base_of
+from semdpo.models.catalogue import SKIPPED, WORDS
+from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, base_of
 from semdpo.models.registry import resolve as place_of
 
 # How long a training took, and how far its rewrites drifted later, does not change the model.

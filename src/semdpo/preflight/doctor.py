@@ -14,7 +14,7 @@ from semdpo.engine import store
 from semdpo.engine.providers import refuse_blind_fidelity, refuse_remote_code
 from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError, ModelError
-from semdpo.models import registry
+from semdpo.models import catalogue, registry
 from semdpo.models.hub import ask
 from semdpo.preflight import downloads, endpoints, libraries, renderers
 from semdpo.preflight.resources import (
@@ -162,8 +162,8 @@ def _model(key: str, name: str) -> Iterable[Finding]:
     else:
         yield Finding("ok", name, f"{key}: {state}, {parameters(name) / 1e6:.4g} M parameters")
     tokenizer = registry.resolve(name).separate_tokenizer()
-    if tokenizer is not None and where(tokenizer, registry.WORDS).startswith("not"):
-        yield _to_be_fetched(f"{key}, the tokenizer", tokenizer, registry.WORDS)
+    if tokenizer is not None and where(tokenizer, catalogue.WORDS).startswith("not"):
+        yield _to_be_fetched(f"{key}, the tokenizer", tokenizer, catalogue.WORDS)
     if (base := registry.resolve(name).separate_base()) is not None:
         yield from _model(f"{key}, the model that it stands on", base)
 
@@ -200,7 +200,7 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     size = f", about {published.gigabytes:g} GB" if published and published.gigabytes and not files else ""
     exact = [file for file in place.files if "*" not in file]
     patterns = [f"--include '{file}'" for file in files or place.files if "*" in file and not exact]
-    left_out = [f"--exclude '{file}'" for file in registry.SKIPPED if patterns and not files]
+    left_out = [f"--exclude '{file}'" for file in catalogue.SKIPPED if patterns and not files]
     download = " ".join(["`hf download", place.path, *exact, *patterns, *left_out]) + "`"
     match ask(place.path):
         case "there":

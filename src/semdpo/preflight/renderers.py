@@ -8,7 +8,7 @@ from pathlib import Path
 from semdpo.engine import store
 from semdpo.engine.stage import AnyStage
 from semdpo.errors import ModelError
-from semdpo.models import registry
+from semdpo.models import catalogue, registry
 from semdpo.models.hub import cached
 from semdpo.preflight.resources import Finding
 from semdpo.recipe.endpoints import is_url
@@ -63,7 +63,7 @@ def _folder(model: str) -> Path | None:
     except ModelError:
         return None
     folder = Path(place.path) if place.local else None
-    if folder is None and cached(place.path, place.files, registry.SKIPPED):
+    if folder is None and cached(place.path, place.files, catalogue.SKIPPED):
         folder = place.folder()
     return folder if folder is not None and (folder / "model_index.json").is_file() else None
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from semdpo.engine import model_folders, store
 from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
-from semdpo.models import registry
+from semdpo.models import catalogue, registry
 from semdpo.models.hub import cached
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import RendererConfig, RewriterSource
@@ -276,7 +276,7 @@ def where(name: str, files: Sequence[str] | None = None) -> str:
     place = registry.resolve(name)
     if place.local:
         return "embedded" if name.startswith("tiny:") else f"in {place.path}"
-    return "downloaded" if cached(place.path, files or place.files, registry.SKIPPED) else "not downloaded"
+    return "downloaded" if cached(place.path, files or place.files, catalogue.SKIPPED) else "not downloaded"
 
 
 def free(folder: Path) -> int:

@@ -11,14 +11,14 @@ from semdpo.data.atoms import Atom, AtomAnswer, by_prompt
 from semdpo.data.records import RenderedImage
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
-from semdpo.models.images import decode
+from semdpo.models.scoring import decoded
 from semdpo.progress import Progress
 from semdpo.protocols import Answerer
 from semdpo.recipe.atoms import AtomsConfig
 from semdpo.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 VERSION = 1  # of how a text is found to state an atom
 
@@ -94,7 +94,7 @@ def answered(
     probabilities: dict[int, float] = {}
     if model is not None:
         asked = [k for k, (image, _) in enumerate(shown) if not image.blackened]
-        pixels = {id(image): _decoded(image) for image in {id(i): i for i, _ in (shown[k] for k in asked)}.values()}
+        pixels = {id(image): decoded(image) for image in {id(i): i for i, _ in (shown[k] for k in asked)}.values()}
         questions = [(shown[k][1].question, shown[k][1].answer) for k in asked]
         found = model.answer([pixels[id(shown[k][0])] for k in asked], questions)
         if len(found) != len(asked):
@@ -113,13 +113,3 @@ def answered(
         )
         for k, (image, atom) in enumerate(shown)
     ]
-
-
-def _decoded(image: RenderedImage) -> Image.Image:
-    try:
-        return decode(image.image)
-    except OSError as error:
-        raise DataError(
-            f"the image of method '{image.method}', prompt {image.prompt_id}, seed {image.image_seed} is damaged "
-            f"({error}); remove evaluate/{image.method}/images in the run's folder, and evaluate again"
-        ) from error

@@ -20,8 +20,9 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from semdpo.engine import fingerprint
 from semdpo.engine.providers import refuse_blind_fidelity
 from semdpo.errors import DataError, ModelError
+from semdpo.models.catalogue import PUBLISHED
 from semdpo.models.pickled_module import read_module
-from semdpo.models.registry import PUBLISHED, reads_prompt, resolve
+from semdpo.models.registry import reads_prompt, resolve
 from semdpo.models.scorers import aesthetic, hpsv3, mps, unified_reward
 from semdpo.models.scorers.registry import _kind, load_scorer
 from semdpo.protocols import UnscoredError
