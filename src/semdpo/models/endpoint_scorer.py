@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TOP = 20  # the most probable tokens that OpenAI's reference allows to ask for, and vLLM unless started with more
-UNSEEN = 0.001  # where "Yes" is not told and has less than this probability, the score is 0
+UNSEEN = 0.001  # where "Yes" is not listed and has less than this probability, the score is 0
 
 
 def load_endpoint_scorer(url: str, settings: EndpointConfig | None = None) -> EndpointScorer:
@@ -89,12 +89,12 @@ class EndpointScorer:
         choice, message = self.server.choice(self.fields(image, prompt))
         if choice.get("finish_reason") == "content_filter" or message.get("refusal"):
             raise RefusedRequestError(f"{self.server.url} withholds its answer about {shown(prompt)}; give another one")
-        chosen, told = self._told(choice)
-        value = p_yes(chosen, told)
+        chosen, listed = self._listed(choice)
+        value = p_yes(chosen, listed)
         if value is None:
             raise RefusedRequestError(
                 f"'{self.model}' of {self.server.url} answers neither yes nor no about {shown(prompt)}: its answer "
-                f"begins with {self.server.shown(shown(max(told, key=lambda each: each[1])[0]))}; switch off its "
+                f"begins with {self.server.shown(shown(max(listed, key=lambda each: each[1])[0]))}; switch off its "
                 "thinking in the body of its settings, or use another model"
             )
         return value
@@ -120,43 +120,44 @@ class EndpointScorer:
         } | self.server.settings.body
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _told(self, choice: Any) -> tuple[str, list[tuple[str, float]]]:
+    def _listed(self, choice: Any) -> tuple[str, list[tuple[str, float]]]:
         """The first token of an answer, and the most probable tokens with the logarithms of their probabilities."""
         try:
             first = choice["logprobs"]["content"][0]
-            chosen, told = str(first["token"]), [(str(e["token"]), float(e["logprob"])) for e in first["top_logprobs"]]
-            if not told:
+            chosen = str(first["token"])
+            listed = [(str(each["token"]), float(each["logprob"])) for each in first["top_logprobs"]]
+            if not listed:
                 raise ValueError
         except (TypeError, KeyError, IndexError, ValueError) as error:
             raise EndpointError(
                 f"{self.server.url} tells no probabilities of tokens (logprobs and top_logprobs), which a scorer "
                 "needs; use a server that does, such as vLLM"
             ) from error
-        whole = math.fsum(math.exp(min(logp, 1.0)) for _, logp in told)
+        whole = math.fsum(math.exp(min(logp, 1.0)) for _, logp in listed)
         if not whole <= 1.01:  # written so that a NaN is refused, too
             raise EndpointError(
                 f"{self.server.url} tells probabilities of tokens that sum to {whole:.3g}, and not to 1 or less; "
                 "use another server"
             )
-        return chosen, told
+        return chosen, listed
 
 
-def p_yes(chosen: str, told: Sequence[tuple[str, float]]) -> float | None:
+def p_yes(chosen: str, listed: Sequence[tuple[str, float]]) -> float | None:
     """The probability of "Yes", whatever its outer blanks and capitals.
 
     Args:
         chosen: the token that was sampled, which servers add to the most probable ones.
-        told: the most probable tokens and the natural logarithms of their probabilities.
+        listed: the most probable tokens and the natural logarithms of their probabilities.
 
     Returns:
         The sum over the tokens that read so. Where none does, "Yes" is at most as probable as all tokens that are not
-        told, and as the last one that is: 0 if that is less than ``UNSEEN``, else None.
+        listed, and as the last one that is: 0 if that is less than ``UNSEEN``, else None.
     """
-    found = [math.exp(logp) for token, logp in told if token.strip().casefold() == ANSWER.casefold()]
+    found = [math.exp(logp) for token, logp in listed if token.strip().casefold() == ANSWER.casefold()]
     if found:
         return min(math.fsum(found), 1.0)
-    probable = [math.exp(logp) for _, logp in told]
-    most = [math.exp(logp) for token, logp in told if token != chosen] or [1.0]
+    probable = [math.exp(logp) for _, logp in listed]
+    most = [math.exp(logp) for token, logp in listed if token != chosen] or [1.0]
     return 0.0 if min(1 - math.fsum(probable), *most) < UNSEEN else None
 
 

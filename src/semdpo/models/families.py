@@ -1,7 +1,7 @@
 """Families of text-to-image models, and how their authors render: steps, guidance, size.
 
-A family is told from a folder's ``model_index.json`` and the settings of its parts, so that a copy under any name is
-known. Where those of two models are equal, the model's name tells them apart.
+A family is recognised by a folder's ``model_index.json`` and the settings of its parts, so that a copy under any name
+is known. Where those of two models are equal, the model's name tells them apart.
 
 Sources: the signatures and examples in diffusers 0.42 (``pipelines/*/pipeline_*.py``), and the model cards. A card is
 named where its values differ from the signature's defaults.

@@ -31,7 +31,7 @@ class QwenReader:
     """A tokenizer and an image processor of the Qwen-VL family.
 
     Attributes:
-        tokenizer: The tokenizer; it pads on the right unless told otherwise.
+        tokenizer: The tokenizer; it pads on the right unless set otherwise.
         processor: The image processor.
         template: The chat template of the folder.
         name: The model's name, for messages.

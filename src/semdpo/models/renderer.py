@@ -58,7 +58,7 @@ def load_renderer(
     vae_tiling: bool = False,
     quantization: Quantization | None = None,
 ) -> DiffusionRenderer:
-    """A diffusion pipeline, which renders as its family's authors do (``models/families.py``) unless told otherwise.
+    """A diffusion pipeline, which renders as its family's authors do (``models/families.py``) by default.
 
     Args:
         model: The model: ``tiny:NAME``, a folder or a published name.

@@ -138,7 +138,7 @@ def _rendering(run: Run, without: set[str]) -> dict[str, Any]:
 
     config = run.recipe.label.renderer
     settings = config.of_results()
-    # Names are left out, since contents count; but a server has none, and some families are told from the model's name.
+    # Names are left out, since contents count; but a server has none, and some families are known by name alone.
     by_name = config.is_remote or "family_defaults" in settings
     left_out = {"tiny_vae", *without} | (set() if by_name else {"model"})
     return {
