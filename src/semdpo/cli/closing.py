@@ -74,7 +74,9 @@ def run_closing(folder: Path, recipe: Recipe) -> str:
     report = (folder / "report").resolve()
     lines = ["", _results(report / "tables/results.csv", recipe), "", f"report: {(report / 'index.html').as_uri()}"]
     if recipe.report.subject in recipe.train.methods:
-        lines.append(f"next:   {optimize_command(folder / 'train' / recipe.report.subject, recipe.drift.encoder)}")
+        trained = [each.trained for each in recipe.later_rounds if each.method == recipe.report.subject]
+        last = folder / (trained or [f"train/{recipe.report.subject}"])[-1]
+        lines.append(f"next:   {optimize_command(last, recipe.drift.encoder)}")
     return "\n".join(lines)
 
 
@@ -88,7 +90,7 @@ def _results(path: Path, recipe: Recipe) -> str:
 
     rows = [row for row in csv.DictReader(io.StringIO(path.read_text("utf-8"))) if row["source"] == "all"]
     labels = {row["method"]: method_label(row["method"]) for row in rows}
-    labels |= {name: variant_label(v.method, v.name) for name, v in recipe.variants.items() if name in labels}
+    labels |= {name: variant_label(v.method, v.name) for name, v in recipe.secondary.items() if name in labels}
     hidden = {"average", *EXTRAS} - {"drift"}
     metrics = [name for name in dict.fromkeys(row["metric"] for row in rows) if name not in hidden]
     means = {(row["method"], row["metric"]): float(row["mean"]) for row in rows}

@@ -10,7 +10,7 @@ import typer
 
 from semdpo.cli.closing import run_closing
 from semdpo.cli.ending import RESUMES, RESUMES_WITHOUT_FRESH, interruptible
-from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, refuse_without_effect
+from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, number, refuse_without_effect
 from semdpo.errors import ConfigError
 from semdpo.progress import show
 from semdpo.texts import shown
@@ -28,6 +28,10 @@ Workers = Annotated[
 ShardOf = Annotated[
     str | None,
     typer.Option(metavar="i/n", help="This is process i of n that share the folder, each on any machine."),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(help="Train this many times, each time on new candidates of the rewriters that were trained before."),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="The run's folder, such as runs/tiny, or s3://….")]
 
@@ -52,6 +56,7 @@ def run(
     out: Out = None,
     workers: Workers = None,
     shard: ShardOf = None,
+    rounds: Rounds = None,
 ) -> None:
     """Run a recipe from prompts to report. The same command resumes a stopped run."""
     if only == "report":
@@ -60,10 +65,12 @@ def run(
             "on the report, which is always written again by one process",
         )
     asked, part = _asked(workers), _part(shard)
+    if rounds is not None:
+        number("--rounds", rounds, 1, 99)
     with interruptible(lambda: "" if only == "report" else _remark(fresh)):
         from semdpo.recipe.load import load_recipe
 
-        loaded = load_recipe(recipe, set_ or [])
+        loaded = load_recipe(recipe, [*(set_ or []), *([] if rounds is None else [f"rounds.count={rounds}"])])
         from semdpo import pipeline
         from semdpo.training.memory import keep_freed_memory
 

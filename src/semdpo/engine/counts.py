@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from semdpo.recipe.rounds import work_of
+
 
 def described(shown_name: str, counts: Mapping[str, int]) -> str:
     """One sentence about a stage's counts.
@@ -47,7 +49,7 @@ def _number(count: int, noun: str) -> str:
 
 def _kind(shown_name: str) -> str:
     """The kind of a stage: its own name, or for a stage of the evaluation what it makes."""
-    first, *rest = shown_name.split("/")
+    first, *rest = work_of(shown_name).split("/")
     if first == "sweep" and rest:
         return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
     if first == "evaluate" and rest:
@@ -76,10 +78,11 @@ def _model(counts: _Counts) -> list[str]:
 def _candidates(counts: _Counts) -> list[str]:
     counts.take("rows")
     counts.take("tokens")
-    candidates, duplicates, empty = (counts.take(name) for name in ("kept", "duplicates", "empty"))
+    candidates, duplicates, empty, own = (counts.take(name) for name in ("kept", "duplicates", "empty", "own"))
     left = _Counts({"duplicates": duplicates, "empty": empty})
+    more = f" and {_number(own, 'prompt')} of users" if own else ""
     return [
-        f"{_number(candidates, 'candidate')} of {_number(candidates + duplicates + empty, 'rewrite')}",
+        f"{_number(candidates, 'candidate')} of {_number(candidates - own + duplicates + empty, 'rewrite')}{more}",
         left.some("duplicates", "duplicate", "left out"),
         left.some("empty", "empty rewrite", "left out"),
         counts.some("truncated", "candidate", "truncated at the token budget"),

@@ -30,6 +30,7 @@ class Run:
         workers: processes that make the shards of stages with a pool; None makes them in this one.
         claims: what divides the work among processes that share the folder; None where this one has it alone.
         mirror: what gets the files that are final, besides the folder.
+        names: a stage's name in the first round → the stage that takes its place in this one; see ``stages.rounds``.
     """
 
     folder: Path
@@ -38,14 +39,19 @@ class Run:
     workers: Workforce | None = None
     claims: Claims | None = None
     mirror: Mirror = field(default_factory=Mirror)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, stage: str) -> Path:
+        """The folder of a stage."""
+        return self.folder / self.names.get(stage, stage)
 
     def rows(self, stage: str, kind: type[T], unread: Mapping[str, Any] | None = None) -> list[T]:
         """The records of a finished stage; see ``store.read_rows``."""
-        return store.read_rows(self.folder / stage, kind, unread)
+        return store.read_rows(self.path(stage), kind, unread)
 
     def shards(self, stage: str, kind: type[T]) -> Shards[T]:
         """The records of a finished stage, to be read one shard at a time."""
-        return Shards(self.folder / stage, kind)
+        return Shards(self.path(stage), kind)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from semdpo.preflight.downloads import missing_models
 from semdpo.preflight.estimate import IMAGES, Span, Stage, passing_bytes
 from semdpo.preflight.measuring import process_peak
+from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -104,7 +105,7 @@ def _time(plan: Sequence[Stage], on: Device, workers: int, price: float | None) 
 
 
 def _space(recipe: Recipe, known: Sequence[Stage], on: Device) -> list[tuple[str, str]]:
-    models = sum(stage.size for stage in known if stage.name == "sft" or stage.name.startswith("train/"))
+    models = sum(stage.size for stage in known if work_of(stage.name).startswith(("sft", "train/")))
     images = sum(stage.size for stage in known if stage.name == IMAGES)
     whole = sum(stage.size for stage in known)
     parts = f"models {size(models)}, images {size(images)}, other rows {size(whole - models - images)}"

@@ -11,6 +11,8 @@ from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.resources import CHECKPOINT_BYTES, parameters
 from semdpo.recipe.atoms import ATOMS
+from semdpo.recipe.models import RewriterSource
+from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.evaluate import evaluation
 
@@ -91,26 +93,33 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
         held_out: the number of held-out prompts.
         reading: the seconds that the prompts take to read.
     """
-    config, n = recipe.label, recipe.candidates.n
-    shards, files = math.ceil(prompts / recipe.candidates.shard_size), math.ceil(prompts / config.shard_size)
     first = _stage("prompts", found["prompts"], prompts + held_out, rows=prompts + held_out, files=1)
     listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe)]
     listed.append(_stage("sft", found["sft"], recipe.sft.steps, size=model_bytes(recipe)))
-    if recipe.candidates.rewriter is not None and recipe.candidates.rewriter.is_remote:
-        listed.append(
-            Stage(
-                "candidates",
-                missing=Unmeasured("a server writes them; it is not asked, for its answers may cost money"),
-            )
-        )
+    listed += _pairs(recipe, found, prompts, recipe.candidates.rewriter)
+    listed += _trainings(recipe, found, prompts)
+    for each in recipe.later_rounds:  # a method's own rewriter writes the candidates
+        listed += [replace(stage, name=f"{each.folder}/{stage.name}") for stage in _pairs(recipe, found, prompts, None)]
+        objective = recipe.train.methods[each.method]
+        listed.append(_training(recipe, found, prompts, each.trained, objective, referred=False))
+    return [*listed, *_evaluation(recipe, found, held_out)]
+
+
+def _pairs(recipe: Recipe, found: Found, prompts: int, other: RewriterSource | None) -> Iterator[Stage]:
+    """The stages of one round from the candidates, which another rewriter may write, to the pairs with distances."""
+    config, n, rows = recipe.label, recipe.candidates.n, prompts * recipe.candidates.most
+    shards, files = math.ceil(prompts / recipe.candidates.shard_size), math.ceil(prompts / config.shard_size)
+    if other is not None and other.is_remote:
+        asked = Unmeasured("a server writes them; it is not asked, for its answers may cost money")
+        yield Stage("candidates", missing=asked)
     else:
-        cost = found["rewrite/candidates"]
-        listed.append(_stage("candidates", cost, prompts, shards=shards, rows=prompts * n, files=shards))
-    label = _stage("label", found["label"], prompts * n, shards=files, rows=prompts * n, files=files)
-    listed.append(_asked_too(label, found["atoms"], prompts * n) if config.fidelity == ATOMS else label)
-    listed.append(_stage("pairs", found["pairs"], prompts, rows=prompts, files=files))
-    listed.append(_stage("drift", found["drift"], prompts, rows=prompts, files=files))
-    return [*listed, *_trainings(recipe, found, prompts), *_evaluation(recipe, found, held_out)]
+        own = other is None and recipe.candidates.rewriter is not None
+        cost = found["rewrite/own candidates" if own else "rewrite/candidates"]
+        yield _stage("candidates", cost, prompts, shards=shards, rows=prompts * n, files=shards)
+    label = _stage("label", found["label"], rows, shards=files, rows=rows, files=files)
+    yield _asked_too(label, found["atoms"], rows) if config.fidelity == ATOMS else label
+    yield _stage("pairs", found["pairs"], prompts, rows=prompts, files=files)
+    yield _stage("drift", found["drift"], prompts, rows=prompts, files=files)
 
 
 def _asked_too(stage: Stage, cost: Cost | Unmeasured, images: int) -> Stage:
@@ -160,16 +169,10 @@ def _span(cost: Cost) -> Span:
 
 
 def _trainings(recipe: Recipe, found: Found, prompts: int) -> Iterator[Stage]:
-    config, model = recipe.train, model_bytes(recipe)
-    updates, referred = math.ceil(prompts / config.batch_size) * config.epochs, False
+    config, referred = recipe.train, False
     for method, objective in config.methods.items():
-        stage = _stage(f"train/{method}", found[f"train/{objective.name}"], updates, size=model)
-        if objective.needs_reference and not referred:
-            stage = replace(stage, size=stage.size + 2 * LOSS_BYTES * prompts)
-        passes = int(objective.needs_reference and not referred)
+        yield _training(recipe, found, prompts, f"train/{method}", objective, referred=referred)
         referred = referred or objective.needs_reference
-        passes += config.epochs * objective.needs_other_prompts  # its own pass over other prompts' completions
-        yield _with_reference(stage, found[f"train/{objective.name}"], recipe, found, passes * prompts)
     for method, objective in config.methods.items():
         if objective.needs_distance:  # loads the trained model and the reference; the reference's values are cached
             cost = found[f"train/{objective.name}"]
@@ -178,6 +181,20 @@ def _trainings(recipe: Recipe, found: Found, prompts: int) -> Iterator[Stage]:
             else:
                 empty = Stage(f"losses/{method}", fixed=cost.fixed, size=LOSS_BYTES * prompts + NOTES_BYTES)
                 yield _with_reference(empty, cost, recipe, found, prompts)
+
+
+def _training(
+    recipe: Recipe, found: Found, prompts: int, name: str, objective: ObjectiveSettings, *, referred: bool
+) -> Stage:
+    """The training of one method; ``referred`` says whether the reference's values are there already."""
+    config, cost = recipe.train, found[f"train/{objective.name}"]
+    updates = math.ceil(prompts / config.batch_size) * config.epochs
+    stage = _stage(name, cost, updates, size=model_bytes(recipe))
+    passes = int(objective.needs_reference and not referred)
+    if passes:
+        stage = replace(stage, size=stage.size + 2 * LOSS_BYTES * prompts)
+    passes += config.epochs * objective.needs_other_prompts  # its own pass over other prompts' completions
+    return _with_reference(stage, cost, recipe, found, passes * prompts)
 
 
 def _with_reference(stage: Stage, trained: Cost | Unmeasured, recipe: Recipe, found: Found, pairs: int) -> Stage:

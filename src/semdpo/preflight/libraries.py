@@ -10,6 +10,7 @@ from semdpo.engine.stage import AnyStage, ModelStage, TableStage
 from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
+from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
 from semdpo.stages import atoms, candidates, label, sft
 from semdpo.stages.flow import flow, is_file
@@ -54,7 +55,7 @@ def of_report(recipe: Recipe) -> dict[str, str]:
 
 
 def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
-    if "evaluate/" in stage.name or stage.name == label.NAME:
+    if "evaluate/" in stage.name or work_of(stage.name) == label.NAME:
         yield "render", "rendering and scoring images"
     for key, name in stage.outside.items():
         if not is_file(key):
@@ -83,7 +84,7 @@ def _writes(key: str) -> str:
 def _asks(stage: str, key: str) -> bool:
     """Whether a stage asks a server for images or scores, from the server's key in the recipe."""
     if key.startswith("label."):
-        return stage == label.NAME
+        return work_of(stage) == label.NAME
     last = stage.rpartition("/")[2]
     return "evaluate/" in stage and last == (
         "images" if key == "evaluate.renderer" else key.removeprefix("evaluate.metrics.")

@@ -309,7 +309,7 @@ def _label(this: _Probe, budget: float) -> Cost:
     scorers = {name: this.models.scorer(name, this.recipe.scoring) for name in names}
 
     def work(size: int) -> list[Score]:
-        some = this.sample.some_candidates(done[0], size, this.recipe.candidates.n)
+        some = this.sample.some_candidates(done[0], size, this.recipe.candidates.most)
         done[0] += size
         return label.label(some, renderer, scorers, config)
 
@@ -318,7 +318,7 @@ def _label(this: _Probe, budget: float) -> Cost:
 
 
 def _pairs(this: _Probe, budget: float) -> Cost:
-    n, done, config = this.recipe.candidates.n, [0], this.recipe.pairs.model_copy(update={"margin": 0.0})
+    n, done, config = this.recipe.candidates.most, [0], this.recipe.pairs.model_copy(update={"margin": 0.0})
 
     def work(size: int) -> list[Pair]:
         some = this.sample.some_candidates(done[0], size * n, n)

@@ -20,6 +20,7 @@ from semdpo.models import catalogue, registry
 from semdpo.models.hub import cached
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import RendererConfig, RewriterSource
+from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow
 
@@ -94,7 +95,7 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
     outside = [stage.outside.items() for stage in evaluating]
     metrics = {name for items in outside for key, name in items if key.startswith(("evaluate.metrics.", "atoms.model"))}
-    names = {stage.name for stage in missing}
+    names = {work_of(stage.name) for stage in missing}
     needed = {"the rest": 0.0}
     if any(isinstance(stage, ModelStage) for stage in missing):
         needed["training"] = policy / 4 * TRAINED_BYTES  # fine-tuning trains all weights, even if LoRA follows
@@ -192,7 +193,8 @@ def images(recipe: Recipe) -> int | None:
     scored = evaluated(recipe)
     if recipe.prompts.limit is None or scored is None:
         return None
-    return recipe.prompts.limit * recipe.candidates.n + scored
+    rounds = 1 + len(recipe.later_rounds)  # a later round has candidates of its own for every method
+    return recipe.prompts.limit * recipe.candidates.most * rounds + scored
 
 
 def evaluated(recipe: Recipe) -> int | None:
@@ -200,7 +202,7 @@ def evaluated(recipe: Recipe) -> int | None:
     prompts = held_out(recipe)
     if prompts is None:
         return None
-    methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters) + len(recipe.variants)
+    methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters) + len(recipe.secondary)
     return prompts * methods * len(recipe.evaluate.image_seeds)
 
 

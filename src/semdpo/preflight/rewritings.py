@@ -43,6 +43,8 @@ def rewritings(recipe: Recipe) -> Iterator[Rewriting]:
         yield Rewriting("rewrite/candidates", start, template, config, config.n, True)
     elif not other.is_remote:
         yield Rewriting("rewrite/candidates", other.model, other.reads, config, config.n, False)
+    if other is not None and recipe.later_rounds:
+        yield Rewriting("rewrite/own candidates", start, template, config, config.n, True)
     yield Rewriting("rewrite/evaluation", start, template, recipe.evaluate.rewrite, 1, True)
     for name, decoding in recipe.evaluate.also.items():
         yield Rewriting(f"rewrite/also {name}", start, template, decoding, 1, True)

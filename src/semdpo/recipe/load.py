@@ -160,7 +160,9 @@ def override(source: Source, overrides: Sequence[str]) -> Source:
         value = yaml_values.read_setting(written, f"--set {text}")
         inner = values
         for depth, part in enumerate(key[:-1], start=1):
-            inner = inner.setdefault(part, {})
+            if inner.get(part) is None:  # a section that the file leaves out, or sets to null
+                inner[part] = {}
+            inner = inner[part]
             if not isinstance(inner, dict):
                 raise ConfigError(
                     f"--set {text}: '{'.'.join(key[:depth])}' is one value and has no keys; set the whole value"

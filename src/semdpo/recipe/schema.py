@@ -26,9 +26,11 @@ from semdpo.recipe.pairs import DriftConfig, PairsConfig
 from semdpo.recipe.prompts import PromptsConfig
 from semdpo.recipe.render_budget import RenderBudgetConfig, refuse_unsuited
 from semdpo.recipe.report import ReportConfig
+from semdpo.recipe.rounds import LaterRound, RoundsConfig, later_rounds, refuse_taken_names, refuse_unknown_methods
 from semdpo.recipe.sweep import SweepConfig
 from semdpo.recipe.variants import Variant, variants
 
+ADDED_SECTIONS = ("render_budget", "atoms", "rounds")  # a recipe without them is written without them
 NOT_METRICS = {
     *("method", "prompt_id", "prompt", "source", "image_seed", "rewrite"),
     *("tokens", "distance", "truncated", "image", "drift", "drifted", "average", "images", "consistency"),
@@ -67,11 +69,13 @@ class CandidatesConfig(DecodingConfig):
 
     Attributes:
         rewriter: the rewriter that writes them; None is this run's SFT model.
+        user_prompt: whether the user's prompt, unchanged, is one more candidate of its own.
     """
 
     n: int = Field(default=4, ge=2)
     shard_size: Positive = 64
     rewriter: RewriterSource | None = None
+    user_prompt: bool = False
 
     @model_validator(mode="after")
     def _what_a_server_takes(self) -> CandidatesConfig:
@@ -82,7 +86,13 @@ class CandidatesConfig(DecodingConfig):
     def of_results(self) -> dict[str, Any]:
         """The settings that candidates depend on."""
         other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
-        return self.model_dump(mode="json", exclude={"rewriter"}) | other
+        other |= {"user_prompt": True} if self.user_prompt else {}
+        return self.model_dump(mode="json", exclude={"rewriter", "user_prompt"}) | other
+
+    @property
+    def most(self) -> int:
+        """The largest number of candidates of a prompt."""
+        return self.n + self.user_prompt
 
 
 class TrainConfig(Templated):
@@ -192,6 +202,7 @@ class Recipe(Settings):
     drift: DriftConfig
     scoring: ScoringConfig = ScoringConfig()
     train: TrainConfig
+    rounds: RoundsConfig | None = None
     evaluate: EvaluateConfig
     report: ReportConfig
     sweep: SweepConfig | None = None
@@ -201,9 +212,7 @@ class Recipe(Settings):
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, handler: Any) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        return {
-            key: value for key, value in written.items() if key not in ("render_budget", "atoms") or value is not None
-        }
+        return {key: value for key, value in written.items() if key not in ADDED_SECTIONS or value is not None}
 
     @model_validator(mode="after")
     def _atoms_are_there_where_they_are_used(self) -> Recipe:
@@ -226,6 +235,18 @@ class Recipe(Settings):
     def _the_budget_suits_every_method(self) -> Recipe:
         if self.render_budget is not None:
             refuse_unsuited(self.render_budget, self.train.methods)
+            if self.candidates.user_prompt:
+                raise ValueError(
+                    "render_budget keeps every prompt whose own words are a candidate, so that it saves nothing; set "
+                    "candidates.user_prompt=false, or remove render_budget"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_have_methods_and_names(self) -> Recipe:
+        refuse_unknown_methods(self.rounds, self.train.methods)
+        others = {"human", "sft", *self.train.methods, *self.variants, *self.evaluate.rewriters}
+        refuse_taken_names(self.later_rounds, others)
         return self
 
     @model_validator(mode="after")
@@ -263,10 +284,10 @@ class Recipe(Settings):
         compared = {"human", "sft", *self.train.methods, *self.evaluate.rewriters}
         named = {key: [getattr(self.report, key)] for key in {"subject", "baseline"} & self.report.model_fields_set}
         for key, names in (named | {"images": self.report.images}).items():
-            methods = compared | self.variants.keys() if key == "images" else compared
+            methods = compared | self.secondary.keys() if key == "images" else compared
             if unknown := sorted(set(names) - methods):
-                added = "a method of evaluate.also, which no other is compared with"
-                fault = added if unknown[0] in self.variants else "not a method of this recipe"
+                added = "a method of evaluate.also or of a later round, which no other is compared with"
+                fault = added if unknown[0] in self.secondary else "not a method of this recipe"
                 raise ValueError(
                     f"report.{key} names '{unknown[0]}', which is {fault}; choose one of {', '.join(sorted(methods))}"
                 )
@@ -313,6 +334,19 @@ class Recipe(Settings):
     def variants(self) -> dict[str, Variant]:
         """The methods that ``evaluate.also`` adds."""
         return variants(["sft", *self.train.methods], self.evaluate.also)
+
+    @property
+    def later_rounds(self) -> list[LaterRound]:
+        """The rounds after the first, in the order in which they are trained."""
+        return later_rounds(self.rounds, self.train.methods)
+
+    @property
+    def secondary(self) -> dict[str, Variant]:
+        """The methods that belong to another one: with a further decoding, or trained in a later round."""
+        later = {
+            each.name: Variant(each.method, f"round {each.number}", round=each.number) for each in self.later_rounds
+        }
+        return self.variants | later
 
     @property
     def other_rewriters(self) -> dict[str, RewriterSource]:

@@ -10,17 +10,19 @@ from semdpo.recipe.models import DecodingConfig
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A method's rewriter with another decoding, which is evaluated as a method of its own.
+    """A method's rewriter with another decoding, or that of a later round; it is evaluated as a method of its own.
 
     Attributes:
-        method: the method whose rewriter it is.
-        name: the decoding's name in ``evaluate.also``.
+        method: the method that it belongs to.
+        name: the decoding's name in ``evaluate.also``, or ``round 2``.
         decoding: how it decodes; None where that is not known, as in a table of another program.
+        round: the round that trained it, counted from 1.
     """
 
     method: str
     name: str
     decoding: DecodingConfig | None = None
+    round: int = 1
 
 
 def variants(methods: Iterable[str], also: Mapping[str, DecodingConfig | None]) -> dict[str, Variant]:

@@ -15,8 +15,9 @@ from semdpo.data.records import Curve, Pair, PairLoss, Prompt
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
+from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
-from semdpo.reporting import facts
+from semdpo.reporting import facts, rounds
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.compute import compared
@@ -89,9 +90,10 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
         facts=titles.facts,
-        variants=recipe.variants,
+        variants=recipe.secondary,
         atoms=_atoms(run),
         weighed_by=WEIGHED_BY[recipe.drift.source],
+        rounds=rounds.collected(run),
     )
     if titles.study:
         data = replace(data, study=_study(run, data))
@@ -190,8 +192,9 @@ def _alpha(objective: ObjectiveSettings | None, pairs: Sequence[Pair]) -> float 
 
 def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
     """The number of rendered images: of the candidates, and of every method on the held-out prompts."""
-    rendering = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
-    saved = store.counts(run.folder / "render_budget")["images_left_out"] if run.recipe.render_budget else 0
+    rendering = [s.name for s in stages if s.name.endswith("/images") or work_of(s.name) == "candidates"]
+    budgets = [stage.name for stage in stages if work_of(stage.name) == "render_budget"]
+    saved = sum(store.counts(run.folder / name)["images_left_out"] for name in budgets)
     return sum(store.counts(run.folder / name)["rows"] for name in rendering) - saved
 
 
@@ -201,7 +204,8 @@ def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
     for curve in curves:
         if curve.name == "tokens":
             trained[curve.method] = trained.get(curve.method, 0) + int(curve.value)
-    sampled = store.counts(run.folder / "candidates").get("tokens", 0)
+    sampling = ["candidates", *(f"{each.folder}/candidates" for each in run.recipe.later_rounds)]
+    sampled = sum(store.counts(run.folder / name).get("tokens", 0) for name in sampling)
     return [
         ("sampled for the candidates", sampled),
         *((f"processed in training {method}", tokens) for method, tokens in trained.items()),

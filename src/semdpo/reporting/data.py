@@ -19,6 +19,7 @@ from semdpo.reporting.atoms import AtomData
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 if TYPE_CHECKING:
+    from semdpo.reporting.rounds import RoundData
     from semdpo.reporting.simulated_study import SimulatedStudy
 
 
@@ -78,11 +79,12 @@ class ReportData:
             their prompt and image seed.
         facts: the world in whose words prompts and rewrites are written, so that their facts are compared: ``tiny``, or
             None.
-        variants: the methods that write with another decoding than the method that they belong to. They have rows of
-            their own in the tables of means, and are in no comparison, plot or average.
+        variants: the methods that write with another decoding than the method that they belong to, or were trained in a
+            later round of it. They have rows of their own in the tables of means, and are in no comparison with others.
         study: a study with simulated raters, or why the images gave none; None where none was asked for.
         weighed_by: what a pair's distance is, of which its weight is W = exp(−alpha·distance).
         atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
+        rounds: the rounds of the methods that were trained in several; empty where there is one.
     """
 
     title: str
@@ -115,6 +117,7 @@ class ReportData:
     study: SimulatedStudy | str | None = None
     atoms: AtomData | None = None
     weighed_by: str = DRIFT
+    rounds: Sequence[RoundData] = ()
 
     @property
     def weighted(self) -> bool:

@@ -83,8 +83,8 @@ def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[Rende
 
 
 def _kept(evaluation: Evaluation, run: Run, method: str) -> int:
-    """The number of prompts whose images a report shows of a method; of a further decoding, none unless it is named."""
-    shown = method not in evaluation.decodings or method in run.recipe.report.images
+    """The number of prompts whose images a report shows of a method; of one that belongs to another, only if named."""
+    shown = method not in run.recipe.secondary or method in run.recipe.report.images
     return evaluation.config.keep_images if shown else 0
 
 

@@ -14,6 +14,7 @@ from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.labels import method_label, metric_label
 from semdpo.reporting.propositions import drift_table, filter_bound
+from semdpo.reporting.round_plots import rounds_figure
 from semdpo.reporting.style import INK, MARKERS, TIE, colours, style
 from semdpo.reporting.weight_plots import bound_figure, drift_figure, trade_off, weighing
 
@@ -39,6 +40,8 @@ def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
         figures["bound"] = bound_figure(bound)
     if (parts := drift_table(data, tables.methods)) is not None:
         figures["drift"] = drift_figure(parts)
+    if data.rounds:
+        figures["rounds"] = rounds_figure(data, tables)
     if data.sweep is not None:
         figures["sweep"] = trade_off(data.sweep)
     if data.curves:

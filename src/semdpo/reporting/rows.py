@@ -77,7 +77,7 @@ def _question(data: ReportData, name: str) -> str:
 
 
 def mean_parts(data: ReportData, tables: Tables, columns: Sequence[str]) -> list[dict[str, object]]:
-    """A table of means in parts: the compared methods, then those of every further decoding under a title."""
+    """A table of means in parts: the compared methods, then those of every decoding and later round under a title."""
     widths = {name: [e.high - e.low for m in tables.evaluated for e in [tables.means[m, name]]] for name in columns}
     places = {name: decimals(max(widths[name]) / 2) for name in columns}
     members: dict[str, list[str]] = {"": tables.methods}
@@ -100,8 +100,10 @@ def mean_parts(data: ReportData, tables: Tables, columns: Sequence[str]) -> list
 
 
 def _title(variant: Variant) -> str:
-    """The title of a decoding's rows: ``sampled: the same rewriters at temperature 1, top_p 0.95``."""
+    """The title of the rows of a decoding, ``sampled: the same rewriters at temperature 1``, or of a later round."""
     how = variant.decoding
+    if variant.round > 1:
+        return f"{variant.name}: trained on with candidates of the rewriters of round {variant.round - 1}"
     if how is None:
         return f"{variant.name}: the same rewriters with another decoding"
     if how.num_beams > 1:

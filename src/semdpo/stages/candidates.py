@@ -1,4 +1,7 @@
-"""Stage 3: several rewrites of every prompt, sampled from the SFT rewriter or from the one that the recipe names."""
+"""Stage 3: several rewrites of every prompt, sampled from the SFT rewriter or from the one that the recipe names.
+
+In a later round, the rewriter that the round before trained takes the place of the SFT rewriter.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +30,16 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config = run.recipe.candidates
     other = config.rewriter
-    counter = cache(lambda: run.models.rewriter(str(run.folder / "sft"), None, config))
+    counter = cache(lambda: run.models.rewriter(str(run.path("sft")), None, config))
     rewriter = counter if other is None else cache(lambda: run.models.other_rewriter(other, config))
 
     prompts = run.shards("prompts", Prompt)
 
     def make(start: int, stop: int, _: Progress) -> Made:
         rows, counts = sample(prompts.between(start, stop), rewriter(), config)
-        return rows, asdict(counts) | {"tokens": sum(counter().tokens([row.rewrite for row in rows]))}
+        counted = {name: count for name, count in asdict(counts).items() if name != "own" or config.user_prompt}
+        written = [row.rewrite for row in rows if row.index < config.n]
+        return rows, counted | {"tokens": sum(counter().tokens(written))}
 
     places = in_groups(prompts.column("split"), "train", config.shard_size)
     return [Shard(stop - start, partial(make, start, stop)) for start, stop in places]
@@ -45,11 +50,12 @@ class CandidateCounts:
     """What became of the sampled rewrites.
 
     Attributes:
-        kept: distinct rewrites, the candidates.
+        kept: distinct candidates.
         duplicates: rewrites that repeat another one of their prompt.
         empty: rewrites that show nothing.
         truncated: candidates that were truncated at the token budget.
         prompts_without: prompts without a candidate.
+        own: candidates that are the user's prompt, unchanged, where no rewrite of it is.
     """
 
     kept: int
@@ -57,16 +63,18 @@ class CandidateCounts:
     empty: int
     truncated: int
     prompts_without: int
+    own: int = 0
 
 
 def sample(
     prompts: Sequence[Prompt], rewriter: Rewriter, config: CandidatesConfig
 ) -> tuple[list[Candidate], CandidateCounts]:
-    """Samples ``config.n`` rewrites of each prompt and keeps the distinct ones.
+    """Samples ``config.n`` rewrites of each prompt and keeps the distinct ones; the prompt itself may be one more.
 
     The seed depends on the configured seed alone, and the rewriter adds the prompt and the rewrite's index. Therefore
     a prompt has the same candidates in every shard and in any order, except where the model rounds differently in
-    another batch. White space is normalised. A rewrite may equal the prompt.
+    another batch. White space is normalised. A rewrite may equal the prompt. With ``config.user_prompt`` the prompt is
+    a candidate in any case; where no rewrite equals it, it has the index ``config.n``.
 
     Args:
         prompts: the prompts of one shard.
@@ -80,7 +88,7 @@ def sample(
         return [], CandidateCounts(0, 0, 0, 0, 0)
     seed = content_seed("candidates", str(config.seed))  # evaluation, which may rewrite the same prompts, has another
     candidates: list[Candidate] = []
-    duplicates = empty = without = 0
+    duplicates = empty = without = own = 0
     for prompt, rewrites in zip(prompts, _sampled(prompts, rewriter, config.n, seed), strict=True):
         distinct: set[str] = set()
         for index, (rewrite, truncated) in enumerate(rewrites):
@@ -93,9 +101,14 @@ def sample(
                 distinct.add(text)
                 identity = content_id(prompt.prompt_id, text)
                 candidates.append(Candidate(identity, prompt.prompt_id, prompt.prompt, text, index, seed, truncated))
+        if config.user_prompt and (text := " ".join(trimmed(prompt.prompt).split())) not in distinct:
+            own += 1
+            distinct.add(text)
+            identity = content_id(prompt.prompt_id, text)
+            candidates.append(Candidate(identity, prompt.prompt_id, prompt.prompt, text, config.n, seed, False))
         without += not distinct
     truncations = sum(candidate.truncated for candidate in candidates)
-    return candidates, CandidateCounts(len(candidates), duplicates, empty, truncations, without)
+    return candidates, CandidateCounts(len(candidates), duplicates, empty, truncations, without, own)
 
 
 def _sampled(prompts: Sequence[Prompt], rewriter: Rewriter, n: int, seed: int) -> list[list[tuple[str, bool]]]:

@@ -46,7 +46,7 @@ def stage(recipe: Recipe) -> TableStage:
 def _work(run: Run) -> list[Shard]:
     config, pairs = run.recipe.drift, run.shards("pairs", Pair)
     if not sum(pairs.sizes):
-        _refuse_all_blackened(store.counts(run.folder / "pairs").get("blackened", 0))
+        _refuse_all_blackened(store.counts(run.path("pairs")).get("blackened", 0))
     refuse_none(sum(pairs.sizes))
     encoder_fingerprint = cache(lambda: run.models.fingerprint(config.encoder))
 

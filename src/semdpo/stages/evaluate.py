@@ -44,10 +44,11 @@ Scoring = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]
 
 
 def evaluation(recipe: Recipe) -> Evaluation:
-    """The evaluation of all methods of a recipe on the held-out prompts."""
+    """The evaluation of all methods of a recipe, and of their later rounds, on the held-out prompts."""
     trained = {method: f"train/{method}" for method in recipe.train.methods}
     models = {"human": "sft", "sft": "sft", **trained, **dict.fromkeys(recipe.evaluate.rewriters, "sft")}
     models |= {name: models[variant.method] for name, variant in recipe.variants.items()}
+    models |= {each.name: each.trained for each in recipe.later_rounds}
     decodings = {name: variant.decoding for name, variant in recipe.variants.items() if variant.decoding}
     return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate, decodings)
 

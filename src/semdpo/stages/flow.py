@@ -14,6 +14,7 @@ from semdpo.stages import (
     pairs,
     prompts,
     render_budget,
+    rounds,
     sft,
     train,
 )
@@ -27,6 +28,7 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         *data_flow(recipe),
         *(train.stage(recipe, train.name_of(method), method, objective) for method, objective in methods.items()),
         *(losses.stage(recipe, method, objective) for method, objective in methods.items() if objective.needs_distance),
+        *rounds.stages(recipe),
         *evaluated.stages(recipe),
         *atom_answers.stages(recipe, {method: evaluated.images_stage(method) for method in evaluated.models}),
     ]

@@ -115,7 +115,7 @@ def _known(run: Run, scorer: str) -> ScoreCache:
     """The scores that earlier runs got from a scorer for images of this run's renderer."""
     config = _scored_atoms(run.recipe)
     if config is not None and scorer == ATOMS:  # other atoms of a prompt are other scores
-        parts = [run.models.fingerprint(str(config.model)), config.mean, store.manifest_hash(run.folder / "atoms")]
+        parts = [run.models.fingerprint(str(config.model)), config.mean, store.manifest_hash(run.path("atoms"))]
     else:
         parts = [run.models.content(scorer)]
     scoring = run.recipe.scoring.of_results(scorer)

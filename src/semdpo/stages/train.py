@@ -30,10 +30,10 @@ def stage(recipe: Recipe, name: str, method: str, objective: ObjectiveSettings) 
     def work(run: Run, output: Path, progress: Progress) -> list[Curve]:
         from semdpo.training.preference import train  # here, since it imports torch
 
-        pairs, model = run.rows("drift", Pair), str(run.folder / "sft")
+        pairs, model = run.rows("drift", Pair), str(run.path("sft"))
         if recipe.render_budget is not None and isinstance(objective, SemDPOSettings):  # the recipe allows no other
             refuse_heavy(pairs, float(objective.alpha))
-        reference = run.folder / "reference"  # all methods share it
+        reference = run.folder / "reference"  # all methods and rounds share it, since its files follow the model
         curves = train(pairs, model, objective, run.recipe.train, output, reference, progress)
         return [Curve(method, curve.step, curve.name, curve.value) for curve in curves]
 
