@@ -43,6 +43,38 @@ def _plan(recipe: Recipe, found: Found, prompts: int = 400, held_out: int = 120)
     return {stage.name: stage for stage in estimate.stages(recipe, found, prompts, held_out, 1.5)}
 
 
+def test_a_later_round_costs_what_the_first_does_for_every_method() -> None:
+    methods = "train.methods={dpo: {name: dpo}, sem_dpo: {name: sem_dpo}}"
+    one, three = (load_recipe("tiny", [methods, f"rounds.count={count}"]) for count in (1, 3))
+    before, plan = (_plan(recipe, _found(recipe)) for recipe in (one, three))
+    added = {name: stage for name, stage in plan.items() if name.startswith("rounds/")}
+    assert len(added) == 2 * 2 * 5, "two later rounds of two methods"
+    for name in ("candidates", "label", "pairs", "drift"):
+        for place in ("rounds/2/dpo", "rounds/3/sem_dpo"):
+            assert replace(plan[f"{place}/{name}"], name=name) == before[name]
+    # Each has a reference of its own.
+    assert plan["rounds/3/sem_dpo/train"].seconds == plan["train/dpo"].seconds
+    assert {name for name in before if before[name] != plan[name]} == {
+        name for name in before if name.startswith("evaluate/")
+    }
+    assert plan["evaluate/…/clip"].work.mean == before["evaluate/…/clip"].work.mean * 11 / 7
+
+
+def test_the_users_prompt_costs_one_more_image_and_no_rewrite() -> None:
+    plain, own = (load_recipe("tiny", overrides) for overrides in ([], ["candidates.user_prompt=true"]))
+    before, plan = (_plan(recipe, _found(recipe)) for recipe in (plain, own))
+    assert plan["label"].work.mean == before["label"].work.mean * 5 / 4
+    assert plan["candidates"] == before["candidates"]
+
+
+def test_where_another_rewriter_begins_the_own_one_is_measured_for_later_rounds() -> None:
+    other = "candidates.rewriter={model: 'http://localhost:1/v1', endpoint: {model_name: x}}"
+    recipe = load_recipe("tiny", [other, "candidates.batch_size=64", "rounds.count=2"])
+    plan = _plan(recipe, _found(recipe))
+    assert plan["candidates"].missing is not None
+    assert plan["rounds/2/dpo/candidates"].missing is None
+
+
 def test_costs_are_multiplied_by_the_work_of_a_run() -> None:
     recipe = load_recipe("tiny")
     plan = _plan(recipe, _found(recipe))

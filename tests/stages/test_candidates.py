@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from semdpo.data.records import Candidate, Prompt, content_id
+from semdpo.engine.counts import described
+from semdpo.errors import ConfigError
 from semdpo.models.rewriter import load_rewriter
+from semdpo.recipe.load import load_recipe
 from semdpo.recipe.schema import CandidatesConfig
 from semdpo.stages.candidates import CandidateCounts, sample
 from tests import tiny_models
 
 PROMPTS = [Prompt.of("a cat", "s", "train"), Prompt.of("a dog", "s", "train")]
 CONFIG = CandidatesConfig(n=4)
+CANDIDATES_WITH_PROMPT = CandidatesConfig(n=4, user_prompt=True)
 
 
 class Scripted:
@@ -91,3 +97,42 @@ def test_a_prompts_candidates_are_the_same_in_every_shard(tmp_path: Path) -> Non
 
 def test_no_prompts_no_candidates() -> None:
     assert sample([], Scripted([]), CONFIG) == ([], CandidateCounts(0, 0, 0, 0, 0))
+
+
+# ------------------------------------------------------------------------------------------------- the user's prompt
+
+
+def test_the_users_prompt_competes_where_it_is_asked_for() -> None:
+    config = CANDIDATES_WITH_PROMPT
+    rewriter = Scripted([["a cat, oil", "a cat, oil", "a hat", ""], ["a dog", "a dog, ink", "", " "]])
+    rows, counts = sample([Prompt.of(" a  cat", "s", "train"), PROMPTS[1]], rewriter, config)
+    assert [(r.rewrite, r.index) for r in rows] == [
+        *(("a cat, oil", 0), ("a hat", 2), ("a cat", 4)),
+        *(("a dog", 0), ("a dog, ink", 1)),
+    ]
+    assert counts == CandidateCounts(kept=5, duplicates=1, empty=3, truncated=0, prompts_without=0, own=1)
+    assert rows[2].candidate_id == content_id(rows[2].prompt_id, "a cat"), "as if a rewriter had written it"
+    assert {row.seed for row in rows} == {rows[0].seed}
+
+
+def test_a_prompt_without_a_rewrite_has_itself() -> None:
+    rows, counts = sample(PROMPTS[:1], Scripted([["", "", "", ""]]), CANDIDATES_WITH_PROMPT)
+    assert [row.rewrite for row in rows] == ["a cat"]
+    assert (counts.prompts_without, counts.own) == (0, 1)
+
+
+def test_the_counts_are_in_words() -> None:
+    counts = {"rows": 5, "kept": 5, "own": 1, "duplicates": 1, "empty": 3, "tokens": 9}
+    assert described("candidates", counts) == (
+        "5 candidates of 8 rewrites and 1 prompt of users, 1 duplicate left out, 3 empty rewrites left out"
+    )
+
+
+def test_a_render_budget_would_save_nothing() -> None:
+    budget = [
+        "candidates.user_prompt=true",
+        "render_budget.alpha=8",
+        "train.methods={sem_dpo: {name: sem_dpo, alpha: 8.0}}",
+    ]
+    with pytest.raises(ConfigError, match=r"it saves nothing; set candidates\.user_prompt=false"):
+        load_recipe("tiny", [*budget, "report.baseline=sft"])

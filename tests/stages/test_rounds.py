@@ -1,0 +1,223 @@
+"""Rounds after the first: whose rewriter writes, where training starts, and that the first round stays as it is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from semdpo import pipeline
+from semdpo.data.records import Candidate, Curve, Pair
+from semdpo.engine import parquet, store
+from semdpo.engine.counts import described
+from semdpo.engine.providers import Models
+from semdpo.engine.stage import Run
+from semdpo.errors import ConfigError, StoreError
+from semdpo.recipe.load import load_recipe
+from semdpo.recipe.models import DecodingConfig
+from semdpo.recipe.rounds import LaterRound, work_of
+from semdpo.recipe.schema import Recipe
+from semdpo.reporting.collect import report_data
+from semdpo.stages.evaluate import evaluation
+from semdpo.stages.flow import flow
+from semdpo.workforce import Opener
+from tests.stand_ins import Rewriter, files_of, models, recipe_of
+
+pytestmark = pytest.mark.usefixtures("stand_in_trainings")
+
+
+def _rounds(folder: Path, count: int, *overrides: str) -> Recipe:
+    return recipe_of(folder, f"rounds.count={count}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def three(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, to which two rounds and their evaluation were added; not to be changed."""
+    run = Path(shutil.copytree(finished / "run", tmp_path_factory.mktemp("three") / "run"))
+    pipeline.run(_rounds(finished, 3), run, only="rounds", models=models())
+    pipeline.run(_rounds(finished, 3), run, only="evaluate", models=models())
+    return run
+
+
+def test_the_stages_of_a_later_round_are_those_of_the_first(finished: Path) -> None:
+    stages = {stage.name: stage for stage in flow(_rounds(finished, 3))}
+    for name in ("candidates", "label", "pairs", "drift"):
+        for number, method in ((2, "dpo"), (3, "sem_dpo")):
+            later = stages[f"rounds/{number}/{method}/{name}"]
+            assert (later.config, later.outside, later.title) == (
+                stages[name].config,
+                stages[name].outside,
+                stages[name].title,
+            )
+    assert stages["rounds/2/dpo/candidates"].inputs == ("prompts", "train/dpo")
+    assert stages["rounds/3/dpo/candidates"].inputs == ("prompts", "rounds/2/dpo/train")
+    assert stages["rounds/3/dpo/label"].inputs == ("rounds/3/dpo/candidates",)
+    assert stages["rounds/3/sem_dpo/train"].inputs == ("rounds/2/sem_dpo/train", "rounds/3/sem_dpo/drift")
+    assert stages["rounds/3/sem_dpo/train"].config == stages["train/sem_dpo"].config
+    added = [name for name in stages if name.startswith("rounds/")]
+    assert len(added) == 2 * 2 * 5, "two rounds, two methods, five stages"
+    assert list(stages).index(added[-1]) < list(stages).index("evaluate/human/images")
+
+
+def test_the_rewriter_of_the_round_before_writes_and_is_trained_on(three: Path) -> None:
+    before = three / "train/dpo"
+    for number in (2, 3):
+        folder = three / f"rounds/{number}/dpo"
+        written = {(row.prompt, row.rewrite) for row in store.read_rows(folder / "candidates", Candidate)}
+        row = store.read_rows(folder / "candidates", Candidate)[0]
+        [own] = Rewriter(before).rewrite([row.prompt], 4, row.seed)
+        assert {(row.prompt, rewrite) for rewrite in own} <= written
+        weights = (folder / "train/weights.txt").read_text()
+        assert weights.startswith((before / "weights.txt").read_text() + " {")
+        assert weights.endswith(f" {len(store.read_rows(folder / 'drift', Pair))}")
+        assert {c.method for c in parquet.read_file(folder / "train/curves.parquet", Curve)} == {f"dpo_round{number}"}
+        before = folder / "train"
+    first, second = (store.read_rows(three / place / "candidates", Candidate) for place in ("", "rounds/2/dpo"))
+    assert [row.rewrite for row in first] != [row.rewrite for row in second]
+
+
+def test_every_round_of_a_method_is_evaluated_with_its_own_rewriter(finished: Path, three: Path) -> None:
+    found = evaluation(_rounds(finished, 3)).models
+    assert list(found)[-4:] == ["dpo_round2", "sem_dpo_round2", "dpo_round3", "sem_dpo_round3"]
+    assert found["dpo_round3"] == "rounds/3/dpo/train"
+    assert not any(name.endswith("_sampled_round2") or name.endswith("_round2_sampled") for name in found)
+    assert (three / "rounds/3/dpo/train/guard.json").is_file(), "the guard knows its limit of drift"
+
+
+def test_rounds_change_nothing_of_the_first_and_more_of_them_change_nothing_of_fewer(
+    finished: Path, three: Path, tmp_path: Path
+) -> None:
+    first, all_three = files_of(finished / "run"), files_of(three)
+    assert {name for name in first if first[name] != all_three[name]} == {"recipe.json"}
+    run = Path(shutil.copytree(finished / "run", tmp_path / "run"))
+    for count in (2, 3):
+        pipeline.run(_rounds(finished, count), run, only="rounds", models=models())
+    made = {name: content for name, content in files_of(run).items() if name.startswith("rounds/")}
+    expected = {name: content for name, content in all_three.items() if name.startswith("rounds/")}
+    own = [name for name in expected if not name.endswith("guard.json")]  # the evaluation writes it
+    assert made.keys() == set(own)
+    assert [name for name in own if made[name] != expected[name]] == []
+
+
+def test_it_resumes_at_the_first_missing_shard_with_the_same_bytes(finished: Path, three: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(three, tmp_path / "run"))
+    shutil.rmtree(run / "rounds/3/dpo/train")
+    label = run / "rounds/3/sem_dpo/label"
+    (label / "manifest.json").unlink()
+    (label / "part-00002.parquet").unlink()
+    kept = (label / "part-00001.parquet").stat().st_mtime_ns
+    pipeline.run(_rounds(finished, 3), run, only="rounds", models=models())
+    pipeline.run(_rounds(finished, 3), run, only="evaluate", models=models())
+    assert (label / "part-00001.parquet").stat().st_mtime_ns == kept
+    again, before = files_of(run), files_of(three)
+    # What the stage notes of its start is gone when it ends, so only results are compared.
+    assert [name for name in before if "started" not in name and again.get(name) != before[name]] == []
+
+
+def test_workers_make_the_same_bytes(finished: Path, three: Path) -> None:
+    make = Opener(three, _rounds(finished, 3), models(), flow)()
+    for stage in ("rounds/2/sem_dpo/candidates", "rounds/3/dpo/label", "evaluate/dpo_round3/images"):
+        assert make(stage, 1)[0] == (three / stage / "part-00001.parquet").read_bytes(), stage
+
+
+def test_a_round_before_that_was_made_again_is_noticed(finished: Path, three: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(three, tmp_path / "run"))
+    with pytest.raises(StoreError, match=r"rounds/2/dpo/train was made with .*seed = 0, which is now 1"):
+        pipeline.run(_rounds(finished, 3, "train.seed=1"), run, only="rounds", models=models())
+
+
+def test_another_rewriter_writes_for_the_first_round_only(finished: Path, three: Path, tmp_path: Path) -> None:
+    def other(source: object, decoding: DecodingConfig) -> Rewriter:
+        (tmp_path / "weights.txt").write_text("another")
+        return Rewriter(tmp_path)
+
+    parts: Models = replace(models(), other_rewriter=other)
+    recipe = _rounds(finished, 2, "candidates.rewriter={model: 'tiny:gpt2'}")
+    stages = {stage.name: stage for stage in flow(recipe)}
+    assert "rewriter" in stages["candidates"].config
+    assert "rewriter" not in stages["rounds/2/dpo/candidates"].config
+    run = tmp_path / "run"
+    for name in ("prompts", "sft", "candidates", "label", "pairs", "drift", "train", "rounds"):
+        pipeline.run(recipe, run, only=name, models=parts)
+    row = store.read_rows(run / "rounds/2/dpo/candidates", Candidate)[0]
+    assert row.rewrite in Rewriter(run / "train/dpo").rewrite([row.prompt], 4, row.seed)[0]
+
+
+def test_only_some_methods_may_go_on(finished: Path) -> None:
+    recipe = recipe_of(finished, "rounds={count: 3, methods: [sem_dpo]}")
+    assert recipe.later_rounds == [LaterRound("sem_dpo", 2), LaterRound("sem_dpo", 3)]
+    assert [name for name in evaluation(recipe).models if "round" in name] == ["sem_dpo_round2", "sem_dpo_round3"]
+
+
+def test_one_round_is_the_run_without_the_section(finished: Path) -> None:
+    plain, one = recipe_of(finished), _rounds(finished, 1)
+    assert [(s.name, s.config, s.inputs) for s in flow(plain)] == [(s.name, s.config, s.inputs) for s in flow(one)]
+    assert "rounds" not in plain.model_dump(), "a recipe without the section is written as before"
+    assert "user_prompt" not in plain.candidates.of_results(), "so that finished runs are not refused"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rounds.count=0", "'rounds.count' is 0; it must be greater than or equal to 1"),
+        ("rounds.number=2", "unknown key 'rounds.number'"),
+        ("rounds={count: 2, methods: [sem-dpo]}", "which train.methods has not; did you mean sem_dpo"),
+        ("rounds={count: 2, methods: [dpo, dpo]}", "names 'dpo' twice"),
+        ("rounds={count: 2, methods: []}", "'rounds.methods' is"),
+    ],
+)
+def test_wrong_rounds_are_refused(finished: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said.replace("[", r"\[")):
+        recipe_of(finished, override)
+
+
+def test_a_method_may_not_have_the_name_of_a_round(finished: Path) -> None:
+    taken = "train.methods={dpo: {name: dpo}, dpo_round2: {name: dpo}}"
+    with pytest.raises(ConfigError, match="rounds makes a method 'dpo_round2', which already exists"):
+        recipe_of(finished, taken, "report.subject=dpo", "report.baseline=dpo_round2", "rounds.count=2")
+
+
+def test_a_section_that_is_null_can_be_filled_from_the_command_line() -> None:
+    recipe = load_recipe("tiny", ["rounds=null", "rounds.count=2", "train.lora.rank=4"])
+    assert recipe.rounds is not None
+    assert recipe.rounds.count == 2
+    assert recipe.train.lora is not None
+    assert recipe.train.lora.rank == 4
+
+
+@pytest.mark.parametrize(
+    ("stage", "work"),
+    [
+        ("rounds/2/dpo/label", "label"),
+        ("rounds/12/sem_dpo/train", "train/sem_dpo"),
+        ("train/dpo", "train/dpo"),
+        ("evaluate/dpo_round2/images", "evaluate/dpo_round2/images"),
+    ],
+)
+def test_the_work_of_a_stage(stage: str, work: str) -> None:
+    assert work_of(stage) == work
+
+
+def test_a_round_is_counted_in_the_same_words() -> None:
+    counts = {"rows": 5, "kept": 5, "tied": 1}
+    assert described("rounds/2/dpo/pairs", counts) == described("pairs", counts)
+    assert described("rounds/2/dpo/train", {"rows": 9}) == described("train/dpo", {"rows": 9})
+
+
+def test_the_report_has_every_round(finished: Path, three: Path) -> None:
+    recipe = _rounds(finished, 3)
+    data = report_data(flow(recipe), Run(three, recipe, models()))
+    assert [(r.method, r.number) for r in data.rounds] == [(m, n) for m in ("dpo", "sem_dpo") for n in (1, 2, 3)]
+    for each in data.rounds:
+        place = three if each.number == 1 else three / f"rounds/{each.number}/{each.method}"
+        pairs = store.read_rows(place / "drift", Pair)
+        assert each.pairs == len(pairs)
+        assert each.distance == pytest.approx(sum(pair.distance or 0 for pair in pairs) / len(pairs))
+        assert each.images == len(store.read_rows(place / "candidates", Candidate))
+        assert each.tokens > 0
+    assert data.label("dpo_round3") == "DPO, round 3"
+    # Every method's candidates in every round, and 6 prompts at 2 seeds of 11 methods.
+    rendered = data.rounds[0].images + sum(each.images for each in data.rounds if each.number > 1)
+    assert data.rendered == rendered + 11 * 12
