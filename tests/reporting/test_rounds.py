@@ -40,7 +40,7 @@ def data() -> ReportData:
     return ReportData(
         title="Rounds", evaluation=[*first, *later], pairs=[], pair_counts={}, curves=[], stages=[], recipe="",
         versions={}, alpha=None, notes=[], fidelity=FIDELITY, preference=PREFERENCE, rounds=rounds,
-        variants={name: Variant(name.rpartition("_")[0], f"round {_round(name)}", round=_round(name)) for name in LATER},
+        variants={n: Variant(n.rpartition("_")[0], f"round {_round(n)}", round=_round(n)) for n in LATER},
     )  # fmt: skip
 
 
