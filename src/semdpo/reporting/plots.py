@@ -44,8 +44,8 @@ def _draw(data: ReportData, tables: Tables) -> dict[str, Figure]:
         figures["rounds"] = rounds_figure(data, tables)
     if data.sweep is not None:
         figures["sweep"] = trade_off(data.sweep)
-    if data.curves:
-        figures["curves"] = training(data.curves, tables.methods)
+    if first := [curve for curve in data.curves if curve.method not in data.variants]:  # of the first round
+        figures["curves"] = training(first, tables.methods)
     if data.stages:
         figures["cost"] = cost(data.stages)
     return figures
