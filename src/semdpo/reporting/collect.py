@@ -19,6 +19,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.atoms import FEWEST, AtomData
+from semdpo.reporting.benchmarked import benchmark_data
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import DRIFT, Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
@@ -55,7 +56,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
         for stage in stages
-        if not stage.name.startswith("evaluate/")
+        if "evaluate/" not in stage.name and not stage.name.endswith("/leaks")
     }
     metrics, rows = recipe.evaluate.metrics, evaluation_rows(evaluation(recipe), run)
     data = ReportData(
@@ -92,6 +93,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         variants=recipe.variants,
         atoms=_atoms(run),
         weighed_by=WEIGHED_BY[recipe.drift.source],
+        benchmarks=[benchmark_data(name, run) for name in recipe.benchmarks],
     )
     if titles.study:
         data = replace(data, study=_study(run, data))

@@ -16,6 +16,7 @@ from semdpo.errors import DataError
 from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.atoms import AtomData
+from semdpo.reporting.benchmarks import BenchmarkData
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ReportData:
         study: a study with simulated raters, or why the images gave none; None where none was asked for.
         weighed_by: what a pair's distance is, of which its weight is W = exp(−alpha·distance).
         atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
+        benchmarks: the same methods on published sets of prompts; may be empty.
     """
 
     title: str
@@ -115,6 +117,7 @@ class ReportData:
     study: SimulatedStudy | str | None = None
     atoms: AtomData | None = None
     weighed_by: str = DRIFT
+    benchmarks: Sequence[BenchmarkData] = ()
 
     @property
     def weighted(self) -> bool:

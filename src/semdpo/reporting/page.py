@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from semdpo.analysis.selection import RULE
 from semdpo.data.records import EvaluationRow
-from semdpo.reporting import atoms, facts, rows
+from semdpo.reporting import atoms, benchmarks, facts, rows
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
@@ -61,6 +61,7 @@ def render_page(
         plots={name: Markup(svg) for name, svg in plots.items()},
         study=Markup(study),
         atoms=_atoms(data, tables),
+        benchmarks=benchmarks.page(tables.benchmarks),
         colours=palette | {name: palette[data.variants[name].method] for name in tables.variants},
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),

@@ -7,6 +7,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.stages import (
     atom_answers,
     atoms,
+    benchmarks,
     candidates,
     drift,
     label,
@@ -17,7 +18,7 @@ from semdpo.stages import (
     sft,
     train,
 )
-from semdpo.stages.evaluate import evaluation
+from semdpo.stages.evaluate import evaluation, on_benchmark
 
 
 def flow(recipe: Recipe) -> list[AnyStage]:
@@ -29,7 +30,13 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         *(losses.stage(recipe, method, objective) for method, objective in methods.items() if objective.needs_distance),
         *evaluated.stages(recipe),
         *atom_answers.stages(recipe, {method: evaluated.images_stage(method) for method in evaluated.models}),
+        *(stage for name in recipe.benchmarks for stage in _benchmark(recipe, name)),
     ]
+
+
+def _benchmark(recipe: Recipe, name: str) -> list[AnyStage]:
+    """The stages of a benchmark: its prompts, which of them are known to the run, and the evaluation on them."""
+    return [*benchmarks.stages(recipe, name), *on_benchmark(recipe, name).stages(recipe)]
 
 
 def data_flow(recipe: Recipe) -> list[AnyStage]:
@@ -48,4 +55,4 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
 
 def is_file(key: str) -> bool:
     """Whether a key in ``outside`` names a file; otherwise it names a model."""
-    return key.startswith(("prompts.", "sweep.prompts")) or key in ("sft.file", "atoms.file")
+    return key.startswith(("prompts.", "sweep.prompts", "benchmarks.")) or key in ("sft.file", "atoms.file")
