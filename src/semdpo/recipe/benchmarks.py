@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field, field_validator
 
 from semdpo.errors import did_you_mean
+from semdpo.recipe.atoms import AtomsConfig
 from semdpo.recipe.base import Positive, Seed, Settings, Text
 
 # Name → its data set on the hub; None where it is published as files only. semdpo.data.benchmarks has the rest.
@@ -66,6 +67,20 @@ Benchmarks = Annotated[dict[str, BenchmarkConfig], AfterValidator(checked)]
 def source_of(name: str, config: BenchmarkConfig) -> str:
     """The file, folder or data set of the hub that has a benchmark's prompts."""
     return str(config.file or KNOWN[name])
+
+
+def own_atoms(name: str, config: BenchmarkConfig, atoms: AtomsConfig | None) -> AtomsConfig | None:
+    """The atoms that a benchmark brings: GenEval 2's file has them; None where it has none, or nobody answers them.
+
+    Args:
+        name: the benchmark's name.
+        config: its settings.
+        atoms: the recipe's section of atoms, whose model answers.
+    """
+    source = source_of(name, config)
+    if atoms is None or atoms.model is None or name != "geneval2" or not source.lower().endswith(".jsonl"):
+        return None
+    return AtomsConfig(maker="file", file=source, model=atoms.model, mean=atoms.mean, without="leave_out")
 
 
 def without_empty(written: dict[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from semdpo.data.atoms import AtomAnswer
 from semdpo.data.benchmarks import BENCHMARKS, content_hash, likeness
 from semdpo.engine.stage import Run
+from semdpo.recipe.benchmarks import own_atoms
+from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.benchmarks import USES, BenchmarkData
 from semdpo.reporting.evaluated import evaluation_rows
+from semdpo.stages import atom_answers
 from semdpo.stages.benchmarks import finished
-from semdpo.stages.evaluate import on_benchmark
+from semdpo.stages.evaluate import Evaluation, on_benchmark
 
 
 def benchmark_data(name: str, run: Run) -> BenchmarkData:
@@ -32,7 +36,20 @@ def benchmark_data(name: str, run: Run) -> BenchmarkData:
         likeness=str(likeness(name, prompts, limited=len(prompts) < found.counts["in_file"])),
         sha256=content_hash(prompts),
         rows=rows,
-        leaked={use: [leak.prompt_id for leak in found.leaks if leak.used_as == use] for use in USES},
+        leaked={
+            use: [leak.prompt_id for leak in found.leaks if leak.used_as == use] for use in USES if use in found.uses
+        },
         left_out=whole - sum(row.method == "human" for row in rows),
         duplicates=found.counts["duplicates"],
+        atoms=_atoms(name, run, evaluation, len(prompts)),
     )
+
+
+def _atoms(name: str, run: Run, evaluation: Evaluation, prompts: int) -> AtomData | None:
+    """The answers about the benchmark's own atoms; None where there are none."""
+    config = own_atoms(name, run.recipe.benchmarks[name], run.recipe.atoms)
+    if config is None:
+        return None
+    answers = {m: run.rows(atom_answers.name_of(m, evaluation.folder), AtomAnswer) for m in evaluation.models}
+    having = len({answer.prompt_id for answer in answers["human"]})
+    return AtomData(answers, config.maker, config.model, having, prompts - having) if having >= FEWEST else None

@@ -20,6 +20,8 @@ from semdpo.analysis.statistics import (
     prompt_means,
 )
 from semdpo.data.records import EvaluationRow
+from semdpo.reporting import atoms
+from semdpo.reporting.atoms import AtomData, AtomTables, atom_tables
 from semdpo.reporting.formats import decimals, interval, signed
 from semdpo.reporting.labels import USER
 
@@ -40,9 +42,11 @@ class BenchmarkData:
         likeness: whether its prompts are the published ones, as a phrase.
         sha256: the hash of its prompts; see ``semdpo.data.benchmarks.content_hash``.
         rows: one row per image; ``source`` is the prompt's category.
-        leaked: use → ids of the prompts that the run has used so before; see ``semdpo.data.records.Leak``.
+        leaked: every use of prompts by the run → ids of the benchmark's prompts that were used so; see
+            ``semdpo.data.records.Leak``.
         left_out: the number of combinations of prompt and image seed that are left out for all methods.
         duplicates: the number of repeated prompts in the file, which count once.
+        atoms: the answers about the atoms that the benchmark brings; None where it brings none, or nobody answers.
     """
 
     name: str
@@ -55,6 +59,7 @@ class BenchmarkData:
     leaked: Mapping[str, Sequence[str]]
     left_out: int = 0
     duplicates: int = 0
+    atoms: AtomData | None = None
 
     @property
     def leaked_prompts(self) -> set[str]:
@@ -93,6 +98,7 @@ class BenchmarkTable:
         whole: all prompts.
         unseen: those that the run has not used before; None where it has used none, or left fewer than ``FEWEST``.
         categories: one part for each category, where there are several.
+        atoms: which atoms the images show and the rewrites state, of all methods; None without.
     """
 
     data: BenchmarkData
@@ -102,6 +108,7 @@ class BenchmarkTable:
     whole: Part
     unseen: Part | None
     categories: list[Part]
+    atoms: AtomTables | None = None
 
     @property
     def parts(self) -> list[Part]:
@@ -136,6 +143,7 @@ def benchmark_table(data: BenchmarkData, metrics: Sequence[str], methods: Sequen
         categories=[_category(str(name), values, list(category.index[category == name])) for name in names]
         if len(names) > 1
         else [],
+        atoms=None if data.atoms is None else atom_tables(data.atoms, ordered, None, []),
     )
 
 
@@ -188,15 +196,16 @@ def _category(
 
 
 def frames(tables: Sequence[BenchmarkTable]) -> list[tuple[str, str, pd.DataFrame]]:
-    """The tables that a report writes: (name, title, frame), one for each benchmark."""
-    return [
-        (
-            f"benchmark_{table.data.name}",
-            f"{table.data.title}: {table.data.likeness}; differences to the user's prompt, paired by prompt",
-            pd.DataFrame(_rows(table)).set_index(["prompts", "method", "metric"]),
-        )
-        for table in tables
-    ]
+    """The tables that a report writes: (name, title, frame), one for each benchmark, and one for its atoms."""
+    shown = []
+    for table in tables:
+        name, title = f"benchmark_{table.data.name}", f"{table.data.title}: {table.data.likeness}"
+        frame = pd.DataFrame(_rows(table)).set_index(["prompts", "method", "metric"])
+        shown.append((name, f"{title}; differences to the user's prompt, paired by prompt", frame))
+        if table.atoms is not None:
+            of_atoms = atoms.frames(table.atoms, None)
+            shown += [(f"{name}_{each}", f"{title}. {heading}", frame) for each, heading, frame in of_atoms]
+    return shown
 
 
 def _rows(table: BenchmarkTable) -> Iterator[dict[str, object]]:
@@ -229,8 +238,12 @@ def page(tables: Sequence[BenchmarkTable]) -> list[dict[str, object]]:
             "seeds": table.seeds,
             "leaks": [(len(ids), USES[use]) for use, ids in table.data.leaked.items() if ids],
             "leaked": len(table.data.leaked_prompts),
+            "compared": " and ".join(f"the {USES[use]}" for use in table.data.leaked),
             "parts": [_shown(table, part) for part in table.parts if not part.is_category],
             "categories": [_shown(table, part) for part in table.categories],
+            "atoms": None
+            if table.atoms is None or table.data.atoms is None
+            else atoms.page(table.data.atoms, table.atoms, table.methods, []),
         }
         for table in tables
     ]
@@ -257,6 +270,6 @@ def _mean(part: Part, method: str, column: str, places: int) -> tuple[str, str]:
 
 
 def _gap(part: Part, method: str, column: str) -> str:
-    """The difference to the user's prompt with its interval; empty where there is none, and for drift, which has none."""
+    """The difference to the user's prompt with its interval; empty where there is none, and for drift."""
     gap = part.differences.get((method, column))
     return "" if gap is None or column == "drift" else " ".join(signed(gap))

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from semdpo.analysis.drift import refuse_unknown_words, unknown_share
+from semdpo.data.atoms import read_atoms
 from semdpo.data.benchmark_files import read_benchmark
 from semdpo.data.benchmarks import BENCHMARKS
 from semdpo.data.pairs import read_rewrites
@@ -23,7 +24,7 @@ from semdpo.engine import store
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError, StoreError
 from semdpo.progress import Progress, say
-from semdpo.recipe.benchmarks import BenchmarkConfig, Benchmarks, source_of
+from semdpo.recipe.benchmarks import BenchmarkConfig, Benchmarks, own_atoms, source_of
 from semdpo.recipe.schema import Recipe
 
 VERSION = 1  # of how the files are read
@@ -154,18 +155,20 @@ class Benchmarked:
         prompts: the evaluated prompts.
         leaks: which of them the run has used before.
         counts: what the stage of the prompts counted.
+        uses: the uses of the run's prompts that were compared.
     """
 
     prompts: list[Prompt]
     leaks: list[Leak]
     counts: dict[str, int]
+    uses: list[str]
 
 
 def finished(run: Run, name: str) -> Benchmarked:
     """The prompts and leaks of a finished benchmark."""
     folder = folder_of(name)
-    counts = store.counts(run.folder / folder / "prompts")
-    return Benchmarked(run.rows(f"{folder}/prompts", Prompt), run.rows(f"{folder}/leaks", Leak), counts)
+    counts, uses = (store.counts(run.folder / folder / stage) for stage in ("prompts", "leaks"))
+    return Benchmarked(run.rows(f"{folder}/prompts", Prompt), run.rows(f"{folder}/leaks", Leak), counts, list(uses))
 
 
 def refuse_unreadable(recipe: Recipe, folder: Path) -> None:
@@ -181,6 +184,8 @@ def refuse_unreadable(recipe: Recipe, folder: Path) -> None:
     for name, config in recipe.benchmarks.items():
         if not store.is_complete(folder / folder_of(name) / "prompts"):
             collect(name, source_of(name, config), config.limit)
+            if (atoms := own_atoms(name, config, recipe.atoms)) is not None:
+                read_atoms(str(atoms.file))
 
 
 def with_kept(recipe: Recipe, folder: Path) -> Recipe:

@@ -35,8 +35,15 @@ def flow(recipe: Recipe) -> list[AnyStage]:
 
 
 def _benchmark(recipe: Recipe, name: str) -> list[AnyStage]:
-    """The stages of a benchmark: its prompts, which of them are known to the run, and the evaluation on them."""
-    return [*benchmarks.stages(recipe, name), *on_benchmark(recipe, name).stages(recipe)]
+    """The stages of a benchmark: its prompts, which of them the run has used before, and the evaluation on them."""
+    plan = on_benchmark(recipe, name)
+    images = {method: plan.images_stage(method) for method in plan.models}
+    return [
+        *benchmarks.stages(recipe, name),
+        *atoms.of_benchmark(recipe, name),
+        *plan.stages(recipe),
+        *atom_answers.on_benchmark(recipe, name, images),
+    ]
 
 
 def data_flow(recipe: Recipe) -> list[AnyStage]:
