@@ -20,6 +20,7 @@ from semdpo.progress import Progress, bar, progress_of_step, say
 from semdpo.recipe.load import read_yaml, validate
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting import limits
+from semdpo.stages.benchmarks import refuse_unreadable, with_kept
 from semdpo.stages.flow import flow, is_file
 from semdpo.stages.sweep import refuse_below_budget, sweep_flow
 from semdpo.workforce import Opener, workforce
@@ -42,7 +43,8 @@ def run(
         recipe: the validated recipe.
         folder: the run's folder, or its address on an object storage, such as ``s3://bucket/my-run``; None takes the
             recipe's.
-        only: the name of the one stage to run, whose inputs must be finished; ``train`` means all of ``train/…``.
+        only: the name of the one stage to run, whose inputs must be finished; ``train`` means all of ``train/…``, and
+            ``evaluate`` the benchmarks too.
         fresh: whether to remove stages first: those that were made with other settings and all that depend on them,
             or every stage if there are none. With ``only``, that stage and all that depend on it are removed.
         models: functions that load the run's models; None takes semdpo's own. With workers, they must be picklable.
@@ -86,6 +88,9 @@ def _run_in(
     shard: tuple[int, int] | None,
 ) -> Path:
     disk.refuse_unwritable(place, folder=True)
+    recipe = with_kept(recipe, place)
+    if only != "report":
+        refuse_unreadable(recipe, place)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     if models is None and only != "report":  # the report needs no model
@@ -153,6 +158,7 @@ def _sweep_in(
     shard: tuple[int, int] | None,
 ) -> Path:
     disk.refuse_unwritable(place, folder=True)
+    recipe = with_kept(recipe, place)
     if models is None:
         refuse_remote_code(recipe)
         refuse_blind_fidelity(recipe)
@@ -212,7 +218,8 @@ def recipe_of(folder: Path) -> Recipe:
 def _chosen(stages: Sequence[AnyStage], only: str | None) -> list[AnyStage]:
     if only is None:
         return list(stages)
-    chosen = [stage for stage in stages if stage.name == only or stage.name.startswith(f"{only}/")]
+    wanted = (only, "benchmarks") if only == "evaluate" else (only,)
+    chosen = [stage for stage in stages if stage.name == only or stage.name.startswith(tuple(f"{w}/" for w in wanted))]
     if not chosen and only != "report":
         names = {"report", *("/".join(parts[:n]) for s in stages for parts in [s.name.split("/")] for n in (1, 2, 3))}
         raise ConfigError(f"there is no stage '{only}'{did_you_mean(only, names)}")

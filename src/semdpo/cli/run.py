@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from semdpo.cli.benchmarks import BenchmarkLimit, BenchmarkNames, names_of, report_next, with_benchmarks
 from semdpo.cli.closing import run_closing
 from semdpo.cli.ending import RESUMES, RESUMES_WITHOUT_FRESH, interruptible
 from semdpo.cli.options import Fresh, Out, Overrides, RecipeName, number, refuse_without_effect
@@ -132,15 +133,30 @@ def _part(shard: str | None) -> tuple[int, int] | None:
     raise ConfigError(f"--shard is {shown(shard)}; it must be i/n with i from 1 to n, such as 1/8 to 8/8")
 
 
-def evaluate(folder: RunFolder, fresh: Fresh = False, workers: Workers = None, shard: ShardOf = None) -> None:
-    """Render and score a run's held-out prompts. Every method of the run rewrites them first."""
+def evaluate(
+    folder: RunFolder,
+    benchmark: BenchmarkNames = None,
+    benchmark_limit: BenchmarkLimit = None,
+    fresh: Fresh = False,
+    workers: Workers = None,
+    shard: ShardOf = None,
+) -> None:
+    """Render and score a run's held-out prompts, and those of benchmarks. Every method of the run rewrites them first.
+
+    With --benchmark, --fresh makes these benchmarks again and nothing else.
+    """
     asked, part = _asked(workers), _part(shard)
+    names = names_of(benchmark or [], benchmark_limit)
     with interruptible(lambda: _remark(fresh)):
         from semdpo import pipeline
 
-        loaded = pipeline.recipe_of(folder)
-        workers_asked = _count(asked, loaded)
-        pipeline.run(loaded, folder, only="evaluate", fresh=fresh, workers=workers_asked, shard=part)
+        loaded = with_benchmarks(pipeline.recipe_of(folder), names, benchmark_limit)
+        for stage in [f"benchmarks/{name}" for name in names] if fresh else []:
+            pipeline.run(loaded, folder, only=stage, fresh=True, workers=_count(asked, loaded), shard=part)
+        fresh_all = fresh and not names
+        pipeline.run(loaded, folder, only="evaluate", fresh=fresh_all, workers=_count(asked, loaded), shard=part)
+        if names:
+            show(report_next(folder))
 
 
 def sweep(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from semdpo.data.readers import TABLES, lines_of, parse, read_text
@@ -95,6 +95,22 @@ def choose_by_hash(prompts: Sequence[str], count: int | None) -> list[str]:
     for text in sorted(prompts):
         distinct.setdefault(normalised(text), text)
     return [distinct[key] for key in sorted(distinct, key=content_id)[:count]]
+
+
+def choose_unused(prompts: Sequence[str], used: Iterable[str], count: int | None) -> tuple[list[str], int]:
+    """Chooses prompts as ``choose_by_hash`` does, among those whose words no other prompt has that is used elsewhere.
+
+    Args:
+        prompts: the prompts, in any order.
+        used: the prompts that are used elsewhere.
+        count: how many to choose; None chooses all.
+
+    Returns:
+        The chosen prompts, and how many were left out because they are used elsewhere.
+    """
+    taken, texts = {normalised(text) for text in used}, choose_by_hash(prompts, None)
+    free = [text for text in texts if normalised(text) not in taken]
+    return free[:count], len(texts) - len(free)
 
 
 def _table(name: str, column: str | None) -> Table:

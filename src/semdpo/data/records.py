@@ -38,6 +38,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Leak:
+    """A prompt of a benchmark that the run has used before; ``used_as`` is ``trained``, ``sft`` or ``tuning``."""
+
+    prompt_id: str
+    prompt: str
+    used_as: str
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One rewrite of a prompt, sampled from the SFT rewriter or another one."""
 

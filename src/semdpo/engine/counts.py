@@ -52,6 +52,8 @@ def _kind(shown_name: str) -> str:
     first, *rest = work_of(shown_name).split("/")
     if first == "sweep" and rest:
         return "tuning" if rest == ["prompts"] else _kind("/".join(rest))
+    if first == "benchmarks" and len(rest) > 1:
+        return {"prompts": "benchmark"}.get(rest[1]) or _kind("/".join(rest[1:]))
     if first == "evaluate" and rest:
         return {"images": "images", "consistency": "consistency", "atoms": "atom answers"}.get(rest[-1], "scores")
     return first
@@ -69,6 +71,24 @@ def _prompts(counts: _Counts) -> list[str]:
 def _tuning(counts: _Counts) -> list[str]:
     prompts = _number(counts.take("rows"), "tuning prompt")
     return [prompts, counts.some("used_elsewhere", "prompt", "left out (trained on or held out)")]
+
+
+def _benchmark(counts: _Counts) -> list[str]:
+    prompts, whole = counts.take("rows"), counts.take("in_file")
+    return [
+        _number(prompts, "prompt") + (f" of {whole:,}" if prompts < whole else ""),
+        counts.some("duplicates", "repeated prompt", "left out"),
+    ]
+
+
+def _leaks(counts: _Counts) -> list[str]:
+    counts.take("rows")
+    prompts, leaked = counts.take("prompts"), counts.take("leaked")
+    uses = {"trained": "training prompts", "sft": "SFT examples", "tuning": "tuning prompts"}
+    found = [f"{count:,} among the {use}" for name, use in uses.items() if (count := counts.take(name))]
+    if not leaked:
+        return [f"none of {_number(prompts, 'prompt')} was used to make the rewriters"]
+    return [f"WARNING: {leaked:,} of {_number(prompts, 'prompt')} leaked: {' and '.join(found)}"]
 
 
 def _model(counts: _Counts) -> list[str]:
@@ -185,6 +205,8 @@ def _consistency(counts: _Counts) -> list[str]:
 _WORDS: Mapping[str, Callable[[_Counts], list[str]]] = {
     "prompts": _prompts,
     "tuning": _tuning,
+    "benchmark": _benchmark,
+    "leaks": _leaks,
     "sft": _model,
     "train": _model,
     "candidates": _candidates,

@@ -104,20 +104,27 @@ def rows(name: str) -> str:
     """The SHA-256 of a source of prompts or rewrites: of its file, or of all values of a data set of the hub.
 
     Args:
-        name: a file, ``tiny:FILE``, or ``hub:OWNER/NAME[:SPLIT]``.
+        name: a file, ``tiny:FILE``, ``hub:OWNER/NAME[:SPLIT]``, or a folder, whose text files (txt) count.
 
     Raises:
         DataError: there is no such source.
     """
     from semdpo.data.hub import hub_rows
-    from semdpo.data.tables import HUB, resolve
+    from semdpo.data.tables import HUB, is_folder, resolve
 
     if not name.startswith(HUB):
-        return file(resolve(name))
+        return _text_files(Path(name)) if is_folder(name) else file(resolve(name))
     sha = hashlib.sha256()
     for row in hub_rows(name.removeprefix(HUB)):
         sha.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass") + b"\n")
     return sha.hexdigest()
+
+
+def _text_files(path: Path) -> str:
+    """The SHA-256 of the names and contents of a folder's text files; those in its folders do not count."""
+    from semdpo.data.benchmark_files import data_files
+
+    return _digest([(each.name, file(each)) for each in data_files(path)])
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def _time(plan: Sequence[Stage], on: Device, workers: int, price: float | None) 
 
 def _space(recipe: Recipe, known: Sequence[Stage], on: Device) -> list[tuple[str, str]]:
     models = sum(stage.size for stage in known if work_of(stage.name).startswith(("sft", "train/")))
-    images = sum(stage.size for stage in known if stage.name == IMAGES)
+    images = sum(stage.size for stage in known if stage.name.endswith(IMAGES))
     whole = sum(stage.size for stage in known)
     parts = f"models {size(models)}, images {size(images)}, other rows {size(whole - models - images)}"
     rows = [("disk", f"{size(whole)} kept: {parts}; and up to {size(passing_bytes(recipe))} more while it trains")]

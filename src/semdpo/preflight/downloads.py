@@ -105,11 +105,13 @@ def source(key: str, name: str) -> Finding:
         key: the recipe's key.
         name: the key's value: a path, ``tiny:FILE`` or ``hub:OWNER/NAME[:SPLIT]``.
     """
-    from semdpo.data.tables import resolve
+    from semdpo.data.tables import is_folder, resolve
 
     if name.startswith(HUB):
         return Finding("ok", name, f"{key}: {_of_the_hub(name.removeprefix(HUB))}")
     public = next((origin for part, origin in PUBLIC if part in name.casefold()), "")
+    if key.startswith("benchmarks.") and is_folder(name):
+        return Finding("ok", name, f"{key}: your folder")
     try:
         path = resolve(name)
     except DataError as error:

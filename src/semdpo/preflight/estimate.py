@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from semdpo.models.registry import resolve
 from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
-from semdpo.preflight.resources import CHECKPOINT_BYTES, parameters
+from semdpo.preflight.resources import CHECKPOINT_BYTES, benchmark_images, parameters
 from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.models import RewriterSource
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages.evaluate import evaluation
+from semdpo.stages.evaluate import Evaluation, evaluation, on_benchmark
 
 WEIGHTS = {".safetensors", ".bin", ".pt"}  # suffixes of files of weights
 LOSS_BYTES = 32  # of a row of losses, and of a cached log-probability: an id and numbers
 NOTES_BYTES = 1_300  # of a stage's manifest, settings and times
-IMAGES = "evaluate/…/images"
+IMAGES = "/…/images"  # after the folder of an evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,12 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
         listed += [replace(stage, name=f"{each.folder}/{stage.name}") for stage in _pairs(recipe, found, prompts, None)]
         objective = recipe.train.methods[each.method]
         listed.append(_training(recipe, found, prompts, each.trained, objective, referred=False))
-    return [*listed, *_evaluation(recipe, found, held_out)]
+    listed += _evaluation(recipe, evaluation(recipe), found, held_out)
+    for name in recipe.benchmarks:
+        plan = on_benchmark(recipe, name)
+        own = benchmark_images(recipe, name) // len(plan.config.image_seeds)
+        listed += _evaluation(recipe, plan, found, own)
+    return listed
 
 
 def _pairs(recipe: Recipe, found: Found, prompts: int, other: RewriterSource | None) -> Iterator[Stage]:
@@ -211,27 +216,26 @@ def _with_reference(stage: Stage, trained: Cost | Unmeasured, recipe: Recipe, fo
     return replace(stage, work=stage.work + each * pairs, measured=measured)
 
 
-def _evaluation(recipe: Recipe, found: Found, held_out: int) -> Iterator[Stage]:
-    plan, config, seeds = evaluation(recipe), recipe.evaluate, len(recipe.evaluate.image_seeds)
+def _evaluation(recipe: Recipe, plan: Evaluation, found: Found, held_out: int) -> Iterator[Stage]:
+    config, seeds = plan.config, len(plan.config.image_seeds)
     methods, files = len(plan.models), math.ceil(held_out / config.shard_size)
     images = held_out * seeds * methods
-    yield _images(recipe, found, held_out, images, files)
+    yield _images(recipe, plan, found, held_out, images, files)
     for metric, scorer in config.metrics.items():
         cost = found[f"score/{metric}"]
         shards = {"shards": files, "rows": images, "files": files * methods, "folders": methods}
-        yield _stage(f"evaluate/…/{metric}", cost, images, **shards)
+        yield _stage(f"{plan.folder}/…/{metric}", cost, images, **shards)
         if scorer == recipe.drift.encoder and plan.compared(recipe):
-            yield _stage("evaluate/…/consistency", cost, images, **shards)
-    if recipe.atoms is not None and "atoms" in found:
+            yield _stage(f"{plan.folder}/…/consistency", cost, images, **shards)
+    if plan.folder == "evaluate" and recipe.atoms is not None and "atoms" in found:
         shards = {"shards": files, "rows": images, "files": files * methods, "folders": methods}
         yield _stage("evaluate/…/atoms", found["atoms"], images, **shards)
 
 
-def _images(recipe: Recipe, found: Found, held_out: int, images: int, files: int) -> Stage:
+def _images(recipe: Recipe, plan: Evaluation, found: Found, held_out: int, images: int, files: int) -> Stage:
     """Rewriting by every method, and rendering, which the same stages do."""
-    plan = evaluation(recipe)
     stage = _stage(
-        IMAGES,
+        f"{plan.folder}{IMAGES}",
         found["images"],
         images,
         shards=files,
@@ -254,7 +258,7 @@ def _images(recipe: Recipe, found: Found, held_out: int, images: int, files: int
         work = stage.work + (_span(cost) * held_out if writes else Span())
         stage = replace(stage, work=work, fixed=stage.fixed + cost.fixed + (counter.fixed if other and writes else 0.0))
     if reason := next(filter(None, reasons), None):
-        return Stage(IMAGES, missing=reason)
+        return Stage(f"{plan.folder}{IMAGES}", missing=reason)
     writing = counter.measured if isinstance(counter, Cost) else ""
     asked = f"; without {', '.join(without)}, which a server writes" if without else ""
     return replace(stage, measured=f"{stage.measured}, {writing}{asked}")

@@ -64,7 +64,7 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
             yield "hub", f"reading {name}"
     for key in recipe.servers:
         if key in recipe.other_rewriters:
-            if stage.name == _writes(key):
+            if f"/{stage.name}".endswith(f"/{_writes(key)}"):  # also on the prompts of a benchmark
                 yield "endpoint", "a rewriter behind a URL"
         elif _asks(stage.name, key):
             yield "endpoint", f"{key}, which is behind a URL,"

@@ -13,6 +13,7 @@ from typing import Literal
 import psutil
 from safetensors import SafetensorError, safe_open
 
+from semdpo.data.benchmarks import BENCHMARKS
 from semdpo.engine import model_folders, store
 from semdpo.engine.stage import AnyStage, ModelStage
 from semdpo.errors import ModelError, StoreError
@@ -166,9 +167,23 @@ def _disk_needed(recipe: Recipe, missing: Sequence[AnyStage], folder: Path) -> f
 
 def _images(recipe: Recipe, stage: AnyStage) -> int:
     """How many images a stage renders; 0 when the recipe sets no number of prompts."""
+    if stage.name.startswith("benchmarks/"):
+        return benchmark_images(recipe, stage.name.split("/")[1])
     if stage.name.startswith("sweep/"):
         return 0 if recipe.sweep is None else (recipe.sweep.prompts.limit or 0) * len(recipe.sweep.image_seeds)
     return (held_out(recipe) or 0) * len(recipe.evaluate.image_seeds)
+
+
+def benchmark_images(recipe: Recipe, name: str) -> int:
+    """The number of images that the evaluation on a benchmark renders of each method, if its file has all prompts.
+
+    Args:
+        recipe: the validated recipe.
+        name: the benchmark's name.
+    """
+    config, whole = recipe.benchmarks[name], BENCHMARKS[name].prompts
+    seeds = recipe.evaluate.image_seeds if config.image_seeds is None else config.image_seeds
+    return min(config.limit or whole, whole) * len(seeds)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -203,7 +218,8 @@ def evaluated(recipe: Recipe) -> int | None:
     if prompts is None:
         return None
     methods = 2 + len(recipe.train.methods) + len(recipe.evaluate.rewriters) + len(recipe.secondary)
-    return prompts * methods * len(recipe.evaluate.image_seeds)
+    of_benchmarks = sum(benchmark_images(recipe, name) for name in recipe.benchmarks)
+    return methods * (prompts * len(recipe.evaluate.image_seeds) + of_benchmarks)
 
 
 def held_out(recipe: Recipe) -> int | None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_serializer, m
 from semdpo.recipe import defaults, trackers
 from semdpo.recipe.atoms import ATOMS, AtomsConfig, refuse_misused
 from semdpo.recipe.base import LearningRate, Name, Positive, Seed, Settings, Templated, Text
+from semdpo.recipe.benchmarks import Benchmarks, without_empty
 from semdpo.recipe.cluster import RayConfig
 from semdpo.recipe.discovery import AnyObjective
 from semdpo.recipe.endpoints import Asked, ModelName, is_url
@@ -204,6 +205,7 @@ class Recipe(Settings):
     train: TrainConfig
     rounds: RoundsConfig | None = None
     evaluate: EvaluateConfig
+    benchmarks: Benchmarks = Field(default_factory=dict)
     report: ReportConfig
     sweep: SweepConfig | None = None
     engine: Literal["local", "ray"] = "local"
@@ -211,7 +213,7 @@ class Recipe(Settings):
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_not_there(self, handler: Any) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
+        written: dict[str, Any] = without_empty(handler(self))
         return {key: value for key, value in written.items() if key not in ADDED_SECTIONS or value is not None}
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.reporting import facts, rounds
 from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.atoms import FEWEST, AtomData
+from semdpo.reporting.benchmarked import benchmark_data
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import DRIFT, Published, own_weights
 from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
@@ -56,7 +57,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
     versions = _versions(stages, run) | {
         f"SHA-256 of {stage.name}": store.manifest_hash(run.folder / stage.name)
         for stage in stages
-        if not stage.name.startswith("evaluate/")
+        if "evaluate/" not in stage.name and not stage.name.endswith("/leaks")
     }
     metrics, rows = recipe.evaluate.metrics, evaluation_rows(evaluation(recipe), run)
     data = ReportData(
@@ -94,6 +95,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         atoms=_atoms(run),
         weighed_by=WEIGHED_BY[recipe.drift.source],
         rounds=rounds.collected(run),
+        benchmarks=[benchmark_data(name, run) for name in recipe.benchmarks],
     )
     if titles.study:
         data = replace(data, study=_study(run, data))

@@ -24,8 +24,9 @@ from semdpo.analysis.wording import cliches, repetition
 from semdpo.errors import DataError
 from semdpo.reporting import facts
 from semdpo.reporting.atoms import AtomTables, atom_tables
+from semdpo.reporting.benchmarks import BenchmarkTable, benchmark_table
 from semdpo.reporting.data import ReportData
-from semdpo.reporting.labels import ORDER
+from semdpo.reporting.labels import ORDER, USER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Tables:
         duels: (other method, metric) → wins, ties and losses of the subject.
         equal_length: (other method, metric) → share won at equal length; None where it cannot be estimated.
         atoms: which facts of the prompts images show and rewrites state, of all evaluated methods; None without atoms.
+        benchmarks: the numbers of each benchmark, of all evaluated methods.
     """
 
     methods: list[str]
@@ -85,6 +87,7 @@ class Tables:
     duels: dict[tuple[str, str], HeadToHead]
     equal_length: dict[tuple[str, str], LengthControlled | None]
     atoms: AtomTables | None = None
+    benchmarks: tuple[BenchmarkTable, ...] = ()
 
     @property
     def evaluated(self) -> list[str]:
@@ -103,9 +106,10 @@ class Tables:
 
     @property
     def others(self) -> list[str]:
-        """The methods that the subject is compared with, the baseline first."""
+        """The methods that the subject is compared with: the user's own prompt, the baseline, then the rest."""
         rest = [name for name in self.methods if name not in (self.subject, self.baseline)]
-        return [self.baseline, *reversed(rest)] if self.baseline else []
+        others = [self.baseline, *reversed(rest)] if self.baseline else []
+        return sorted(others, key=lambda name: name != USER)
 
 
 NOT_SIGNIFICANT = "no significant difference"
@@ -159,6 +163,7 @@ def compute_tables(data: ReportData) -> Tables:
             for other, name in pairs
         },
         atoms=atom_tables(data.atoms, evaluated, subject, others) if data.atoms is not None else None,
+        benchmarks=tuple(benchmark_table(each, data.metrics, evaluated) for each in data.benchmarks),
     )
 
 

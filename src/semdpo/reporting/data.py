@@ -16,6 +16,7 @@ from semdpo.errors import DataError
 from semdpo.recipe.variants import Variant
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.atoms import AtomData
+from semdpo.reporting.benchmarks import BenchmarkData
 from semdpo.reporting.labels import EXTRAS, FACTS, method_label, variant_label
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ReportData:
         weighed_by: what a pair's distance is, of which its weight is W = exp(−alpha·distance).
         atoms: which facts of the prompts the images show and the rewrites state; None where none were asked for.
         rounds: the rounds of the methods that were trained in several; empty where there is one.
+        benchmarks: the same methods on published sets of prompts; may be empty.
     """
 
     title: str
@@ -118,6 +120,7 @@ class ReportData:
     atoms: AtomData | None = None
     weighed_by: str = DRIFT
     rounds: Sequence[RoundData] = ()
+    benchmarks: Sequence[BenchmarkData] = ()
 
     @property
     def weighted(self) -> bool:

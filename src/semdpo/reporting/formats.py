@@ -41,7 +41,7 @@ def interval(e: Estimate, places: int) -> tuple[str, str]:
     return number(e.mean, places), f"[{number(e.low, places)}, {number(e.high, places)}]"
 
 
-def signed(d: Difference) -> tuple[str, str]:
+def signed(d: Estimate | Difference) -> tuple[str, str]:
     """A difference with its sign, and its confidence interval in brackets."""
     places = decimals((d.high - d.low) / 2)
     # A bound that is not 0 must not be printed as 0: the verdict depends on its sign.

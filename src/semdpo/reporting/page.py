@@ -11,12 +11,12 @@ from markupsafe import Markup
 
 from semdpo.analysis.selection import RULE
 from semdpo.data.records import EvaluationRow
-from semdpo.reporting import atoms, facts, rounds, rows
+from semdpo.reporting import atoms, benchmarks, facts, rounds, rows
 from semdpo.reporting.alpha_sweep import Sweep
 from semdpo.reporting.compute import Tables
 from semdpo.reporting.data import ReportData
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
-from semdpo.reporting.labels import EXTRAS, in_a_sentence, method_label, metric_label
+from semdpo.reporting.labels import EXTRAS, USER, in_a_sentence, method_label, metric_label
 from semdpo.reporting.published import PaperTable
 from semdpo.reporting.style import colours
 from semdpo.reporting.tables import counts_frame
@@ -62,6 +62,7 @@ def render_page(
         study=Markup(study),
         atoms=_atoms(data, tables),
         rounds=rounds.page(data, tables),
+        benchmarks=benchmarks.page(tables.benchmarks),
         colours=palette | {name: palette[data.variants[name].method] for name in tables.variants},
         explained=[(m, EXPLAINED[m]) for m in tables.methods if m in EXPLAINED],
         comparisons=rows.comparisons(data, tables),
@@ -74,6 +75,7 @@ def render_page(
         bound=rows.bound(data),
         drift_rows=rows.drift_rows(data, tables),
         rewrites_and_tokens=rows.rewrites_and_tokens(data),
+        opened=len({USER, tables.baseline}.intersection(tables.others)),
         difference_tables=[rows.difference_table(data, tables, other) for other in tables.others],
         weighing=rows.weighing(data),
         counts=counts_frame(data, tables).astype(int).to_dict("index"),
@@ -89,7 +91,9 @@ def render_sweep(sweep: Sweep, plot: str) -> str:
     """The page of a sweep over α: the results of every value, the value that the rule picks, and why."""
     columns = [sweep.fidelity, sweep.preference, "drift"]
     places = {
-        name: decimals(max(sweep.means[m, name].high - sweep.means[m, name].low for m in sweep.alphas) / 2)
+        name: decimals(
+            max(sweep.means[m, name].high - sweep.means[m, name].low for m in (sweep.floor, *sweep.alphas)) / 2
+        )
         for name in columns
     }
     lines = [
@@ -103,7 +107,10 @@ def render_sweep(sweep: Sweep, plot: str) -> str:
         }
         for method, alpha in sweep.alphas.items()
     ]
-    return template("sweep.html.j2").render(sweep=sweep, plot=Markup(plot), rows=lines, columns=columns, rule=RULE)
+    floor = [interval(sweep.means[sweep.floor, name], places[name]) for name in columns]
+    return template("sweep.html.j2").render(
+        sweep=sweep, plot=Markup(plot), floor=floor, rows=lines, columns=columns, rule=RULE
+    )
 
 
 def template(name: str, **filters: Callable[..., str]) -> Template:

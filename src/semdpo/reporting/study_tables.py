@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from semdpo.reporting.labels import method_label, metric_label
+from semdpo.reporting.labels import USER, method_label, metric_label
 from semdpo.reporting.published import PaperTable
 from semdpo.study.analysis.results import PairResult, Results
 
@@ -44,10 +44,10 @@ def names(pair: PairResult) -> str:
 
 
 def votes_frame(pair: PairResult) -> pd.DataFrame:
-    """Votes per method, as the paper's table 11."""
+    """Votes per method, as the paper's table 11; the user's own prompt comes first."""
     count = pair.totals
-    rows = [(method_label(pair.first), count.first), (method_label(pair.second), count.second)]
-    rows += [("tie", count.ties)] if count.ties else []
+    sides = sorted([(pair.first, count.first), (pair.second, count.second)], key=lambda side: side[0] != USER)
+    rows = [*((method_label(name), votes) for name, votes in sides), *([("tie", count.ties)] if count.ties else [])]
     frame = pd.DataFrame(rows, columns=["method", "votes"]).set_index("method")
     frame["share"] = frame["votes"] / count.votes
     return frame

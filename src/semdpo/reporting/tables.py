@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from semdpo.reporting import atoms, rounds
+from semdpo.reporting import atoms, benchmarks, rounds
 from semdpo.reporting.alpha_sweep import Sweep, sweep_frame
 from semdpo.reporting.compute import Tables, differences_frame, results_frame
 from semdpo.reporting.data import ReportData, effective_frame
@@ -36,6 +36,7 @@ def all_tables(data: ReportData, tables: Tables) -> list[PaperTable]:
     if tables.atoms is not None:
         shown += [PaperTable(*each) for each in atoms.frames(tables.atoms, tables.subject)]
     shown += [PaperTable(*each) for each in rounds.frames(data, tables)]
+    shown += [PaperTable(*each) for each in benchmarks.frames(tables.benchmarks)]
     if data.sweep is not None:
         shown.append(sweep_table(data.sweep))
     return [*shown, *_accounts(data, tables)]

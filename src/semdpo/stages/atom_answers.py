@@ -15,6 +15,7 @@ from semdpo.models.scoring import decoded
 from semdpo.progress import Progress
 from semdpo.protocols import Answerer
 from semdpo.recipe.atoms import AtomsConfig
+from semdpo.recipe.benchmarks import own_atoms
 from semdpo.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 VERSION = 1  # of how a text is found to state an atom
 
 
-def name_of(method: str) -> str:
-    """The stage that holds the answers about a method's images."""
-    return f"evaluate/{method}/atoms"
+def name_of(method: str, folder: str = "evaluate") -> str:
+    """The stage that holds the answers about a method's images, in the folder of an evaluation."""
+    return f"{folder}/{method}/atoms"
 
 
 def stages(recipe: Recipe, images: Mapping[str, str]) -> list[TableStage]:
@@ -35,9 +36,24 @@ def stages(recipe: Recipe, images: Mapping[str, str]) -> list[TableStage]:
         recipe: the validated recipe.
         images: method → the stage that holds its images.
     """
-    config = recipe.atoms
-    if config is None:
-        return []
+    return [] if recipe.atoms is None else _stages(recipe, recipe.atoms, images, "evaluate", "atoms")
+
+
+def on_benchmark(recipe: Recipe, name: str, images: Mapping[str, str]) -> list[TableStage]:
+    """The same about images of a benchmark that brings its own atoms; none where it brings none.
+
+    Args:
+        recipe: the validated recipe.
+        name: the benchmark's name.
+        images: as in ``stages``.
+    """
+    config, folder = own_atoms(name, recipe.benchmarks[name], recipe.atoms), f"benchmarks/{name}"
+    return [] if config is None else _stages(recipe, config, images, f"{folder}/evaluate", f"{folder}/atoms")
+
+
+def _stages(
+    recipe: Recipe, config: AtomsConfig, images: Mapping[str, str], folder: str, atoms: str
+) -> list[TableStage]:
     settings = {
         "maker": config.maker,
         "version": VERSION,
@@ -47,16 +63,16 @@ def stages(recipe: Recipe, images: Mapping[str, str]) -> list[TableStage]:
     outside = {} if config.model is None else {"atoms.model": config.model}
     return [
         TableStage(
-            name_of(method), "asking about images", settings, (stage, "atoms"), outside, AtomAnswer,
-            partial(_work, config, stage), shown_as="evaluate/…/atoms", pool="score",
+            name_of(method, folder), "asking about images", settings, (stage, atoms), outside, AtomAnswer,
+            partial(_work, config, stage, atoms), shown_as=f"{folder}/…/atoms", pool="score",
         )
         for method, stage in images.items()
     ]  # fmt: skip
 
 
-def _work(config: AtomsConfig, stage: str, run: Run) -> list[Shard]:
+def _work(config: AtomsConfig, stage: str, of_prompts: str, run: Run) -> list[Shard]:
     images = run.shards(stage, RenderedImage)
-    atoms = cache(lambda: by_prompt(run.rows("atoms", Atom)))
+    atoms = cache(lambda: by_prompt(run.rows(of_prompts, Atom)))
     answerer = cache(lambda: None if config.model is None else run.models.answerer(config.model, run.recipe.scoring))
 
     def make(index: int, progress: Progress) -> Made:

@@ -17,6 +17,7 @@ from semdpo.errors import DataError
 from semdpo.progress import Progress
 from semdpo.protocols import Answer, Rewriter, answers
 from semdpo.recipe.atoms import AtomsConfig
+from semdpo.recipe.benchmarks import own_atoms
 from semdpo.recipe.schema import Recipe
 
 NAME = "atoms"
@@ -27,18 +28,30 @@ _Maker = Callable[[Sequence[Prompt]], tuple[list[Atom], Counter[str]]]
 
 def stages(recipe: Recipe) -> list[TableStage]:
     """The stage that makes the atoms of all prompts; none where the recipe has no section of atoms."""
-    config = recipe.atoms
-    if config is None:
-        return []
+    return [] if recipe.atoms is None else [_stage(NAME, recipe.atoms, "prompts")]
+
+
+def of_benchmark(recipe: Recipe, name: str) -> list[TableStage]:
+    """The stage that reads the atoms of a benchmark; none where it brings none, or the recipe has no section of atoms.
+
+    Args:
+        recipe: the validated recipe.
+        name: the benchmark's name.
+    """
+    config = own_atoms(name, recipe.benchmarks[name], recipe.atoms)
+    return [] if config is None else [_stage(f"benchmarks/{name}/atoms", config, f"benchmarks/{name}/prompts")]
+
+
+def _stage(name: str, config: AtomsConfig, prompts: str) -> TableStage:
     outside = {"atoms.file": config.file} if config.file is not None else {}
     if config.lm is not None and not config.lm.is_remote:
         outside |= {"atoms.lm.model": config.lm.model}
-    work = partial(_work, config)
-    return [TableStage(NAME, "asking what prompts state", config.of_results(), ("prompts",), outside, Atom, work)]
+    work = partial(_work, config, prompts)
+    return TableStage(name, "asking what prompts state", config.of_results(), (prompts,), outside, Atom, work)
 
 
-def _work(config: AtomsConfig, run: Run) -> list[Shard]:
-    prompts = run.rows("prompts", Prompt)
+def _work(config: AtomsConfig, stage: str, run: Run) -> list[Shard]:
+    prompts = run.rows(stage, Prompt)
     maker = cache(lambda: _maker(config, run))
 
     def make(start: int, _: Progress) -> Made:

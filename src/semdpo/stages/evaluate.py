@@ -8,7 +8,7 @@ before the next scorer is loaded, so that only one is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -51,6 +51,15 @@ def evaluation(recipe: Recipe) -> Evaluation:
     models |= {each.name: each.trained for each in recipe.later_rounds}
     decodings = {name: variant.decoding for name, variant in recipe.variants.items() if variant.decoding}
     return Evaluation("evaluate", "prompts", "test", models, recipe.evaluate, decodings)
+
+
+def on_benchmark(recipe: Recipe, name: str) -> Evaluation:
+    """The evaluation of the same methods, by the same scorers, on the prompts of a benchmark."""
+    of_run, seeds = evaluation(recipe), recipe.benchmarks[name].image_seeds
+    changes = {"keep_images": 0} | ({} if seeds is None else {"image_seeds": seeds})
+    config = recipe.evaluate.model_copy(update=changes)
+    folder = f"benchmarks/{name}"
+    return replace(of_run, folder=f"{folder}/evaluate", prompts=f"{folder}/prompts", config=config)
 
 
 @dataclass(frozen=True)

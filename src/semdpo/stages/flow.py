@@ -7,6 +7,7 @@ from semdpo.recipe.schema import Recipe
 from semdpo.stages import (
     atom_answers,
     atoms,
+    benchmarks,
     candidates,
     drift,
     label,
@@ -18,7 +19,7 @@ from semdpo.stages import (
     sft,
     train,
 )
-from semdpo.stages.evaluate import evaluation
+from semdpo.stages.evaluate import evaluation, on_benchmark
 
 
 def flow(recipe: Recipe) -> list[AnyStage]:
@@ -31,6 +32,19 @@ def flow(recipe: Recipe) -> list[AnyStage]:
         *rounds.stages(recipe),
         *evaluated.stages(recipe),
         *atom_answers.stages(recipe, {method: evaluated.images_stage(method) for method in evaluated.models}),
+        *(stage for name in recipe.benchmarks for stage in _benchmark(recipe, name)),
+    ]
+
+
+def _benchmark(recipe: Recipe, name: str) -> list[AnyStage]:
+    """The stages of a benchmark: its prompts, which of them the run has used before, and the evaluation on them."""
+    plan = on_benchmark(recipe, name)
+    images = {method: plan.images_stage(method) for method in plan.models}
+    return [
+        *benchmarks.stages(recipe, name),
+        *atoms.of_benchmark(recipe, name),
+        *plan.stages(recipe),
+        *atom_answers.on_benchmark(recipe, name, images),
     ]
 
 
@@ -50,4 +64,4 @@ def data_flow(recipe: Recipe) -> list[AnyStage]:
 
 def is_file(key: str) -> bool:
     """Whether a key in ``outside`` names a file; otherwise it names a model."""
-    return key.startswith(("prompts.", "sweep.prompts")) or key in ("sft.file", "atoms.file")
+    return key.startswith(("prompts.", "sweep.prompts", "benchmarks.")) or key in ("sft.file", "atoms.file")

@@ -7,7 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from semdpo.analysis.drift import refuse_unknown_words, unknown_share
-from semdpo.data.prompts import choose_by_hash, normalised, read_prompts
+from semdpo.data.prompts import choose_by_hash, choose_unused, normalised, read_prompts
 from semdpo.data.records import Prompt, content_id
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
@@ -125,17 +125,15 @@ def collect_tuning(
     Raises:
         DataError: the file is missing or in the wrong format, or has too few prompts that are not used elsewhere.
     """
-    taken = {normalised(row.prompt) for row in used}
-    texts = choose_by_hash(read_prompts(config.file, config.column, skip_empty), None)
-    free = [text for text in texts if normalised(text) not in taken]
-    chosen = free[: config.limit]
+    texts = read_prompts(config.file, config.column, skip_empty)
+    chosen, left_out = choose_unused(texts, [row.prompt for row in used], config.limit)
     if len(chosen) < max(2, config.limit or 0):
         raise DataError(
             f"{config.file} has {len(chosen)} prompts that are neither trained on nor held out; lower the limit of the "
             "tuning prompts, or give another file"
         )
     prompts = [Prompt.of(text, _source(config.file), "tune") for text in chosen]
-    return prompts, {"used_elsewhere": len(texts) - len(free)}
+    return prompts, {"used_elsewhere": left_out}
 
 
 def _sets(config: PromptsConfig) -> tuple[list[Prompt], int]:

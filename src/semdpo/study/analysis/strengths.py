@@ -29,7 +29,7 @@ def strengths(
         seed: seed of the resampling.
 
     Returns:
-        Method → strength, strongest first; None where fewer than three methods were compared, or where some were
+        Method → strength: the user's own prompt first, then strongest first; None where fewer than three methods were compared, or where some were
         compared with none of the others.
 
     Raises:
@@ -49,7 +49,7 @@ def strengths(
     drawn = [_fit(np.einsum("r,p,rpij->ij", r, p, wins, optimize=True), compared, estimate)
              for r, p in zip(by_rater, by_prompt, strict=True)]  # fmt: skip
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    order = np.argsort(-estimate, kind="stable")
+    order = sorted(range(len(methods)), key=lambda i: (methods[i] != "human", -estimate[i]))
     return {methods[i]: Estimate(float(estimate[i]), float(low[i]), float(high[i])) for i in order}
 
 
