@@ -93,7 +93,7 @@ def _asks(stage: str, key: str) -> bool:
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:
     """The extras that a model's files need, with their uses; empty for a model that is not downloaded yet."""
     from semdpo.models.adapters import is_adapters  # here, since they import torch
-    from semdpo.models.text_encoder import is_sentence_model
+    from semdpo.models.sentence_folder import is_sentence_model
 
     try:
         place = resolve(name)

@@ -117,7 +117,9 @@ def probe(
         ``images``, ``score/METRIC`` and, if a model answers atoms, ``atoms``.
     """
     with TemporaryDirectory(prefix="semdpo-probe-") as folder:
-        this = _Probe(recipe, models or own_models(), sample, prompts, held_out, Path(folder))
+        this = _Probe(
+            recipe, models or own_models(recipe.scoring.allow_remote_code), sample, prompts, held_out, Path(folder)
+        )
         tasks, found = _tasks(this), Found()
         for done, (name, task) in enumerate(tasks.items()):
             progress(done, len(tasks), name)
