@@ -32,6 +32,10 @@ def _endpoint(source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
 
 
 def _answerer(name: str, config: ScoringConfig) -> Answerer:
+    if is_url(name):
+        from semdpo.models.endpoint_answerer import load_endpoint_answerer
+
+        return load_endpoint_answerer(name, config.endpoints[name])
     from semdpo.models.answerer import load_answerer
 
     return load_answerer(name, config.batch_size, config.precision)
@@ -94,13 +98,16 @@ def own_models(allow_remote_code: Collection[str] = ()) -> Models:
     def scorer(name: str, config: ScoringConfig) -> Scorer:
         return _remote_scorer(name, config) if is_url(name) else heavy.get([name], _scorer, name, config)
 
+    def answerer(name: str, config: ScoringConfig) -> Answerer:
+        return _answerer(name, config) if is_url(name) else heavy.get([name], _answerer, name, config)
+
     return Models(
         rewriter=_rewriter,
         renderer=renderer,
         scorer=scorer,
         encoder=lambda name: encoder.get([name], _encoder, name, tuple(allow_remote_code)),
         fingerprint=fingerprint.model,
-        answerer=lambda name, config: heavy.get([name], _answerer, name, config),
+        answerer=answerer,
     )
 
 

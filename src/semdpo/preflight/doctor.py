@@ -201,6 +201,7 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     place = registry.resolve(name)
     published = registry.published(name)
     size = f", about {published.gigabytes:g} GB" if published and published.gigabytes and not files else ""
+    size += f", licence {published.licence}" if published and published.licence and not files else ""
     exact = [file for file in place.files if "*" not in file]
     patterns = [f"--include '{file}'" for file in files or place.files if "*" in file and not exact]
     left_out = [f"--exclude '{file}'" for file in catalogue.SKIPPED if patterns and not files]

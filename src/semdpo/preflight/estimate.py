@@ -12,6 +12,7 @@ from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.resources import CHECKPOINT_BYTES, parameters
 from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.schema import Recipe
+from semdpo.stages.atoms import ROWS
 from semdpo.stages.evaluate import evaluation
 
 WEIGHTS = {".safetensors", ".bin", ".pt"}  # suffixes of files of weights
@@ -94,15 +95,10 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
     config, n = recipe.label, recipe.candidates.n
     shards, files = math.ceil(prompts / recipe.candidates.shard_size), math.ceil(prompts / config.shard_size)
     first = _stage("prompts", found["prompts"], prompts + held_out, rows=prompts + held_out, files=1)
-    listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe)]
+    listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe, found, prompts + held_out)]
     listed.append(_stage("sft", found["sft"], recipe.sft.steps, size=model_bytes(recipe)))
     if recipe.candidates.rewriter is not None and recipe.candidates.rewriter.is_remote:
-        listed.append(
-            Stage(
-                "candidates",
-                missing=Unmeasured("a server writes them; it is not asked, for its answers may cost money"),
-            )
-        )
+        listed.append(Stage("candidates", missing=_of_server()))
     else:
         cost = found["rewrite/candidates"]
         listed.append(_stage("candidates", cost, prompts, shards=shards, rows=prompts * n, files=shards))
@@ -122,13 +118,19 @@ def _asked_too(stage: Stage, cost: Cost | Unmeasured, images: int) -> Stage:
     return replace(stage, work=stage.work + _span(cost) * images, fixed=stage.fixed + cost.fixed)
 
 
-def _atoms(recipe: Recipe) -> list[Stage]:
+def _atoms(recipe: Recipe, found: Found, prompts: int) -> list[Stage]:
     """The stage that makes atoms: what no model writes takes no time."""
     if recipe.atoms is None:
         return []
     if recipe.atoms.lm is None:
         return [Stage("atoms", size=NOTES_BYTES)]
-    return [Stage("atoms", missing=Unmeasured("a language model writes them, which is not measured"))]
+    if recipe.atoms.lm.is_remote:
+        return [Stage("atoms", missing=_of_server())]
+    return [_stage("atoms", found["write/atoms"], prompts, rows=prompts, files=math.ceil(prompts / ROWS))]
+
+
+def _of_server() -> Unmeasured:
+    return Unmeasured("a server writes them; it is not asked, for its answers may cost money")
 
 
 def model_bytes(recipe: Recipe) -> float:

@@ -10,6 +10,7 @@ from semdpo.engine.stage import AnyStage, ModelStage, TableStage
 from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
+from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.schema import Recipe
 from semdpo.stages import atoms, candidates, label, sft
 from semdpo.stages.flow import flow, is_file
@@ -65,7 +66,7 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
         if key in recipe.other_rewriters:
             if stage.name == _writes(key):
                 yield "endpoint", "a rewriter behind a URL"
-        elif _asks(stage.name, key):
+        elif _asks(stage.name, key) or (key == "atoms.model" and _answers(recipe, stage.name)):
             yield "endpoint", f"{key}, which is behind a URL,"
     if isinstance(stage, ModelStage) and stage.name != sft.NAME and recipe.train.lora is not None:
         yield "lora", "train.lora"
@@ -88,6 +89,12 @@ def _asks(stage: str, key: str) -> bool:
     return "evaluate/" in stage and last == (
         "images" if key == "evaluate.renderer" else key.removeprefix("evaluate.metrics.")
     )
+
+
+def _answers(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage asks the server behind ``atoms.model``."""
+    labels = stage == label.NAME and recipe.label.fidelity == ATOMS
+    return labels or ("evaluate/" in stage and stage.endswith("/atoms"))
 
 
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:

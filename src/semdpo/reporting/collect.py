@@ -279,4 +279,15 @@ def _notes(run: Run) -> list[str]:
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
         *([_UNSCORED.format(len(failures))] if failures else []),
+        *_unanswered(run),
     ]
+
+
+def _unanswered(run: Run) -> list[str]:
+    """What it means that a server did not answer some questions about images; nothing where it answered all."""
+    if run.recipe.atoms is None:
+        return []
+    places = [run.folder / atom_answers.name_of(method) for method in evaluation(run.recipe).models]
+    count = sum(store.counts(place).get("unanswered", 0) for place in places)
+    left_out = "their prompts and image seeds are left out of the facts that images show, of every method."
+    return [f"Questions about images that the server did not answer: {count}; {left_out}"] if count else []
