@@ -12,7 +12,7 @@ from semdpo import disk, extras
 from semdpo.engine import claims, fingerprint, making, mirror, model_folders, shard_files, store, timing
 from semdpo.engine.counts import described
 from semdpo.engine.providers import Models, own_models, refuse_blind_fidelity, refuse_remote_code
-from semdpo.engine.stage import AnyStage, Run, shown_name
+from semdpo.engine.stage import AnyStage, Run, TableStage, shown_name
 from semdpo.errors import ConfigError, StoreError, did_you_mean
 from semdpo.preflight.doctor import refuse_the_impossible
 from semdpo.preflight.libraries import of_report
@@ -101,7 +101,7 @@ def _run_in(
         extras.require(**of_report(recipe))
     opener, unfinished = Opener(place, recipe, models, flow), _unfinished(chosen, place, fresh)
     with _folder(place, recipe, shard, fresh) as held, workforce(workers, opener, unfinished) as helpers:
-        this = Run(place, recipe, models or own_models(), helpers, held, copies)
+        this = Run(place, recipe, models or own_models(recipe.scoring.allow_remote_code), helpers, held, copies)
         if only == "report":  # no stage is made, but all must be unchanged
             for stage in stages:
                 _refuse_changes(stage, _complete(store.Plan(stage.config, {}), stage, this), this)
@@ -166,7 +166,7 @@ def _sweep_in(
     extras.require(report="the sweep's page")
     opener, unfinished = Opener(place, recipe, models, sweep_flow), _unfinished(stages, place, fresh)
     with _folder(place, recipe, shard, fresh) as held, workforce(workers, opener, unfinished) as helpers:
-        this = Run(place, recipe, models or own_models(), helpers, held, copies)
+        this = Run(place, recipe, models or own_models(recipe.scoring.allow_remote_code), helpers, held, copies)
         _make(stages, stages, this, None, fresh)
         if held is None or held.take("report", 0):
             _write_sweep(this)
@@ -305,6 +305,9 @@ def _run_group(stages: Sequence[AnyStage], plans: Mapping[str, store.Plan], run:
     counts = sum((Counter(store.counts(folder)) for folder in folders), Counter[str]())
     spent = sum(timing.seconds(folder) for folder in folders)
     say(f"{title}: {described(shown_name(stages[0]), counts)}; {'already finished' if done else f'{spent:.1f} s'}")
+    first = stages[0]
+    if isinstance(first, TableStage) and first.remark is not None and (remark := first.remark(counts)):
+        say(remark)
 
 
 def _run_stage(stage: AnyStage, outside: store.Plan, run: Run, progress: Progress) -> bool:

@@ -43,7 +43,7 @@ class Opener:
         quiet_libraries()
         if self.home is not None and self.home.is_dir():
             os.chdir(self.home)  # the recipe may name models by paths from there
-        run = Run(self.folder, self.recipe, self.models or own_models())
+        run = Run(self.folder, self.recipe, self.models or own_models(self.recipe.scoring.allow_remote_code))
         tables = {stage.name: stage for stage in self.flow(self.recipe) if isinstance(stage, TableStage)}
         opened: dict[str, list[Shard]] = {}
 

@@ -219,7 +219,7 @@ class _Auditing:
         if not self.truncation_known:
             remark = "not known: run `semdpo weigh` on the pairs again"
             return Check("truncation", question, None, self.rows, remark)
-        return self._check_of("truncation", question, "their distance ignores the rest (CLIP reads 77 tokens)")
+        return self._check_of("truncation", question, "their distance ignores the rest")
 
     def _ties(self) -> Check:
         question, scored = "have no margin, or a negative one", len(self.numbers["margin"])

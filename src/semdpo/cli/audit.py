@@ -19,6 +19,7 @@ from semdpo.progress import bar, say, show
 from semdpo.recipe import defaults
 
 if TYPE_CHECKING:
+    from semdpo.analysis.audit import Audit
     from semdpo.data.records import Pair
 
 
@@ -109,6 +110,8 @@ def audit_file(
     from semdpo.reporting import audit_page as shown
 
     show(shown.as_text(result, failed).removesuffix("\n"))
+    if remark := _unread(result, encoders if measured else {encoder}):
+        say(remark)
     if scores.note:
         say(f"{pairs}: {scores.note}")
     if page is not None:
@@ -116,6 +119,15 @@ def audit_file(
     if numbers is not None:
         output.write(numbers, json.dumps(shown.as_numbers(result, failed), indent=1).encode())
     return not failed
+
+
+def _unread(result: Audit, encoders: Set[str | None]) -> str:
+    """What it means that many pairs have a text that is longer than their encoder reads; empty for few pairs."""
+    from semdpo.models import unread
+
+    check = next(check for check in result.checks if check.name == "truncation")
+    only = next(iter(encoders)) if len(encoders) == 1 else None
+    return unread.sentence(check.count or 0, check.total, "pairs have a text", only)
 
 
 def _title(pairs: Path) -> str:

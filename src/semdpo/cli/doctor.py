@@ -126,7 +126,8 @@ def diagnose(recipe: str | None, overrides: Sequence[str], out: Path | None, wan
 
 def _estimate(recipe: Recipe, wanted: Wanted) -> int:
     """Prints what a run costs; returns how many kinds of its work failed."""
-    from semdpo.preflight import bill, estimate, probe
+    from semdpo.engine.providers import own_models
+    from semdpo.preflight import bill, encoders, estimate, probe
     from semdpo.preflight.sample import sample_of
 
     sample = sample_of(recipe)
@@ -137,7 +138,8 @@ def _estimate(recipe: Recipe, wanted: Wanted) -> int:
         show(f"\nno estimate, for the number of prompts is not known ({sample.typical}); give {' and '.join(give)}")
         return 0
     with bar("measuring") as progress:
-        found = probe.probe(recipe, sample, prompts, held_out, progress=progress)
+        models = own_models(recipe.scoring.allow_remote_code)
+        found = probe.probe(recipe, sample, prompts, held_out, models=models, progress=progress)
     plan = estimate.stages(recipe, found, prompts, held_out, sample.seconds)
     on = bill.device()
     show(f"\nEstimate for {prompts:,} training and {held_out:,} held-out prompts, measured on {on.name}")
@@ -145,6 +147,8 @@ def _estimate(recipe: Recipe, wanted: Wanted) -> int:
         show(line)
     for reason in sample.stand_ins:
         show(f"? typical texts stand in for the recipe's own: {reason}")
+    for remark in encoders.unread(recipe.drift.encoder, sample, models):
+        show(f"? {remark}")
     failed = {each.reason for each in found.values() if isinstance(each, probe.Unmeasured) and each.failed}
     for reason in failed:
         show(f"! a run would fail: {reason}")

@@ -67,6 +67,7 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float | None, batch_s
     from semdpo.data.writers import check_suffix, written
     from semdpo.engine import fingerprint
     from semdpo.engine.providers import own_models
+    from semdpo.models import unread
     from semdpo.models.registry import lasting
 
     check_suffix(out)
@@ -108,6 +109,8 @@ def weigh_file(pairs: str, out: Path, encoder: str, alpha: float | None, batch_s
         say(f"{pairs}: {scores.note}")
     show(f"{table.rows} pairs → {out}")
     summary.show(alpha)
+    if remark := unread.sentence(summary.truncated, table.rows, "pairs have a text", encoder):
+        say(remark)
 
 
 def _is_parquet(path: str | Path) -> bool:

@@ -170,6 +170,7 @@ def _atom_answers(counts: _Counts) -> list[str]:
     return [
         f"{_number(counts.take('rows'), 'question')} about images",
         counts.some("images_without", "image", "of prompts without atoms"),
+        counts.some("unanswered", "question", "that the server did not answer"),
     ]
 
 

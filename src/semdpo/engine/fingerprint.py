@@ -27,6 +27,7 @@ from semdpo.errors import ModelError, StoreError
 from semdpo.models.catalogue import SKIPPED, WORDS
 from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, base_of
 from semdpo.models.registry import resolve as place_of
+from semdpo.models.sentence_folder import prefix_of
 
 # How long a training took, and how far its rewrites drifted later, does not change the model.
 LEFT_OUT = ("timing.json", "guard.json")
@@ -88,7 +89,8 @@ def model(name: str | Path) -> str:
     These are the files in its folder (of a published model, only those that semdpo downloads, because other programs
     may add files to that folder); the tokenizer's files where they are elsewhere; for a model that is only a head, the
     files of the model that it stands on; and for adapters, those of the model that they are added to, which may be
-    adapters too. A model that is not here yet is downloaded, so that no work is started that cannot be finished.
+    adapters too. What semdpo itself puts before every text of an encoder counts as well. A model that is not here yet
+    is downloaded, so that no work is started that cannot be finished.
 
     Args:
         name: ``tiny:NAME``, a folder or a published name.
@@ -183,6 +185,8 @@ def _model(name: str, above: tuple[str, ...]) -> str:
         parts["tokenizer"] = folder(words, WORDS)
     if (base := place.separate_base()) is not None:
         parts["base"] = _model(base, ())
+    if (prefix := prefix_of(place.name, own)).chosen_here:
+        parts["prefix"] = prefix.text
     for adapters in sorted({path.parent for file_name, path in _files(own) if Path(file_name).name == ADAPTERS}):
         chain = (*above, os.path.realpath(own))
         parts[f"base of {adapters.relative_to(own).as_posix()}"] = _base(adapters, chain, strict=adapters == own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +32,10 @@ def _endpoint(source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
 
 
 def _answerer(name: str, config: ScoringConfig) -> Answerer:
+    if is_url(name):
+        from semdpo.models.endpoint_answerer import load_endpoint_answerer
+
+        return load_endpoint_answerer(name, config.endpoints[name])
     from semdpo.models.answerer import load_answerer
 
     return load_answerer(name, config.batch_size, config.precision)
@@ -74,8 +78,11 @@ class Models:
         return name if is_url(name) else self.fingerprint(name)
 
 
-def own_models() -> Models:
+def own_models(allow_remote_code: Collection[str] = ()) -> Models:
     """The models of this package.
+
+    Args:
+        allow_remote_code: the names of encoders whose own Python code may run; scorers have it in their settings.
 
     Consecutive stages share a renderer or scorer. It is removed from memory before another one is loaded, so that
     memory holds only the models of one stage. The encoder stays in memory. A model whose files have changed is loaded
@@ -91,13 +98,16 @@ def own_models() -> Models:
     def scorer(name: str, config: ScoringConfig) -> Scorer:
         return _remote_scorer(name, config) if is_url(name) else heavy.get([name], _scorer, name, config)
 
+    def answerer(name: str, config: ScoringConfig) -> Answerer:
+        return _answerer(name, config) if is_url(name) else heavy.get([name], _answerer, name, config)
+
     return Models(
         rewriter=_rewriter,
         renderer=renderer,
         scorer=scorer,
-        encoder=lambda name: encoder.get([name], _encoder, name),
+        encoder=lambda name: encoder.get([name], _encoder, name, tuple(allow_remote_code)),
         fingerprint=fingerprint.model,
-        answerer=lambda name, config: heavy.get([name], _answerer, name, config),
+        answerer=answerer,
     )
 
 
@@ -119,22 +129,22 @@ class _OneAtATime:
 
 
 def refuse_remote_code(recipe: Recipe) -> None:
-    """Refuses scorers that run their own Python code, unless the recipe allows it.
+    """Refuses scorers and an encoder that run their own Python code, unless the recipe allows it.
 
     Args:
         recipe: the validated recipe.
 
     Raises:
-        ModelError: the recipe does not allow one of its scorers.
+        ModelError: the recipe does not allow one of them.
     """
     from semdpo.models.registry import published
 
-    for key, name in recipe.scorers.items():
+    for key, name in (recipe.scorers | {"drift.encoder": recipe.drift.encoder}).items():
         model = published(name)
         if model is not None and model.runs_code and name not in recipe.scoring.allow_remote_code:
             raise ModelError(
                 f"{key}: '{name}' runs Python code that comes with it; if you trust its publisher, allow it with "
-                f"--set \"scoring.allow_remote_code=['{name}']\"; otherwise remove it from the recipe"
+                f"--set \"scoring.allow_remote_code=['{name}']\"; otherwise name another model"
             )
 
 
@@ -195,7 +205,7 @@ def _scorer(name: str, config: ScoringConfig) -> Scorer:
     return load_scorer(name, **config.model_dump(exclude={"endpoints"}))
 
 
-def _encoder(name: str) -> TextEncoder:
+def _encoder(name: str, allow_remote_code: Collection[str]) -> TextEncoder:
     from semdpo.models.text_encoder import load_text_encoder
 
-    return load_text_encoder(name)
+    return load_text_encoder(name, allow_remote_code=allow_remote_code)

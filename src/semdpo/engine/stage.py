@@ -83,6 +83,7 @@ class TableStage:
             one.
         pool: the workers that make its shards, where there are any: those that rewrite and render, or those that only
             score images; None: its shards take no time, and the first process makes them.
+        remark: gives a sentence to print after the stage, from its counts; empty where there is nothing to say.
     """
 
     name: str
@@ -94,6 +95,7 @@ class TableStage:
     shards: Callable[[Run], list[Shard]]
     shown_as: str = ""
     pool: Pool | None = None
+    remark: Callable[[Mapping[str, int]], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,22 @@ TRANSFORMERS = (*WORDS, "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
+class Encoder:
+    """What a published model is as an encoder of texts.
+
+    Attributes:
+        tokens: The number of tokens that it reads, begin and end tokens included.
+        dimension: The number of values of a vector.
+        prefix: What semdpo puts before every text, because the model's files name nothing and its authors ask for it
+            where two texts of one kind are compared; empty for nothing.
+    """
+
+    tokens: int
+    dimension: int
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A published model.
 
@@ -25,6 +41,7 @@ class Published:
         gigabytes: The approximate size of the downloaded files in GB, a safety checker included; 0 where not known.
         runs_code: Whether Python code that comes with the model must run.
         family: Of a text-to-image model: the key of its family in ``models/families.py``.
+        encoder: What it is as an encoder of texts; None for a model of another kind.
     """
 
     repository: str
@@ -39,13 +56,14 @@ class Published:
     gigabytes: float = 0.0
     runs_code: bool = False
     family: str = ""
+    encoder: Encoder | None = None
 
 
 # Pipelines: the same weights may lie beside the parts' folders once more, in one file or in text_encoders/.
 _PARTS = ("unet", "transformer", "text_encoder", "text_encoder_[23]", "vae")
 _PIPELINE = (*WORDS, *(f"{part}/*.safetensors" for part in _PARTS))
 _BFL, _STABILITY = "FLUX non-commercial", "Stability AI community"
-_CLIP_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+_CLIP_L, _CLIP_H = "openai/clip-vit-large-patch14", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 PUBLISHED = {
     "image-reward": Published(
         "THUDM/ImageReward",
@@ -59,14 +77,97 @@ PUBLISHED = {
         "xswu/HPSv2", ("HPS_v2.1_compressed.pt",), _CLIP_H, licence="Apache-2.0", millions=986, gigabytes=2.0
     ),
     "pickscore": Published("yuvalkirstain/PickScore_v1", tokenizer=_CLIP_H, millions=986, gigabytes=4.0),
-    "clip-vit-large-patch14": Published("openai/clip-vit-large-patch14", millions=428, gigabytes=1.7),
+    "clip-vit-large-patch14": Published(_CLIP_L, millions=428, gigabytes=1.7, encoder=Encoder(77, 768)),
     "blip-itm-base-coco": Published("Salesforce/blip-itm-base-coco", millions=224, gigabytes=0.9),
     "blip-itm-large-coco": Published("Salesforce/blip-itm-large-coco", millions=447, gigabytes=1.9),
     "jina-embeddings-v4": Published(
         "jinaai/jina-embeddings-v4", (*TRANSFORMERS, "*.py"), millions=3940, gigabytes=8.0, runs_code=True
     ),
     "jina-clip-v2": Published(
-        "jinaai/jina-clip-v2", (*TRANSFORMERS, "*.py"), millions=865, gigabytes=1.8, runs_code=True
+        "jinaai/jina-clip-v2",
+        (*TRANSFORMERS, "*.py"),
+        millions=865,
+        gigabytes=1.8,
+        runs_code=True,
+        encoder=Encoder(8192, 1024),
+    ),
+    # CLIPs that read more than 77 tokens: the authors' own two files, and a model that was trained on from the first.
+    "long-clip-l": Published(
+        "BeichenZhang/LongCLIP-L",
+        ("longclip-L.pt",),
+        _CLIP_L,
+        licence="Apache-2.0",
+        millions=428,
+        gigabytes=1.7,
+        encoder=Encoder(248, 768),
+    ),
+    "long-clip-b": Published(
+        "BeichenZhang/LongCLIP-B",
+        ("longclip-B.pt",),
+        _CLIP_L,
+        also=("longclip-B-32.pt",),
+        licence="Apache-2.0",
+        millions=150,
+        gigabytes=0.6,
+        encoder=Encoder(248, 512),
+    ),
+    "long-clip-gmp-l": Published(
+        "zer0int/LongCLIP-GmP-ViT-L-14",
+        (*WORDS, "model.safetensors"),  # other files there hold the same weights once more
+        millions=428,
+        gigabytes=1.7,
+        encoder=Encoder(248, 768),
+    ),
+    # Encoders of sentences.
+    "all-minilm-l6-v2": Published(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        licence="Apache-2.0",
+        millions=23,
+        gigabytes=0.1,
+        encoder=Encoder(256, 384),
+    ),
+    "all-mpnet-base-v2": Published(
+        "sentence-transformers/all-mpnet-base-v2",
+        licence="Apache-2.0",
+        millions=109,
+        gigabytes=0.4,
+        encoder=Encoder(384, 768),
+    ),
+    "bge-base-en-v1.5": Published(
+        "BAAI/bge-base-en-v1.5", licence="MIT", millions=109, gigabytes=0.4, encoder=Encoder(512, 768)
+    ),
+    "e5-base-v2": Published(
+        "intfloat/e5-base-v2", licence="MIT", millions=109, gigabytes=0.4, encoder=Encoder(512, 768, "query: ")
+    ),
+    "embeddinggemma-300m": Published(
+        "google/embeddinggemma-300m",
+        licence="Gemma",
+        gated=True,
+        millions=308,
+        gigabytes=1.2,
+        encoder=Encoder(2048, 768),
+    ),
+    "bge-m3": Published(
+        "BAAI/bge-m3",
+        (*WORDS, "pytorch_model.bin"),  # it has no safetensors
+        licence="MIT",
+        millions=568,
+        gigabytes=2.3,
+        encoder=Encoder(8192, 1024),
+    ),
+    "gte-modernbert-base": Published(
+        "Alibaba-NLP/gte-modernbert-base",
+        licence="Apache-2.0",
+        millions=149,
+        gigabytes=0.3,
+        encoder=Encoder(8192, 768),
+    ),
+    "qwen3-embedding-0.6b": Published(
+        "Qwen/Qwen3-Embedding-0.6B",
+        licence="Apache-2.0",
+        millions=596,
+        gigabytes=1.2,
+        encoder=Encoder(32768, 1024),
     ),
     "mps": Published(
         "DiffSynth-Studio/QualityMetric_reward_pretrained",
@@ -237,4 +338,12 @@ PUBLISHED = {
         "alibaba-pai/pai-bloom-1b1-text2prompt-sd", (*TRANSFORMERS, "*.bin"), millions=1065, gigabytes=2.2
     ),
 }
+# Encoders that read more and more, of which messages name the next ones: free to download, without code of their own.
+_LONGER = ("long-clip-l", "all-mpnet-base-v2", "gte-modernbert-base", "qwen3-embedding-0.6b")
 SKIPPED = ("*.fp16.*", "*non_ema*", "onnx/*", "flax_*", "tf_*", "original/*")
+
+
+def longer_encoders(tokens: int) -> dict[str, int]:
+    """Published encoders that read more than some number of tokens: short name → the tokens that it reads."""
+    found = {name: encoder.tokens for name in _LONGER if (encoder := PUBLISHED[name].encoder) is not None}
+    return {name: reads for name, reads in found.items() if reads > tokens}

@@ -1,4 +1,8 @@
-"""CLIP's two towers (Radford et al., arXiv 2103.00020), which encode texts and images."""
+"""CLIP's two towers (Radford et al., arXiv 2103.00020), which encode texts and images.
+
+The number of tokens that a CLIP reads is that of its table of positions: 77 of OpenAI's, 248 of Long-CLIP's. What the
+tokenizer says does not count: those of long CLIPs are copies of OpenAI's, and many still say 77.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPModel
 
 from semdpo.errors import ModelError
+from semdpo.models import long_clip
 from semdpo.models.device import Compute
 from semdpo.models.loading import TRIAL, Texts, load_model, load_tokenizer, refuse_unfit, tokenize
 from semdpo.models.registry import Place
@@ -41,7 +46,7 @@ class CLIPTowers:
                 f"'{source}' has text_config.eos_token_id {text.eos_token_id}, but its tokenizer ends texts with "
                 f"{end}; set both to one id (not {_LEGACY_END}, which means the largest)"
             )
-        self.max_tokens = min(text.max_position_embeddings, tokenizer.model_max_length)
+        self.max_tokens: int = text.max_position_embeddings
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, Texts]:
         """The texts' unit vectors, [n, dim], and their tokens."""
@@ -58,13 +63,15 @@ class CLIPTowers:
 
 
 def load_towers(place: Place, where: Compute) -> CLIPTowers:
-    """The towers of a saved CLIPModel.
+    """The towers of a saved CLIPModel, or of the file of Long-CLIP's authors.
 
     Raises:
         ModelError: The folder cannot be read.
     """
     folder = place.folder()
-    model, tokenizer = load_model(CLIPModel, folder, where), load_tokenizer(place.tokenizer_folder())
+    own = long_clip.checkpoint(folder)
+    model = load_model(CLIPModel, folder, where) if own is None else long_clip.load(own, where)
+    tokenizer = load_tokenizer(place.tokenizer_folder())
     tokens = tokenizer([TRIAL, "a"], padding=True)["input_ids"]
     refuse_unfit([token for row in tokens for token in row], model.text_model.get_input_embeddings(), folder)
     return CLIPTowers(model, tokenizer, folder)

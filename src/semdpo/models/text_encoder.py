@@ -1,10 +1,10 @@
-"""The frozen text encoder e of the semantic distance: CLIP's text tower, or a sentence-transformers model."""
+"""The frozen text encoder e of the semantic distance: a CLIP's text tower, or a sentence-transformers model."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,40 @@ import torch
 
 from semdpo import extras
 from semdpo.errors import ModelError
+from semdpo.models import long_clip
 from semdpo.models.device import compute
-from semdpo.models.loading import check_positive, quiet, read_json, unreadable
+from semdpo.models.loading import TRIAL, UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.registry import Place, resolve
-from semdpo.models.tokens import always_plain, plain_ids
+from semdpo.models.sentence_folder import is_sentence_model, prefix_of, runs_code
+from semdpo.models.tokens import always_plain, plain_ids, refuse_special_text, special_text
 from semdpo.protocols import Bool, Embeddings, Float, TextEncoder
 from semdpo.recipe import defaults
 
 _WORD = re.compile(r"[^\W\d_]+")
 
 
-def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> TextEncoder:
+def load_text_encoder(
+    name: str, batch_size: int = defaults.TEXTS_AT_A_TIME, allow_remote_code: Collection[str] = ()
+) -> TextEncoder:
     """Loads a text encoder by name.
 
     Args:
-        name: A CLIPModel or a sentence-transformers model: ``tiny:NAME``, a folder or a published name.
+        name: A CLIPModel, Long-CLIP's own file or a sentence-transformers model: ``tiny:NAME``, a folder or a published
+            name.
         batch_size: The number of texts encoded at a time, ≥ 1.
+        allow_remote_code: The names of models whose own Python code may run.
 
     Raises:
-        ModelError: The name is unknown, or the folder holds no such model.
+        ModelError: The name is unknown, or the folder holds no such model or one that has to run its own code.
         ConfigError: It is a sentence-transformers model, and that library is not installed.
     """
     check_positive("batch_size", batch_size)
     place = resolve(name)
     folder = place.folder()
     if is_sentence_model(folder):
-        return SentenceEncoder(folder, batch_size)
+        return SentenceEncoder(place, batch_size, allow_remote_code)
+    if long_clip.checkpoint(folder) is not None:
+        return CLIPTextEncoder(place, batch_size)
     config = read_json(folder / "config.json")
     if config.get("model_type") != "clip":
         raise ModelError(
@@ -46,11 +54,6 @@ def load_text_encoder(name: str, batch_size: int = defaults.TEXTS_AT_A_TIME) -> 
             "or a sentence-transformers model"
         )
     return CLIPTextEncoder(place, batch_size)
-
-
-def is_sentence_model(folder: Path) -> bool:
-    """Whether a folder holds a sentence-transformers model."""
-    return (folder / "modules.json").is_file()
 
 
 class CLIPTextEncoder:
@@ -100,6 +103,10 @@ class CLIPTextEncoder:
         """The number of each text's tokens, without begin and end tokens, n."""
         return [len(ids) for ids in plain_ids(self._towers.tokenizer, texts, add_special_tokens=False)]
 
+    def too_long(self, texts: Sequence[str]) -> Bool:
+        """Whether each text is longer than CLIP reads, [n]."""
+        return np.array([count > self.reads for count in self.lengths(texts)], np.bool_)
+
     def unknown_words(self, texts: Sequence[str]) -> Float | None:
         """The share of each text's words that are not in the vocabulary, [n]; None without a vocabulary."""
         if self._words is None:
@@ -108,33 +115,43 @@ class CLIPTextEncoder:
 
 
 class SentenceEncoder:
-    """Any sentence-transformers model.
+    """Any sentence-transformers model; the prefix of its texts is that of ``sentence_folder.prefix_of``.
 
     Args:
-        folder: The folder of a saved model, with ``modules.json``.
+        place: The place of a saved model, with ``modules.json``.
         batch_size: The number of texts encoded at a time.
+        allow_remote_code: The names of models whose own Python code may run.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
-        ModelError: The folder cannot be read.
+        ModelError: The folder cannot be read, or the model has to run its own code and is not among those that may.
     """
 
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        extras.require(sentence=f"the encoder '{folder}'")
-        with quiet():
-            from sentence_transformers import SentenceTransformer
-        try:
-            with quiet():
-                self._model: Any = SentenceTransformer(
-                    str(folder), device=compute().device.type, local_files_only=True
-                ).float()
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise unreadable(folder, "sentence-transformers model", error) from error
-        self._batch_size = batch_size
+    def __init__(self, place: Place, batch_size: int, allow_remote_code: Collection[str] = ()) -> None:
+        folder = place.folder()
+        extras.require(sentence=f"the encoder '{place.name}'")
+        own_code = runs_code(folder)
+        if own_code and place.name not in allow_remote_code:
+            raise ModelError(
+                f"model '{place.name}' runs Python code that comes with it; if you trust its publisher, allow it in a "
+                f"recipe with scoring.allow_remote_code=['{place.name}'], or use another encoder"
+            )
+        self._prefix = prefix_of(place.name, folder).text
+        self._model = _sentence_transformer(folder, own_code)
+        self._batch_size, self._name = batch_size, place.name
         # Other kinds of modules (a bag of words, static vectors) have a tokenizer without special tokens.
-        self._tokenizer = self._model.tokenizer if hasattr(self._model.tokenizer, "all_special_tokens") else None
+        tokenizer = getattr(self._model, "tokenizer", None)
+        self._tokenizer = tokenizer if hasattr(tokenizer, "all_special_tokens") else None
+        self._obeys = own_code  # its own code may turn special tokens' text into these tokens
         if self._tokenizer is not None:
+            if self._prefix and (special := special_text(self._tokenizer, self._prefix)) is not None:
+                raise ModelError(
+                    f"the prompt {self._prefix!r} of '{place.name}' has the control token '{special}', which would be "
+                    "read as text; use another encoder"
+                )
             always_plain(self._tokenizer)
+        self._limit = _fit_to_positions(self._model)
+        self._try(folder)
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Unit vectors, [n, dim]; texts that are longer than the model reads are truncated and flagged.
@@ -146,22 +163,80 @@ class SentenceEncoder:
             DataError: The tokenizer cannot read a text as plain text; the text is named.
             ModelError: A vector is not finite.
         """
-        truncated = self._too_long(texts)  # also refuses a text that cannot be read as plain text
-        with quiet():
-            encoded = self._model.encode(
-                list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
-            )
-        vectors: Float = np.asarray(encoded, np.float32).reshape(len(texts), -1)
+        truncated = self.too_long(texts)  # also refuses a text that cannot be read as plain text
+        vectors: Float = np.asarray(self._encoded(list(texts)), np.float32).reshape(len(texts), -1)
         _check_finite(vectors, texts)
         return Embeddings(vectors, truncated)
 
-    def _too_long(self, texts: Sequence[str]) -> Bool:
-        limit = self._model.max_seq_length
+    def _encoded(self, texts: list[str]) -> Any:
+        with quiet():
+            return self._model.encode(
+                texts,
+                prompt=self._prefix,  # of every text; the same for prompts and rewrites
+                batch_size=self._batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+
+    def too_long(self, texts: Sequence[str]) -> Bool:
+        """Whether each text, with its prefix, is longer than the model reads, [n].
+
+        Raises:
+            DataError: The tokenizer cannot read a text as plain text; the text is named.
+        """
         if self._tokenizer is None:
             return np.zeros(len(texts), np.bool_)
+        if self._obeys:
+            refuse_special_text(self._tokenizer, texts, self._name)
         # The model's tokenizer may truncate by default, so the whole length is asked for.
-        rows = plain_ids(self._tokenizer, texts, truncation=False, padding=False)
-        return np.array([limit is not None and len(ids) > limit for ids in rows], np.bool_)
+        rows = plain_ids(self._tokenizer, [self._prefix + text for text in texts], truncation=False, padding=False)
+        return np.array([self._limit is not None and len(ids) > self._limit for ids in rows], np.bool_)
+
+    def _try(self, folder: Path) -> None:
+        """Encodes one text, since some modules are refused only then, such as a router without a default."""
+        try:
+            self._encoded([TRIAL])
+        except UNREADABLE as error:
+            raise unreadable(folder, "encoder of single texts", error) from error
+
+
+def _sentence_transformer(folder: Path, own_code: bool) -> Any:
+    """A model of sentence-transformers, in float32; weights of half precision are not computed with as such."""
+    with quiet():
+        from sentence_transformers import SentenceTransformer
+    try:
+        with quiet():
+            return SentenceTransformer(
+                str(folder),
+                device=compute().device.type,
+                local_files_only=True,
+                trust_remote_code=own_code,
+                # Not only afterwards: some networks compute constants in the precision that they are built in.
+                model_kwargs={"dtype": torch.float32},
+            ).float()
+    except UNREADABLE as error:
+        raise unreadable(folder, "sentence-transformers model", error) from error
+
+
+def _fit_to_positions(model: Any) -> int | None:
+    """The number of tokens that a model reads, begin and end tokens included; None where it has no limit.
+
+    A limit above the model's table of positions would end in an error at the first long text, and is lowered to it.
+    """
+    limit, positions = model.max_seq_length, _positions(model)
+    if positions is not None and (limit is None or limit > positions):
+        model.max_seq_length = limit = positions
+    return None if limit is None else int(limit)
+
+
+def _positions(model: Any) -> int | None:
+    """The number of a network's learned positions; those of RoBERTa's kind begin behind that of the padding token."""
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, torch.nn.Embedding):
+            padding = getattr(module, "padding_idx", None)
+            return table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+    return None
 
 
 def unknown_share(text: str, words: frozenset[str]) -> float:

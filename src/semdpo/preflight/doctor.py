@@ -16,7 +16,7 @@ from semdpo.engine.stage import AnyStage
 from semdpo.errors import ConfigError, ModelError
 from semdpo.models import catalogue, registry
 from semdpo.models.hub import ask
-from semdpo.preflight import downloads, endpoints, libraries, renderers
+from semdpo.preflight import downloads, encoders, endpoints, libraries, renderers
 from semdpo.preflight.resources import (
     GB,
     Finding,
@@ -83,6 +83,7 @@ def needs(recipe: Recipe, folder: Path) -> list[Finding]:
     files = {name: key for stage in flow(recipe) for key, name in stage.outside.items() if is_file(key)}
     findings = [downloads.source(key, name) for name, key in files.items()]
     findings += [finding for name, key in models.items() for finding in _model(key, name)]
+    findings += encoders.reading(recipe.drift.encoder)
     findings += [
         _library(extra, use) for extra, use in libraries.wanted(recipe, folder).items() if extras.absent(extra)
     ]
@@ -123,7 +124,7 @@ def refuse_the_impossible(
 
     Raises:
         ConfigError: a tracker, or a library that the stages or the report need, is not installed.
-        ModelError: the Python code that comes with a scorer does not run, or a setting does not fit the renderer.
+        ModelError: the Python code that comes with a model does not run, or a setting does not fit the renderer.
         StoreError: there is not enough memory or disk.
     """
     extras.require(**libraries.wanted(recipe, folder, stages, fresh=fresh, report=report))
@@ -136,16 +137,18 @@ def refuse_the_impossible(
 
 
 def remote_code(recipe: Recipe) -> list[Finding]:
-    """Reports whether the Python code that comes with scorers runs with the installed libraries.
+    """Reports whether the Python code that comes with scorers or the encoder runs with the installed libraries.
 
-    Only scorers that the recipe allows to run code are tried: the code is imported and its class is built, without
-    weights. A scorer that is not downloaded cannot be tried.
+    Only models that the recipe allows to run code are tried: the code is imported and its class is built, without
+    weights. A model that is not downloaded cannot be tried.
 
     Args:
         recipe: the validated recipe.
     """
-    scorers = dict.fromkeys([recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values()])
-    return [_tried(name) for name in scorers if name is not None and name in recipe.scoring.allow_remote_code]
+    names = dict.fromkeys(
+        [recipe.label.scorer, recipe.label.fidelity, *recipe.evaluate.metrics.values(), recipe.drift.encoder]
+    )
+    return [_tried(name) for name in names if name is not None and name in recipe.scoring.allow_remote_code]
 
 
 # --------------------------------------------------------------------------------------------------- single findings
@@ -198,6 +201,7 @@ def _to_be_fetched(key: str, name: str, files: Sequence[str] = ()) -> Finding:
     place = registry.resolve(name)
     published = registry.published(name)
     size = f", about {published.gigabytes:g} GB" if published and published.gigabytes and not files else ""
+    size += f", licence {published.licence}" if published and published.licence and not files else ""
     exact = [file for file in place.files if "*" not in file]
     patterns = [f"--include '{file}'" for file in files or place.files if "*" in file and not exact]
     left_out = [f"--exclude '{file}'" for file in catalogue.SKIPPED if patterns and not files]

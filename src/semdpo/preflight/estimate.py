@@ -14,6 +14,7 @@ from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.models import RewriterSource
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
+from semdpo.stages.atoms import ROWS
 from semdpo.stages.evaluate import Evaluation, evaluation, on_benchmark
 
 WEIGHTS = {".safetensors", ".bin", ".pt"}  # suffixes of files of weights
@@ -94,7 +95,7 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
         reading: the seconds that the prompts take to read.
     """
     first = _stage("prompts", found["prompts"], prompts + held_out, rows=prompts + held_out, files=1)
-    listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe)]
+    listed = [replace(first, fixed=first.fixed + reading), *_atoms(recipe, found, prompts + held_out)]
     listed.append(_stage("sft", found["sft"], recipe.sft.steps, size=model_bytes(recipe)))
     listed += _pairs(recipe, found, prompts, recipe.candidates.rewriter)
     listed += _trainings(recipe, found, prompts)
@@ -115,8 +116,7 @@ def _pairs(recipe: Recipe, found: Found, prompts: int, other: RewriterSource | N
     config, n, rows = recipe.label, recipe.candidates.n, prompts * recipe.candidates.most
     shards, files = math.ceil(prompts / recipe.candidates.shard_size), math.ceil(prompts / config.shard_size)
     if other is not None and other.is_remote:
-        asked = Unmeasured("a server writes them; it is not asked, for its answers may cost money")
-        yield Stage("candidates", missing=asked)
+        yield Stage("candidates", missing=_of_server())
     else:
         own = other is None and recipe.candidates.rewriter is not None
         cost = found["rewrite/own candidates" if own else "rewrite/candidates"]
@@ -136,13 +136,19 @@ def _asked_too(stage: Stage, cost: Cost | Unmeasured, images: int) -> Stage:
     return replace(stage, work=stage.work + _span(cost) * images, fixed=stage.fixed + cost.fixed)
 
 
-def _atoms(recipe: Recipe) -> list[Stage]:
+def _atoms(recipe: Recipe, found: Found, prompts: int) -> list[Stage]:
     """The stage that makes atoms: what no model writes takes no time."""
     if recipe.atoms is None:
         return []
     if recipe.atoms.lm is None:
         return [Stage("atoms", size=NOTES_BYTES)]
-    return [Stage("atoms", missing=Unmeasured("a language model writes them, which is not measured"))]
+    if recipe.atoms.lm.is_remote:
+        return [Stage("atoms", missing=_of_server())]
+    return [_stage("atoms", found["write/atoms"], prompts, rows=prompts, files=math.ceil(prompts / ROWS))]
+
+
+def _of_server() -> Unmeasured:
+    return Unmeasured("a server writes them; it is not asked, for its answers may cost money")
 
 
 def model_bytes(recipe: Recipe) -> float:

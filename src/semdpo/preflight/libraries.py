@@ -10,6 +10,7 @@ from semdpo.engine.stage import AnyStage, ModelStage, TableStage
 from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
 from semdpo.preflight.downloads import HUB
+from semdpo.recipe.atoms import ATOMS
 from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
 from semdpo.stages import atoms, candidates, label, sft
@@ -66,7 +67,7 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
         if key in recipe.other_rewriters:
             if f"/{stage.name}".endswith(f"/{_writes(key)}"):  # also on the prompts of a benchmark
                 yield "endpoint", "a rewriter behind a URL"
-        elif _asks(stage.name, key):
+        elif _asks(stage.name, key) or (key == "atoms.model" and _answers(recipe, stage.name)):
             yield "endpoint", f"{key}, which is behind a URL,"
     if isinstance(stage, ModelStage) and stage.name != sft.NAME and recipe.train.lora is not None:
         yield "lora", "train.lora"
@@ -91,10 +92,16 @@ def _asks(stage: str, key: str) -> bool:
     )
 
 
+def _answers(recipe: Recipe, stage: str) -> bool:
+    """Whether a stage asks the server behind ``atoms.model``."""
+    labels = stage == label.NAME and recipe.label.fidelity == ATOMS
+    return labels or ("evaluate/" in stage and stage.endswith("/atoms"))
+
+
 def _of_model(key: str, name: str) -> Iterator[tuple[str, str]]:
     """The extras that a model's files need, with their uses; empty for a model that is not downloaded yet."""
     from semdpo.models.adapters import is_adapters  # here, since they import torch
-    from semdpo.models.text_encoder import is_sentence_model
+    from semdpo.models.sentence_folder import is_sentence_model
 
     try:
         place = resolve(name)

@@ -178,6 +178,20 @@ def _intervals(watch: _Watch) -> list[float]:
     return [after - before for before, after in pairwise(watch.updates)]
 
 
+def longest(lengths: Sequence[int], draws: int) -> float:
+    """The expected length of the longest of some draws: E[max] under the lengths' empirical distribution.
+
+    Args:
+        lengths: the lengths to draw from, at least one.
+        draws: the number of draws.
+    """
+    count = len(lengths)
+    shares = [(k / count) ** draws for k in range(count + 1)]
+    return sum(
+        length * (after - before) for length, (before, after) in zip(sorted(lengths), pairwise(shares), strict=True)
+    )
+
+
 # ------------------------------------------------------------------------------------------------- bytes and memory
 
 

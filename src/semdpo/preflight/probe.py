@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import cycle, islice, pairwise
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, runtime_checkable
@@ -27,6 +27,7 @@ from semdpo.preflight.measuring import (
     bytes_of,
     forget_gpu_peak,
     gpu_peak,
+    longest,
     time_batches,
     time_training,
 )
@@ -34,11 +35,11 @@ from semdpo.preflight.resources import is_absent, refuse_too_large
 from semdpo.preflight.rewritings import Rewriting, rewritings
 from semdpo.preflight.sample import Sample
 from semdpo.progress import Progress, silent
-from semdpo.recipe.atoms import ATOMS
+from semdpo.recipe.atoms import ATOMS, AtomWriter
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
-from semdpo.stages import atom_answers, candidates, evaluate, label, pairs
+from semdpo.stages import atom_answers, atoms, candidates, evaluate, label, pairs
 
 PROBE_SECONDS = 60.0
 ATOMS_OF_A_PROMPT = 6
@@ -51,6 +52,7 @@ SHARES = {
     "images": 0.13,
     "score": 0.1,
     "atoms": 0.05,
+    "write": 0.08,
     "drift": 0.03,
 }
 AGAIN = "download it, then run `semdpo doctor` again"
@@ -114,10 +116,13 @@ def probe(
     Returns:
         Work → its cost, or one sentence that says why it was not measured and what to do. The keys are ``prompts``,
         ``sft``, ``train/OBJECTIVE``, ``reference``, those of ``rewritings``, ``label``, ``pairs``, ``drift``,
-        ``images``, ``score/METRIC`` and, if a model answers atoms, ``atoms``.
+        ``images``, ``score/METRIC``, if a model answers atoms, ``atoms``, and if one with files writes them,
+        ``write/atoms``.
     """
     with TemporaryDirectory(prefix="semdpo-probe-") as folder:
-        this = _Probe(recipe, models or own_models(), sample, prompts, held_out, Path(folder))
+        this = _Probe(
+            recipe, models or own_models(recipe.scoring.allow_remote_code), sample, prompts, held_out, Path(folder)
+        )
         tasks, found = _tasks(this), Found()
         for done, (name, task) in enumerate(tasks.items()):
             progress(done, len(tasks), name)
@@ -132,6 +137,7 @@ def _tasks(this: _Probe) -> dict[str, _Task]:
     objectives = {objective.name: objective for objective in recipe.train.methods.values()}
     scorers = label_scorers(recipe)
     answerer = None if recipe.atoms is None else recipe.atoms.model
+    writer = None if recipe.atoms is None or recipe.atoms.lm is None or recipe.atoms.lm.is_remote else recipe.atoms.lm
     render = recipe.evaluate.renderer.model
     return {
         "prompts": _Task([recipe.drift.encoder], partial(_encode, this)),
@@ -147,6 +153,7 @@ def _tasks(this: _Probe) -> dict[str, _Task]:
             for metric, scorer in recipe.evaluate.metrics.items()
         },
         **({} if answerer is None else {"atoms": _Task([render, answerer], partial(_ask, this, answerer))}),
+        **({} if writer is None else {"write/atoms": _Task([writer.model], partial(_write_atoms, this, writer))}),
     }
 
 
@@ -247,7 +254,7 @@ def _rewrite(this: _Probe, job: Rewriting, budget: float) -> Cost:
     tokens = most = job.decoding.max_new_tokens
     if job.trained and isinstance(rewriter, _Budgeted):
         lengths = rewriter.tokens([rewrite for _, rewrite in this.sample.rewrites[:MOST_EXAMPLES]])
-        tokens = min(1 + math.ceil(_longest(lengths, full * job.n)), most)
+        tokens = min(1 + math.ceil(longest(lengths, full * job.n)), most)
         rewriter = rewriter.with_budget(tokens)
     take, written = this.sample.prompts_in_turn(), [tokens]
 
@@ -263,15 +270,6 @@ def _rewrite(this: _Probe, job: Rewriting, budget: float) -> Cost:
     steps = [min(count, tokens) for count in written[-len(cost.seconds) :]]
     seconds = [spent * tokens / count for spent, count in zip(cost.seconds, steps, strict=True)]
     return replace(cost, seconds=seconds, worst=cost.worst * most / tokens)
-
-
-def _longest(lengths: Sequence[int], draws: int) -> float:
-    """The expected length of the longest of some draws: E[max] under the lengths' empirical distribution."""
-    count = len(lengths)
-    shares = [(k / count) ** draws for k in range(count + 1)]
-    return sum(
-        length * (after - before) for length, (before, after) in zip(sorted(lengths), pairwise(shares), strict=True)
-    )
 
 
 # -------------------------------------------------------------------------------------------------- images and pairs
@@ -376,6 +374,16 @@ def _score(this: _Probe, metric: str, name: str, budget: float) -> Cost:
     return _cost("images", Score, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
 
 
+def _write_atoms(this: _Probe, writer: AtomWriter, budget: float) -> Cost:
+    """Times the language model that writes atoms; a prompt counts as one row, which stands for all of its atoms."""
+    begun, take = time.monotonic(), this.sample.prompts_in_turn()
+    model = this.models.other_rewriter(writer, writer)
+    full = min(writer.batch_size, atoms.ROWS, this.prompts + this.held_out)
+    loading = time.monotonic() - begun
+    cost = _cost("prompts", Atom, full, budget, loading, lambda size: atoms.written(model, writer.seed, take(size))[0])
+    return replace(cost, row_bytes=cost.row_bytes * ATOMS_OF_A_PROMPT)
+
+
 def _ask(this: _Probe, name: str, budget: float) -> Cost:
     """A prompt has some ``ATOMS_OF_A_PROMPT`` atoms; here it is one question as often."""
     if not this.images:
@@ -386,8 +394,8 @@ def _ask(this: _Probe, name: str, budget: float) -> Cost:
     def work(size: int) -> list[AtomAnswer]:
         some = list(islice(images, size))
         questions = {i.prompt_id: "Is there a cat?" if tiny else f"Does the image show {i.prompt}?" for i in some}
-        atoms = {key: [Atom(key, "object", question)] * ATOMS_OF_A_PROMPT for key, question in questions.items()}
-        return atom_answers.answered(some, atoms, lambda: answerer, "rules")
+        asked = {key: [Atom(key, "object", question)] * ATOMS_OF_A_PROMPT for key, question in questions.items()}
+        return atom_answers.answered(some, asked, lambda: answerer, "rules")
 
     cost = _cost("images", AtomAnswer, this.recipe.scoring.batch_size, budget, time.monotonic() - begun, work)
     return replace(cost, row_bytes=cost.row_bytes * ATOMS_OF_A_PROMPT)

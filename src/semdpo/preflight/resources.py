@@ -100,6 +100,8 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     needed = {"the rest": 0.0}
     if any(isinstance(stage, ModelStage) for stage in missing):
         needed["training"] = policy / 4 * TRAINED_BYTES  # fine-tuning trains all weights, even if LoRA follows
+    if "atoms" in names and recipe.atoms is not None:
+        needed["writing atoms"] = float(_others_bytes(recipe.atoms.lm))
     if "candidates" in names:
         needed["rewriting"] = float(policy + _others_bytes(recipe.candidates.rewriter))
     if "label" in names:
@@ -317,6 +319,8 @@ def _compare(what: str, needed: float, available: float, purpose: str, kind: str
 
 
 def _less_memory(stage: str) -> str:
+    if stage == "writing atoms":
+        return "choose a smaller atoms.lm.model, or use a machine with more memory"
     if stage in ("training", "rewriting"):
         return "choose a smaller sft.model, or use a machine with more memory"
     return "name fewer or smaller scorers, or use a machine with more memory"

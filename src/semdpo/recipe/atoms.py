@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from semdpo.recipe.base import CHAT, Positive, Settings, Template, Text
+from semdpo.recipe.endpoints import ModelName
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import DecodingConfig, RewriterSource
 
@@ -78,8 +79,9 @@ class AtomsConfig(Settings):
             leaves out and counts what it cannot read; ``file``; or ``lm``, a language model.
         file: for ``file``: a jsonl file with a line for each prompt, or GenEval 2's.
         lm: for ``lm``: the model, by name, folder or URL.
-        model: who answers them: any image-text-to-text model, or ``tiny:judge`` for questions in the embedded world's
-            words. None asks about no image; the atoms then serve as the source of drift alone.
+        model: who answers them: any image-text-to-text model, ``tiny:judge`` for questions in the embedded world's
+            words, or the URL of a server that ``scoring.endpoints`` has settings for. None asks about no image; the
+            atoms then serve as the source of drift alone.
         mean: of the probabilities of the right answers, where atoms are ``label.fidelity``: ``arithmetic`` is
             Soft-TIFA AM, an estimate of the share of atoms that are shown; ``geometric`` is Soft-TIFA GM.
         without: what becomes of a prompt without any atom: ``refuse`` stops the run and names it; ``leave_out`` counts
@@ -89,7 +91,7 @@ class AtomsConfig(Settings):
     maker: Literal["tiny", "rules", "file", "lm"]
     file: Text | None = None
     lm: AtomWriter | None = None
-    model: Text | None = None
+    model: ModelName | None = None
     mean: Literal["arithmetic", "geometric"] = "arithmetic"
     without: Literal["refuse", "leave_out"] = "refuse"
 
@@ -102,6 +104,11 @@ class AtomsConfig(Settings):
             if given and not needed:
                 raise ValueError(f"{name} has no effect, because maker is {self.maker}; remove it, or set maker={name}")
         return self
+
+    @property
+    def answering(self) -> dict[str, str]:
+        """The model that answers: key in the recipe → its name or URL; empty for none."""
+        return {} if self.model is None else {"atoms.model": self.model}
 
     def of_scores(self) -> dict[str, Any]:
         """The settings, besides the atoms themselves, that the scores of images depend on."""

@@ -253,7 +253,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _servers_that_score_have_settings(self) -> Recipe:
-        for key, name in self.scorers.items():
+        for key, name in self.judges.items():
             if is_url(name) and name not in self.scoring.endpoints:
                 raise ValueError(
                     f"{key} is the server {name}; say which of its models to use with "
@@ -367,8 +367,13 @@ class Recipe(Settings):
         return names | {f"evaluate.metrics.{metric}": name for metric, name in self.evaluate.metrics.items()}
 
     @property
+    def judges(self) -> dict[str, str]:
+        """The scorers of images, and the model that answers atoms: key in the recipe → name or URL."""
+        return self.scorers | ({} if self.atoms is None else self.atoms.answering)
+
+    @property
     def servers(self) -> dict[str, Asked]:
-        """The servers that are asked for rewrites, images and scores: key in the recipe → server."""
+        """The servers that are asked for rewrites, images, scores and answers: key in the recipe → server."""
         asked = {
             key: Asked(other.model, other.endpoint, f"{key}.endpoint")
             for key, other in self.other_rewriters.items()
@@ -377,7 +382,7 @@ class Recipe(Settings):
         for key, renderer in (("label.renderer", self.label.renderer), ("evaluate.renderer", self.evaluate.renderer)):
             if renderer.endpoint is not None:
                 asked[key] = Asked(renderer.model, renderer.endpoint, f"{key}.endpoint", draws=True)
-        for key, name in self.scorers.items():
+        for key, name in self.judges.items():
             if is_url(name):
                 asked[key] = Asked(name, self.scoring.endpoints[name], f"scoring.endpoints.{name}")
         return asked

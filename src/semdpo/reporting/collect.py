@@ -14,6 +14,7 @@ from semdpo.data.atoms import AtomAnswer
 from semdpo.data.records import Curve, Pair, PairLoss, Prompt
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
+from semdpo.models import unread
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.rounds import work_of
 from semdpo.recipe.schema import Recipe
@@ -260,6 +261,12 @@ def _saved(run: Run) -> list[str]:
     ]
 
 
+def _unread(run: Run, weighed: Mapping[str, int]) -> list[str]:
+    """What it means that many pairs have a text that is longer than the encoder reads; nothing for few pairs."""
+    text = unread.sentence(weighed["truncated"], weighed["rows"], "pairs have a text", run.recipe.drift.encoder)
+    return [f"{text}."] if text else []
+
+
 def _notes(run: Run) -> list[str]:
     candidates, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.counts(run.folder / "drift")
@@ -273,8 +280,20 @@ def _notes(run: Run) -> list[str]:
         *_saved(run),
         f"Longer than the renderer or the labelling scorer reads: {labelled['truncated']} candidates; "
         f"longer than the encoder reads: {weighed['truncated']} pairs.",
+        *_unread(run, weighed),
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
         *([_UNSCORED.format(len(failures))] if failures else []),
+        *_unanswered(run),
     ]
+
+
+def _unanswered(run: Run) -> list[str]:
+    """What it means that a server did not answer some questions about images; nothing where it answered all."""
+    if run.recipe.atoms is None:
+        return []
+    places = [run.folder / atom_answers.name_of(method) for method in evaluation(run.recipe).models]
+    count = sum(store.counts(place).get("unanswered", 0) for place in places)
+    left_out = "their prompts and image seeds are left out of the facts that images show, of every method."
+    return [f"Questions about images that the server did not answer: {count}; {left_out}"] if count else []

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 from semdpo.analysis.atoms import states
 from semdpo.data.atoms import Atom, AtomAnswer, by_prompt
 from semdpo.data.records import RenderedImage
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
+from semdpo.models.atom_scorer import answers_of
 from semdpo.models.scoring import decoded
 from semdpo.progress import Progress
 from semdpo.protocols import Answerer
 from semdpo.recipe.atoms import AtomsConfig
 from semdpo.recipe.benchmarks import own_atoms
+from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    pass
 
 VERSION = 1  # of how a text is found to state an atom
 
@@ -57,10 +55,10 @@ def _stages(
     settings = {
         "maker": config.maker,
         "version": VERSION,
-        "scoring": recipe.scoring.of_results(),
+        "scoring": recipe.scoring.of_results(*config.answering.values()),
         "model": config.model,
     }
-    outside = {} if config.model is None else {"atoms.model": config.model}
+    outside = {key: name for key, name in config.answering.items() if not is_url(name)}
     return [
         TableStage(
             name_of(method, folder), "asking about images", settings, (stage, atoms), outside, AtomAnswer,
@@ -79,7 +77,11 @@ def _work(config: AtomsConfig, stage: str, of_prompts: str, run: Run) -> list[Sh
         rows = images.read(index)
         answers = answered(rows, atoms(), answerer, config.maker)
         progress(len(rows), len(rows))
-        return answers, {"images_without": sum(row.prompt_id not in atoms() for row in rows)}
+        counts = {"images_without": sum(row.prompt_id not in atoms() for row in rows)}
+        black = {row.candidate_id for row in rows if row.blackened}
+        unanswered = sum(a.probability is None and a.candidate_id not in black for a in answers)
+        asked = config.model is not None
+        return answers, counts | ({"unanswered": unanswered} if asked and unanswered else {})
 
     return [Shard(size, partial(make, index)) for index, size in enumerate(images.sizes)]
 
@@ -100,10 +102,10 @@ def answered(
 
     Returns:
         One row for each atom of each image, in the images' order. An image that the safety checker blackened, and any
-        image where no model answers, has no probabilities.
+        image where no model answers, has no probabilities; a question that a server refuses has none either.
 
     Raises:
-        DataError: an image is damaged, or a model gave a wrong number of answers.
+        DataError: an image is damaged, a model gave a wrong number of answers, or a server refuses all questions.
     """
     shown = [(image, atom) for image in images for atom in atoms.get(image.prompt_id, ())]
     model = answerer() if shown else None
@@ -111,11 +113,12 @@ def answered(
     if model is not None:
         asked = [k for k, (image, _) in enumerate(shown) if not image.blackened]
         pixels = {id(image): decoded(image) for image in {id(i): i for i, _ in (shown[k] for k in asked)}.values()}
-        questions = [(shown[k][1].question, shown[k][1].answer) for k in asked]
-        found = model.answer([pixels[id(shown[k][0])] for k in asked], questions)
+        found = answers_of(model, [pixels[id(shown[k][0])] for k in asked], [shown[k][1] for k in asked])
         if len(found) != len(asked):
             raise DataError(f"a model gave {len(found)} answers to {len(asked)} questions; correct it")
-        probabilities = dict(zip(asked, map(float, found), strict=True))
+        probabilities = {k: each for k, each in zip(asked, found, strict=True) if isinstance(each, float)}
+        if asked and not probabilities:
+            raise DataError(f"none of {len(asked)} questions about images was answered; the first: {found[0]}")
     kept = {key: states(*key, maker) for key in {(image.rewrite, atom): None for image, atom in shown}}
     return [
         AtomAnswer(

@@ -104,7 +104,7 @@ def _maker(config: AtomsConfig, run: Run) -> _Maker:
     if config.file is not None:
         return partial(_from_file, read_atoms(config.file))
     assert config.lm is not None  # see AtomsConfig
-    return partial(_by_model, run.models.other_rewriter(config.lm, config.lm), config.lm.seed)
+    return partial(written, run.models.other_rewriter(config.lm, config.lm), config.lm.seed)
 
 
 def _by_grammar(prompts: Sequence[Prompt]) -> tuple[list[Atom], Counter[str]]:
@@ -135,7 +135,14 @@ class _Speaker(Protocol):
         ...
 
 
-def _by_model(model: Rewriter, seed: int, prompts: Sequence[Prompt]) -> tuple[list[Atom], Counter[str]]:
+def written(model: Rewriter, seed: int, prompts: Sequence[Prompt]) -> tuple[list[Atom], Counter[str]]:
+    """The atoms that a language model writes for some prompts, and how many of its answers are refused.
+
+    Args:
+        model: the language model, with its instruction and its decoding.
+        seed: the seed of its sampling.
+        prompts: the prompts.
+    """
     texts = [prompt.prompt for prompt in prompts]
     said = (
         model.said(texts, seed) if isinstance(model, _Speaker) else [row[0] for row in answers(model, texts, 1, seed)]

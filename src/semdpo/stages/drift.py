@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache, partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from semdpo.data.records import Pair
 from semdpo.engine import store
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
+from semdpo.models import unread
 from semdpo.models.registry import lasting
 from semdpo.progress import Progress
 from semdpo.protocols import KnowsWords, TextEncoder
@@ -39,8 +41,14 @@ def stage(recipe: Recipe) -> TableStage:
         return TableStage(NAME, "comparing facts", settings, ("pairs", "atoms"), {}, Pair, _work_of_atoms)
     if config.source != "encoder":
         return TableStage(NAME, "comparing scores", settings, ("pairs",), {}, Pair, _work_of_scores)
-    outside = {"drift.encoder": config.encoder}
-    return TableStage(NAME, "measuring drift", config.model_dump(mode="json"), ("pairs",), outside, Pair, _work)
+    outside, remark = {"drift.encoder": config.encoder}, partial(_unread, config.encoder)
+    return TableStage(
+        NAME, "measuring drift", config.model_dump(mode="json"), ("pairs",), outside, Pair, _work, remark=remark
+    )
+
+
+def _unread(encoder: str, counts: Mapping[str, int]) -> str:
+    return unread.sentence(counts.get("truncated", 0), counts.get("rows", 0), "pairs have a text", encoder)
 
 
 def _work(run: Run) -> list[Shard]:

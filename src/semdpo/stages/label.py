@@ -41,18 +41,19 @@ def stage(recipe: Recipe) -> TableStage:
     """The stage that renders every candidate, or those that the render budget keeps, and scores the image."""
     config, budget = recipe.label, recipe.render_budget
     scorers = {"label.scorer": config.scorer} | ({} if config.fidelity is None else {"label.fidelity": config.fidelity})
-    settings = config.of_results() | {"scoring": recipe.scoring.of_results(*scorers.values())}
+    atoms = _scored_atoms(recipe)
+    asked = {} if atoms is None else atoms.answering
+    settings = config.of_results() | {"scoring": recipe.scoring.of_results(*scorers.values(), *asked.values())}
     inputs: tuple[str, ...] = ("candidates",)
     if budget is not None:  # among the settings too, so that a recipe without a budget refuses a part of the scores
         settings |= {"render_budget": budget.model_dump(mode="json")}
         inputs = (*inputs, "render_budget")
     outside = config.renderer.models("label.renderer")
-    outside |= {key: name for key, name in scorers.items() if not is_url(name)}
-    if atoms := _scored_atoms(recipe):
+    outside |= {key: name for key, name in (scorers | asked).items() if not is_url(name)}
+    if atoms is not None:
         settings |= {"atoms": atoms.of_scores()}
         inputs = (*inputs, "atoms")
         outside = {key: name for key, name in outside.items() if key != "label.fidelity"}
-        outside |= {"atoms.model": str(atoms.model)}
     return TableStage(NAME, "rendering and scoring", settings, inputs, outside, Score, _work, pool="render")
 
 
@@ -115,10 +116,12 @@ def _known(run: Run, scorer: str) -> ScoreCache:
     """The scores that earlier runs got from a scorer for images of this run's renderer."""
     config = _scored_atoms(run.recipe)
     if config is not None and scorer == ATOMS:  # other atoms of a prompt are other scores
-        parts = [run.models.fingerprint(str(config.model)), config.mean, store.manifest_hash(run.path("atoms"))]
+        model = str(config.model)
+        parts = [run.models.content(model), config.mean, store.manifest_hash(run.path("atoms"))]
     else:
+        model = scorer
         parts = [run.models.content(scorer)]
-    scoring = run.recipe.scoring.of_results(scorer)
+    scoring = run.recipe.scoring.of_results(model)
     depends_on = _rendering(run, without={"batch_size"}) | {"scorer": [*parts, scoring]}
     return ScoreCache(depends_on, score_cache.default_path())
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
+from semdpo.models import long_clip
 from semdpo.models.clip import load_towers
 from semdpo.models.device import Compute
 from semdpo.models.loading import load_image_processor, pixels
@@ -19,13 +20,15 @@ def clip_score(place: Place, where: Compute) -> ScoreFunction:
     """The cosine of image and prompt, in [-1, 1]; unlike the paper's score, neither scaled by 2.5 nor clipped at 0.
 
     Args:
-        place: The place of a saved CLIPModel with tokenizer and image processor.
+        place: The place of a saved CLIPModel with tokenizer and image processor, or of Long-CLIP's own file, which is
+            shown images as the CLIP is whose tokenizer it has.
         where: The device and the weights' type.
 
     Raises:
         ModelError: The folder cannot be read.
     """
-    towers, processor = load_towers(place, where), load_image_processor(place.folder())
+    folder = place.folder() if long_clip.checkpoint(place.folder()) is None else place.tokenizer_folder()
+    towers, processor = load_towers(place, where), load_image_processor(folder)
 
     def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         text, tokens = towers.texts(prompts)
@@ -34,4 +37,4 @@ def clip_score(place: Place, where: Compute) -> ScoreFunction:
     return score
 
 
-SCORER = ScorerKind("clip-score", clip_score, architectures=("CLIPModel",))
+SCORER = ScorerKind("clip-score", clip_score, files=long_clip.FILES, architectures=("CLIPModel",))
