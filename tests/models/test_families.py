@@ -1,35 +1,32 @@
-"""Families of renderers: each from a folder to labelled and evaluated images, and the defaults of each."""
+"""Families of renderers: each from a folder to labelled and evaluated images."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 
 from semdpo.data.records import Candidate, Prompt, content_id
-from semdpo.errors import ModelError
+from semdpo.errors import DataError, ModelError
 from semdpo.models import scoring
-from semdpo.models.catalogue import PUBLISHED
-from semdpo.models.families import _OF_CLASS, FAMILIES, Family, family_of
+from semdpo.models.families import FAMILIES, Family, family_of
+from semdpo.models.fit import refuse_unfit_renderer
 from semdpo.models.loading import quiet
 from semdpo.models.renderer import DiffusionRenderer, load_renderer
 from semdpo.models.scorers.registry import load_scorer
-from semdpo.recipe import defaults
 from semdpo.recipe.label import LabelConfig
 from semdpo.recipe.models import RendererConfig
 from semdpo.stages import evaluate
 from semdpo.stages.label import label
 from tests import stand_ins, tiny_models, tiny_pipelines
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -38,53 +35,78 @@ class Case:
 
     Attributes:
         family: the name of the family that it is taken for.
+        make: builds it.
         fits: the characters of one word that are read as a whole, with all that the pipeline puts around them.
         around: the characters after which none of the word is read; they are more, where a template ends after it.
+        steps: its steps; more than one where the sampler adds noise after a step.
         side: the side of its images.
         call: further arguments.
-        build: the arguments of its builder.
+        calls: the rows of each call of the denoiser for one image; two, where it gets the negative prompt as well.
     """
 
     family: str
+    make: Callable[[], Any]
     fits: int
     around: int
+    steps: int = 1
     side: int = 16
     call: dict[str, Any] = field(default_factory=dict)
-    build: dict[str, Any] = field(default_factory=dict)
+    calls: tuple[int, ...] = (1,)
 
 
+_CLIP = tiny_pipelines.CLIP_READS - 2
 _CHAT = 6, 12  # tokens of the chat's template before and after the prompt, one a character beside the special ones
+_OF_CHAT = 512 - sum(_CHAT), 512 - _CHAT[0]
+_MISTRAL = len(SYSTEM_MESSAGE) + 4  # tokens before the prompt: the beginning, the system's turn, the user's begins
 PLAIN = {"use_resolution_binning": False}  # so that a small image is asked for, and not scaled down from a large one
+LAYERS = {"text_encoder_out_layers": tiny_pipelines.FLUX2_LAYERS}
+# The instruction is read beside max_sequence_length tokens, of which two are taken off.
+IMPROVED = PLAIN | {"complex_human_instruction": ["Improve", "User Prompt: "]}
+XL_TURBO = partial(tiny_pipelines.sdxl, turbo=True)
+LARGE = partial(tiny_pipelines.sd3, qk_norm="rms_norm")
+MEDIUM = partial(LARGE, dual_attention_layers=(0,))
+BASE = partial(tiny_pipelines.flux2_klein, distilled=False)
 CASES = {
-    "sdxl": Case("SDXL", tiny_pipelines.CLIP_READS - 2, tiny_pipelines.CLIP_READS - 2),
-    "sd3": Case("Stable Diffusion 3", 254, 254),
-    "flux": Case("FLUX.1 [dev]", 510, 510, build={"guidance_embeds": True}),
-    "flux2_klein": Case(
-        "FLUX.2 [klein]",
-        512 - sum(_CHAT),
-        512 - _CHAT[0],
-        call={"text_encoder_out_layers": tiny_pipelines.FLUX2_LAYERS},
-    ),
-    "z_image": Case("Z-Image-Turbo", 512 - sum(_CHAT), 512 - _CHAT[0]),
-    "pixart": Case("PixArt-Σ", 298, 298, call=PLAIN),
-    # The instruction is read beside max_sequence_length tokens, of which two are taken off.
-    "sana": Case("Sana", 298, 298, side=32, call=PLAIN | {"complex_human_instruction": ["Improve", "User Prompt: "]}),
+    "sd_turbo": Case("SD Turbo", tiny_pipelines.sd_turbo, _CLIP, _CLIP),
+    "sdxl": Case("SDXL", tiny_pipelines.sdxl, _CLIP, _CLIP, calls=(2,)),
+    "sdxl_turbo": Case("SDXL Turbo", XL_TURBO, _CLIP, _CLIP, steps=2, calls=(1, 1)),
+    "sd3": Case("Stable Diffusion 3", tiny_pipelines.sd3, 254, 254, calls=(2,)),
+    "sd35_large": Case("Stable Diffusion 3.5 Large", LARGE, 254, 254, calls=(2,)),
+    "sd35_large_turbo": Case("Stable Diffusion 3.5 Large Turbo", LARGE, 254, 254),
+    "sd35_medium": Case("Stable Diffusion 3.5 Medium", MEDIUM, 254, 254, calls=(2,)),
+    "flux": Case("FLUX.1 [dev]", partial(tiny_pipelines.flux, guidance_embeds=True), 510, 510),
+    "flux_schnell": Case("FLUX.1 [schnell]", tiny_pipelines.flux, 254, 254),
+    "flux2": Case("FLUX.2 [dev]", tiny_pipelines.flux2, 512 - _MISTRAL - 1, 512 - _MISTRAL, call=LAYERS),
+    "flux2_klein": Case("FLUX.2 [klein]", tiny_pipelines.flux2_klein, *_OF_CHAT, call=LAYERS),
+    "flux2_klein_base": Case("FLUX.2 [klein] Base", BASE, *_OF_CHAT, call=LAYERS, calls=(1, 1)),
+    "z_image": Case("Z-Image", partial(tiny_pipelines.z_image, shift=6.0), *_OF_CHAT, calls=(2,)),
+    "z_image_turbo": Case("Z-Image-Turbo", tiny_pipelines.z_image, *_OF_CHAT),
+    "pixart": Case("PixArt-Σ", tiny_pipelines.pixart, 298, 298, call=PLAIN, calls=(2,)),
+    "sana": Case("Sana", tiny_pipelines.sana, 298, 298, side=32, call=IMPROVED, calls=(2,)),
+    "sana_sprint": Case("Sana-Sprint", tiny_pipelines.sana_sprint, 298, 298, 2, 32, IMPROVED, calls=(1, 1)),
 }
+# What the published folders have in place of the processors of texts, which transformers makes with torchvision alone.
+OWN = {"Flux2Pipeline": ("tokenizer", "PixtralProcessor"), "QwenImage21Pipeline": ("processor", "Qwen3VLProcessor")}
 
 
-def _saved(name: str, folder: Path) -> Path:
+def _saved(make: Callable[[], Any], folder: Path) -> Path:
     torch.manual_seed(0)
     with quiet():
-        getattr(tiny_pipelines, name)(**CASES[name].build if name in CASES else {}).save_pretrained(folder)
+        make().save_pretrained(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    if index["_class_name"] in OWN:
+        part, kind = OWN[index["_class_name"]]
+        index[part] = ["transformers", kind]
+        (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case, DiffusionRenderer]:
     named = CASES[request.param]
-    folder = _saved(request.param, tmp_path_factory.mktemp("pipelines") / request.param)
+    folder = _saved(named.make, tmp_path_factory.mktemp("pipelines") / request.param)
     assert family_of(folder, request.param) == next(each for each in FAMILIES.values() if each.name == named.family)
-    return named, load_renderer(str(folder), steps=1, height=named.side, width=named.side, call=named.call)
+    return named, load_renderer(str(folder), steps=named.steps, height=named.side, width=named.side, call=named.call)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +158,13 @@ def test_flags_are_the_pipelines_own_truncation(case: tuple[Case, DiffusionRende
 
 def test_labelling_and_evaluating(case: tuple[Case, DiffusionRenderer], scorer: Any) -> None:
     named, renderer = case
+    _label_and_evaluate(renderer, scorer, "x" * named.fits)
+
+
+def _label_and_evaluate(renderer: DiffusionRenderer, scorer: Any, beyond: str) -> None:
+    """A text with ``beyond`` in it is longer than the renderer reads."""
     prompts = [Prompt.of(text, "test", "test") for text in ("a red ball", "a cat")]
-    rewrites = [[prompt.prompt, f"{prompt.prompt} in a long forest" + "x" * named.fits] for prompt in prompts]
+    rewrites = [[prompt.prompt, f"{prompt.prompt} in a long forest{beyond}"] for prompt in prompts]
     candidates = [
         Candidate(content_id(prompt.prompt_id, str(n)), prompt.prompt_id, prompt.prompt, rewrite, n, 0, False)
         for prompt, both in zip(prompts, rewrites, strict=True)
@@ -155,18 +182,77 @@ def test_labelling_and_evaluating(case: tuple[Case, DiffusionRenderer], scorer: 
 
 
 def test_an_image_is_the_same_whatever_the_batch(case: tuple[Case, DiffusionRenderer]) -> None:
-    _, renderer = case
+    _same_whatever_the_batch(case[1])
+
+
+def _same_whatever_the_batch(renderer: DiffusionRenderer) -> None:
     rows = [("a red ball", 1), ("a cat", 2), ("a very long house near a tree and a dog", 3)]
     together = renderer.render([text for text, _ in rows], [seed for _, seed in rows])
     for (text, seed), image in zip(rows, together, strict=True):
         alone = renderer.render([text], [seed])[0]
+        assert alone.mode == "RGB"
         assert np.abs(_pixels(alone) - _pixels(image)).max() <= 1
     assert (_pixels(together[0]) != _pixels(renderer.render(["a red ball"], [2])[0])).any()
 
 
+def _rows(renderer: DiffusionRenderer) -> list[int]:
+    """The rows of each call of the denoiser, when one image is rendered."""
+    found: list[int] = []
+
+    def note(_module: Any, given: Any, named: dict[str, Any]) -> None:
+        found.append(len(given[0] if given else named["hidden_states"]))
+
+    pipeline = renderer._pipeline
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    handle = network.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        renderer.render(["a cat"], [1])
+    finally:
+        handle.remove()
+    return found
+
+
+def test_only_models_that_need_it_are_guided_by_a_negative_prompt(case: tuple[Case, DiffusionRenderer]) -> None:
+    named, renderer = case
+    assert _rows(renderer) == list(named.calls)
+
+
+EMBEDDED = {"FLUX.1 [dev]": 3.5, "FLUX.2 [dev]": 4.0, "Sana-Sprint": 0.45}  # Sana-Sprint's weights expect a tenth
+
+
+def test_guidance_that_is_embedded_reaches_the_denoiser(case: tuple[Case, DiffusionRenderer]) -> None:
+    named, renderer = case
+    numbers = [each.item() for each in _read(renderer, "a cat") if each.numel() == 1]
+    if named.family in EMBEDDED:
+        assert any(value == pytest.approx(EMBEDDED[named.family], rel=1e-3) for value in numbers)
+
+
+def test_a_model_of_one_step_begins_at_the_last_time(tmp_path: Path) -> None:
+    renderer = load_renderer(str(_saved(tiny_pipelines.sd_turbo, tmp_path / "sd-turbo")), height=16, width=16)
+    assert renderer._call == {"num_inference_steps": 1, "guidance_scale": 0.0, "height": 16, "width": 16}
+    assert [each.item() for each in _read(renderer, "a cat") if each.numel() == 1] == [999.0]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_sana_sprint_takes_other_numbers_of_steps_than_two(steps: int, tmp_path: Path) -> None:
+    folder = str(_saved(tiny_pipelines.sana_sprint, tmp_path / "sana-sprint"))
+    renderer = load_renderer(folder, steps=steps, height=32, width=32, call=IMPROVED)
+    assert renderer._call["intermediate_timesteps"] is None
+    assert _rows(renderer) == [1] * steps
+
+
+def test_sana_sprint_takes_a_list_of_times(tmp_path: Path) -> None:
+    folder = str(_saved(tiny_pipelines.sana_sprint, tmp_path / "sana-sprint"))
+    renderer = load_renderer(folder, height=32, width=32, call=IMPROVED | {"timesteps": [1.5, 1.2, 0.6, 0.0]})
+    assert _rows(renderer) == [1] * 3
+
+
+# ---------------------------------------------------------------------------------------------------- Qwen-Image
+
+
 def test_qwen_image_is_guided_by_default(tmp_path: Path, scorer: Any) -> None:
     """Its guidance is ``true_cfg_scale`` and needs a negative prompt; masks keep the rows of a batch apart."""
-    folder = str(_saved("qwen_image", tmp_path / "qwen"))
+    folder = str(_saved(tiny_pipelines.qwen_image, tmp_path / "qwen"))
     renderer = load_renderer(folder, steps=2, height=16, width=16)
     assert renderer._call == {
         "num_inference_steps": 2, "true_cfg_scale": 4.0, "negative_prompt": " ", "height": 16, "width": 16,
@@ -183,113 +269,79 @@ def test_qwen_image_is_guided_by_default(tmp_path: Path, scorer: Any) -> None:
     assert np.isfinite(scorer.score(guided, texts).values).all()
 
 
+TURBO_21 = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.3, 0.1]  # noise levels of its own, as the published model has
+
+
+@pytest.fixture(scope="module", params=[None, TURBO_21], ids=["base", "turbo"])
+def qwen_21(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Family, Path]:
+    folder = tmp_path_factory.mktemp("pipelines") / "qwen-2.1"
+    family = FAMILIES["qwen-image-2.1" if request.param is None else "qwen-image-2.1-turbo"]
+    return family, _saved(partial(tiny_pipelines.qwen_image_21, request.param), folder)
+
+
+def test_qwen_image_2_1(qwen_21: tuple[Family, Path], scorer: Any) -> None:
+    """The image's place among the positions is behind the padding of its batch, so each is rendered by itself."""
+    family, folder = qwen_21
+    assert family_of(folder, str(folder)) == family
+    renderer = load_renderer(str(folder), height=32, width=32, batch_size=4)
+    assert _rows(renderer) == [1] * family.steps
+    _same_whatever_the_batch(renderer)
+    prompt = [Prompt.of("a red ball", "test", "test")]
+    images = evaluate.render("m", prompt, ["a ball"], renderer, stand_ins.Encoder(), [0, 1], 2, lambda t: [1] * len(t))
+    assert all(np.isfinite(row.score or np.nan) for row in scoring.score_images(images, scorer, "clip"))
+
+
+def test_qwen_image_2_1_reads_as_many_tokens_as_it_has_positions_for(qwen_21: tuple[Family, Path]) -> None:
+    family, folder = qwen_21
+    renderer = load_renderer(str(folder), height=32, width=32)
+    pipeline = renderer._pipeline
+    around = len("user\n") + 1 + 1 + len("\n") + 1 + len("assistant\n")
+    fits = family.reads - around
+    assert renderer.too_long(["a" * fits, "a" * (fits + 1), "a"]).tolist() == [False, True, False]
+    # One position is the image's own; the last 1024 are of places left of an image's middle, or above it.
+    assert pipeline.transformer.pos_embed.freqs[0].shape[0] == family.reads + 1 + 1024
+    last = [_read(renderer, "a" * 700 + end) for end in "bc"]
+    assert not _equal(*last), "nothing is truncated"
+    with pytest.raises(DataError, match="for a control token"):
+        renderer.render(["a <|im_end|> cat"], [1])
+
+
+def test_qwen_image_2_1_is_guided_where_the_recipe_asks_for_it(tmp_path: Path) -> None:
+    folder = str(_saved(tiny_pipelines.qwen_image_21, tmp_path / "qwen"))
+    renderer = load_renderer(folder, steps=1, guidance=3.0, height=32, width=32)
+    assert renderer._call["negative_prompt"] == " "
+    assert _rows(renderer) == [1, 1]
+    plain = load_renderer(folder, steps=1, height=32, width=32).render(["a cat"], [1])[0]
+    assert (_pixels(renderer.render(["a cat"], [1])[0]) != _pixels(plain)).any()
+
+
+def test_a_model_with_a_schedule_of_its_own_takes_no_other_number_of_steps(tmp_path: Path) -> None:
+    """Diffusers would render with the model's schedule, whatever the number."""
+    folder = str(_saved(partial(tiny_pipelines.qwen_image_21, TURBO_21), tmp_path / "qwen"))
+    with pytest.raises(ModelError, match=r"Qwen-Image-2.1-Turbo has a schedule of its own, of 8 steps; remove rend"):
+        load_renderer(folder, steps=4, height=32, width=32)
+    with pytest.raises(ModelError, match=r"remove renderer\.steps"):
+        refuse_unfit_renderer(RendererConfig(model=folder, steps=4), Path(folder))
+    refuse_unfit_renderer(RendererConfig(model=folder), Path(folder))
+    own = load_renderer(folder, height=32, width=32, call={"sigmas": [1.0, 0.5]})
+    assert _rows(own) == [1, 1]
+
+
+def test_transparency_becomes_white(tmp_path: Path) -> None:
+    renderer = load_renderer(str(_saved(tiny_pipelines.qwen_image_21, tmp_path / "q")), steps=1, height=32, width=32)
+    pipeline = renderer._pipeline
+    real = pipeline.image_processor.postprocess
+
+    def clear(image: torch.Tensor, **named: Any) -> Any:
+        assert image.shape[1] == 4
+        image[:, 3] = -1.0  # no opacity
+        return real(image, **named)
+
+    pipeline.image_processor.postprocess = clear
+    assert renderer.render(["a cat"], [1])[0].getextrema() == ((255, 255), (255, 255), (255, 255))
+
+
 def test_a_size_that_the_pipeline_rounds_is_refused(tmp_path: Path) -> None:
-    renderer = load_renderer(str(_saved("flux", tmp_path / "flux")), steps=1, height=17, width=16)
+    renderer = load_renderer(str(_saved(tiny_pipelines.flux, tmp_path / "flux")), steps=1, height=17, width=16)
     with pytest.raises(ModelError, match="FluxPipeline rendered 16x16 pixels where 16x17 were asked for"):
         renderer.render(["a cat"], [1])
-
-
-# -------------------------------------------------------------------------------------------------- which one it is
-
-
-def _folder(folder: Path, kind: str, scheduler: dict[str, Any], transformer: dict[str, Any], **index: Any) -> Path:
-    for name, content in (
-        ("model_index.json", {"_class_name": kind, **index}),
-        ("scheduler/scheduler_config.json", scheduler),
-        ("transformer/config.json", transformer),
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(content))
-    return folder
-
-
-TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing", "prediction_type": "epsilon"}
-
-
-@pytest.mark.parametrize(
-    ("key", "kind", "scheduler", "transformer", "more"),
-    [
-        ("sd", "StableDiffusionPipeline", {"timestep_spacing": "leading"}, {}, {}),
-        ("sd", "StableDiffusionPipeline", TURBO | {"_class_name": "DDIMScheduler"}, {}, {}),
-        ("sd", "StableDiffusionPipeline", TURBO | {"prediction_type": "v_prediction"}, {}, {}),
-        ("sd-turbo", "StableDiffusionPipeline", TURBO | {"_class_name": "EulerDiscreteScheduler"}, {}, {}),
-        ("tiny-sd", "StableDiffusionPipeline", {}, {}, {"name": "tiny:sd"}),
-        ("sdxl", "StableDiffusionXLPipeline", {"timestep_spacing": "leading"}, {}, {}),
-        ("sdxl-turbo", "StableDiffusionXLPipeline", TURBO, {}, {}),
-        ("sd3", "StableDiffusion3Pipeline", {}, {"qk_norm": None}, {}),
-        ("sd3.5-large", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {}),
-        ("sd3.5-large-turbo", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {"name": "org/SD3.5-Turbo"}),
-        ("sd3.5-large", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"}, {"name": "/turbo/sd3.5/"}),
-        (
-            "sd3.5-large-turbo", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm"},
-            {"name": "/cache/models--org--sd3.5-turbo/snapshots/0ab1"},
-        ),
-        (
-            "sd3.5-medium", "StableDiffusion3Pipeline", {}, {"qk_norm": "rms_norm", "dual_attention_layers": [0, 1]},
-            {},
-        ),
-        ("flux-dev", "FluxPipeline", {}, {"guidance_embeds": True}, {}),
-        ("flux-schnell", "FluxPipeline", {}, {"guidance_embeds": False}, {}),
-        ("flux2", "Flux2Pipeline", {}, {}, {}),
-        ("flux2-klein", "Flux2KleinPipeline", {}, {}, {"is_distilled": True}),
-        ("flux2-klein-base", "Flux2KleinPipeline", {}, {}, {"is_distilled": False}),
-        ("qwen-image", "QwenImagePipeline", {}, {}, {}),
-        ("qwen-image-2.1", "QwenImage21Pipeline", {}, {}, {}),
-        ("z-image", "ZImagePipeline", {"shift": 6.0}, {}, {}),
-        ("z-image-turbo", "ZImagePipeline", {"shift": 3.0}, {}, {}),
-        ("sana", "SanaPipeline", {}, {}, {}),
-        ("sana-sprint", "SanaSprintPipeline", {}, {}, {}),
-        ("pixart-sigma", "PixArtSigmaPipeline", {}, {}, {}),
-    ],
-)  # fmt: skip
-def test_a_family_is_told_from_a_folder(
-    key: str, kind: str, scheduler: dict[str, Any], transformer: dict[str, Any], more: dict[str, Any], tmp_path: Path
-) -> None:
-    name = more.pop("name", "my-model")
-    assert family_of(_folder(tmp_path, kind, scheduler, transformer, **more), name) == FAMILIES[key]
-
-
-def test_other_classes_have_no_family(tmp_path: Path) -> None:
-    assert family_of(_folder(tmp_path, "KandinskyV22Pipeline", {}, {}), "m") is None
-
-
-@pytest.mark.parametrize("kind", _OF_CLASS)
-def test_defaults_are_those_of_the_signature_unless_another_source_is_named(kind: str) -> None:
-    family = FAMILIES[_OF_CLASS[kind]]
-    known = inspect.signature(getattr(diffusers, kind).__call__).parameters
-    assert family.argument in known
-    assert family.call.keys() <= known.keys()
-    if family.source == "signature":
-        assert (known["num_inference_steps"].default, known[family.argument].default) == (family.steps, family.guidance)
-    if "max_sequence_length" in known:
-        assert known["max_sequence_length"].default == family.reads
-
-
-def test_changed_defaults_are_other_results() -> None:
-    """Results under defaults are kept under their version; a change here needs another RENDERER_FAMILIES."""
-
-    def values(family: Family) -> list[Any]:
-        return [family.steps, family.guidance, family.argument, family.side, dict(family.call)]
-
-    said = json.dumps([[key, values(family)] for key, family in sorted(FAMILIES.items())])
-    assert (defaults.RENDERER_FAMILIES, hashlib.sha256(said.encode()).hexdigest()[:12]) == (1, "9635835e6030")
-
-
-def test_published_renderers_name_their_family() -> None:
-    named = {model.family for model in PUBLISHED.values() if model.family}
-    assert named <= FAMILIES.keys()
-    assert {"sdxl-turbo", "sd3.5-large", "flux-schnell", "flux-dev", "flux2", "qwen-image", "z-image-turbo"} <= named
-
-
-def test_the_documentation_has_every_familys_defaults() -> None:
-    rows = [line.split(" | ") for line in (ROOT / "docs/models.md").read_text().splitlines() if line.startswith("| ")]
-    shown = {row[0].removeprefix("| "): row for row in rows if len(row) == 9}
-    for key, family in FAMILIES.items():
-        if key == "tiny-sd":
-            continue
-        _, name, steps, guidance, pixels, tokens, *_ = shown[family.name]
-        wanted = "none" if family.guidance is None else f"{family.guidance:g}"
-        assert (steps, guidance.split()[0], pixels) == (str(family.steps), wanted, str(family.pixels)), family.name
-        assert tokens == (str(family.reads) if family.reads else "not known")
-        if name.strip("` "):
-            assert PUBLISHED[name.strip("`")].family == key or key == "sd"

@@ -10,7 +10,7 @@ named where its values differ from the signature's defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class Family:
         precision: The precision in which the weights are published.
         source: Where the values are from.
         call: Further arguments of the pipeline's call.
+        alone: Whether the padding of a batch changes its images, so that each is rendered by itself.
+        scheduled: Whether the model brings its own list of noise levels, so that the number of steps cannot be set.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Family:
     source: str
     side: int | None = None
     call: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    scheduled: bool = False
 
 
 FAMILIES = {
@@ -85,7 +89,11 @@ FAMILIES = {
         "Qwen-Image", 50, 4.0, TRUE_CFG, 1328, 512, "bfloat16",
         "card of Qwen/Qwen-Image (size, negative prompt of one space); signature", side=1328,
     ),
-    "qwen-image-2.1": Family("Qwen-Image-2.1", 40, 1.0, TRUE_CFG, 1024, 0, "bfloat16", "signature"),
+    "qwen-image-2.1": Family("Qwen-Image-2.1", 40, 1.0, TRUE_CFG, 1024, 8191, "bfloat16", "signature", alone=True),
+    "qwen-image-2.1-turbo": Family(
+        "Qwen-Image-2.1-Turbo", 8, 1.0, TRUE_CFG, 1024, 8191, "bfloat16",
+        "model_index.json of Qwen/Qwen-Image-2.1-Turbo (steps); signature", alone=True, scheduled=True,
+    ),
     "z-image": Family(
         "Z-Image", 50, 4.0, GUIDANCE, 1024, 512, "bfloat16", "card of Tongyi-MAI/Z-Image (guidance); signature"
     ),
@@ -125,7 +133,10 @@ def family_of(folder: Path, name: str) -> Family | None:
     """
     index = read_json(folder / "model_index.json")
     key = _OF_CLASS.get(str(index.get("_class_name")))
-    return None if key is None else FAMILIES[_variant(key, index, folder, _own_name(name))]
+    if key is None:
+        return None
+    family = FAMILIES[_variant(key, index, folder, _own_name(name))]
+    return replace(family, steps=len(index["sample_sigmas"])) if family.scheduled else family
 
 
 def _own_name(name: str) -> str:
@@ -151,6 +162,8 @@ def _variant(key: str, index: Mapping[str, Any], folder: Path, name: str) -> str
             return "flux-schnell"
         case "flux2-klein-base" if index.get("is_distilled"):
             return "flux2-klein"
+        case "qwen-image-2.1" if isinstance(index.get("sample_sigmas"), list):
+            return "qwen-image-2.1-turbo"
         case "z-image" if "turbo" in name or sampler.get("shift") == 3.0:
             return "z-image-turbo"
     return key

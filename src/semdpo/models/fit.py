@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semdpo.models.families import Family, family_of
+from semdpo.models.families import FAMILIES, Family, family_of
 from semdpo.models.loading import read_json
 from semdpo.recipe.models import RendererConfig
 
@@ -50,7 +50,8 @@ def described(config: RendererConfig, folder: Path) -> str:
     if family is None:
         return f"{read_json(folder / 'model_index.json').get('_class_name')}, of no known family; {sampler}"
     schedule = config.call.get("sigmas") or config.call.get("timesteps")
-    steps = len(schedule) if isinstance(schedule, list) else config.steps or family.steps
+    entries = 2 if family == FAMILIES["sana-sprint"] else 1  # its list of times has the end, too
+    steps = len(schedule) - entries + 1 if isinstance(schedule, list) else config.steps or family.steps
     guidance = family.guidance if config.guidance is None else config.guidance
     if family.argument is not None:
         guidance = config.call.get(family.argument, guidance)
@@ -59,9 +60,9 @@ def described(config: RendererConfig, folder: Path) -> str:
         f"{steps} step{'' if steps == 1 else 's'}",
         f"guidance {guidance} ({family.argument})" if guidance is not None else "no guidance",
         sampler,
-        f"reads {config.call.get('max_sequence_length', family.reads)} tokens" if family.reads else "",
+        f"reads {config.call.get('max_sequence_length', family.reads)} tokens",
     ]
-    return ", ".join(filter(None, parts))
+    return ", ".join(parts)
 
 
 def _is_plain(config: RendererConfig, family: Family | None, folder: Path) -> bool:
@@ -70,7 +71,8 @@ def _is_plain(config: RendererConfig, family: Family | None, folder: Path) -> bo
     settings = _sampler(folder)
     flows = settings.get("use_flow_sigmas") or settings.get("prediction_type") == "flow_prediction"
     sampled = config.scheduler == "own" or ("beta_schedule" in settings and not flows)
-    return family is not None and guided and sampled and not config.call
+    scheduled = family is not None and family.scheduled and config.steps is not None
+    return family is not None and guided and sampled and not scheduled and not config.call
 
 
 def _refuse_sampler(config: RendererConfig, folder: Path) -> None:

@@ -14,6 +14,8 @@ from semdpo.models.loading import quiet, read_json
 
 NEGATIVE = "negative_prompt"
 STEPS = "num_inference_steps"
+MIDDLE = "intermediate_timesteps"  # Sana-Sprint's time between its two steps
+LARGEST = "max_timesteps"  # Sana-Sprint's time of the first step
 _NEEDED = ("prompt", "generator", "output_type")
 _SCHEDULES = ("sigmas", "timesteps")  # each of them says the number of steps
 
@@ -74,6 +76,7 @@ def arguments(
                 raise ModelError(f"{kind.__name__} takes no {name}; remove renderer.{name}")
             found.pop(name, None)
     found |= given
+    found |= _consistency(known, found, given)
     scale = found.get(TRUE_CFG)
     guided = isinstance(scale, int | float) and scale > 1
     if guided and NEGATIVE in known and found.get(NEGATIVE) is None:
@@ -123,8 +126,32 @@ def _steps(kind: type, family: Family | None, steps: int | None, given: Mapping[
         if steps is not None:
             raise ModelError(f"{kind.__name__} takes no number of steps; remove renderer.steps")
         return {}
+    if family is not None and family.scheduled and steps not in (None, family.steps):
+        raise ModelError(
+            f"{family.name} has a schedule of its own, of {family.steps} steps; remove renderer.steps, or give "
+            "renderer.call.sigmas, with one entry a step"
+        )
     steps = steps or (None if family is None else family.steps)
     return {} if steps is None else {STEPS: steps}
+
+
+def _consistency(
+    known: Mapping[str, inspect.Parameter], found: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What Sana-Sprint's call needs for other numbers of steps than two, and for a list of times.
+
+    By default it has a time between two steps, and a time to begin with. It refuses the one where there are not two
+    steps, and both beside a list of times, which has one entry more than there are steps.
+    """
+    if MIDDLE not in known:
+        return {}
+    times = given.get("timesteps")
+    steps = found.get(STEPS, known[STEPS].default) if times is None else len(times) - 1
+    unfit = [MIDDLE] if times is None and steps != 2 else [] if times is None else [MIDDLE, LARGEST]
+    if clash := [name for name in unfit if given.get(name) is not None]:
+        beside = f"{steps} step{'' if steps == 1 else 's'}" if times is None else "renderer.call.timesteps"
+        raise ModelError(f"renderer.call.{clash[0]} does not go with {beside}; remove one of them")
+    return {STEPS: steps, **dict.fromkeys(unfit)}
 
 
 def _guidance(kind: type, family: Family | None, guidance: float | None, given: Mapping[str, Any]) -> dict[str, Any]:

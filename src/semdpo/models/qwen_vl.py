@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semdpo.errors import DataError, ModelError
 from semdpo.models.loading import UNREADABLE, load_tokenizer, quiet, read_json, unreadable
+from semdpo.models.text_processor import chat_template_of
 from semdpo.models.tokens import refuse_special_text
 
 if TYPE_CHECKING:
@@ -128,12 +129,7 @@ def load_reader(folder: Path, name: str, pixels: int | None = None) -> QwenReade
     tokenizer = load_tokenizer(folder)
     if PLACEHOLDER not in tokenizer.get_vocab():
         raise ModelError(f"the tokenizer of '{folder}' has no {PLACEHOLDER}; give a Qwen-VL model")
-    template = tokenizer.chat_template
-    if template is None and (folder / "chat_template.json").is_file():  # where older releases have it
-        template = read_json(folder / "chat_template.json").get("chat_template")
-    if not isinstance(template, str):
-        raise ModelError(f"'{folder}' has no chat template; download the model again")
-    return QwenReader(tokenizer, processor, template, name)
+    return QwenReader(tokenizer, processor, chat_template_of(folder, tokenizer), name)
 
 
 def to_device(inputs: dict[str, Tensor], device: torch.device | str, dtype: torch.dtype) -> dict[str, Tensor]:

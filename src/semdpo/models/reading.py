@@ -23,6 +23,8 @@ from semdpo.models.loading import UNREADABLE, quiet
 from semdpo.models.tokens import always_plain, plain_ids, refuse_special_text, special_text
 
 PROBE = "a red house near a tree"  # lower case, because some pipelines change prompts to it
+# Denoisers that number a text's tokens, and for how many they have positions: those after them would get other ones.
+_POSITIONS = {"QwenImage21Rope": 8191}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,13 @@ def _listening(tokenizers: Sequence[Any]) -> Iterator[list[_Call]]:
 
 
 def _after_template(pipeline: Any, call: Mapping[str, Any]) -> float:
-    """The tokens of template and prompt that remain when a pipeline slices its encoder's output (Qwen-Image)."""
-    start = getattr(pipeline, "prompt_template_encode_start_idx", None)
-    read = _setting(pipeline, call, "max_sequence_length")
+    """The tokens of template and prompt up to the last one that a pipeline reads, where it leaves out the first ones.
+
+    Qwen-Image takes a number of its encoder's tokens; Qwen-Image-2.1 takes all, and has positions for a number of them.
+    """
+    start = getattr(pipeline, "prompt_template_encode_start_idx", getattr(pipeline, "_drop_idx", None))
+    rope = getattr(getattr(pipeline, "transformer", None), "pos_embed", None)
+    read = _setting(pipeline, call, "max_sequence_length") or _POSITIONS.get(type(rope).__name__)
     return float("inf") if start is None or read is None else start + read
 
 

@@ -17,11 +17,13 @@ from semdpo.errors import ModelError
 from semdpo.models.device import compute
 from semdpo.models.families import GUIDANCE, TRUE_CFG, family_of
 from semdpo.models.faster import Scheduler, compile_parts, encode_once, set_scheduler, set_tiny_vae, use_channels_last
+from semdpo.models.images import rgb
 from semdpo.models.loading import UNREADABLE, check_positive, quiet, read_json, unreadable
 from semdpo.models.memory import Offload, Quantization, decode_in_parts, place, quantized, refuse_without_gpu
 from semdpo.models.pipeline_call import STEPS, arguments, for_rows, pipeline_class
 from semdpo.models.reading import PromptReader
 from semdpo.models.registry import resolve
+from semdpo.models.text_processor import in_place_of, text_processors
 from semdpo.progress import say
 from semdpo.recipe import defaults
 
@@ -66,7 +68,7 @@ def load_renderer(
         guidance: The scale of guidance, in the argument that the pipeline takes it in; None is the family's.
         height: The images' height in pixels; None is the model's default.
         width: The images' width in pixels; None is the model's default.
-        batch_size: The number of images rendered at a time, ≥ 1.
+        batch_size: The number of images rendered at a time, ≥ 1; one, where a family's images would depend on others.
         precision: The precision of the weights on a GPU, as for ``compute``. On a CPU, weights are always float32, and
             ``bfloat16`` computes in mixed precision, which is faster on CPUs with bfloat16.
         safety_checker: Whether images that the model's own checker rejects are blackened, and flagged by
@@ -93,7 +95,8 @@ def load_renderer(
     where = compute(precision)
     on_cpu = where.device.type == "cpu"
     refuse_without_gpu(where.device.type, offload, quantization)
-    named = arguments(pipeline_class(folder), family_of(folder, model), steps, guidance, (height, width), call)
+    family = family_of(folder, model)
+    named = arguments(pipeline_class(folder), family, steps, guidance, (height, width), call)
     dtype = torch.float32 if on_cpu else where.dtype
     pipeline = _pipeline(folder, dtype, safety_checker, quantization)
     set_scheduler(pipeline, scheduler)
@@ -106,7 +109,8 @@ def load_renderer(
         use_channels_last(pipeline)
     if compiled:
         compile_parts(pipeline)
-    return DiffusionRenderer(pipeline, named, batch_size, on_cpu and precision == "bfloat16")
+    together = 1 if family is not None and family.alone else batch_size
+    return DiffusionRenderer(pipeline, named, together, on_cpu and precision == "bfloat16")
 
 
 def _pipeline(folder: Path, dtype: torch.dtype, checked: bool, quantization: Quantization | None) -> Any:
@@ -120,6 +124,8 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool, quantization: Qua
             say(f"the safety checker of {folder.name} is off: images are kept as they are rendered")
     if quantization is not None:
         more["quantization_config"] = quantized(index, quantization, dtype)
+    processors = text_processors(folder, index)
+    more |= in_place_of(processors, index)
     with quiet():
         from diffusers import DiffusionPipeline
     try:
@@ -129,6 +135,8 @@ def _pipeline(folder: Path, dtype: torch.dtype, checked: bool, quantization: Qua
             )
     except UNREADABLE as error:
         raise unreadable(folder, "diffusers pipeline", error) from error
+    for name, processor in processors.items():
+        setattr(pipeline, name, processor)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -216,7 +224,8 @@ class DiffusionRenderer:
         self._refuse_other_size(values.shape[1:3])
         from PIL import Image
 
-        images = [Image.fromarray(pixels) for pixels in (values * 255).round().astype(np.uint8)]
+        # Qwen-Image-2.1 renders transparency, too.
+        images = [rgb(Image.fromarray(pixels)) for pixels in (values * 255).round().astype(np.uint8)]
         return list(zip(images, _blackened(output, len(rows)), strict=True))
 
     def _refuse_other_size(self, found: Sequence[int]) -> None:

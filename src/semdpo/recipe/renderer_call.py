@@ -19,6 +19,7 @@ _SETTINGS = {
     "latents": "the noise follows the image seed: use label.seed or evaluate.image_seeds",
     "output_type": "semdpo reads the pixels itself",
     "return_dict": "semdpo reads the pixels itself",
+    "caption_upsample_temperature": "the model would render another text than the rewrite",
 }
 # Arguments that are no numbers or texts, and therefore cannot stand in a recipe.
 _OBJECTS = ("image", "mask_image", "callback", "callback_steps", "callback_on_step_end")
