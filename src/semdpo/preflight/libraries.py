@@ -94,7 +94,7 @@ def _asks(stage: str, key: str) -> bool:
 
 def _answers(recipe: Recipe, stage: str) -> bool:
     """Whether a stage asks the server behind ``atoms.model``."""
-    labels = stage == label.NAME and recipe.label.fidelity == ATOMS
+    labels = work_of(stage) == label.NAME and recipe.label.fidelity == ATOMS
     return labels or ("evaluate/" in stage and stage.endswith("/atoms"))
 
 
