@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from semdpo import pipeline
 from semdpo.data.records import Candidate, Curve, Pair
@@ -14,7 +16,7 @@ from semdpo.engine import parquet, store
 from semdpo.engine.counts import described
 from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
-from semdpo.errors import ConfigError, StoreError
+from semdpo.errors import ConfigError, ModelError, StoreError
 from semdpo.recipe.load import load_recipe
 from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.rounds import LaterRound, work_of
@@ -23,7 +25,7 @@ from semdpo.reporting.collect import report_data
 from semdpo.stages.evaluate import evaluation
 from semdpo.stages.flow import flow
 from semdpo.workforce import Opener
-from tests.stand_ins import Rewriter, files_of, models, recipe_of
+from tests.stand_ins import Renderer, Rewriter, files_of, models, recipe_of
 
 pytestmark = pytest.mark.usefixtures("stand_in_trainings")
 
@@ -101,19 +103,30 @@ def test_rounds_change_nothing_of_the_first_and_more_of_them_change_nothing_of_f
     assert [name for name in own if made[name] != expected[name]] == []
 
 
+class Stopped(Renderer):
+    """Renders a few batches only."""
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        if self.calls == 3:
+            raise ModelError("the machine is switched off")
+        return super().render(prompts, seeds)
+
+
 def test_it_resumes_at_the_first_missing_shard_with_the_same_bytes(finished: Path, three: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(three, tmp_path / "run"))
-    shutil.rmtree(run / "rounds/3/dpo/train")
+    shutil.rmtree(run / "rounds/3/sem_dpo")
     label = run / "rounds/3/sem_dpo/label"
-    (label / "manifest.json").unlink()
-    (label / "part-00002.parquet").unlink()
-    kept = (label / "part-00001.parquet").stat().st_mtime_ns
+    parts = replace(models(), renderer=lambda _: Stopped(0.0))
+    with pytest.raises(ModelError, match="switched off"):
+        pipeline.run(_rounds(finished, 3), run, only="rounds", models=parts)
+    made = {path.name: path.stat().st_mtime_ns for path in label.glob("part-*.parquet")}
+    assert 0 < len(made) < 5
     pipeline.run(_rounds(finished, 3), run, only="rounds", models=models())
     pipeline.run(_rounds(finished, 3), run, only="evaluate", models=models())
-    assert (label / "part-00001.parquet").stat().st_mtime_ns == kept
+    assert {name: (label / name).stat().st_mtime_ns for name in made} == made
     again, before = files_of(run), files_of(three)
-    # What the stage notes of its start is gone when it ends, so only results are compared.
-    assert [name for name in before if "started" not in name and again.get(name) != before[name]] == []
+    assert again.keys() == before.keys()
+    assert [name for name in before if again[name] != before[name]] == []
 
 
 def test_workers_make_the_same_bytes(finished: Path, three: Path) -> None:
