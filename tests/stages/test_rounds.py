@@ -14,11 +14,9 @@ from semdpo import pipeline
 from semdpo.data.records import Candidate, Curve, Pair
 from semdpo.engine import parquet, store
 from semdpo.engine.counts import described
-from semdpo.engine.providers import Models
 from semdpo.engine.stage import Run
 from semdpo.errors import ConfigError, ModelError, StoreError
 from semdpo.recipe.load import load_recipe
-from semdpo.recipe.models import DecodingConfig
 from semdpo.recipe.rounds import LaterRound, work_of
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.collect import report_data
@@ -107,7 +105,7 @@ class Stopped(Renderer):
     """Renders a few batches only."""
 
     def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
-        if self.calls == 3:
+        if self.calls == 9:
             raise ModelError("the machine is switched off")
         return super().render(prompts, seeds)
 
@@ -135,27 +133,38 @@ def test_workers_make_the_same_bytes(finished: Path, three: Path) -> None:
         assert make(stage, 1)[0] == (three / stage / "part-00001.parquet").read_bytes(), stage
 
 
-def test_a_round_before_that_was_made_again_is_noticed(finished: Path, three: Path, tmp_path: Path) -> None:
+def test_a_method_that_is_trained_again_has_new_rounds(finished: Path, three: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(three, tmp_path / "run"))
-    with pytest.raises(StoreError, match=r"rounds/2/dpo/train was made with .*seed = 0, which is now 1"):
-        pipeline.run(_rounds(finished, 3, "train.seed=1"), run, only="rounds", models=models())
+    other = _rounds(finished, 3, "train.methods={dpo: {name: dpo, beta: 0.3}, sem_dpo: {name: sem_dpo, alpha: 4.0}}")
+    with pytest.raises(StoreError, match=r"train/dpo was made with objective\.beta = null, which is now 0\.3"):
+        pipeline.run(other, run, only="rounds", models=models())
+    made = {path: path.stat().st_mtime_ns for path in run.rglob("manifest.json")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_write_report", lambda *_: None)
+        pipeline.run(other, run, fresh=True, models=models())
+    again = {path.relative_to(run).parent.as_posix() for path, at in made.items() if path.stat().st_mtime_ns != at}
+    assert {name for name in again if name.startswith("rounds/")} == {
+        f"rounds/{number}/dpo/{stage}"
+        for number in (2, 3)
+        for stage in ("candidates", "label", "pairs", "drift", "train")
+    }
+    assert "candidates" not in again
+    assert "train/sem_dpo" not in again
 
 
-def test_another_rewriter_writes_for_the_first_round_only(finished: Path, three: Path, tmp_path: Path) -> None:
-    def other(source: object, decoding: DecodingConfig) -> Rewriter:
-        (tmp_path / "weights.txt").write_text("another")
-        return Rewriter(tmp_path)
-
-    parts: Models = replace(models(), other_rewriter=other)
-    recipe = _rounds(finished, 2, "candidates.rewriter={model: 'tiny:gpt2'}")
+def test_another_rewriter_writes_for_the_first_round_only(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/weights.txt").write_text("another")
+    recipe = _rounds(finished, 2, f"candidates.rewriter={{model: {tmp_path / 'other'}}}")
     stages = {stage.name: stage for stage in flow(recipe)}
     assert "rewriter" in stages["candidates"].config
     assert "rewriter" not in stages["rounds/2/dpo/candidates"].config
     run = tmp_path / "run"
     for name in ("prompts", "sft", "candidates", "label", "pairs", "drift", "train", "rounds"):
-        pipeline.run(recipe, run, only=name, models=parts)
-    row = store.read_rows(run / "rounds/2/dpo/candidates", Candidate)[0]
-    assert row.rewrite in Rewriter(run / "train/dpo").rewrite([row.prompt], 4, row.seed)[0]
+        pipeline.run(recipe, run, only=name, models=models())
+    for place, writer in (("candidates", tmp_path / "other"), ("rounds/2/dpo/candidates", run / "train/dpo")):
+        row = store.read_rows(run / place, Candidate)[0]
+        assert row.rewrite in Rewriter(writer).rewrite([row.prompt], 4, row.seed)[0]
 
 
 def test_only_some_methods_may_go_on(finished: Path) -> None:
@@ -176,7 +185,7 @@ def test_one_round_is_the_run_without_the_section(finished: Path) -> None:
     [
         ("rounds.count=0", "'rounds.count' is 0; it must be greater than or equal to 1"),
         ("rounds.number=2", "unknown key 'rounds.number'"),
-        ("rounds={count: 2, methods: [sem-dpo]}", "which train.methods has not; did you mean sem_dpo"),
+        ("rounds={count: 2, methods: [sem-dpo]}", "which train.methods has not; did you mean 'sem_dpo'"),
         ("rounds={count: 2, methods: [dpo, dpo]}", "names 'dpo' twice"),
         ("rounds={count: 2, methods: []}", "'rounds.methods' is"),
     ],
