@@ -1,7 +1,8 @@
-"""After the evaluation: the prompts of a benchmark, and which of them the run has seen before; then an evaluation.
+"""After the prompts: the prompts of a benchmark, and which of them the run uses to make its rewriters.
 
 The prompts do not depend on the run, and so neither do the images of the user's own prompts. Which of them are also
-among the training prompts is kept beside them, for the report: nothing is left out of a benchmark.
+among the training prompts is kept beside them, for the report: nothing is left out of a benchmark. The evaluation on
+them comes last (``stages/evaluate.py``).
 """
 
 from __future__ import annotations
