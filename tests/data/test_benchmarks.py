@@ -61,6 +61,17 @@ def test_all_forms_of_a_set_have_one_hash(write: Callable[[Path], Path], tmp_pat
     assert found.duplicates == 0
 
 
+def test_datasets_reads_a_set_and_drops_the_quotes_that_one_prompt_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "set").mkdir()
+    _tsv(tmp_path / "set")
+    found = read_benchmark("partiprompts", f"hub:{tmp_path / 'set'}").entries
+    assert [entry.category for entry in found] == [category for _, category in PARTI]
+    assert [entry.prompt for entry in found] == ["bond", QUOTED.replace('"G O"', "G O"), PARTI[2][0].strip()]
+
+
 def test_the_hash_follows_every_word_and_no_form() -> None:
     texts = [text for text, _ in PARTI]
     assert content_hash(reversed(texts)) == content_hash(texts)
