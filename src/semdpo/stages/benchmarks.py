@@ -96,7 +96,7 @@ def collect(name: str, source: str, limit: int | None) -> tuple[list[Prompt], di
     """
     found = read_benchmark(name, source)
     entries = found.entries
-    if limit is not None:
+    if limit is not None and limit < len(entries):
         chosen = set(choose_by_hash([entry.prompt for entry in entries], limit))
         entries = [entry for entry in entries if entry.prompt in chosen]
     title = BENCHMARKS[name].title
@@ -172,21 +172,19 @@ def finished(run: Run, name: str) -> Benchmarked:
     return Benchmarked(run.rows(f"{folder}/prompts", Prompt), run.rows(f"{folder}/leaks", Leak), counts, list(uses))
 
 
-def refuse_unreadable(recipe: Recipe, folder: Path) -> None:
-    """Refuses benchmarks whose prompts cannot be read, before a run notes them and before hours of work.
+def refuse_unreadable(recipe: Recipe) -> None:
+    """Refuses benchmarks whose prompts cannot be read, before a run notes them, removes anything or works for hours.
 
     Args:
         recipe: the recipe.
-        folder: the run's folder; a benchmark whose prompts it has already is not read again.
 
     Raises:
         DataError: see ``read_benchmark``.
     """
     for name, config in recipe.benchmarks.items():
-        if not store.is_complete(folder / folder_of(name) / "prompts"):
-            collect(name, source_of(name, config), config.limit)
-            if (atoms := own_atoms(name, config, recipe.atoms)) is not None:
-                read_atoms(str(atoms.file))
+        collect(name, source_of(name, config), config.limit)
+        if (atoms := own_atoms(name, config, recipe.atoms)) is not None:
+            read_atoms(str(atoms.file))
 
 
 def with_kept(recipe: Recipe, folder: Path) -> Recipe:
