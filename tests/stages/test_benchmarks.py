@@ -97,6 +97,9 @@ def test_a_limit_takes_prompts_by_their_words_and_keeps_their_order(tmp_path: Pa
     assert len(rows) == 3
     assert rows == backwards[::-1]
     assert counts == {"in_file": 5, "duplicates": 0}
+    alike = str(_write(tmp_path / "other", [("a cat", "x"), ("A cat!", "x"), ("two", "x")]))
+    assert len(collect("drawbench", alike, 2)[0]) == 2
+    assert len(collect("drawbench", alike, 3)[0]) == 3, "a limit that leaves nothing out changes nothing"
     plain = tmp_path / "d.txt"
     plain.write_text("one\n")
     assert collect("drawbench", str(plain), None)[0][0].source == "DrawBench", "no category"
@@ -162,6 +165,15 @@ def test_what_cannot_be_read_is_refused_before_anything_is_noted(finished: Path,
         with pytest.raises(DataError, match=said):
             pipeline.run(recipe_of(finished, f"benchmarks.drawbench.file={tmp_path / file}"), run, models=models())
     assert files_of(run) == before
+    run, recipe = (
+        Path(shutil.copytree(made / "run", tmp_path / "again", symlinks=True)),
+        pipeline.recipe_of(made / "run"),
+    )
+    wrong = recipe.benchmarks["drawbench"].model_copy(update={"file": str(tmp_path / "bad.csv")})
+    recipe = recipe.model_copy(update={"benchmarks": {"drawbench": wrong}})
+    with pytest.raises(DataError, match="is not DrawBench"):
+        pipeline.run(recipe, run, only="benchmarks/drawbench", fresh=True, models=models())
+    assert files_of(run) == files_of(made / "run"), "nothing is removed for a file that cannot be read"
     with pytest.raises(
         ConfigError, match=r"there is no stage 'benchmarks/drawbnch'; did you mean 'benchmarks/drawbench'"
     ):
