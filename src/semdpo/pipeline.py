@@ -90,7 +90,7 @@ def _run_in(
     disk.refuse_unwritable(place, folder=True)
     recipe = with_kept(recipe, place)
     if only != "report":
-        refuse_unreadable(recipe, place)
+        refuse_unreadable(recipe)
     stages = flow(recipe)
     chosen = _chosen(stages, only)
     if models is None and only != "report":  # the report needs no model

@@ -16,7 +16,7 @@ from semdpo.cli.app import app
 from semdpo.data.records import Curve
 from semdpo.engine import timing
 from semdpo.errors import ModelError
-from semdpo.preflight import bill, estimate, probe
+from semdpo.preflight import bill, estimate, probe, resources
 from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.rewritings import rewritings
@@ -97,6 +97,19 @@ def test_costs_are_multiplied_by_the_work_of_a_run() -> None:
     assert plan["candidates"].size == 7 * 100 + 1600 * 5 + estimate.NOTES_BYTES, "seven files of 64 prompts"
     assert plan["evaluate/…/images"].size == 9 * (2 * 100 + 240 * 5 + estimate.NOTES_BYTES)
     assert set(plan) >= {"evaluate/…/clip", "evaluate/…/clip_b", "evaluate/…/pickscore", "evaluate/…/image_reward"}
+
+
+def test_a_benchmark_costs_what_its_prompts_and_image_seeds_cost() -> None:
+    asked = ("benchmarks.drawbench={file: d.csv, image_seeds: [0]}", "benchmarks.geneval2={file: g.jsonl, limit: 50}")
+    recipe = load_recipe("tiny", asked)
+    plan, before = _plan(recipe, _found(recipe)), _plan(load_recipe("tiny"), _found(recipe))
+    assert {name: stage for name, stage in plan.items() if not name.startswith("benchmarks/")} == before
+    spent = {name: stage.seconds.mean for name, stage in plan.items()}
+    assert spent["benchmarks/drawbench/evaluate/…/images"] == 10 + 9 * 10 + 2 * 9 * 200 + 2 * 8 * 200
+    assert spent["benchmarks/geneval2/evaluate/…/hps"] == 10 + 2 * 9 * 50 * 2
+    assert spent["benchmarks/geneval2/evaluate/…/atoms"] == 10 + 2 * 9 * 50 * 2, "it brings its own"
+    assert not {"benchmarks/drawbench/evaluate/…/atoms", "benchmarks/drawbench/evaluate/…/consistency"} & plan.keys()
+    assert resources.images(recipe) == resources.images(load_recipe("tiny")) + 9 * (200 + 50 * 2)
 
 
 def test_atoms_that_score_candidates_cost_in_label_and_a_language_model_is_not_measured() -> None:

@@ -41,6 +41,9 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     assert table["chosen"].sum() == 1
     assert table["effective_share"].tolist() == sorted(table["effective_share"], reverse=True)
     assert "Chosen: α" in page.read_text()
+    first = page.read_text().split("<tbody>")[1].split("</tr>")[0]
+    assert "<td>SFT</td>" in first, "what the values of alpha are compared with stands above them"
+    assert "the floor" in first
     assert not (run / "train").exists(), "the recipe's own methods are not part of a sweep"
     assert _has_sweep(Run(run, recipe, models()))
     assert not _has_sweep(Run(run, recipe_of(finished, *section, "sweep.image_seeds=[8]"), models())), "another sweep"

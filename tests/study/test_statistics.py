@@ -137,6 +137,11 @@ def test_strengths_of_three_methods() -> None:
     finite = strengths(always, "match", count=20)
     assert finite is not None
     assert all(np.isfinite(each.mean) for each in finite.values())
+    rows = [judgement(r, p, pair[0], pair=pair) for r in range(2) for p in range(2) for pair in ((A, B), (B, "human"))]
+    last = strengths(rows, "match", count=20)
+    assert last is not None
+    assert list(last) == ["human", A, B], "the user's own prompt comes first, however weak"
+    assert last["human"].mean < last[B].mean < last[A].mean
     islands = [judgement(r, p, pair[0], pair=pair) for r in range(2) for p in range(2) for pair in ((A, B), ("x", "y"))]
     assert strengths(islands, "match", count=20) is None
 

@@ -154,7 +154,8 @@ class Likeness:
         others = self.evaluated - self.equal
         if not others:
             return f"not all of the published prompts: {self.equal:,} of {self.published:,}{asked}"
-        return f"not the published prompts: {self.equal:,} of {self.published:,} equal, and {others:,} others{asked}"
+        rest = f"{others:,} other{'' if others == 1 else 's'}"
+        return f"not the published prompts: {self.equal:,} of {self.published:,} equal, and {rest}{asked}"
 
 
 def content_hash(prompts: Iterable[str]) -> str:

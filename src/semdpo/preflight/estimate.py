@@ -11,6 +11,7 @@ from semdpo.preflight.measuring import Cost
 from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.resources import CHECKPOINT_BYTES, benchmark_images, parameters
 from semdpo.recipe.atoms import ATOMS
+from semdpo.recipe.benchmarks import own_atoms
 from semdpo.recipe.models import RewriterSource
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.recipe.schema import Recipe
@@ -103,11 +104,11 @@ def stages(recipe: Recipe, found: Found, prompts: int, held_out: int, reading: f
         listed += [replace(stage, name=f"{each.folder}/{stage.name}") for stage in _pairs(recipe, found, prompts, None)]
         objective = recipe.train.methods[each.method]
         listed.append(_training(recipe, found, prompts, each.trained, objective, referred=False))
-    listed += _evaluation(recipe, evaluation(recipe), found, held_out)
-    for name in recipe.benchmarks:
-        plan = on_benchmark(recipe, name)
+    listed += _evaluation(recipe, evaluation(recipe), found, held_out, asks=recipe.atoms is not None)
+    for name, settings in recipe.benchmarks.items():
+        plan, asks = on_benchmark(recipe, name), own_atoms(name, settings, recipe.atoms) is not None
         own = benchmark_images(recipe, name) // len(plan.config.image_seeds)
-        listed += _evaluation(recipe, plan, found, own)
+        listed += _evaluation(recipe, plan, found, own, asks=asks)
     return listed
 
 
@@ -222,7 +223,7 @@ def _with_reference(stage: Stage, trained: Cost | Unmeasured, recipe: Recipe, fo
     return replace(stage, work=stage.work + each * pairs, measured=measured)
 
 
-def _evaluation(recipe: Recipe, plan: Evaluation, found: Found, held_out: int) -> Iterator[Stage]:
+def _evaluation(recipe: Recipe, plan: Evaluation, found: Found, held_out: int, *, asks: bool) -> Iterator[Stage]:
     config, seeds = plan.config, len(plan.config.image_seeds)
     methods, files = len(plan.models), math.ceil(held_out / config.shard_size)
     images = held_out * seeds * methods
@@ -233,9 +234,9 @@ def _evaluation(recipe: Recipe, plan: Evaluation, found: Found, held_out: int) -
         yield _stage(f"{plan.folder}/…/{metric}", cost, images, **shards)
         if scorer == recipe.drift.encoder and plan.compared(recipe):
             yield _stage(f"{plan.folder}/…/consistency", cost, images, **shards)
-    if plan.folder == "evaluate" and recipe.atoms is not None and "atoms" in found:
+    if asks and "atoms" in found:
         shards = {"shards": files, "rows": images, "files": files * methods, "folders": methods}
-        yield _stage("evaluate/…/atoms", found["atoms"], images, **shards)
+        yield _stage(f"{plan.folder}/…/atoms", found["atoms"], images, **shards)
 
 
 def _images(recipe: Recipe, plan: Evaluation, found: Found, held_out: int, images: int, files: int) -> Stage:

@@ -26,7 +26,7 @@ def benchmark_data(name: str, run: Run) -> BenchmarkData:
     """
     known, evaluation, found = BENCHMARKS[name], on_benchmark(run.recipe, name), finished(run, name)
     prompts = [row.prompt for row in found.prompts]
-    rows = evaluation_rows(evaluation, run)
+    rows, uses = evaluation_rows(evaluation, run), [use for use in USES if use in found.uses]
     whole = len(prompts) * len(evaluation.config.image_seeds)
     return BenchmarkData(
         name=name,
@@ -36,9 +36,7 @@ def benchmark_data(name: str, run: Run) -> BenchmarkData:
         likeness=str(likeness(name, prompts, limited=len(prompts) < found.counts["in_file"])),
         sha256=content_hash(prompts),
         rows=rows,
-        leaked={
-            use: [leak.prompt_id for leak in found.leaks if leak.used_as == use] for use in USES if use in found.uses
-        },
+        leaked={use: [leak.prompt_id for leak in found.leaks if leak.used_as == use] for use in uses},
         left_out=whole - sum(row.method == "human" for row in rows),
         duplicates=found.counts["duplicates"],
         atoms=_atoms(name, run, evaluation, len(prompts)),

@@ -197,7 +197,7 @@ def _category(
 
 def frames(tables: Sequence[BenchmarkTable]) -> list[tuple[str, str, pd.DataFrame]]:
     """The tables that a report writes: (name, title, frame), one for each benchmark, and one for its atoms."""
-    shown = []
+    shown: list[tuple[str, str, pd.DataFrame]] = []
     for table in tables:
         name, title = f"benchmark_{table.data.name}", f"{table.data.title}: {table.data.likeness}"
         frame = pd.DataFrame(_rows(table)).set_index(["prompts", "method", "metric"])

@@ -1,7 +1,8 @@
-"""After the evaluation: the prompts of a benchmark, and which of them the run has seen before; then an evaluation.
+"""After the prompts: the prompts of a benchmark, and which of them the run uses to make its rewriters.
 
 The prompts do not depend on the run, and so neither do the images of the user's own prompts. Which of them are also
-among the training prompts is kept beside them, for the report: nothing is left out of a benchmark.
+among the training prompts is kept beside them, for the report: nothing is left out of a benchmark. The evaluation on
+them comes last (``stages/evaluate.py``).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def collect(name: str, source: str, limit: int | None) -> tuple[list[Prompt], di
     """
     found = read_benchmark(name, source)
     entries = found.entries
-    if limit is not None:
+    if limit is not None and limit < len(entries):
         chosen = set(choose_by_hash([entry.prompt for entry in entries], limit))
         entries = [entry for entry in entries if entry.prompt in chosen]
     title = BENCHMARKS[name].title
@@ -171,21 +172,19 @@ def finished(run: Run, name: str) -> Benchmarked:
     return Benchmarked(run.rows(f"{folder}/prompts", Prompt), run.rows(f"{folder}/leaks", Leak), counts, list(uses))
 
 
-def refuse_unreadable(recipe: Recipe, folder: Path) -> None:
-    """Refuses benchmarks whose prompts cannot be read, before a run notes them and before hours of work.
+def refuse_unreadable(recipe: Recipe) -> None:
+    """Refuses benchmarks whose prompts cannot be read, before a run notes them, removes anything or works for hours.
 
     Args:
         recipe: the recipe.
-        folder: the run's folder; a benchmark whose prompts it has already is not read again.
 
     Raises:
         DataError: see ``read_benchmark``.
     """
     for name, config in recipe.benchmarks.items():
-        if not store.is_complete(folder / folder_of(name) / "prompts"):
-            collect(name, source_of(name, config), config.limit)
-            if (atoms := own_atoms(name, config, recipe.atoms)) is not None:
-                read_atoms(str(atoms.file))
+        collect(name, source_of(name, config), config.limit)
+        if (atoms := own_atoms(name, config, recipe.atoms)) is not None:
+            read_atoms(str(atoms.file))
 
 
 def with_kept(recipe: Recipe, folder: Path) -> Recipe:

@@ -25,23 +25,25 @@ from semdpo.stages.evaluate import evaluation, on_benchmark
 def flow(recipe: Recipe) -> list[AnyStage]:
     """A recipe's stages, in the order in which data flows; the report comes after them."""
     methods, evaluated = recipe.train.methods, evaluation(recipe)
+    reading, *others = data_flow(recipe)
     return [
-        *data_flow(recipe),
+        reading,
+        *(stage for name in recipe.benchmarks for stage in benchmarks.stages(recipe, name)),  # a leak shows at once
+        *others,
         *(train.stage(recipe, train.name_of(method), method, objective) for method, objective in methods.items()),
         *(losses.stage(recipe, method, objective) for method, objective in methods.items() if objective.needs_distance),
         *rounds.stages(recipe),
         *evaluated.stages(recipe),
         *atom_answers.stages(recipe, {method: evaluated.images_stage(method) for method in evaluated.models}),
-        *(stage for name in recipe.benchmarks for stage in _benchmark(recipe, name)),
+        *(stage for name in recipe.benchmarks for stage in _on_benchmark(recipe, name)),
     ]
 
 
-def _benchmark(recipe: Recipe, name: str) -> list[AnyStage]:
-    """The stages of a benchmark: its prompts, which of them the run has used before, and the evaluation on them."""
+def _on_benchmark(recipe: Recipe, name: str) -> list[AnyStage]:
+    """The evaluation on a benchmark."""
     plan = on_benchmark(recipe, name)
     images = {method: plan.images_stage(method) for method in plan.models}
     return [
-        *benchmarks.stages(recipe, name),
         *atoms.of_benchmark(recipe, name),
         *plan.stages(recipe),
         *atom_answers.on_benchmark(recipe, name, images),

@@ -29,8 +29,8 @@ def strengths(
         seed: seed of the resampling.
 
     Returns:
-        Method → strength: the user's own prompt first, then strongest first; None where fewer than three methods were compared, or where some were
-        compared with none of the others.
+        Method → strength, the user's own prompt first, then strongest first; None where fewer than three methods were
+        compared, or where some were compared with none of the others.
 
     Raises:
         ConfigError: the extra ``study`` is not installed.
