@@ -76,26 +76,29 @@ def gpt2(folder: Path, seed: int = 0, positions: int = 128) -> Path:
 # ------------------------------------------------------------------------------------------------------------ CLIP
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """One token a byte. The end token is id 3, for 2 would switch on transformers' legacy pooling."""
+def clip_tokenizer(says: int = CLIP_LENGTH) -> CLIPTokenizer:
+    """One token a byte. The end token is id 3, for 2 would switch on transformers' legacy pooling.
+
+    ``says`` is the number of tokens that it says its model reads.
+    """
     words = ["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>", *BYTES, *(byte + "</w>" for byte in BYTES)]
     return CLIPTokenizer(
         vocab={word: i for i, word in enumerate(words)},
         merges=[],
         pad_token="<|pad|>",
         unk_token="<|endoftext|>",
-        model_max_length=CLIP_LENGTH,
+        model_max_length=says,
     )
 
 
-def _clip_text(vocabulary: int, end: int) -> dict[str, object]:
+def _clip_text(vocabulary: int, end: int, positions: int = CLIP_LENGTH) -> dict[str, object]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "max_position_embeddings": CLIP_LENGTH,
+        "max_position_embeddings": positions,
         "projection_dim": 16,
         "bos_token_id": 1,
         "eos_token_id": end,
@@ -103,9 +106,17 @@ def _clip_text(vocabulary: int, end: int) -> dict[str, object]:
     }
 
 
-def clip(folder: Path, kind: str | None = None, seed: int = 0, end: int | None = None, half: bool = False) -> Path:
+def clip(
+    folder: Path,
+    kind: str | None = None,
+    seed: int = 0,
+    end: int | None = None,
+    half: bool = False,
+    positions: int = CLIP_LENGTH,
+    says: int = CLIP_LENGTH,
+) -> Path:
     """A CLIPModel whose end token is not the largest id, so that pooling at the wrong place shows."""
-    tokenizer = clip_tokenizer()
+    tokenizer = clip_tokenizer(says)
     torch.manual_seed(seed)
     vision = {
         "hidden_size": 32,
@@ -116,7 +127,7 @@ def clip(folder: Path, kind: str | None = None, seed: int = 0, end: int | None =
         "patch_size": 8,
         "projection_dim": 16,
     }
-    text = _clip_text(len(tokenizer), tokenizer.eos_token_id if end is None else end)
+    text = _clip_text(len(tokenizer), tokenizer.eos_token_id if end is None else end, positions)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
     (model.half() if half else model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -251,27 +262,39 @@ def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) 
 # ------------------------------------------------------------------------------------------ other rewriters' classes
 
 
-def sentence(folder: Path) -> Path:
-    """A sentence-transformers model: a small BERT, and the mean of its tokens."""
+def sentence(
+    folder: Path, reads: int = 24, roberta: bool = False, half: bool = False, settings: dict[str, object] | None = None
+) -> Path:
+    """A sentence-transformers model: a small BERT or RoBERTa, and the mean of its tokens.
+
+    Its table has 24 positions (RoBERTa's has a 25th, which no token gets), and ``reads`` is what it says that it reads.
+    ``settings`` are those of its ``config_sentence_transformers.json`` that differ.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import RobertaConfig, RobertaModel
 
-    tokenizer = bert_tokenizer(24)
+    tokenizer = bert_tokenizer(reads)
     torch.manual_seed(0)
-    config = BertConfig(
+    config = (RobertaConfig if roberta else BertConfig)(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=24,
+        max_position_embeddings=24 + roberta,
+        pad_token_id=0,
     )
     bert = folder.with_name(f"{folder.name}-bert")
-    BertModel(config).save_pretrained(bert)
+    network = (RobertaModel if roberta else BertModel)(config)
+    (network.half() if half else network).save_pretrained(bert)
     tokenizer.save_pretrained(bert)
-    words = Transformer(str(bert), max_seq_length=24)
+    words = Transformer(str(bert), max_seq_length=reads)
     SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(folder), create_model_card=False)
     shutil.rmtree(bert)
+    if settings is not None:
+        path = folder / "config_sentence_transformers.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     return folder
 
 
