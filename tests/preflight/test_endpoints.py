@@ -166,10 +166,8 @@ def test_a_server_that_answers_atoms_is_asked_and_not_measured(tmp_path: Path) -
 
     assert needed("evaluate/sft/atoms")["endpoint"] == "atoms.model, which is behind a URL,"
     assert "endpoint" not in needed("atoms")
-    other = load_recipe(
-        "tiny", [atoms, "label.fidelity=atoms", f"scoring.endpoints={{'{server.url}': {{model_name: v}}}}"]
-    )
-    assert libraries.wanted(other, tmp_path, [s for s in flow(other) if s.name == "label"], report=False)["endpoint"]
-    assert "endpoint" not in libraries.wanted(
-        other, tmp_path, [s for s in flow(other) if s.name == "pairs"], report=False
-    )
+    named = f"scoring.endpoints={{'{server.url}': {{model_name: v}}}}"
+    plain = load_recipe("tiny", [atoms, "label.fidelity=atoms", named])
+    for name, asks in (("label", True), ("pairs", False)):
+        some = [stage for stage in flow(plain) if stage.name == name]
+        assert ("endpoint" in libraries.wanted(plain, tmp_path, some, report=False)) is asks
