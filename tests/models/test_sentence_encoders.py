@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertModel, GPT2Tokenizer, Qwen3Config, Qwen3Model
 
 from semdpo.engine import fingerprint
 from semdpo.engine.providers import own_models, refuse_remote_code
@@ -128,6 +128,32 @@ def test_a_vector_does_not_depend_on_its_batch(plain: Path) -> None:
     together = load_text_encoder(str(plain), batch_size=5).encode(texts).vectors
     alone = load_text_encoder(str(plain), batch_size=1).encode(texts[::-1]).vectors[::-1]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-6)
+
+
+def test_a_decoder_that_pads_on_the_left_reads_its_last_token_in_any_batch(tmp_path: Path) -> None:
+    """As Qwen3-Embedding does."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    words = {"<|endoftext|>": 0, **{byte: i + 1 for i, byte in enumerate(tiny_models.BYTES)}}
+    end = "<|endoftext|>"
+    tokenizer = GPT2Tokenizer(vocab=words, merges=[], pad_token=end, padding_side="left", model_max_length=64)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    network = Qwen3Model(
+        Qwen3Config(**sizes, head_dim=8, num_key_value_heads=2, vocab_size=len(tokenizer), initializer_range=0.2)
+    )
+    network.to(torch.bfloat16).save_pretrained(tmp_path / "network")
+    tokenizer.save_pretrained(tmp_path / "network")
+    modules = [Transformer(str(tmp_path / "network")), Pooling(32, pooling_mode="lasttoken")]
+    folder = tmp_path / "model"
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    texts = ["a", "a red ball", "two cats in the snow at night", "x" * 64, "x" * 65]
+    together = load_text_encoder(str(folder), batch_size=5).encode(texts)
+    alone = load_text_encoder(str(folder), batch_size=1).encode(texts[::-1])
+    np.testing.assert_allclose(together.vectors, alone.vectors[::-1], rtol=0, atol=1e-5)
+    assert together.truncated.tolist() == [False, False, False, False, True]
+    assert np.abs(together.vectors[0] - together.vectors[1]).max() > 1e-2
 
 
 def test_weights_of_half_precision_are_computed_with_in_float32(tmp_path: Path) -> None:
