@@ -263,6 +263,24 @@ def test_what_fails_in_the_probe_is_a_reason_and_not_a_traceback(
     assert "no image was rendered" in reasons["score/clip"].reason
 
 
+@pytest.mark.usefixtures("trainings")
+def test_the_language_model_that_writes_atoms_is_measured(tmp_path: Path) -> None:
+    lm = "lm: {model: 'tiny:gpt2', batch_size: 4}"
+    recipe = _recipe(tmp_path, f"atoms={{maker: lm, {lm}, without: leave_out}}")
+
+    def broken(*_: Any) -> Any:
+        raise ModelError("no renderer")
+
+    found = probe.probe(recipe, sample_of(recipe), 20, 6, 0.01, replace(_models(0.0), renderer=broken))
+    cost = found["write/atoms"]
+    assert isinstance(cost, Cost)
+    assert "4 prompts" in cost.measured
+    server = _recipe(tmp_path, "atoms={maker: lm, lm: {model: 'http://h/v1', endpoint: {model_name: m}}}")
+    assert "write/atoms" not in probe.probe(
+        server, sample_of(server), 20, 6, 0.01, replace(_models(0.0), renderer=broken)
+    )
+
+
 def test_typical_texts_stand_in_for_files_that_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("paper/gpt2")
