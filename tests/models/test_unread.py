@@ -45,6 +45,7 @@ def test_the_tokens_are_those_of_the_files(tmp_path: Path) -> None:
     (tmp_path / "sentence").mkdir()
     (tmp_path / "sentence/sentence_bert_config.json").write_text('{"max_seq_length": 300}')
     assert tokens_read(str(tmp_path / "sentence")) == 300
+    assert tokens_read(str(tiny_long_clip.saved(tmp_path / "long"))) == 248
     assert tokens_read("somebody/encoder") is None
     assert tokens_read("no such name") is None
 
