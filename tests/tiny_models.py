@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
-    BertConfig,
-    BertModel,
     BertTokenizer,
     BlipConfig,
     BlipForImageTextRetrieval,
@@ -262,31 +260,36 @@ def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) 
 # ------------------------------------------------------------------------------------------ other rewriters' classes
 
 
-def sentence(
-    folder: Path, reads: int = 24, roberta: bool = False, half: bool = False, settings: dict[str, object] | None = None
-) -> Path:
-    """A sentence-transformers model: a small BERT or RoBERTa, and the mean of its tokens.
+# Positions of which a text gets 24: those of RoBERTa's kind begin behind that of padding, MPNet's at the third.
+TABLES = {"bert": 24, "roberta": 25, "xlm-roberta": 25, "mpnet": 26, "modernbert": 24}
 
-    Its table has 24 positions (RoBERTa's has a 25th, which no token gets), and ``reads`` is what it says that it reads.
-    ``settings`` are those of its ``config_sentence_transformers.json`` that differ.
+
+def sentence(
+    folder: Path, reads: int = 24, kind: str = "bert", half: bool = False, settings: dict[str, object] | None = None
+) -> Path:
+    """A sentence-transformers model: a small network of a kind in ``TABLES``, and the mean of its tokens.
+
+    ``reads`` is the number of tokens that it says that it reads. ``settings`` are those of its
+    ``config_sentence_transformers.json`` that differ.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import RobertaConfig, RobertaModel
+    from transformers import AutoConfig, AutoModel
 
     tokenizer = bert_tokenizer(reads)
     torch.manual_seed(0)
-    config = (RobertaConfig if roberta else BertConfig)(
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=24 + roberta,
+        max_position_embeddings=TABLES[kind],
         pad_token_id=0,
     )
     bert = folder.with_name(f"{folder.name}-bert")
-    network = (RobertaModel if roberta else BertModel)(config)
+    network = AutoModel.from_config(config)
     (network.half() if half else network).save_pretrained(bert)
     tokenizer.save_pretrained(bert)
     words = Transformer(str(bert), max_seq_length=reads)

@@ -104,18 +104,18 @@ def test_a_prefix_that_cannot_be_used_is_refused(
 # ------------------------------------------------------------------------------------------------------- tokens
 
 
-def test_a_limit_above_the_table_of_positions_is_lowered_to_it(tmp_path: Path) -> None:
-    folder = tiny_models.sentence(tmp_path / "bert", reads=64)
-    found = load_text_encoder(str(folder)).encode(["x" * 22, "x" * 23, "x" * 60])
-    assert found.truncated.tolist() == [False, True, True]
+@pytest.mark.parametrize(
+    ("kind", "says"), [("bert", 64), ("roberta", 25), ("xlm-roberta", 64), ("mpnet", 26), ("modernbert", 24)]
+)
+def test_no_more_is_read_than_the_table_of_positions_has(kind: str, says: int, tmp_path: Path) -> None:
+    encoder = load_text_encoder(str(tiny_models.sentence(tmp_path / kind, reads=says, kind=kind)), batch_size=4)
+    texts = ["x" * 22, "x" * 23, "x" * 60, "a red ball"]
+    found = encoder.encode(texts)
+    assert found.truncated.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(found.vectors[0], found.vectors[1], atol=1e-6)
     np.testing.assert_allclose(found.vectors[1], found.vectors[2], atol=1e-6)
-
-
-def test_the_position_of_padding_is_none_that_is_read(tmp_path: Path) -> None:
-    folder = tiny_models.sentence(tmp_path / "roberta", reads=25, roberta=True)
-    found = load_text_encoder(str(folder)).encode(["x" * 22, "x" * 23, "x" * 60])
-    assert found.truncated.tolist() == [False, True, True]
-    assert np.abs(found.vectors[0] - found.vectors[1]).max() < 1e-6, "24 positions, with both ends"
+    alone = np.concatenate([encoder.encode([text]).vectors for text in texts])
+    np.testing.assert_allclose(found.vectors, alone, rtol=0, atol=1e-6)
 
 
 def test_a_limit_below_the_table_is_the_models_own(tmp_path: Path) -> None:
