@@ -264,13 +264,10 @@ def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) 
 TABLES = {"bert": 24, "roberta": 25, "xlm-roberta": 25, "mpnet": 26, "modernbert": 24}
 
 
-def sentence(
-    folder: Path, reads: int = 24, kind: str = "bert", half: bool = False, settings: dict[str, object] | None = None
-) -> Path:
+def sentence(folder: Path, reads: int = 24, kind: str = "bert", half: bool = False) -> Path:
     """A sentence-transformers model: a small network of a kind in ``TABLES``, and the mean of its tokens.
 
-    ``reads`` is the number of tokens that it says that it reads. ``settings`` are those of its
-    ``config_sentence_transformers.json`` that differ.
+    ``reads`` is the number of tokens that it says that it reads.
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -295,9 +292,6 @@ def sentence(
     words = Transformer(str(bert), max_seq_length=reads)
     SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(folder), create_model_card=False)
     shutil.rmtree(bert)
-    if settings is not None:
-        path = folder / "config_sentence_transformers.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     return folder
 
 

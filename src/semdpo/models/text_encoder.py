@@ -209,7 +209,7 @@ def _sentence_transformer(folder: Path, own_code: bool) -> Any:
             return SentenceTransformer(
                 str(folder),
                 device=compute().device.type,
-                local_files_only=True,
+                local_files_only=not own_code,  # its code may be in another repository
                 trust_remote_code=own_code,
                 # Not only afterwards: some networks compute constants in the precision that they are built in.
                 model_kwargs={"dtype": torch.float32},
