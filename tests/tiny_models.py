@@ -11,8 +11,6 @@ import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
-    BertConfig,
-    BertModel,
     BertTokenizer,
     BlipConfig,
     BlipForImageTextRetrieval,
@@ -76,26 +74,29 @@ def gpt2(folder: Path, seed: int = 0, positions: int = 128) -> Path:
 # ------------------------------------------------------------------------------------------------------------ CLIP
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """One token a byte. The end token is id 3, for 2 would switch on transformers' legacy pooling."""
+def clip_tokenizer(says: int = CLIP_LENGTH) -> CLIPTokenizer:
+    """One token a byte. The end token is id 3, for 2 would switch on transformers' legacy pooling.
+
+    ``says`` is the number of tokens that it says its model reads.
+    """
     words = ["<|pad|>", "<|startoftext|>", "<|unk|>", "<|endoftext|>", *BYTES, *(byte + "</w>" for byte in BYTES)]
     return CLIPTokenizer(
         vocab={word: i for i, word in enumerate(words)},
         merges=[],
         pad_token="<|pad|>",
         unk_token="<|endoftext|>",
-        model_max_length=CLIP_LENGTH,
+        model_max_length=says,
     )
 
 
-def _clip_text(vocabulary: int, end: int) -> dict[str, object]:
+def _clip_text(vocabulary: int, end: int, positions: int = CLIP_LENGTH) -> dict[str, object]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "max_position_embeddings": CLIP_LENGTH,
+        "max_position_embeddings": positions,
         "projection_dim": 16,
         "bos_token_id": 1,
         "eos_token_id": end,
@@ -103,9 +104,17 @@ def _clip_text(vocabulary: int, end: int) -> dict[str, object]:
     }
 
 
-def clip(folder: Path, kind: str | None = None, seed: int = 0, end: int | None = None, half: bool = False) -> Path:
+def clip(
+    folder: Path,
+    kind: str | None = None,
+    seed: int = 0,
+    end: int | None = None,
+    half: bool = False,
+    positions: int = CLIP_LENGTH,
+    says: int = CLIP_LENGTH,
+) -> Path:
     """A CLIPModel whose end token is not the largest id, so that pooling at the wrong place shows."""
-    tokenizer = clip_tokenizer()
+    tokenizer = clip_tokenizer(says)
     torch.manual_seed(seed)
     vision = {
         "hidden_size": 32,
@@ -116,7 +125,7 @@ def clip(folder: Path, kind: str | None = None, seed: int = 0, end: int | None =
         "patch_size": 8,
         "projection_dim": 16,
     }
-    text = _clip_text(len(tokenizer), tokenizer.eos_token_id if end is None else end)
+    text = _clip_text(len(tokenizer), tokenizer.eos_token_id if end is None else end, positions)
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
     (model.half() if half else model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -251,25 +260,36 @@ def stable_diffusion(folder: Path, seed: int = 0, strict_checker: bool = False) 
 # ------------------------------------------------------------------------------------------ other rewriters' classes
 
 
-def sentence(folder: Path) -> Path:
-    """A sentence-transformers model: a small BERT, and the mean of its tokens."""
+# Positions of which a text gets 24: those of RoBERTa's kind begin behind that of padding, MPNet's at the third.
+TABLES = {"bert": 24, "roberta": 25, "xlm-roberta": 25, "mpnet": 26, "modernbert": 24}
+
+
+def sentence(folder: Path, reads: int = 24, kind: str = "bert", half: bool = False) -> Path:
+    """A sentence-transformers model: a small network of a kind in ``TABLES``, and the mean of its tokens.
+
+    ``reads`` is the number of tokens that it says that it reads.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import AutoConfig, AutoModel
 
-    tokenizer = bert_tokenizer(24)
+    tokenizer = bert_tokenizer(reads)
     torch.manual_seed(0)
-    config = BertConfig(
+    config = AutoConfig.for_model(
+        kind,
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
-        max_position_embeddings=24,
+        max_position_embeddings=TABLES[kind],
+        pad_token_id=0,
     )
     bert = folder.with_name(f"{folder.name}-bert")
-    BertModel(config).save_pretrained(bert)
+    network = AutoModel.from_config(config)
+    (network.half() if half else network).save_pretrained(bert)
     tokenizer.save_pretrained(bert)
-    words = Transformer(str(bert), max_seq_length=24)
+    words = Transformer(str(bert), max_seq_length=reads)
     SentenceTransformer(modules=[words, Pooling(32)], device="cpu").save(str(folder), create_model_card=False)
     shutil.rmtree(bert)
     return folder

@@ -57,6 +57,18 @@ def test_whatever_is_missing_is_named_with_its_cure() -> None:
     assert "allow_remote_code=['jina-embeddings-v4']" in found["remote code"].found
 
 
+def test_the_language_model_that_writes_atoms_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = load_recipe("tiny", ["atoms={maker: lm, lm: {model: embeddinggemma-300m}}"])
+    found = {each.what: each for each in doctor.needs(recipe, tmp_path / "run")}["embeddinggemma-300m"]
+    assert found.level == "error"
+    assert found.found.startswith("atoms.lm.model: not downloaded, about 1.2 GB, licence Gemma, ")
+    assert downloads.missing_models(recipe) == {"embeddinggemma-300m": 1.2}
+    _finish(tmp_path / "run", *(stage.name for stage in flow(recipe) if stage.name != "atoms"))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e6, total=2e6))
+    with pytest.raises(StoreError, match=r"memory: about 1\.2 GB for writing atoms, .*smaller atoms\.lm\.model"):
+        doctor.refuse_the_impossible(recipe, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("answer", "level", "told"),
     [

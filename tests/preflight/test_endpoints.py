@@ -148,3 +148,26 @@ def test_their_urls_are_no_missing_models(tmp_path: Path) -> None:
     assert needed("evaluate/sft/v.l.m")["endpoint"] == "evaluate.metrics.v.l.m, which is behind a URL,"
     assert "endpoint" not in needed("evaluate/sft/clip")
     assert "endpoint" not in needed("candidates")
+
+
+def test_a_server_that_answers_atoms_is_asked_and_not_measured(tmp_path: Path) -> None:
+    with Loopback(models=("m", "vlm")) as server:
+        atoms = f"atoms={{maker: rules, model: '{server.url}'}}"
+        recipe = _drawing(server.url, atoms, "label.fidelity=atoms")
+        assert ("ok", "atoms.model: answers, and offers 'vlm'") in [
+            (found.level, found.found) for found in endpoints.servers(recipe)
+        ]
+    assert downloads.missing_models(recipe) == {}
+    assert [finding.level for finding in resources(recipe, tmp_path)] == ["ok", "ok"]
+    stages = {stage.name: stage for stage in flow(recipe)}
+
+    def needed(name: str) -> dict[str, str]:
+        return libraries.wanted(recipe, tmp_path, [stages[name]], report=False)
+
+    assert needed("evaluate/sft/atoms")["endpoint"] == "atoms.model, which is behind a URL,"
+    assert "endpoint" not in needed("atoms")
+    named = f"scoring.endpoints={{'{server.url}': {{model_name: v}}}}"
+    plain = load_recipe("tiny", [atoms, "label.fidelity=atoms", named])
+    for name, asks in (("label", True), ("pairs", False)):
+        some = [stage for stage in flow(plain) if stage.name == name]
+        assert ("endpoint" in libraries.wanted(plain, tmp_path, some, report=False)) is asks

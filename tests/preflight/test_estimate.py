@@ -17,7 +17,7 @@ from semdpo.data.records import Curve
 from semdpo.engine import timing
 from semdpo.errors import ModelError
 from semdpo.preflight import bill, estimate, probe, resources
-from semdpo.preflight.measuring import Cost
+from semdpo.preflight.measuring import Cost, longest
 from semdpo.preflight.probe import Found, Unmeasured
 from semdpo.preflight.rewritings import rewritings
 from semdpo.preflight.sample import sample_of
@@ -35,7 +35,8 @@ def _found(recipe: Recipe, **others: Cost | Unmeasured) -> Found:
     objectives = {f"train/{objective.name}" for objective in recipe.train.methods.values()}
     metrics = {f"score/{metric}" for metric in recipe.evaluate.metrics}
     jobs = {job.what for job in rewritings(recipe)}
-    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", "atoms", *objectives, *metrics, *jobs}
+    names = {"prompts", "sft", "reference", "label", "pairs", "drift", "images", "atoms", "write/atoms"}
+    names |= {*objectives, *metrics, *jobs}
     return dict.fromkeys(sorted(names), cost) | others
 
 
@@ -112,16 +113,20 @@ def test_a_benchmark_costs_what_its_prompts_and_image_seeds_cost() -> None:
     assert resources.images(recipe) == resources.images(load_recipe("tiny")) + 9 * (200 + 50 * 2)
 
 
-def test_atoms_that_score_candidates_cost_in_label_and_a_language_model_is_not_measured() -> None:
+def test_atoms_that_score_candidates_cost_in_label_and_so_does_the_language_model_that_writes_them() -> None:
     recipe = load_recipe("tiny", ["label.fidelity=atoms"])
     plan = _plan(recipe, _found(recipe))
     assert plan["label"].seconds.mean == 20 + 4 * 1600
     unknown = Unmeasured("tiny:judge is not downloaded")
     assert _plan(recipe, _found(recipe, atoms=unknown))["label"].missing == unknown
     lm = load_recipe("tiny", ["atoms={maker: lm, lm: {model: m}}"])
-    plan = _plan(lm, _found(lm))
+    written = _plan(lm, _found(lm))["atoms"]
+    assert written.seconds.mean == 10 + 2 * 520, "for every prompt, held out or not"
+    assert written.size == 2 * 100 + 520 * 5 + estimate.NOTES_BYTES, "two files of 512 prompts"
+    server = load_recipe("tiny", ["atoms={maker: lm, lm: {model: 'http://h/v1', endpoint: {model_name: m}}}"])
+    plan = _plan(server, _found(server))
     assert plan["atoms"].missing is not None
-    assert "not measured" in plan["atoms"].missing.reason
+    assert "a server writes them; it is not asked" in plan["atoms"].missing.reason
 
 
 def test_twice_the_prompts_take_twice_the_work_and_the_same_loading() -> None:
@@ -303,6 +308,24 @@ def test_what_fails_in_the_probe_is_a_reason_and_not_a_traceback(
     assert "no image was rendered" in reasons["score/clip"].reason
 
 
+@pytest.mark.usefixtures("trainings")
+def test_the_language_model_that_writes_atoms_is_measured(tmp_path: Path) -> None:
+    lm = "lm: {model: 'tiny:gpt2', batch_size: 4}"
+    recipe = _recipe(tmp_path, f"atoms={{maker: lm, {lm}, without: leave_out}}")
+
+    def broken(*_: Any) -> Any:
+        raise ModelError("no renderer")
+
+    found = probe.probe(recipe, sample_of(recipe), 20, 6, 0.01, replace(_models(0.0), renderer=broken))
+    cost = found["write/atoms"]
+    assert isinstance(cost, Cost)
+    assert "4 prompts" in cost.measured
+    server = _recipe(tmp_path, "atoms={maker: lm, lm: {model: 'http://h/v1', endpoint: {model_name: m}}}")
+    assert "write/atoms" not in probe.probe(
+        server, sample_of(server), 20, 6, 0.01, replace(_models(0.0), renderer=broken)
+    )
+
+
 def test_typical_texts_stand_in_for_files_that_are_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("paper/gpt2")
@@ -317,9 +340,9 @@ def test_typical_texts_stand_in_for_files_that_are_not_here(monkeypatch: pytest.
 
 
 def test_the_longest_of_many_draws() -> None:
-    assert probe._longest([1, 2, 3], 1) == pytest.approx(2.0)
-    assert probe._longest([1, 2, 3], 100) == pytest.approx(3.0)
-    assert probe._longest([7], 5) == 7.0
+    assert longest([1, 2, 3], 1) == pytest.approx(2.0)
+    assert longest([1, 2, 3], 100) == pytest.approx(3.0)
+    assert longest([7], 5) == 7.0
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ SCORED = [f"label.scorer={URL}/", f"scoring.endpoints={{'{URL}': {{model_name: v
         ("label.scorer=http://pw@host/v1", "'http://host/v1' is written with more than host, port and path"),
         ("label.fidelity=http://host/v1", "label.fidelity is the server http://host/v1"),
         ("evaluate.metrics.clip=http://host/v1", "evaluate.metrics.clip is the server http://host/v1"),
+        ("atoms={maker: rules, model: http://host/v1}", "atoms.model is the server http://host/v1; say which of its"),
         ("scoring.endpoints={a: {model_name: m}}", "endpoints has 'a', which is no URL"),
         (f"scoring.endpoints={{'{URL}': {{}}}}", f"'{URL}' is a server; say which of its models to use"),
         (f"scoring.endpoints={{'{URL}': {{model_name: m, key_env: sk-pw}}}}", "it must be the name of an environment"),

@@ -161,7 +161,8 @@ def _published(name: str, model: Published) -> Finding:
     gated, own_code = ["gated"] if model.gated else [], ["own code"] if model.runs_code else []
     size = f"{model.gigabytes:g} GB" if model.gigabytes else "size not known"
     licence = [model.licence] if model.licence else []
-    remarks = ", ".join([size, *licence, *gated, *own_code])
+    reads = [f"encoder of {model.encoder.tokens:,} tokens"] if model.encoder else []
+    remarks = ", ".join([size, *licence, *gated, *own_code, *reads])
     return Finding("ok", name, f"{model.repository} ({remarks})")
 
 

@@ -115,7 +115,7 @@ def resolve(name: str) -> Place:
     if text in PUBLISHED and not is_dir(text):
         return Place(text, published.repository, False, published.files, published.tokenizer, published.base)
     if text and is_dir(text):
-        held = _held(Path(text))
+        held = held_in(Path(text))
         companions = (None, None) if held is None else (held.tokenizer, held.base)
         return Place(text, text, True, TRANSFORMERS, *companions)
     if text and is_file(text):
@@ -170,7 +170,7 @@ def reads_prompt(name: str) -> bool:
         place = resolve(name)
     except ModelError:  # reported where the model is loaded
         return True
-    model = published(name) or (_held(Path(place.path)) if place.local else None)
+    model = published(name) or (held_in(Path(place.path)) if place.local else None)
     return model is None or model.reads_prompt
 
 
@@ -193,7 +193,7 @@ def _users_copy(name: str) -> Path | None:
     return folder if is_dir(folder) else None
 
 
-def _held(folder: Path) -> Published | None:
+def held_in(folder: Path) -> Published | None:
     """The published model whose checkpoint, in its authors' format, a user's folder holds; None if it holds none."""
     for model in PUBLISHED.values():
         checkpoints = (*model.files[:1], *model.also)

@@ -60,7 +60,7 @@ def prefix_of(name: str, folder: Path) -> Prefix:
     prompts = {key: text for key, text in (prompts or {}).items() if isinstance(text, str)}
     default = settings.get("default_prompt_name")
     if default is not None:
-        if default not in prompts:
+        if not isinstance(default, str) or default not in prompts:
             raise ModelError(
                 f"'{folder / SETTINGS}' names the prompt {default!r} as default and does not have it; add it to prompts"
             )
@@ -89,11 +89,11 @@ def runs_code(folder: Path) -> bool:
 def _brings_network(path: Path) -> bool:
     """Whether a configuration names Python files for a kind of network that transformers does not know."""
     config = _read(path)
-    if not isinstance(config, dict) or "AutoModel" not in (config.get("auto_map") or {}):
+    if not isinstance(config, dict) or not config.get("auto_map"):
         return False
     from transformers import CONFIG_MAPPING  # here, since it imports torch
 
-    return config.get("model_type") not in CONFIG_MAPPING
+    return str(config.get("model_type")) not in CONFIG_MAPPING
 
 
 def _read(path: Path) -> Any:

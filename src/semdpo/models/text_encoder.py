@@ -172,7 +172,7 @@ class SentenceEncoder:
         with quiet():
             return self._model.encode(
                 texts,
-                prompt=self._prefix,  # of every text; the same for prompts and rewrites
+                prompt=self._prefix or None,  # of every text; the same for prompts and rewrites
                 batch_size=self._batch_size,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -196,7 +196,7 @@ class SentenceEncoder:
         """Encodes one text, since some modules are refused only then, such as a router without a default."""
         try:
             self._encoded([TRIAL])
-        except UNREADABLE as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise unreadable(folder, "encoder of single texts", error) from error
 
 
@@ -209,7 +209,7 @@ def _sentence_transformer(folder: Path, own_code: bool) -> Any:
             return SentenceTransformer(
                 str(folder),
                 device=compute().device.type,
-                local_files_only=True,
+                local_files_only=not own_code,  # its code may be in another repository
                 trust_remote_code=own_code,
                 # Not only afterwards: some networks compute constants in the precision that they are built in.
                 model_kwargs={"dtype": torch.float32},

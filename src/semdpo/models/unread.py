@@ -8,7 +8,7 @@ from typing import Any
 
 from semdpo.errors import ModelError
 from semdpo.models.catalogue import longer_encoders
-from semdpo.models.registry import published, resolve
+from semdpo.models.registry import held_in, published, resolve
 
 MANY = 0.05  # the share of texts from which on a sentence is worth its line
 NAMED = 2  # encoders that read more, in a message
@@ -30,6 +30,8 @@ def tokens_read(name: str) -> int | None:
     if not place.local:
         return None
     folder = Path(place.path)
+    if (held := held_in(folder)) is not None and held.encoder is not None:
+        return held.encoder.tokens
     found = _values(folder / "sentence_bert_config.json").get("max_seq_length")
     text = _values(folder / "config.json").get("text_config")
     if found is None and isinstance(text, dict):

@@ -376,9 +376,8 @@ def _score(this: _Probe, metric: str, name: str, budget: float) -> Cost:
 
 def _write_atoms(this: _Probe, writer: AtomWriter, budget: float) -> Cost:
     """Times the language model that writes atoms; a prompt counts as one row, which stands for all of its atoms."""
-    begun, take = time.monotonic(), this.sample.prompts_in_turn()
-    model = this.models.other_rewriter(writer, writer)
-    full = min(writer.batch_size, atoms.ROWS, this.prompts + this.held_out)
+    begun, take, all_prompts = time.monotonic(), this.sample.prompts_in_turn(), this.prompts + this.held_out
+    model, full = this.models.other_rewriter(writer, writer), min(writer.batch_size, atoms.ROWS, all_prompts)
     loading = time.monotonic() - begun
     cost = _cost("prompts", Atom, full, budget, loading, lambda size: atoms.written(model, writer.seed, take(size))[0])
     return replace(cost, row_bytes=cost.row_bytes * ATOMS_OF_A_PROMPT)

@@ -263,7 +263,7 @@ def _saved(run: Run) -> list[str]:
 
 def _unread(run: Run, weighed: Mapping[str, int]) -> list[str]:
     """What it means that many pairs have a text that is longer than the encoder reads; nothing for few pairs."""
-    text = unread.sentence(weighed["truncated"], weighed["rows"], "pairs have a text", run.recipe.drift.encoder)
+    text = unread.sentence(weighed["truncated"], weighed.get("rows", 0), "pairs have a text", run.recipe.drift.encoder)
     return [f"{text}."] if text else []
 
 

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 
 from semdpo.errors import EndpointError, ModelError, PartlyRefusedError, RefusedRequestError
-from semdpo.models.endpoint_scorer import EndpointScorer, load_endpoint_scorer, p_yes
+from semdpo.models.endpoint_question import probability
+from semdpo.models.endpoint_scorer import EndpointScorer, load_endpoint_scorer
 from semdpo.protocols import Scorer
 from tests.loopback import Asked, Loopback, Reply, chat, error, told
 from tests.models.endpoint.asking import settings
 
-GREY = Image.new("L", (8, 8), 60)
+GREY, YES = Image.new("L", (8, 8), 60), ("yes",)
 
 
 def scorer_of(server: Loopback, **values: object) -> EndpointScorer:
@@ -79,14 +80,14 @@ def test_many_images_keep_their_order_and_the_body_its_word() -> None:
     ],
 )
 def test_the_probability_of_yes(top: list[tuple[str, float]], value: float | None) -> None:
-    found = p_yes("No", [(token, math.log(p)) for token, p in top])
+    found = probability(YES, "No", [(token, math.log(p)) for token, p in top])
     assert found == (None if value is None else pytest.approx(value, abs=1e-9))
 
 
 def test_the_token_that_was_sampled_is_no_bound() -> None:
     told_also = [("No", math.log(0.9)), ("Sure", math.log(0.00001))]
-    assert p_yes("Sure", told_also) is None, "it is told although others are more probable"
-    assert p_yes("No", told_also) == 0
+    assert probability(YES, "Sure", told_also) is None, "it is told although others are more probable"
+    assert probability(YES, "No", told_also) == 0
 
 
 @pytest.mark.parametrize(
