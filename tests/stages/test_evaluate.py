@@ -153,7 +153,7 @@ def test_a_renderer_that_draws_too_few_is_refused() -> None:
         def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
             return super().render(prompts, seeds)[:-1]
 
-    with pytest.raises(DataError, match="dpo: the renderer gave 3 images for 4 texts"):
+    with pytest.raises(DataError, match="a model gave 3 results for 4 images; correct the renderer"):
         _drawn(["x", "y", "z"], painter=Lazy())
 
 

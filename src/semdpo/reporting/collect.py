@@ -21,7 +21,7 @@ from semdpo.reporting.alpha_sweep import Sweep, compute_sweep
 from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import DRIFT, Published, own_weights
-from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
+from semdpo.reporting.evaluated import blackened, evaluation_rows, unrendered, unscored
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
@@ -88,6 +88,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         tokens=_tokens(curves, run),
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
+        unrendered={method: len(places) for method, places in unrendered(evaluation(recipe), run).items()},
         facts=titles.facts,
         variants=recipe.variants,
         atoms=_atoms(run),
@@ -234,6 +235,12 @@ _LEFT_OUT = (
 )
 
 
+_UNRENDERED = (
+    "For {} combinations of prompt and image seed the image of at least one method could not be rendered; they are "
+    "left out for all methods."
+)
+
+
 _UNSCORED = (
     "For {} combinations of prompt and image seed a scorer had no score for the image of at least one method; they are "
     "left out for all methods."
@@ -258,8 +265,10 @@ def _notes(run: Run) -> list[str]:
     candidates, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.counts(run.folder / "drift")
     black, failed = labelled.get("blackened", 0), labelled.get("failed", 0)
-    places = {place for of_method in blackened(evaluation(run.recipe), run).values() for place in of_method}
-    failures = unscored(evaluation(run.recipe), run)
+    places, missing, failures = (
+        {place for of_method in found(evaluation(run.recipe), run).values() for place in of_method}
+        for found in (blackened, unrendered, unscored)
+    )
     return [
         f"Candidates: {candidates['kept']} kept, {candidates['duplicates']} duplicates and {candidates['empty']} empty "
         f"ones dropped, {candidates['truncated']} truncated at the token budget; "
@@ -270,5 +279,6 @@ def _notes(run: Run) -> list[str]:
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
+        *([_UNRENDERED.format(len(missing))] if missing else []),
         *([_UNSCORED.format(len(failures))] if failures else []),
     ]

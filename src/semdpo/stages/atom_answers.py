@@ -83,8 +83,8 @@ def answered(
         maker: who made the atoms, as in the recipe.
 
     Returns:
-        One row for each atom of each image, in the images' order. An image that the safety checker blackened, and any
-        image where no model answers, has no probabilities.
+        One row for each atom of each image, in the images' order. An image that the safety checker blackened or that
+        could not be rendered, and any image where no model answers, has no probabilities.
 
     Raises:
         DataError: an image is damaged, or a model gave a wrong number of answers.
@@ -93,7 +93,7 @@ def answered(
     model = answerer() if shown else None
     probabilities: dict[int, float] = {}
     if model is not None:
-        asked = [k for k, (image, _) in enumerate(shown) if not image.blackened]
+        asked = [k for k, (image, _) in enumerate(shown) if image.missing is None]
         pixels = {id(image): decoded(image) for image in {id(i): i for i, _ in (shown[k] for k in asked)}.values()}
         questions = [(shown[k][1].question, shown[k][1].answer) for k in asked]
         found = model.answer([pixels[id(shown[k][0])] for k in asked], questions)
