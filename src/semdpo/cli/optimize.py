@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 RENDERER = "tiny:sd"  # of the demo's rewriter
 SCORER = "tiny:image-reward"
-MOST_SEEDS_OF_A_SERVER = 2**31 - 1  # it would get a larger one modulo 2**31
+LARGEST_SEED_OF_A_SERVER = 2**31 - 1  # it would get a larger one modulo 2**31
 
 
 def optimize(
@@ -110,8 +110,8 @@ def optimize(
     if image is None and best_of is None:
         refuse_without_effect({"--renderer": renderer}, "without --show and --best-of")
     endpoint = asked.image_server(renderer, renderer_name, renderer_key_env)
-    if endpoint is not None:
-        number("--seed", seed, 0, MOST_SEEDS_OF_A_SERVER)
+    if endpoint is not None and seed > LARGEST_SEED_OF_A_SERVER:
+        raise ConfigError(f"--seed is {seed}; a server that renders takes at most {LARGEST_SEED_OF_A_SERVER}")
     if best_of is None:
         refuse_without_effect({"--scorer": scorer}, "without --best-of")
     texts = asked.prompts(prompt, prompts, column)

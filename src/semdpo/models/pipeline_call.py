@@ -15,7 +15,6 @@ from semdpo.models.loading import quiet, read_json
 NEGATIVE = "negative_prompt"
 STEPS = "num_inference_steps"
 MIDDLE = "intermediate_timesteps"  # Sana-Sprint's time between its two steps
-LARGEST = "max_timesteps"  # Sana-Sprint's time of the first step
 _NEEDED = ("prompt", "generator", "output_type")
 _SCHEDULES = ("sigmas", "timesteps")  # each of them says the number of steps
 
@@ -143,8 +142,8 @@ def _between(
         return {}
     if given.get("timesteps") is not None:  # diffusers 0.42 does not tell the sampler how many steps they are
         raise ModelError(
-            f"renderer.call.timesteps cannot be used with this pipeline; use renderer.steps, and {LARGEST} and {MIDDLE} "
-            "in renderer.call"
+            "renderer.call.timesteps cannot be used with this pipeline; use renderer.steps, and in renderer.call "
+            f"max_timesteps and {MIDDLE}"
         )
     steps = found.get(STEPS, known[STEPS].default)
     if steps == 2:
