@@ -193,7 +193,8 @@ def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
     """The number of rendered images: of the candidates, and of every method on the held-out prompts."""
     rendering = ["candidates", *(stage.name for stage in stages if stage.name.endswith("/images"))]
     saved = store.counts(run.folder / "render_budget")["images_left_out"] if run.recipe.render_budget else 0
-    return sum(store.counts(run.folder / name)["rows"] for name in rendering) - saved
+    counts = [store.counts(run.folder / name) for name in rendering]
+    return sum(each["rows"] - each.get("failed", 0) for each in counts) - saved
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
