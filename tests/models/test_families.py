@@ -281,6 +281,10 @@ def test_qwen_image_2_1(qwen_21: tuple[Family, Path], scorer: Any) -> None:
     renderer = load_renderer(str(folder), steps=steps, height=32, width=32, batch_size=4)
     assert _rows(renderer) == [1] * (steps or 8)
     _same_whatever_the_batch(renderer)
+    several = DiffusionRenderer(renderer._pipeline, renderer._call, 2, False).render(
+        ["a cat", "a cat" + "x" * 200], [1, 1]
+    )
+    assert (_pixels(several[0]) != _pixels(renderer.render(["a cat"], [1])[0])).any(), "else batches could be rendered"
     prompt = [Prompt.of("a red ball", "test", "test")]
     images = evaluate.render("m", prompt, ["a ball"], renderer, stand_ins.Encoder(), [0, 1], 2, lambda t: [1] * len(t))
     assert all(np.isfinite(row.score or np.nan) for row in scoring.score_images(images, scorer, "clip"))
