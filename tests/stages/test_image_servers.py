@@ -291,7 +291,8 @@ def _refuses(*prompts: str) -> Callable[[Asked], Reply]:
     return picky
 
 
-EVALUATED = ("evaluate/human/images", "evaluate/human/clip", "evaluate/sft/images", "evaluate/sft/clip")
+def _stages_of(*methods: str) -> list[str]:
+    return [f"evaluate/{method}/{name}" for method in methods for name in ("images", "clip", "consistency", "vlm")]
 
 
 def test_an_evaluation_notes_what_a_server_does_not_render(tmp_path: Path, server: Loopback) -> None:
@@ -315,12 +316,12 @@ def test_an_evaluation_notes_what_a_server_does_not_render(tmp_path: Path, serve
 
 
 def test_methods_stay_paired_where_one_of_them_has_no_image(tmp_path: Path, server: Loopback) -> None:
-    recipe, run = _recipe(tmp_path, server.url, "evaluate.metrics={clip: 'tiny:clip'}"), tmp_path / "run"
+    recipe, run = _recipe(tmp_path, server.url), tmp_path / "run"
     models = _models()
     found = evaluation(recipe)
     whole = replace(found, models={name: found.models[name] for name in ("human", "sft")})
     server.answer = _refuses("another 1")
-    _run(recipe, run, *FIRST, *EVALUATED)
+    _run(recipe, run, *FIRST, *_stages_of("human", "sft"))
     rows = evaluation_rows(whole, Run(run, recipe, models))
     places = [{(row.prompt, row.image_seed) for row in rows if row.method == method} for method in ("human", "sft")]
     assert places[0] == places[1] == {(f"another {k}", seed) for k in (0, 2, 3, 4, 5) for seed in (0, 1)}
@@ -345,10 +346,9 @@ def test_too_many_missing_images_stop_an_evaluation_which_resumes(tmp_path: Path
 
 
 def test_where_no_image_is_left_the_report_says_why(tmp_path: Path, server: Loopback) -> None:
-    settings = ("evaluate.metrics={clip: 'tiny:clip'}", "evaluate.max_failed=1")
-    recipe, run = _recipe(tmp_path, server.url, *settings), tmp_path / "run"
+    recipe, run = _recipe(tmp_path, server.url, "evaluate.max_failed=1"), tmp_path / "run"
     server.answer = _refuses(*(f"another {k}" for k in range(6)))
-    _run(recipe, run, *FIRST, "evaluate/human/images", "evaluate/human/clip")
+    _run(recipe, run, *FIRST, *_stages_of("human"))
     whole = replace(evaluation(recipe), models={"human": "sft"})
     with pytest.raises(DataError, match="the image of a method could not be rendered; name another renderer"):
         evaluation_rows(whole, Run(run, recipe, _models()))
