@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semdpo.errors import ConfigError
+from semdpo.errors import ConfigError, PartlyRefusedError
 from semdpo.protected_spans import readable
+from semdpo.protocols import render_checked
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from semdpo.protocols import Renderer, Scorer
+
+log = logging.getLogger("semdpo")
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,27 @@ class BestOf:
             seed: the seed of all images.
 
         Returns:
-            The indices of the rewrites, at most n.
+            The indices of the rewrites, at most n. Those whose image a server refuses or blackens come last.
+
+        Raises:
+            EndpointError: the renderer's server cannot be used.
         """
         chosen = list(rewrites[: self.n])
         if len(chosen) < 2:
             return list(range(len(chosen)))
-        images = self.renderer.render([readable(text) for text in chosen], [seed] * len(chosen))
-        scores = self.scorer.score(images, [readable(prompt)] * len(images)).values
-        return [int(k) for k in np.argsort(-scores, kind="stable")]
+        images = self._images([readable(text) for text in chosen], seed)
+        shown = [k for k, image in enumerate(images) if image is not None]
+        if not shown:
+            return list(range(len(chosen)))
+        scores = self.scorer.score([image for image in images if image is not None], [readable(prompt)] * len(shown))
+        best_first = [shown[k] for k in np.argsort(-scores.values, kind="stable")]
+        return [*best_first, *(k for k in range(len(chosen)) if images[k] is None)]
+
+    def _images(self, texts: Sequence[str], seed: int) -> list[Image.Image | None]:
+        """The image of each text; None where a server refuses it, or its safety checker blackened it."""
+        try:
+            found = render_checked(self.renderer, texts, [seed] * len(texts))
+        except PartlyRefusedError as error:
+            found = error.outcomes
+            log.warning("an image of best-of is missing, so its rewrite comes last: %s", error)
+        return [None if isinstance(each, Exception) or each[1] else each[0] for each in found]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from semdpo.cli import app
 from semdpo.tiny_world.grammar import COLORS, THINGS
-from tests.loopback import Asked, Loopback, Reply, chat, error
+from tests.loopback import Asked, Loopback, Reply, chat, drawn, error
 
 MODEL = ("--model", "tiny:gpt2", "--max-new-tokens", "24")
 PROMPTS = ["a red ball in the desert", "a blue cat", "a red ball in the desert"]
@@ -148,6 +148,7 @@ def test_an_empty_line_of_a_file_is_named(
 
 
 ENCODER = ("--encoder", "tiny:clip", "--max-drift", "2")
+SHOWN = ("--show", "x.png", "--renderer")
 
 
 def test_any_language_model_behind_a_url_gets_the_guard(
@@ -205,13 +206,113 @@ def test_a_server_that_goes_down_ends_a_file_and_the_same_command_resumes(
         (("a cat", *MODEL, "--model-name", "m"), "--model-name has no effect without a URL as --model"),
         (("a cat", "--model", "http://x/v1", "--key-env", "sk-123"), "the name of an environment variable"),
         (("a cat", "--model", "http://u:p@x/v1", "--model-name", "m"), "more than host, port and path"),
+        (
+            ("a cat", *MODEL, "--show", "x.png", "--renderer", "tiny:sd", "--renderer-name", "m"),
+            "--renderer-name has no effect without a URL as --renderer",
+        ),
+        (("a cat", *MODEL, *SHOWN, "http://x/v1", "--renderer-key-env", "sk-123"), "--renderer-key-env: 'key_env'"),
+        (("a cat", *MODEL, *SHOWN, "http://u:p@x/v1", "--renderer-name", "m"), "more than host, port and path"),
+        (
+            ("a cat", *MODEL, *SHOWN, "http://x/v1", "--seed", str(2**31)),
+            "a server that renders takes at most 2147483647",
+        ),
+        (
+            ("a cat", *MODEL, "--best-of", "2", "--renderer", "tiny:sd", "--scorer", "http://x/v1"),
+            "is a server; here a model with files is needed",
+        ),
     ],
 )
 def test_bad_options_of_a_server(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert _main(monkeypatch, *arguments) == 2
     said = capsys.readouterr().err
     assert message in said
+    assert len(said.splitlines()) == 1
     assert "sk-123" not in said
     assert "u:p" not in said
+
+
+# ------------------------------------------------------------------------------------ a server that renders
+
+
+BRIGHT = ("--best-of", "4", "--scorer", "tiny:image-reward")
+
+
+def _grey(asked: Asked) -> Reply:
+    return drawn(Image.new("RGB", (32, 16), (len(asked.prompt) % 200 + 20,) * 3))
+
+
+def test_a_server_renders_before_and_after(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-secret-123")
+    image, more = tmp_path / "both.png", ("--renderer-key-env", "MY_KEY", "--seed", "3", "--max-drift", "2")
+    with Loopback(_grey) as server:
+        assert _main(monkeypatch, PROMPTS[0], *MODEL, "--renderer", server.url, *more, "--show", str(image)) == 0
+        rewrite = capsys.readouterr().out.strip()
+        posts = [asked for asked in server.asked if asked.path.endswith("generations")]
+    assert {asked.body["prompt"] for asked in posts} == {PROMPTS[0], rewrite}
+    assert {(asked.body["model"], asked.body["seed"]) for asked in posts} == {("m", 3)}, "its only model"
+    assert {asked.headers["authorization"] for asked in posts} == {"Bearer sk-secret-123"}
+    assert not {"num_inference_steps", "guidance_scale", "size"} & set(posts[0].body), "the server's own"
+    with Image.open(image) as opened:
+        assert opened.size == (32 + 8 + 32, 16)
+        assert json.loads(opened.info["semdpo"])["renderer"] == "m"
+        assert "127.0.0.1" not in opened.info["parameters"] + opened.info["semdpo"]
+
+
+def test_a_server_renders_for_best_of_and_what_it_refuses_comes_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    given = (
+        "a red ball in the desert",
+        *MODEL,
+        *BRIGHT,
+        "-n",
+        "4",
+        "--max-drift",
+        "2",
+        "--renderer-name",
+        "m",
+        "--json",
+    )
+    with Loopback(_grey) as server:
+        named = (*given, "--renderer", server.url)
+        assert _main(monkeypatch, *named) == 0
+        first = [record["rewrite"] for record in _records(capsys.readouterr().out)]
+        assert len(first) > 1
+        refused = first[0]
+        server.answer = lambda asked: error(400, "policy") if asked.prompt == refused else _grey(asked)
+        assert _main(monkeypatch, *named) == 0
+        said = capsys.readouterr()
+        assert [record["rewrite"] for record in _records(said.out)] == [*first[1:], refused]
+        server.answer = lambda _: error(400, "policy")
+        assert _main(monkeypatch, *named) == 0
+        assert sorted(str(row["rewrite"]) for row in _records(capsys.readouterr().out)) == sorted(map(str, first))
+        server.answer = lambda _: error(401, "expired")
+        assert _main(monkeypatch, *named) == 2
+        assert "wants a key (expired)" in capsys.readouterr().err
+
+
+def test_a_file_of_prompts_belongs_to_the_server_that_rendered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("\n".join(f"a {color} ball" for color in COLORS[:3]) + "\n")
+    given = ("--prompts", str(tmp_path / "p.txt"), *MODEL, *BRIGHT, "--max-drift", "2", "-o", str(tmp_path / "r.jsonl"))
+    down = [True]
+    with Loopback(lambda asked: error(401, "expired") if down[0] else _grey(asked), models=("m", "n")) as server:
+        assert _main(monkeypatch, *given, "--renderer", server.url) == 2
+        assert "offers m, n; say which model to use with --renderer-name" in capsys.readouterr().err
+        assert _main(monkeypatch, *given, "--renderer", server.url, "--renderer-name", "m") == 2
+        assert "run the same command again to resume" in capsys.readouterr().err
+        down[0] = False
+        assert _main(monkeypatch, *given, "--renderer", server.url, "--renderer-name", "n") == 2
+        assert "has unfinished rows of another command" in capsys.readouterr().err
+        assert _main(monkeypatch, *given, "--renderer", server.url, "--renderer-name", "m") == 0
+    assert len(_records((tmp_path / "r.jsonl").read_text())) == 3

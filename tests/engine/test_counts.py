@@ -87,6 +87,7 @@ from semdpo.stages.sweep import sweep_flow
         ),
         ("evaluate/…/clip", {"rows": 960, "truncated": 0}, "960 scores"),
         ("evaluate/…/clip", {"rows": 9, "truncated": 2}, "9 scores, 2 scores of a text longer than the scorer reads"),
+        ("evaluate/dpo/images", {"rows": 12, "failed": 2}, "10 images rendered, 2 images that could not be rendered"),
         ("evaluate/…/consistency", {"rows": 960, "truncated": 0}, "960 images compared with the rewrites"),
         ("sweep/evaluate/…/clip", {"rows": 5, "truncated": 0}, "5 scores"),
         (

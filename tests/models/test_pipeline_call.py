@@ -16,7 +16,7 @@ from semdpo.recipe.load import load_recipe
 from semdpo.recipe.models import RendererConfig
 
 FLUX, QWEN, QWEN_21 = diffusers.FluxPipeline, diffusers.QwenImagePipeline, diffusers.QwenImage21Pipeline
-SD = diffusers.StableDiffusionPipeline
+SD, SPRINT = diffusers.StableDiffusionPipeline, diffusers.SanaSprintPipeline
 
 
 def test_a_family_says_what_is_not_given() -> None:
@@ -70,11 +70,27 @@ def test_an_unknown_class_keeps_its_own_defaults() -> None:
             {"steps": 2, "call": {"sigmas": [1.0, 0.5]}},
             "sigmas has one entry a step; remove renderer.s",
         ),
+        (
+            SPRINT,
+            "sana-sprint",
+            {"steps": 1, "call": {"intermediate_timesteps": 1.3}},
+            "is the time between two steps, and there are 1; remove it",
+        ),
+        (SPRINT, "sana-sprint", {"call": {"timesteps": [1.5, 0.0]}}, "timesteps cannot be used with this pipeline"),
+        (QWEN_21, "qwen-image-2.1-turbo", {"steps": 4}, "has a schedule of its own, of 8 steps; remove renderer.steps"),
     ],
 )
 def test_what_does_not_fit_is_refused(kind: type, family: str | None, more: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         arguments(kind, None if family is None else FAMILIES[family], **more)
+
+
+def test_sana_sprint_has_a_time_between_two_steps_and_none_otherwise() -> None:
+    family = FAMILIES["sana-sprint"]
+    assert arguments(SPRINT, family) == {"num_inference_steps": 2, "guidance_scale": 4.5}
+    assert arguments(SPRINT, family, 1)["intermediate_timesteps"] is None
+    assert arguments(SPRINT, family, 2, call={"intermediate_timesteps": 1.1})["intermediate_timesteps"] == 1.1
+    assert arguments(SPRINT, None, 3)["intermediate_timesteps"] is None
 
 
 def test_the_recipes_call_comes_first() -> None:
@@ -114,6 +130,7 @@ def test_other_pipelines_are_refused(index: str, message: str, tmp_path: Path) -
         ("{num_inference_steps: 4}", "use renderer.steps"),
         ("{guidance_scale: 4}", "use renderer.guidance"),
         ("{prompt_2: x}", "every encoder reads the rewrite"),
+        ("{caption_upsample_temperature: 0.15}", "the model would render another text than the rewrite"),
         ("{generator: 1}", "use label.seed or evaluate.image_seeds"),
         ("{prompt_embeds: [1]}", "prompt_embeds takes an object of Python"),
         ("{callback_on_step_end: x}", "takes an object of Python"),

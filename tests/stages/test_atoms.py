@@ -296,11 +296,13 @@ def test_every_image_answers_the_atoms_of_its_own_prompt() -> None:
         identity: [Atom(identity, "object", "Is there a cat?"), Atom(identity, "attribute", "Is there a red cat?")]
     }
     images = [_image(prompt, "a blue cat", 1), _image(prompt, "a red cat", 2, blackened=True), _image("other", "x", 1)]
+    images.append(replace(_image(prompt, "a red cat", 3), image=b"", error="refused"))
     rows = answered(images, atoms, Answerer, "tiny")
     assert [(row.image_seed, row.skill, row.kept) for row in rows] == [
         (1, "object", True), (1, "attribute", False), (2, "object", True), (2, "attribute", True),
+        (3, "object", True), (3, "attribute", True),
     ]  # fmt: skip
-    assert [row.probability is None for row in rows] == [False, False, True, True]
+    assert [row.probability is None for row in rows] == [False, False, True, True, True, True]
     assert all(row.probability is None for row in answered(images, atoms, lambda: None, "tiny"))
 
     class Short(Answerer):

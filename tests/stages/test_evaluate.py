@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from semdpo.data.records import EvaluationRow, Prompt, RenderedImage, content_seed
+from semdpo.engine import parquet
 from semdpo.errors import DataError
 from semdpo.models.scoring import score_images
 from semdpo.protocols import Embeddings, ScoreBatch
@@ -127,6 +130,36 @@ def test_images_of_the_first_prompts_are_shown_at_the_first_seed() -> None:
     assert all(row.image is None for row in _rows(["x", "y", "z"], keep=0, a=Judge()))
 
 
+def test_images_of_earlier_runs_are_read_and_show_something(tmp_path: Path) -> None:
+    images = _drawn(["x", "y", "z"])
+    now = pq.read_table(io.BytesIO(parquet.encode(RenderedImage, images, {})))
+    pq.write_table(now.drop_columns(["error"]), tmp_path / "part.parquet")  # as before images could be missing
+    assert parquet.read_file(tmp_path / "part.parquet", RenderedImage) == images
+    assert {image.missing for image in images} == {None}
+
+
+class Shy(Painter):
+    """Cannot draw some texts."""
+
+    def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        if "y" in prompts:
+            raise ValueError("no y here")
+        return super().render(prompts, seeds)
+
+
+def test_an_image_that_cannot_be_rendered_costs_no_other() -> None:
+    images, whole = _drawn(["x", "y", "z"], painter=Shy()), _drawn(["x", "y", "z"])
+    wanted = "the image cannot be rendered (ValueError: no y here)"
+    assert [image.error for image in images] == [None, None, wanted, wanted, None, None]
+    assert [image.image for image in images[:2] + images[4:]] == [image.image for image in whole[:2] + whole[4:]]
+    scores = score_images(images, Judge(), "a")
+    assert [(row.score is None, row.error, row.unscored) for row in scores[2:5]] == [
+        (True, wanted, False), (True, wanted, False), (False, None, False),
+    ]  # fmt: skip
+    assert [row.prompt for row in join(images, {"a": scores}, 3)] == ["a cat", "a cat", "an owl", "an owl"]
+    assert score_images(images[2:4], Judge(), "a")[0].error == wanted, "no scorer is asked without an image"
+
+
 def test_rewrites_must_be_as_many_as_prompts_and_may_be_empty() -> None:
     with pytest.raises(DataError, match="dpo has 1 rewrites for 3 prompts"):
         _drawn(["x"])
@@ -153,7 +186,7 @@ def test_a_renderer_that_draws_too_few_is_refused() -> None:
         def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
             return super().render(prompts, seeds)[:-1]
 
-    with pytest.raises(DataError, match="dpo: the renderer gave 3 images for 4 texts"):
+    with pytest.raises(DataError, match="a model gave 3 results for 4 images; correct the renderer"):
         _drawn(["x", "y", "z"], painter=Lazy())
 
 

@@ -95,6 +95,20 @@ def test_black_and_equal_images_are_left_out_and_counted(run: Run, monkeypatch: 
     assert not any(prompt == ids[1] for prompt, _, _ in compared)
 
 
+def test_images_that_could_not_be_rendered_are_left_out_and_counted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, first = from_run._rows, next(iter(make_plan(run, SETTINGS).plan.prompts))
+
+    def rows(run: Run, stage: str, method: str) -> list[from_run.RenderedImage]:
+        found = real(run, stage, method)
+        return [replace(row, error="no" if method == "dpo" and row.prompt_id == first else None) for row in found]
+
+    monkeypatch.setattr(from_run, "_rows", rows)
+    left_out = make_plan(run, SETTINGS).plan.left_out
+    missing = {(each.prompt_id, each.methods) for each in left_out if each.reason == "not rendered"}
+    assert missing == {(first, ("human", "dpo")), (first, ("sft", "dpo"))}
+    assert not any(each.reason == "blackened" for each in left_out)
+
+
 def test_prompts_are_drawn_and_shared_out(run: Run) -> None:
     settings = replace(SETTINGS, prompts=4, prompts_per_rater=2, raters=4, repeats=0, attention=0)
     plan = make_plan(run, settings).plan

@@ -15,6 +15,7 @@ from semdpo.texts import is_visible, shown
 
 if TYPE_CHECKING:
     from semdpo.prompt_optimizer import Request
+    from semdpo.recipe.endpoints import ImageEndpointConfig
 
 LARGEST = 100_000_000  # characters that are read from stdin, which may never end
 LONGEST_PHRASE = 1000  # characters
@@ -35,6 +36,20 @@ def server(model: str | None, model_name: str | None, key_env: str | None, syste
     named: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     endpoint = options(EndpointConfig, None, **named)
     return {"endpoint": endpoint, "system": system}
+
+
+def image_server(renderer: str | None, name: str | None, key_env: str | None) -> ImageEndpointConfig | None:
+    """How a server of images is asked; None for a renderer that is here."""
+    from semdpo.recipe.endpoints import ImageEndpointConfig, is_url
+    from semdpo.recipe.load import options
+
+    given = {"--renderer-name": name, "--renderer-key-env": key_env}
+    if renderer is None or not is_url(renderer):
+        refuse_without_effect(given, "without a URL as --renderer")
+        return None
+    settings = {"model_name": name, "key_env": key_env}
+    named: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    return options(ImageEndpointConfig, dict(zip((("model_name",), ("key_env",)), given, strict=True)), **named)
 
 
 def described(model: str | Path, server: Mapping[str, Any]) -> Mapping[str, Any]:

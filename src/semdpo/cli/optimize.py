@@ -23,9 +23,12 @@ from semdpo.texts import shown
 if TYPE_CHECKING:
     from semdpo.best_of import BestOf
     from semdpo.prompt_optimizer import Optimized, PromptOptimizer, Request
+    from semdpo.protocols import Renderer
+    from semdpo.recipe.endpoints import ImageEndpointConfig
 
 RENDERER = "tiny:sd"  # of the demo's rewriter
 SCORER = "tiny:image-reward"
+LARGEST_SEED_OF_A_SERVER = 2**31 - 1  # it would get a larger one modulo 2**31
 
 
 def optimize(
@@ -80,7 +83,17 @@ def optimize(
     image: Annotated[
         Path | None, typer.Option("--show", help="Render the prompt and its rewrite side by side into this PNG.")
     ] = None,
-    renderer: Annotated[str | None, typer.Option(help="The text-to-image model of --show and --best-of.")] = None,
+    renderer: Annotated[
+        str | None,
+        typer.Option(help="The text-to-image model of --show and --best-of, or a server's URL (http://…/v1)."),
+    ] = None,
+    renderer_name: Annotated[
+        str | None, typer.Option(help="The model's name on the server, where --renderer is a URL.")
+    ] = None,
+    renderer_key_env: Annotated[
+        str | None,
+        typer.Option(help="The environment variable with that server's key; by default, OPENAI_API_KEY."),
+    ] = None,
     scorer: Annotated[str | None, typer.Option(help="The scorer of --best-of.")] = None,
 ) -> None:
     """Rewrite prompts, and say how far each rewrite drifts from its prompt."""
@@ -96,6 +109,9 @@ def optimize(
         refuse_without_effect({"--column": column}, "without --prompts")
     if image is None and best_of is None:
         refuse_without_effect({"--renderer": renderer}, "without --show and --best-of")
+    endpoint = asked.image_server(renderer, renderer_name, renderer_key_env)
+    if endpoint is not None and seed > LARGEST_SEED_OF_A_SERVER:
+        raise ConfigError(f"--seed is {seed}; a server that renders takes at most {LARGEST_SEED_OF_A_SERVER}")
     if best_of is None:
         refuse_without_effect({"--scorer": scorer}, "without --best-of")
     texts = asked.prompts(prompt, prompts, column)
@@ -114,7 +130,7 @@ def optimize(
     phrases, words = asked.kept(keep, texts[0] if len(texts) == 1 else None), asked.banned(banned, banned_file)
     requests = [Request(text, phrases, asked.length(length), None, words, n, seed) for text in texts]
     server = asked.server(model, model_name, key_env, system)
-    images = Images(renderer or RENDERER, scorer or SCORER, best_of, image)
+    images = Images(renderer or RENDERER, scorer or SCORER, best_of, image, endpoint)
     with named_as_options("max_new_tokens", "max_drift", "length", "banned", "keep", "seed"):
         rewriter = DEMO if model is None else model
         run(requests, rewriter, encoder, max_drift, max_new_tokens, images, server, out, as_json)
@@ -129,12 +145,14 @@ class Images:
         scorer: The scorer's name.
         best_of: The number of rewrites among which their images decide; None is none.
         shown: The PNG of the prompt and its rewrite; None is none.
+        endpoint: How the renderer's server is asked; None where the renderer is no URL.
     """
 
     renderer: str
     scorer: str
     best_of: int | None = None
     shown: Path | None = None
+    endpoint: ImageEndpointConfig | None = None
 
 
 def run(
@@ -168,18 +186,19 @@ def run(
     from semdpo.many_prompts import optimized, to_file
     from semdpo.prompt_optimizer import PromptOptimizer
 
+    renderer = _renderer(images) if images.best_of or images.shown else None
     optimizer = PromptOptimizer.from_pretrained(
-        model, encoder, max_drift=max_drift, max_new_tokens=max_new_tokens, best_of=_best_of(images), **server
+        model, encoder, max_drift=max_drift, max_new_tokens=max_new_tokens, best_of=_best_of(images, renderer), **server
     )
     if out is not None:
-        used = [optimizer.encoder_name, *([images.renderer, images.scorer] if images.best_of else [])]
         settings = {
             "requests": asked.digest(requests),
             "max_drift": optimizer.max_drift,
             "max_new_tokens": max_new_tokens,
             "server": asked.described(model, server),
             "best_of": images.best_of,
-            "models": [fingerprint.model(name) for name in used],
+            "models": [fingerprint.model(name) for name in (optimizer.encoder_name, *_files_of(images))],
+            **_server_of(images, renderer),
         }
         with interruptible(lambda: "run the same command again to resume"), bar("optimize: rewriting") as progress:
             variants = to_file(optimizer, requests, out, settings, progress)
@@ -191,8 +210,8 @@ def run(
             for variant in row:
                 _print(variant, optimizer, as_json, alone=len(requests) == 1)
             variants += row
-    if images.shown is not None:
-        _show(variants[0], optimizer, images)
+    if renderer is not None:
+        _show(variants[0], optimizer, images, renderer)
 
 
 def _print(variant: Optimized, optimizer: PromptOptimizer, as_json: bool, alone: bool) -> None:
@@ -209,28 +228,51 @@ def _print(variant: Optimized, optimizer: PromptOptimizer, as_json: bool, alone:
         say(f"the rewrite was truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens")
 
 
-def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images) -> None:
+def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images, renderer: Renderer) -> None:
     from semdpo.before_after import Rendered, png, render_both, settings_of
-    from semdpo.models.renderer import load_renderer
 
     if images.shown is None:
         return
-    renderer = load_renderer(images.renderer)
     both = render_both(renderer, variant.prompt, variant.rewrite, variant.seed)
     rewriter, settings = (optimizer.model, optimizer.fingerprint), settings_of(renderer)
-    made = Rendered(variant.rewrite, variant.prompt, variant.seed, images.renderer, rewriter, settings)
+    # A server's address is not written into an image that is passed on; the model's name is.
+    name = images.renderer if images.endpoint is None else str(getattr(renderer, "model", ""))
+    made = Rendered(variant.rewrite, variant.prompt, variant.seed, name, rewriter, settings)
     disk.write_bytes(images.shown, png(both, made))
     say(f"{images.shown}: the prompt on the left, its rewrite on the right, both with seed {variant.seed}")
 
 
-def _best_of(images: Images) -> BestOf | None:
-    if images.best_of is None:
+def _renderer(images: Images) -> Renderer:
+    if images.endpoint is not None:
+        from semdpo.models.endpoint_renderer import load_named_renderer
+
+        return load_named_renderer(images.renderer, images.endpoint, "--renderer-name")
+    from semdpo.models.renderer import load_renderer
+
+    return load_renderer(images.renderer)
+
+
+def _best_of(images: Images, renderer: Renderer | None) -> BestOf | None:
+    if images.best_of is None or renderer is None:
         return None
     from semdpo.best_of import BestOf
-    from semdpo.models.renderer import load_renderer
     from semdpo.models.scorers.registry import load_scorer
 
-    return BestOf(load_renderer(images.renderer), load_scorer(images.scorer), images.best_of)
+    return BestOf(renderer, load_scorer(images.scorer), images.best_of)
+
+
+def _files_of(images: Images) -> list[str]:
+    """The models with files that best-of needs."""
+    if not images.best_of:
+        return []
+    return [images.scorer] if images.endpoint is not None else [images.renderer, images.scorer]
+
+
+def _server_of(images: Images, renderer: Renderer | None) -> dict[str, Any]:
+    """What stands for a renderer's server, which has no files that could be hashed."""
+    if not images.best_of or images.endpoint is None:
+        return {}
+    return {"renderer": {"url": images.renderer, "model": getattr(renderer, "model", None)}}
 
 
 def _refuse_bad_output(path: Path | None, suffixes: Sequence[str], inputs: Sequence[Path | None]) -> None:

@@ -51,9 +51,9 @@ class Atom:
 class AtomAnswer:
     """How sure a model is that an image of a method's rewrite shows an atom of the user's prompt.
 
-    ``probability`` is that of the right answer; None where the renderer's safety checker blackened the image, no model
-    answers, or its server refused the question. ``kept`` is whether the words of the rewrite still state the atom; None
-    where that cannot be told.
+    ``probability`` is that of the right answer; None where the renderer's safety checker blackened the image, it could
+    not be rendered, no model answers, or its server refused the question. ``kept`` is whether the words of the rewrite
+    still state the atom; None where that cannot be told.
     """
 
     candidate_id: str

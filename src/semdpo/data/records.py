@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 BLACKENED = "blackened by the renderer's safety checker"  # why an image has no score
+UNRENDERED = "the image cannot be rendered"  # how the error of an image that is not there begins
 
 
 def content_id(*parts: str) -> str:
@@ -92,7 +93,7 @@ class Score:
     @property
     def unscored(self) -> bool:
         """Whether the scorer had no score for an image that shows something."""
-        return self.error not in (None, BLACKENED)
+        return self.error not in (None, BLACKENED) and not str(self.error).startswith(UNRENDERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,8 @@ class RenderedImage:
 
     ``image`` is lossless WebP, so that a scorer that is added later sees the same pixels. ``tokens``, ``distance`` and
     ``truncated`` are those of ``EvaluationRow``, before any scorer has read the prompt. ``blackened`` is true when the
-    renderer's safety checker made the image black; such an image is not scored.
+    renderer's safety checker made the image black; such an image is not scored. Where the image could not be rendered,
+    ``image`` is empty and ``error`` gives the reason.
     """
 
     method: str
@@ -167,6 +169,12 @@ class RenderedImage:
     truncated: bool
     image: bytes
     blackened: bool = False
+    error: str | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """Why the image has no score and stands in no comparison; None where it shows something."""
+        return BLACKENED if self.blackened else self.error
 
     @property
     def candidate_id(self) -> str:

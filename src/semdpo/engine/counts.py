@@ -179,8 +179,10 @@ def _losses(counts: _Counts) -> list[str]:
 
 
 def _images(counts: _Counts) -> list[str]:
+    failed = counts.take("failed")
     return [
-        f"{_number(counts.take('rows'), 'image')} rendered",
+        f"{_number(counts.take('rows') - failed, 'image')} rendered",
+        _Counts({"failed": failed}).some("failed", "image", "that could not be rendered"),
         counts.some("truncated", "image", "of a text longer than the renderer or the encoder reads"),
         counts.some("empty", "empty rewrite"),
         counts.some("rewrites_truncated", "rewrite", "truncated at the token budget"),

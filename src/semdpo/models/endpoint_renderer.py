@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from semdpo import extras
 from semdpo.errors import EndpointError, ModelError, PartlyRefusedError, RefusedRequestError, UnlistedModelsError
 from semdpo.models.image_server import ImageServer
 from semdpo.models.server import SEEDS, at_once
@@ -40,20 +41,49 @@ def load_endpoint_renderer(config: RendererConfig) -> EndpointRenderer:
     """
     server = ImageServer(config.model, config.endpoint or ImageEndpointConfig())
     model = server.settings.model_name or server.only_model()
-    _refuse_other_model(server, model)
+    _refuse_other_model(server, model, "endpoint.model_name")
     return EndpointRenderer(server, model, config)
 
 
-def _refuse_other_model(server: ImageServer, model: str) -> None:
+def load_named_renderer(url: str, settings: ImageEndpointConfig, option: str) -> EndpointRenderer:
+    """A renderer behind a URL for a command, with the server's own steps, guidance and size.
+
+    Args:
+        url: the server's URL.
+        settings: how it is asked; without a model's name, its only model is taken.
+        option: the command's option with the model's name, for messages.
+
+    Raises:
+        ConfigError: the library ``openai`` or what images need is not installed.
+        EndpointError: the URL is none, the server is down or refuses the key, or it offers several models or other
+            ones.
+    """
+    extras.require(render="rendering")
+    server = ImageServer(url, settings)
+    model = settings.model_name or _only_model(server, option)
+    _refuse_other_model(server, model, option)
+    named = settings.model_copy(update={"model_name": model})
+    return EndpointRenderer(server, model, RendererConfig(model=server.url, endpoint=named))
+
+
+def _only_model(server: ImageServer, option: str) -> str:
+    try:
+        offered = server.models(server.settings.retries)
+    except UnlistedModelsError as error:
+        raise EndpointError(f"{server.url} does not list its models; say which one to use with {option}") from error
+    if len(offered) != 1:
+        raise EndpointError(f"{server.url} offers {server.listed(offered)}; say which model to use with {option}")
+    return offered[0]
+
+
+def _refuse_other_model(server: ImageServer, model: str, setting: str) -> None:
     """Refuses a server of one model that is another. vLLM-Omni would render with its own, whatever a request names."""
     try:
         offered = server.models(server.settings.retries)
     except UnlistedModelsError:
         return
     if len(offered) == 1 and offered[0] != model:
-        raise EndpointError(
-            f"{server.url} offers {server.listed(offered)}, and not '{model}'; set endpoint.model_name to it"
-        )
+        raise EndpointError(f"{server.url} offers {server.listed(offered)}, and not '{model}'; set {setting} to it")
 
 
 class EndpointRenderer:

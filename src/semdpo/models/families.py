@@ -3,8 +3,8 @@
 A family is recognised by a folder's ``model_index.json`` and the settings of its parts, so that a copy under any name
 is known. Where those of two models are equal, the model's name tells them apart.
 
-Sources: the signatures and examples in diffusers 0.42 (``pipelines/*/pipeline_*.py``), and the model cards. A card is
-named where its values differ from the signature's defaults.
+Sources: the signatures, examples and documentation of diffusers 0.42, the authors' repositories, and the model cards.
+One of them is named where its values differ from the signature's defaults.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Family:
 FAMILIES = {
     "sd": Family("Stable Diffusion 1 and 2", 50, 7.5, GUIDANCE, 512, 77, "float32", "signature"),
     "tiny-sd": Family("tiny:sd", 20, 7.5, GUIDANCE, 64, 77, "float32", "this project"),
-    "sd-turbo": Family("SD Turbo", 1, 0.0, GUIDANCE, 512, 77, "float32", "card of stabilityai/sd-turbo"),
+    "sd-turbo": Family("SD Turbo", 1, 0.0, GUIDANCE, 512, 77, "float32", "card of stabilityai/sd-turbo, in a copy"),
     "sdxl": Family("SDXL", 50, 5.0, GUIDANCE, 1024, 77, "float32", "signature"),
-    "sdxl-turbo": Family("SDXL Turbo", 1, 0.0, GUIDANCE, 512, 77, "float32", "card of stabilityai/sdxl-turbo"),
+    "sdxl-turbo": Family("SDXL Turbo", 1, 0.0, GUIDANCE, 512, 77, "float32", "documentation of diffusers"),
     "sd3": Family("Stable Diffusion 3", 28, 7.0, GUIDANCE, 1024, 256, "float16", "signature"),
     "sd3.5-large": Family(
         "Stable Diffusion 3.5 Large", 28, 3.5, GUIDANCE, 1024, 256, "bfloat16",
@@ -66,7 +66,7 @@ FAMILIES = {
     ),
     "sd3.5-large-turbo": Family(
         "Stable Diffusion 3.5 Large Turbo", 4, 0.0, GUIDANCE, 1024, 256, "bfloat16",
-        "card of stabilityai/stable-diffusion-3.5-large-turbo",
+        "the authors' Space stabilityai/stable-diffusion-3.5-large-turbo",
     ),
     "sd3.5-medium": Family(
         "Stable Diffusion 3.5 Medium", 40, 4.5, GUIDANCE, 1024, 256, "bfloat16",
@@ -74,20 +74,20 @@ FAMILIES = {
     ),
     "flux-dev": Family(
         "FLUX.1 [dev]", 50, 3.5, GUIDANCE, 1024, 512, "bfloat16",
-        "card of black-forest-labs/FLUX.1-dev (steps); signature",
+        "documentation of diffusers (steps); signature",
     ),
     "flux-schnell": Family(
-        "FLUX.1 [schnell]", 4, None, None, 1024, 256, "bfloat16", "example in FluxPipeline; the card (tokens)",
+        "FLUX.1 [schnell]", 4, None, None, 1024, 256, "bfloat16", "documentation of diffusers",
         call={"max_sequence_length": 256},
     ),
     "flux2": Family("FLUX.2 [dev]", 50, 4.0, GUIDANCE, 1024, 512, "bfloat16", "signature"),
     "flux2-klein": Family(
-        "FLUX.2 [klein]", 4, None, None, 1024, 512, "bfloat16", "card of black-forest-labs/FLUX.2-klein-4B"
+        "FLUX.2 [klein]", 4, None, None, 1024, 512, "bfloat16", "README of black-forest-labs/flux2"
     ),
     "flux2-klein-base": Family("FLUX.2 [klein] Base", 50, 4.0, GUIDANCE, 1024, 512, "bfloat16", "signature"),
     "qwen-image": Family(
         "Qwen-Image", 50, 4.0, TRUE_CFG, 1328, 512, "bfloat16",
-        "card of Qwen/Qwen-Image (size, negative prompt of one space); signature", side=1328,
+        "README of QwenLM/Qwen-Image (size, negative prompt of one space); signature", side=1328,
     ),
     "qwen-image-2.1": Family("Qwen-Image-2.1", 40, 1.0, TRUE_CFG, 1024, 8191, "bfloat16", "signature", alone=True),
     "qwen-image-2.1-turbo": Family(

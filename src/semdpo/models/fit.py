@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semdpo.models.families import FAMILIES, Family, family_of
+from semdpo.models.families import Family, family_of
 from semdpo.models.loading import read_json
 from semdpo.recipe.models import RendererConfig
 
@@ -50,8 +50,7 @@ def described(config: RendererConfig, folder: Path) -> str:
     if family is None:
         return f"{read_json(folder / 'model_index.json').get('_class_name')}, of no known family; {sampler}"
     schedule = config.call.get("sigmas") or config.call.get("timesteps")
-    entries = 2 if family == FAMILIES["sana-sprint"] else 1  # its list of times has the end, too
-    steps = len(schedule) - entries + 1 if isinstance(schedule, list) else config.steps or family.steps
+    steps = len(schedule) if isinstance(schedule, list) else config.steps or family.steps
     guidance = family.guidance if config.guidance is None else config.guidance
     if family.argument is not None:
         guidance = config.call.get(family.argument, guidance)

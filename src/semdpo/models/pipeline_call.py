@@ -15,7 +15,6 @@ from semdpo.models.loading import quiet, read_json
 NEGATIVE = "negative_prompt"
 STEPS = "num_inference_steps"
 MIDDLE = "intermediate_timesteps"  # Sana-Sprint's time between its two steps
-LARGEST = "max_timesteps"  # Sana-Sprint's time of the first step
 _NEEDED = ("prompt", "generator", "output_type")
 _SCHEDULES = ("sigmas", "timesteps")  # each of them says the number of steps
 
@@ -76,7 +75,7 @@ def arguments(
                 raise ModelError(f"{kind.__name__} takes no {name}; remove renderer.{name}")
             found.pop(name, None)
     found |= given
-    found |= _consistency(known, found, given)
+    found |= _between(known, found, given)
     scale = found.get(TRUE_CFG)
     guided = isinstance(scale, int | float) and scale > 1
     if guided and NEGATIVE in known and found.get(NEGATIVE) is None:
@@ -135,23 +134,23 @@ def _steps(kind: type, family: Family | None, steps: int | None, given: Mapping[
     return {} if steps is None else {STEPS: steps}
 
 
-def _consistency(
+def _between(
     known: Mapping[str, inspect.Parameter], found: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What Sana-Sprint's call needs for other numbers of steps than two, and for a list of times.
-
-    By default it has a time between two steps, and a time to begin with. It refuses the one where there are not two
-    steps, and both beside a list of times, which has one entry more than there are steps.
-    """
+    """Leaves out Sana-Sprint's time between two steps where there are not two, which its pipeline would refuse."""
     if MIDDLE not in known:
         return {}
-    times = given.get("timesteps")
-    steps = found.get(STEPS, known[STEPS].default) if times is None else len(times) - 1
-    unfit = [MIDDLE] if times is None and steps != 2 else [] if times is None else [MIDDLE, LARGEST]
-    if clash := [name for name in unfit if given.get(name) is not None]:
-        beside = f"{steps} step{'' if steps == 1 else 's'}" if times is None else "renderer.call.timesteps"
-        raise ModelError(f"renderer.call.{clash[0]} does not go with {beside}; remove one of them")
-    return {STEPS: steps, **dict.fromkeys(unfit)}
+    if given.get("timesteps") is not None:  # diffusers 0.42 does not tell the sampler how many steps they are
+        raise ModelError(
+            "renderer.call.timesteps cannot be used with this pipeline; use renderer.steps, and in renderer.call "
+            f"max_timesteps and {MIDDLE}"
+        )
+    steps = found.get(STEPS, known[STEPS].default)
+    if steps == 2:
+        return {}
+    if given.get(MIDDLE) is not None:
+        raise ModelError(f"renderer.call.{MIDDLE} is the time between two steps, and there are {steps}; remove it")
+    return {MIDDLE: None}
 
 
 def _guidance(kind: type, family: Family | None, guidance: float | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semdpo.data.records import BLACKENED, RenderedImage, Score
+from semdpo.data.records import RenderedImage, Score
 from semdpo.errors import DataError, PartlyRefusedError
 from semdpo.models.images import decode
 from semdpo.progress import Progress, silent
@@ -23,8 +23,8 @@ def score_images(
 ) -> list[Score]:
     """Scores each image against the *user's* prompt.
 
-    An image that the safety checker blackened gets no score, nor does one for which the scorer raises an
-    ``UnscoredError``; its row says why.
+    An image that the safety checker blackened, or that could not be rendered, gets no score, nor does one for which the
+    scorer raises an ``UnscoredError``; its row says why.
 
     Args:
         images: the rows of the images, [n].
@@ -53,11 +53,11 @@ def consistency(images: Sequence[RenderedImage], scorer: Scorer, name: str, prog
 def _scored(
     images: Sequence[RenderedImage], texts: Sequence[str], scorer: Scorer, name: str, progress: Progress
 ) -> list[Score]:
-    shown = [(image, text) for image, text in zip(images, texts, strict=True) if not image.blackened]
+    shown = [(image, text) for image, text in zip(images, texts, strict=True) if image.missing is None]
     scores = iter(_checked_scores([image for image, _ in shown], [text for _, text in shown], scorer, name))
     progress(len(images), len(images), name)
     return [
-        Score(image.candidate_id, name, None, image.image_seed, False, BLACKENED) if image.blackened else next(scores)
+        Score(image.candidate_id, name, None, image.image_seed, False, image.missing) if image.missing else next(scores)
         for image in images
     ]
 

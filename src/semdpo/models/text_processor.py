@@ -30,6 +30,15 @@ class TextProcessor(ProcessorMixin):  # type: ignore[misc,unused-ignore]
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
 
+    def __call__(self, text: Any = None, **named: Any) -> Any:  # type: ignore[override,unused-ignore]
+        """The tokens of texts, [n, length]; one text is a batch of one, as for processors of images.
+
+        Args:
+            text: A text, or n of them.
+            named: Further arguments of a processor's call.
+        """
+        return super().__call__(text=[text] if isinstance(text, str) else text, **named)
+
 
 def text_processors(folder: Path, index: Mapping[str, Any]) -> dict[str, TextProcessor]:
     """The processors of texts that take the place of a pipeline's own, by the name of its part.

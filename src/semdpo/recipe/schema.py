@@ -159,6 +159,8 @@ class EvaluateConfig(Settings):
         also: name → a further decoding; each adds a method METHOD_NAME for SFT and for every trained method.
         rewriters: other rewriters to compare with: method's name → model, how it is asked, and its decoding.
         shard_size: the number of prompts per file.
+        max_failed: the share of a shard's rewrites that may stay without an image, because it cannot be rendered; more
+            stop the run. One of a shard always may, unless the share is 0.
     """
 
     metrics: dict[Name, ModelName] = Field(min_length=1)
@@ -169,6 +171,7 @@ class EvaluateConfig(Settings):
     also: dict[Name, DecodingConfig] = Field(default_factory=dict)
     rewriters: dict[Name, RewriterConfig] = Field(default_factory=dict)
     shard_size: Positive = 64
+    max_failed: float = Field(default=0.01, ge=0, le=1)
 
     @field_validator("metrics")
     @classmethod

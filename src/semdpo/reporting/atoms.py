@@ -85,7 +85,7 @@ def atom_tables(data: AtomData, methods: Sequence[str], subject: str | None, oth
 
 
 def _frames(data: AtomData, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Each method's answers, without images of which a method's was blackened."""
+    """Each method's answers, without images of which a method's was blackened or could not be rendered."""
     frames = {method: pd.DataFrame(data.answers[method], columns=list(_NAMES)) for method in methods}
     if data.model is None:
         return frames

@@ -24,7 +24,7 @@ from semdpo.reporting.atoms import FEWEST, AtomData
 from semdpo.reporting.benchmarked import benchmark_data
 from semdpo.reporting.compute import compared
 from semdpo.reporting.data import DRIFT, Published, own_weights
-from semdpo.reporting.evaluated import blackened, evaluation_rows, unscored
+from semdpo.reporting.evaluated import blackened, evaluation_rows, unrendered, unscored
 from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
@@ -91,6 +91,7 @@ def report_data(stages: Sequence[AnyStage], run: Run) -> ReportData:
         tokens=_tokens(curves, run),
         truncated_rewrites=_truncated_rewrites(run),
         blackened={method: len(places) for method, places in blackened(evaluation(recipe), run).items()},
+        unrendered={method: len(places) for method, places in unrendered(evaluation(recipe), run).items()},
         facts=titles.facts,
         variants=recipe.secondary,
         atoms=_atoms(run),
@@ -198,7 +199,8 @@ def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
     rendering = [s.name for s in stages if s.name.endswith("/images") or work_of(s.name) == "candidates"]
     budgets = [stage.name for stage in stages if work_of(stage.name) == "render_budget"]
     saved = sum(store.counts(run.folder / name)["images_left_out"] for name in budgets)
-    return sum(store.counts(run.folder / name)["rows"] for name in rendering) - saved
+    counts = [store.counts(run.folder / name) for name in rendering]
+    return sum(each["rows"] - each.get("failed", 0) for each in counts) - saved
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
@@ -241,6 +243,12 @@ _LEFT_OUT = (
 )
 
 
+_UNRENDERED = (
+    "For {} combinations of prompt and image seed the image of at least one method could not be rendered; they are "
+    "left out for all methods."
+)
+
+
 _UNSCORED = (
     "For {} combinations of prompt and image seed a scorer had no score for the image of at least one method; they are "
     "left out for all methods."
@@ -271,8 +279,10 @@ def _notes(run: Run) -> list[str]:
     candidates, labelled = (store.counts(run.folder / name) for name in ("candidates", "label"))
     weighed = store.counts(run.folder / "drift")
     black, failed = labelled.get("blackened", 0), labelled.get("failed", 0)
-    places = {place for of_method in blackened(evaluation(run.recipe), run).values() for place in of_method}
-    failures = unscored(evaluation(run.recipe), run)
+    places, missing, failures = (
+        {place for of_method in found(evaluation(run.recipe), run).values() for place in of_method}
+        for found in (blackened, unrendered, unscored)
+    )
     return [
         f"Candidates: {candidates['kept']} kept, {candidates['duplicates']} duplicates and {candidates['empty']} empty "
         f"ones dropped, {candidates['truncated']} truncated at the token budget; "
@@ -284,6 +294,7 @@ def _notes(run: Run) -> list[str]:
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *([_LEFT_OUT.format(len(places))] if places else []),
+        *([_UNRENDERED.format(len(missing))] if missing else []),
         *([_UNSCORED.format(len(failures))] if failures else []),
         *_unanswered(run),
     ]

@@ -78,6 +78,7 @@ class ReportData:
         truncated_rewrites: method → number of its rewrites that were truncated at the token budget.
         blackened: method → number of its images that the safety checker blackened; ``evaluation`` has no row with
             their prompt and image seed.
+        unrendered: method → number of its images that could not be rendered, which are left out in the same way.
         facts: the world in whose words prompts and rewrites are written, so that their facts are compared: ``tiny``, or
             None.
         variants: the methods that write with another decoding than the method that they belong to, or were trained in a
@@ -114,6 +115,7 @@ class ReportData:
     tokens: Sequence[tuple[str, int]] = ()
     truncated_rewrites: Mapping[str, int] = field(default_factory=dict)
     blackened: Mapping[str, int] = field(default_factory=dict)
+    unrendered: Mapping[str, int] = field(default_factory=dict)
     facts: str | None = None
     variants: Mapping[str, Variant] = field(default_factory=dict)
     study: SimulatedStudy | str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from semdpo.data.records import EvaluationRow, RenderedImage, Score
@@ -13,15 +13,16 @@ from semdpo.errors import DataError
 from semdpo.models.scoring import decoded, described
 from semdpo.stages.evaluate import CONSISTENCY, Evaluation
 
+Place = tuple[str, int]  # a prompt's id, an image seed
 SHOWN_QUALITY = 90  # of the images on the report's page; scorers see the lossless ones
 
 
 def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
     """One row per image of the finished evaluation, method by method; those that a report shows have their image.
 
-    Where the safety checker blackened one method's image, the images of the same prompt and image seed are
-    left out for all methods, so that all are compared on the same images. So are those for which a scorer had no
-    score.
+    Where the safety checker blackened one method's image, or it could not be rendered, the images of the same prompt
+    and image seed are left out for all methods, so that all are compared on the same images. So are those for which a
+    scorer had no score.
 
     Args:
         evaluation: the stages of the evaluation.
@@ -31,8 +32,11 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
         DataError: a scorer's scores do not belong to the images, or no image is left.
     """
     kept: list[EvaluationRow] = []
-    black = {place for of_method in blackened(evaluation, run).values() for place in of_method}
-    places = black | unscored(evaluation, run)
+    black, lost, without = (
+        {place for of_method in found.values() for place in of_method}
+        for found in (blackened(evaluation, run), unrendered(evaluation, run), unscored(evaluation, run))
+    )
+    places = black | lost | without
     for method in evaluation.models:
         scores = {m: run.rows(f"{evaluation.folder}/{method}/{m}", Score) for m in evaluation.config.metrics}
         keep = _kept(evaluation, run, method)
@@ -41,41 +45,57 @@ def evaluation_rows(evaluation: Evaluation, run: Run) -> list[EvaluationRow]:
         consistencies = run.rows(stage, Score) if method in evaluation.compared(run.recipe) else None
         rows = join(images, scores, keep, consistencies)
         kept += [row for row in rows if (row.prompt_id, row.image_seed) not in places]
-    if places and not kept and places != black:
-        raise DataError(
-            "no image is left to compare: for every prompt and image seed a scorer had no score for the image of a "
-            "method; name another scorer in evaluate.metrics"
-        )
     if places and not kept:
-        raise DataError(
-            "no image is left to compare: for every prompt and image seed the safety checker blackened the image "
-            "of a method; set evaluate.renderer.safety_checker=false, or give other prompts"
-        )
+        raise DataError(f"no image is left to compare: for every prompt and image seed {_why(places, black, lost)}")
     return kept
 
 
-def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[tuple[str, int]]]:
-    """For every method the prompt id and image seed of the images that the safety checker blackened."""
-    counts = {m: store.counts(run.folder / evaluation.images_stage(m)).get("blackened", 0) for m in evaluation.models}
+def _why(places: set[Place], black: set[Place], lost: set[Place]) -> str:
+    """Why nothing is left, and what to do, as the end of a sentence."""
+    if places == black:
+        return (
+            "the safety checker blackened the image of a method; set evaluate.renderer.safety_checker=false, or give "
+            "other prompts"
+        )
+    if places == black | lost:
+        return "the image of a method could not be rendered; name another renderer, or give other prompts"
+    return "a scorer had no score for the image of a method; name another scorer in evaluate.metrics"
+
+
+def blackened(evaluation: Evaluation, run: Run) -> dict[str, list[Place]]:
+    """For every method the places of the images that the safety checker blackened."""
+    return _places(evaluation, run, "blackened", lambda image: image.blackened)
+
+
+def unrendered(evaluation: Evaluation, run: Run) -> dict[str, list[Place]]:
+    """For every method the places of the images that could not be rendered."""
+    return _places(evaluation, run, "failed", lambda image: image.error is not None)
+
+
+def _places(
+    evaluation: Evaluation, run: Run, counted: str, belongs: Callable[[RenderedImage], bool]
+) -> dict[str, list[Place]]:
+    """For every method the places of some images; its rows are read only where its stage counted any."""
+    counts = {m: store.counts(run.folder / evaluation.images_stage(m)).get(counted, 0) for m in evaluation.models}
     return {
-        method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if p.blackened]
+        method: [(p.prompt_id, p.image_seed) for p in _without_images(evaluation, run, method) if belongs(p)]
         if count
         else []
         for method, count in counts.items()
     }
 
 
-def unscored(evaluation: Evaluation, run: Run) -> set[tuple[str, int]]:
-    """The prompt id and image seed of the images for which a scorer had no score."""
-    found: set[tuple[str, int]] = set()
+def unscored(evaluation: Evaluation, run: Run) -> dict[str, list[Place]]:
+    """For every method the places of the images for which a scorer had no score."""
+    by_method: dict[str, list[Place]] = {}
     for method in evaluation.models:
         stages = [f"{evaluation.folder}/{method}/{metric}" for metric in evaluation.config.metrics]
         failed = [stage for stage in stages if store.counts(run.folder / stage).get("failed", 0)]
         images = _without_images(evaluation, run, method) if failed else []
-        for stage in failed:
-            rows = zip(images, run.rows(stage, Score), strict=True)
-            found |= {(image.prompt_id, image.image_seed) for image, row in rows if row.unscored}
-    return found
+        scored = [zip(images, run.rows(stage, Score), strict=True) for stage in failed]
+        places = [(image.prompt_id, image.image_seed) for rows in scored for image, row in rows if row.unscored]
+        by_method[method] = list(dict.fromkeys(places))
+    return by_method
 
 
 def _without_images(evaluation: Evaluation, run: Run, method: str) -> list[RenderedImage]:
@@ -106,7 +126,8 @@ def join(
 ) -> list[EvaluationRow]:
     """One row per image, with the score of every scorer.
 
-    Images that the safety checker blackened are left out, and so are those for which a scorer had no score.
+    Images that the safety checker blackened or that could not be rendered are left out, and so are those for which a
+    scorer had no score.
 
     Args:
         images: one method's images, prompt by prompt.
@@ -138,12 +159,12 @@ def join(
             consistency=None if consistencies is None else consistencies[i].score,
         )
         for i, image in enumerate(images)
-        if not image.blackened and not any(rows[i].unscored for rows in scores.values())
+        if image.missing is None and not any(rows[i].unscored for rows in scores.values())
     ]
 
 
 def shown_rows(images: Sequence[RenderedImage], keep_images: int) -> list[int]:
-    """The images that a report shows: for the first prompts, those at the first image seed that are not blackened.
+    """The images that a report shows: for the first prompts, those at the first image seed that show something.
 
     Args:
         images: one method's images, prompt by prompt.
@@ -156,7 +177,7 @@ def shown_rows(images: Sequence[RenderedImage], keep_images: int) -> list[int]:
     return [
         row
         for row, image in enumerate(images)
-        if image.prompt_id in shown and image.image_seed == images[0].image_seed and not image.blackened
+        if image.prompt_id in shown and image.image_seed == images[0].image_seed and image.missing is None
     ]
 
 

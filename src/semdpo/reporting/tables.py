@@ -65,18 +65,18 @@ def _accounts(data: ReportData, tables: Tables) -> list[PaperTable]:
 def counts_frame(data: ReportData, tables: Tables) -> pd.DataFrame:
     """Per method: images, images with a text longer than a model reads, rewrites truncated at the token budget.
 
-    Where the safety checker blackened an image of any method, also the number of blackened images.
+    Where the safety checker blackened an image of any method, or one could not be rendered, also how many.
     """
     rows = {}
-    checked = any(data.blackened.values())
+    missing = {"blackened": data.blackened, "unrendered": data.unrendered}
     for method in tables.evaluated:
         images = [row for row in data.evaluation if row.method == method]
         truncated = {
             "too_long": sum(row.truncated for row in images),
             "truncated": data.truncated_rewrites.get(method, 0),
         }
-        black = {"blackened": data.blackened.get(method, 0)} if checked else {}
-        rows[data.label(method)] = {"images": len(images)} | truncated | black
+        lost = {name: counts.get(method, 0) for name, counts in missing.items() if any(counts.values())}
+        rows[data.label(method)] = {"images": len(images)} | truncated | lost
     return pd.DataFrame(rows).T.rename_axis("method")
 
 

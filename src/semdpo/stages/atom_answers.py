@@ -101,8 +101,9 @@ def answered(
         maker: who made the atoms, as in the recipe.
 
     Returns:
-        One row for each atom of each image, in the images' order. An image that the safety checker blackened, and any
-        image where no model answers, has no probabilities; a question that a server refuses has none either.
+        One row for each atom of each image, in the images' order. An image that the safety checker blackened or that
+        could not be rendered, and any image where no model answers, has no probabilities; a question that a server
+        refuses has none either.
 
     Raises:
         DataError: an image is damaged, a model gave a wrong number of answers, or a server refuses all questions.
@@ -111,7 +112,7 @@ def answered(
     model = answerer() if shown else None
     probabilities: dict[int, float] = {}
     if model is not None:
-        asked = [k for k, (image, _) in enumerate(shown) if not image.blackened]
+        asked = [k for k, (image, _) in enumerate(shown) if image.missing is None]
         pixels = {id(image): decoded(image) for image in {id(i): i for i, _ in (shown[k] for k in asked)}.values()}
         found = answers_of(model, [pixels[id(shown[k][0])] for k in asked], [shown[k][1] for k in asked])
         if len(found) != len(asked):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,9 @@ from semdpo.data.records import Prompt, RenderedImage, Score, content_seed
 from semdpo.engine.shards import in_groups
 from semdpo.engine.stage import Made, Run, Shard, TableStage
 from semdpo.errors import DataError
+from semdpo.models import attempts
 from semdpo.models.images import lossless
-from semdpo.models.scoring import consistency, score_images
+from semdpo.models.scoring import consistency, described, score_images
 from semdpo.progress import Progress, silent
 from semdpo.protocols import (
     FlaggingRewriter,
@@ -29,7 +30,6 @@ from semdpo.protocols import (
     Rewriter,
     Scorer,
     TextEncoder,
-    render_checked,
 )
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import DecodingConfig
@@ -37,7 +37,7 @@ from semdpo.recipe.schema import EvaluateConfig, Recipe
 from semdpo.texts import is_visible
 
 if TYPE_CHECKING:
-    pass
+    from PIL import Image
 
 CONSISTENCY = "consistency"
 Scoring = Callable[[Sequence[RenderedImage], Scorer, str, Progress], list[Score]]
@@ -172,10 +172,12 @@ class Evaluation:
             rows = render(
                 method, prompts, rewrites, renderer(), encoder(), config.image_seeds, size, tokens, progress
             )  # fmt: skip
+            failed = _refuse_many_failures(rows, config.max_failed)
             empty = sum(not is_visible(rewrite) for rewrite in rewrites)
             black = sum(row.blackened for row in rows)
             counts = {"truncated": sum(row.truncated for row in rows), "empty": empty}
-            return rows, counts | {"rewrites_truncated": truncations, "blackened": black}
+            counts |= {"rewrites_truncated": truncations, "blackened": black}
+            return rows, counts | ({"failed": failed} if failed else {})
 
         places, seeds = in_groups(of_run.column("split"), self.split, config.shard_size), len(config.image_seeds)
         return [Shard((stop - start) * seeds, partial(make, start, stop)) for start, stop in places]
@@ -256,7 +258,8 @@ def render(
 
     Returns:
         n · len(image_seeds) rows, prompt by prompt. ``truncated`` is true when the rewrite is longer than the renderer
-        or the encoder reads, or the prompt longer than the encoder reads.
+        or the encoder reads, or the prompt longer than the encoder reads. Where an image cannot be rendered, its row
+        has the reason.
 
     Raises:
         DataError: the numbers of prompts and rewrites differ, or the renderer gives a wrong number of images.
@@ -271,9 +274,8 @@ def render(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         seeds = [content_seed("image", prompts[i].prompt_id, str(seed)) for i, seed in batch]
-        images = render_checked(renderer, [rewrites[i] for i, _ in batch], seeds)
-        if len(images) != len(batch):
-            raise DataError(f"{method}: the renderer gave {len(images)} images for {len(batch)} texts; correct it")
+        texts_and_seeds = [(rewrites[i], seed) for (i, _), seed in zip(batch, seeds, strict=True)]
+        images, _ = attempts.rendered(renderer, texts_and_seeds)
         rows += [
             RenderedImage(
                 method=method,
@@ -285,13 +287,36 @@ def render(
                 tokens=int(texts.tokens[i]),
                 distance=float(texts.distance[i]),
                 truncated=bool(texts.truncated[i]),
-                image=lossless(image),
-                blackened=black,
+                **_image_of(drawn),
             )
-            for (i, seed), (image, black) in zip(batch, images, strict=True)
+            for (i, seed), drawn in zip(batch, images, strict=True)
         ]
         progress(len(rows), len(order))
     return rows
+
+
+def _image_of(drawn: tuple[Image.Image, bool] | str) -> dict[str, Any]:
+    """What a row says of its image: the image and whether it is black, or why there is none."""
+    if isinstance(drawn, str):
+        return {"image": b"", "error": drawn}
+    image, black = drawn
+    return {"image": lossless(image), "blackened": black}
+
+
+def _refuse_many_failures(rows: Sequence[RenderedImage], allowed: float) -> int:
+    """The number of images that cannot be rendered, if they may be missing.
+
+    Rewrites are counted, since a server that refuses one refuses it with every image seed.
+    """
+    failed = [row for row in rows if row.error is not None]
+    without, all_of_them = len({row.prompt_id for row in failed}), len({row.prompt_id for row in rows})
+    if without > attempts.tolerated(all_of_them, allowed):
+        raise DataError(
+            f"{without} of a shard's {all_of_them} rewrites have no image, and evaluate.max_failed is {allowed:g}; the "
+            f"first is that of {described(failed[0])}: {failed[0].error}; correct the cause, or raise "
+            "evaluate.max_failed"
+        )
+    return len(failed)
 
 
 def _texts(

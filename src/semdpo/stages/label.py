@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from semdpo import disk
 from semdpo.analysis.render_budget import kept
 from semdpo.data.atoms import NO_ATOMS, Atom
 from semdpo.data.atoms import by_prompt as atoms_of_prompts
@@ -18,9 +17,10 @@ from semdpo.engine.image_cache import ImageCache, Rendered
 from semdpo.engine.score_cache import ScoreCache
 from semdpo.engine.shards import by_prompt
 from semdpo.engine.stage import Made, Run, Shard, TableStage
-from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError, SemdpoError, StoreError
+from semdpo.errors import DataError
+from semdpo.models import attempts
 from semdpo.progress import Progress, silent
-from semdpo.protocols import Renderer, Scorer, render_checked
+from semdpo.protocols import Renderer, Scorer
 from semdpo.recipe.atoms import ATOMS, AtomsConfig
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.label import LabelConfig
@@ -29,8 +29,6 @@ from semdpo.recipe.schema import Recipe
 if TYPE_CHECKING:
     from PIL import Image
 
-T = TypeVar("T")
-R = TypeVar("R")
 _Key = tuple[str, int, str]  # rewrite, image seed, prompt
 _Outcome = tuple[float | None, bool, str | None]  # score, truncated, error
 
@@ -242,21 +240,16 @@ def _rendered(renderer: Renderer, batch: Sequence[_Key], kept: ImageCache | None
 
 def _newly_rendered(renderer: Renderer, rows: Sequence[tuple[str, int]]) -> tuple[list[Rendered], bool]:
     """The images of a batch, [n], and whether they were rendered together."""
-    calls: list[int] = []
-
-    def render(some: Sequence[tuple[str, int]]) -> list[tuple[Image.Image, bool]]:
-        calls.append(len(some))
-        return render_checked(renderer, [text for text, _ in some], [seed for _, seed in some])
-
-    found = []
     too_long = _too_long(renderer, [text for text, _ in rows])
-    for outcome, long in zip(_attempted(render, rows), too_long, strict=True):
-        if isinstance(outcome, Exception):
-            found.append(Rendered(None, f"the image cannot be rendered ({_reason(outcome)})", long))
+    drawn, together = attempts.rendered(renderer, rows)
+    found = []
+    for each, long in zip(drawn, too_long, strict=True):
+        if isinstance(each, str):
+            found.append(Rendered(None, each, long))
         else:
-            image, black = outcome
+            image, black = each
             found.append(Rendered(None if black else image, BLACKENED if black else None, long))
-    return found, calls == [len(rows)]
+    return found, together
 
 
 def _without(images: Sequence[Rendered], batch: Sequence[_Key], bare: Collection[str]) -> list[Rendered]:
@@ -276,47 +269,17 @@ def _scored(name: str, scorer: Scorer, images: Sequence[Rendered], batch: Sequen
 
     pairs = zip(images, batch, strict=True)
     shown = [(rendered.image, prompt) for rendered, (_, _, prompt) in pairs if rendered.image is not None]
-    found = iter(_attempted(score, shown))
+    found = iter(attempts.attempted(score, shown))
     return [(None, False, each.error) if each.image is None else _outcome(name, next(found)) for each in images]
 
 
 def _outcome(name: str, scored: tuple[float, bool] | Exception) -> _Outcome:
     if isinstance(scored, Exception):
-        return None, False, f"{name} cannot score the image ({_reason(scored)})"
+        return None, False, f"{name} cannot score the image ({attempts.reason(scored)})"
     value, truncated = scored
     if not math.isfinite(value):
         return None, truncated, f"{name} gave a score that is not finite ({value})"
     return value, truncated, None
-
-
-def _attempted(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
-    """The result of each item; where the work fails for several together, it is tried for each alone.
-
-    Errors that one item cannot cause end the run: semdpo's own, and a lack of memory or of space on the disk. A server
-    that refuses some of several requests has answered the others.
-    """
-    if not items:
-        return []
-    try:
-        results = work(items)
-    except PartlyRefusedError as error:
-        return error.outcomes
-    except Exception as error:
-        if isinstance(error, SemdpoError | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
-            raise
-        if disk.out_of_space(error):  # of a model that keeps files of its own, such as compiled kernels
-            raise StoreError("there is no space left for the files of a renderer or scorer; free some space") from error
-        return [error] if len(items) == 1 else [each for item in items for each in _attempted(work, [item])]
-    if len(results) != len(items):
-        raise DataError(f"a model gave {len(results)} results for {len(items)} images; correct the renderer or scorer")
-    return list(results)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RefusedRequestError):
-        return str(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def _too_long(renderer: Renderer, rewrites: Sequence[str]) -> list[bool]:
@@ -338,7 +301,7 @@ def _failures(rows: Sequence[Score]) -> dict[str, str]:
 def _refuse_many_failures(rows: Sequence[Score], candidates: int, allowed: float) -> None:
     """One candidate of a shard may fail, however small the shard, unless none may."""
     failures = _failures(rows)
-    if len(failures) > (max(1, math.floor(allowed * candidates)) if allowed else 0):
+    if len(failures) > attempts.tolerated(candidates, allowed):
         first, reason = next(iter(failures.items()))
         raise DataError(
             f"{len(failures)} of a shard's {candidates} candidates have no score, and label.max_failed is {allowed:g}; "

@@ -11,7 +11,7 @@ from typing import Literal
 
 Kind = Literal["comparison", "repeat", "attention"]
 Choice = Literal["left", "right", "tie"]
-Reason = Literal["blackened", "equal images"]
+Reason = Literal["blackened", "not rendered", "equal images"]
 Test = Literal["raters", "prompts", "votes", "both"]
 RIGHT_ANSWER, WRONG_ANSWER = "right answer", "wrong answer"  # the sides of an attention check
 MATCH = "match"  # the paper's question, and the only one that attention checks have a right answer to
@@ -76,8 +76,9 @@ class LeftOut:
     Attributes:
         prompt_id: the prompt.
         methods: the two methods.
-        reason: ``blackened``, where a safety checker made one of the images black; or ``equal images``, where both
-            have the same pixels, so that there is nothing to compare.
+        reason: ``blackened``, where a safety checker made one of the images black; ``not rendered``, where one of them
+            could not be rendered; or ``equal images``, where both have the same pixels, so that there is nothing to
+            compare.
     """
 
     prompt_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from semdpo.data.records import RenderedImage
@@ -25,7 +25,8 @@ class Evaluated:
     Attributes:
         methods: the compared methods.
         prompts: the ids of the drawn prompts, in the run's order.
-        rows: the rows of the images without the images themselves; blackened ones are left out.
+        rows: the rows of the images without the images themselves; those that show nothing are left out.
+        unrendered: the images that could not be rendered.
         pngs: the images as PNG, all of one size.
         inputs: stage → the SHA-256 of its manifest.
         size: width and height, pixels.
@@ -35,6 +36,7 @@ class Evaluated:
     methods: tuple[str, ...]
     prompts: Sequence[str]
     rows: Mapping[Key, RenderedImage]
+    unrendered: Collection[Key]
     pngs: Mapping[Key, bytes]
     inputs: Mapping[str, str]
     size: tuple[int, int]
@@ -61,21 +63,25 @@ def read_evaluated(run: Run, methods: Sequence[str], prompts: int | None, seed: 
     tables = {method: _rows(run, stage, method) for method, stage in stages.items()}
     ids = _drawn_prompts(tables, prompts, seed)
     seeds = {prompt_id: _drawn_seed(tables, prompt_id, seed) for prompt_id in ids}
-    rows, images = dict[Key, RenderedImage](), {}
+    rows, images, unrendered = dict[Key, RenderedImage](), {}, set[Key]()
     for method, stage in stages.items():
         table = tables[method]
-        places = [k for k, row in enumerate(table) if seeds.get(row.prompt_id) == row.image_seed and not row.blackened]
+        drawn_ones = [k for k, row in enumerate(table) if seeds.get(row.prompt_id) == row.image_seed]
+        places = [k for k in drawn_ones if table[k].missing is None]
+        unrendered |= {(table[k].prompt_id, method) for k in drawn_ones if table[k].error is not None}
         cells = run.shards(stage, RenderedImage).cells("image", places)
         for place, cell in zip(places, cells, strict=True):
             key = (table[place].prompt_id, method)
             rows[key], images[key] = table[place], decoded(replace(table[place], image=cell))
     if not images:
-        raise DataError("the safety checker blackened all images, so there is nothing to compare; evaluate others")
+        why = "could not be rendered" if unrendered else "were blackened by the safety checker"
+        raise DataError(f"all images {why}, so there is nothing to compare; evaluate others")
     same, resized = same_size(list(images.values()))
     return Evaluated(
         chosen,
         ids,
         rows,
+        unrendered,
         {key: png(image) for key, image in zip(images, same, strict=True)},
         {stage: store.manifest_hash(run.folder / stage) for stage in stages.values()},
         same[0].size,

@@ -159,14 +159,15 @@ def _comparisons(shown: Evaluated) -> tuple[list[tuple[str, tuple[str, str]]], l
             images = [shown.pngs.get((prompt_id, method)) for method in pair]
             reason: Reason | None = "equal images" if images[0] == images[1] else None
             reason = "blackened" if None in images else reason
+            reason = "not rendered" if any((prompt_id, method) in shown.unrendered for method in pair) else reason
             if reason is None:
                 kept.append((prompt_id, pair))
             else:
                 left_out.append(LeftOut(prompt_id, pair, reason))
     if not kept:
         raise DataError(
-            f"no rater could compare anything: for {len(shown.prompts)} prompts all images are black or equal; compare "
-            "other methods, or evaluate more prompts"
+            f"no rater could compare anything: for {len(shown.prompts)} prompts all images are black, missing or "
+            "equal; compare other methods, or evaluate more prompts"
         )
     return kept, left_out
 
