@@ -86,7 +86,7 @@ class CandidatesConfig(DecodingConfig):
 
     def of_results(self) -> dict[str, Any]:
         """The settings that candidates depend on."""
-        other = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
+        other: dict[str, Any] = {} if self.rewriter is None else {"rewriter": self.rewriter.of_results()}
         other |= {"user_prompt": True} if self.user_prompt else {}
         return self.model_dump(mode="json", exclude={"rewriter", "user_prompt"}) | other
 
