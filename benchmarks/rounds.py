@@ -29,6 +29,7 @@ from study_tables import crossed, grid, head, table, with_facts
 
 from semdpo import pipeline
 from semdpo.analysis.semantics import cosine_distance, effective_sample_size, semantic_weight
+from semdpo.analysis.statistics import crossed_interval
 from semdpo.data.prompts import read_prompts
 from semdpo.data.records import Pair, content_id
 from semdpo.engine import store
@@ -158,6 +159,36 @@ def pairs_of(out: Path, seeds: Sequence[int], rounds: int) -> None:
     table(["trained on", "round", "pairs a seed", "drift of the chosen", "of the rejected", *ends], rows)
 
 
+def draw(words: pd.DataFrame, scores: pd.DataFrame, rounds: int, path: Path) -> None:
+    """Draws what the rounds do to content, drift and fidelity; round 0 is the SFT rewriter that all start from."""
+    from matplotlib.figure import Figure
+
+    from semdpo.reporting.style import COLOURS, MARKERS, style
+
+    panels = [
+        ("adds content, greedy", words, "", "added"), ("adds content, sampled", words, SAMPLED, "added"),
+        ("drift, sampled", words, SAMPLED, "distance"), ("CLIP-B, greedy", scores, "", "clip_b"),
+    ]  # fmt: skip
+    palette = dict(zip(ARMS, (COLOURS["dpo"], "#E69F00", COLOURS["sem_dpo"]), strict=True))
+    with style():
+        figure = Figure(figsize=(10, 3.1))
+        for axes, (title, frame, end, column) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+            axes.set_title(title)
+            axes.set_xlabel("round")
+            axes.set_xticks(range(rounds + 1))
+            for marker, (arm, name) in zip(MARKERS, ARMS.items(), strict=False):
+                rewriters = [SFT, *(name_in_round(arm, number) for number in range(1, rounds + 1))]
+                found = [crossed_interval(grid(frame, each + end, column)) for each in rewriters]
+                spread = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
+                axes.errorbar(
+                    range(rounds + 1), [e.mean for e in found], yerr=spread, marker=marker, color=palette[arm],
+                    label=name, capsize=2.5, elinewidth=1.1,
+                )  # fmt: skip
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33])
@@ -178,6 +209,7 @@ def main() -> None:
     by_round(words, WORDS, rounds, "", "greedy")
     by_round(words, WORDS, rounds, SAMPLED, "sampled")
     by_round(scores, SCORES, rounds, "", "images, greedy")
+    draw(words, scores, rounds, out / "rounds.png")
     say(f"{(time.monotonic() - begun) / 60:.0f} minutes")
 
 
