@@ -47,6 +47,21 @@ def _libraries_are_not_garbage() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _reports_without_drawings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reports of this process have empty drawings, which take half of a small run's time.
+
+    tests/reporting looks at drawings; so do whole runs in other processes, such as those of the documentation.
+    """
+    if "reporting" in request.path.parts:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("semdpo.reporting.style.to_svg_and_png", lambda _figure, _name: ("<svg></svg>", b"png"))
+        patch.setattr("semdpo.reporting.strip.strip", lambda _data, _tables, _rows=4: b"png")
+        yield
+
+
 @pytest.fixture(scope="module")
 def stand_in_trainings() -> Iterator[None]:
     """Trainings write a text in place of weights, in the whole file of tests that asks for it."""
