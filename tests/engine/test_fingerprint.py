@@ -247,7 +247,7 @@ def test_a_model_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> Non
 def test_parts_load_a_model_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from semdpo.engine import providers as parts
 
-    monkeypatch.setattr(parts, "_encoder", lambda name: object())
+    monkeypatch.setattr(parts, "_encoder", lambda name, allowed: object())
     (tmp_path / "weights").write_bytes(b"a")
     encoder = parts.own_models().encoder
     first = encoder(str(tmp_path))

@@ -64,7 +64,6 @@ def test_a_published_encoder_gets_the_prefix_that_its_authors_ask_for(
         ({"prompts": BOTH | {"STS": "task: "}, "default_prompt_name": "query"}, Prefix("query: ")),
         ({"prompts": BOTH, "default_prompt_name": None}, Prefix(unused=("query", "document"))),
         ({"prompts": {"query": "", "document": None}}, Prefix()),
-        ({"prompts": None}, Prefix()),
     ],
 )
 def test_every_text_gets_one_prefix(plain: Path, tmp_path: Path, settings: dict[str, object], prefix: Prefix) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from semdpo.errors import ModelError
+from semdpo.models import openai_clip
 from semdpo.models.scorers import hps, image_reward
 from semdpo.models.scorers.registry import load_scorer
 from tests import tiny_models, tiny_multimodal
@@ -148,11 +149,11 @@ def test_hps_from_upstreams_checkpoint(
 
 
 def _open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    inverse = {ours: theirs for theirs, ours in hps._NAMES.items()}
+    inverse = {ours: theirs for theirs, ours in openai_clip._NAMES.items()}
     found: dict[str, torch.Tensor] = {}
     for name, value in state.items():
         if name in inverse:
-            found[inverse[name]] = value.T if inverse[name] in hps._TRANSPOSED else value
+            found[inverse[name]] = value.T if inverse[name] in openai_clip._TRANSPOSED else value
             continue
         tower, _, rest = name.partition(".encoder.layers.")
         number, _, rest = rest.partition(".")

@@ -30,6 +30,7 @@ from semdpo.recipe.models import RendererConfig, ScoringConfig
 from semdpo.recipe.schema import Recipe
 from semdpo.reporting.evaluated import evaluation_rows, unrendered, unscored
 from semdpo.stages.evaluate import evaluation
+from semdpo.stages.flow import flow
 from semdpo.stages.label import label
 from tests import stand_ins
 from tests.loopback import Asked, Loopback, Reply, drawn, error, of_bytes, told
@@ -332,9 +333,10 @@ def test_atoms_are_answered_by_a_server(tmp_path: Path, server: Loopback) -> Non
     _run(recipe, run, *STAGES)
     assert len(server.asked) == count, "nothing is asked again"
     other = _with_atoms(tmp_path, server.url, f"scoring.endpoints={{'{server.url}': {{model_name: n}}}}")
-    for stage in ("label", "evaluate/human/atoms"):
-        with pytest.raises(StoreError, match=f"{stage} was made with scoring.endpoints"):
-            _run(other, run, stage)
+    with pytest.raises(StoreError, match=r"label was made with scoring\.endpoints"):
+        _run(other, run, "evaluate/human/atoms")
+    of_atoms = [next(each for each in flow(some) if each.name == "evaluate/human/atoms") for some in (recipe, other)]
+    assert of_atoms[0].config != of_atoms[1].config
 
 
 def test_questions_that_a_server_does_not_answer_are_counted(tmp_path: Path, server: Loopback) -> None:

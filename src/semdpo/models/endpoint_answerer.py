@@ -70,9 +70,5 @@ class EndpointAnswerer:
 
 def _question(image: Image.Image, question: str, right: str) -> Question:
     answers = {text.strip().casefold() for text in spellings(right)}
-    return (
-        image,
-        ASKED.format(question),
-        answers,
-        f"does not say how probable '{right}' is as answer to {shown(question)}",
-    )
+    lacking = f"does not tell how probable '{right}' is as the answer to {shown(question)}"
+    return image, ASKED.format(question), answers, lacking
