@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertModel, GPT2Tokenizer, Qwen3Config, Qwen3Model
+from transformers import BertModel, Gemma3TextConfig, Gemma3TextModel, GPT2Tokenizer, Qwen3Config, Qwen3Model
 
 from semdpo.engine import fingerprint
 from semdpo.engine.providers import own_models, refuse_remote_code
@@ -163,6 +163,31 @@ def test_weights_of_half_precision_are_computed_with_in_float32(tmp_path: Path) 
     BertModel.from_pretrained(folder, dtype=torch.float32).save_pretrained(whole)
     one, other = (load_text_encoder(str(each)).encode(TEXTS).vectors for each in (folder, whole))
     np.testing.assert_array_equal(one, other)
+
+
+def test_constants_of_a_network_in_half_precision_are_those_of_float32(tmp_path: Path) -> None:
+    """Gemma multiplies its embeddings by the root of its width, which half precision would round."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    tokenizer = tiny_models.bert_tokenizer(24)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    network = Gemma3TextModel(config).to(torch.bfloat16)
+    found = []
+    for name in ("half", "whole"):
+        network.to(torch.bfloat16 if name == "half" else torch.float32).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        modules = [Transformer(str(tmp_path / name)), Pooling(48)]
+        folder = tmp_path / f"{name}-model"
+        SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+        if name == "half":
+            assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16", "or this tests nothing"
+        found.append(load_text_encoder(str(folder)).encode(TEXTS).vectors)
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------- code
