@@ -42,7 +42,7 @@ class Letters:
 @pytest.fixture(autouse=True)
 def own_encoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SEMDPO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("semdpo.models.text_encoder.load_text_encoder", lambda _: Letters())
+    monkeypatch.setattr("semdpo.models.text_encoder.load_text_encoder", lambda _, **allowed: Letters())
 
 
 @pytest.fixture
