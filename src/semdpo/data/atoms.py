@@ -53,7 +53,7 @@ class AtomAnswer:
 
     ``probability`` is that of the right answer; None where the renderer's safety checker blackened the image, it could
     not be rendered, no model answers, or its server refused the question. ``kept`` is whether the words of the rewrite
-    still state the atom; None where that cannot be told.
+    still state the atom; None where that is not known.
     """
 
     candidate_id: str

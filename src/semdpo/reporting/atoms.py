@@ -148,7 +148,7 @@ def _lost(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
 
 
 def frames(tables: AtomTables, subject: str | None) -> list[tuple[str, str, pd.DataFrame]]:
-    """The tables that a report writes: (name, title, frame); none where nothing could be told of two prompts."""
+    """The tables that a report writes: (name, title, frame); none where nothing is known of two prompts."""
     if not tables.columns:
         return []
     means = pd.DataFrame(
