@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from semdpo.recipe.schema import Recipe
 from semdpo.stages.flow import flow
 from tests import stand_ins
 from tests.image_servers import (
-    KEY,
     answer,
     recipe_of,
     run_stages,
@@ -26,13 +24,6 @@ from tests.image_servers import (
 from tests.loopback import Asked, Loopback, Reply, error, told
 
 pytestmark = pytest.mark.usefixtures("stand_in_trainings")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Loopback(answer) as loopback:
-        yield loopback
 
 
 def _answer_atoms(asked: Asked) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +32,6 @@ from tests.image_servers import (
 from tests.loopback import Asked, Loopback, Reply, drawn, error, of_bytes
 
 pytestmark = pytest.mark.usefixtures("stand_in_trainings")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Loopback(answer) as loopback:
-        yield loopback
 
 
 def test_images_and_scores_of_a_server_are_a_runs(tmp_path: Path, server: Loopback) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from semdpo.reporting.evaluated import evaluation_rows, unrendered, unscored
 from semdpo.stages.evaluate import evaluation
 from tests.image_servers import (
     FIRST,
-    KEY,
     answer,
     models_of_servers,
     recipe_of,
@@ -26,13 +25,6 @@ from tests.image_servers import (
 from tests.loopback import Asked, Loopback, Reply, error
 
 pytestmark = pytest.mark.usefixtures("stand_in_trainings")
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Loopback(answer) as loopback:
-        yield loopback
 
 
 def _refuses(*prompts: str) -> Callable[[Asked], Reply]:
