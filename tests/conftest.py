@@ -51,9 +51,9 @@ def _libraries_are_not_garbage() -> None:
 def _reports_without_drawings(request: pytest.FixtureRequest) -> Iterator[None]:
     """Reports of this process have empty drawings, which take half of a small run's time.
 
-    tests/reporting looks at drawings; so do whole runs in other processes, such as those of the documentation.
+    tests/reporting and tests/study look at drawings; so do whole runs in other processes, such as those of the docs.
     """
-    if "reporting" in request.path.parts:
+    if {"reporting", "study"} & set(request.path.parts):
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
