@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
-from semdpo.data.records import Candidate, Curve, Pair
+from semdpo.data.records import Candidate, Curve, Pair, RenderDraw, Score
 from semdpo.engine import parquet, store
 from semdpo.engine.counts import described
 from semdpo.engine.stage import Run
@@ -165,6 +165,25 @@ def test_another_rewriter_writes_for_the_first_round_only(finished: Path, tmp_pa
     for place, writer in (("candidates", tmp_path / "other"), ("rounds/2/dpo/candidates", run / "train/dpo")):
         row = store.read_rows(run / place, Candidate)[0]
         assert row.rewrite in Rewriter(writer).rewrite([row.prompt], 4, row.seed)[0]
+
+
+def test_a_render_budget_draws_in_every_round(finished: Path, tmp_path: Path) -> None:
+    recipe = _rounds(
+        finished,
+        2,
+        "train.methods={sem_dpo: {name: sem_dpo, alpha: 4.0}}",
+        "report.baseline=sft",
+        "render_budget.alpha=2",
+    )
+    for name in ("prompts", "sft", "candidates", "render_budget", "label", "pairs", "drift", "train", "rounds"):
+        pipeline.run(recipe, tmp_path, only=name, models=models())
+    folder = tmp_path / "rounds/2/sem_dpo"
+    draws = {row.prompt_id: row for row in store.read_rows(folder / "render_budget", RenderDraw)}
+    kept = [row for row in store.read_rows(folder / "candidates", Candidate) if draws[row.prompt_id].kept]
+    assert 0 < len(kept) < store.counts(folder / "candidates")["rows"]
+    assert len(store.read_rows(folder / "label", Score)) == len(kept)
+    pairs = store.read_rows(folder / "drift", Pair)
+    assert [pair.weight for pair in pairs] == [1 / row.probability for row in draws.values() if row.kept]
 
 
 def test_only_some_methods_may_go_on(finished: Path) -> None:

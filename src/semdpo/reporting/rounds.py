@@ -74,8 +74,8 @@ def collected(run: Run) -> list[RoundData]:
 
 def _collected(run: Run, method: str, number: int, each: LaterRound | None) -> RoundData:
     names = {} if each is None else names_in(each)
-    stages = [names.get(name, name) for name in OF_PAIRS if name != "render_budget" or run.recipe.render_budget]
-    counts = {name: store.counts(run.folder / names.get(name, name)) for name in OF_PAIRS}
+    stages = {name: names.get(name, name) for name in OF_PAIRS if name != "render_budget" or run.recipe.render_budget}
+    counts = {name: store.counts(run.folder / stage) for name, stage in stages.items()}
     pairs = run.rows(names.get("drift", "drift"), Pair)
     return RoundData(
         method=method,
@@ -84,9 +84,9 @@ def _collected(run: Run, method: str, number: int, each: LaterRound | None) -> R
         distance=_mean([pair.distance for pair in pairs]),
         rejected_distance=_mean([pair.rejected_distance for pair in pairs]),
         own=sum(" ".join(trimmed(pair.prompt).split()) == pair.chosen for pair in pairs),
-        images=counts["candidates"]["rows"] - counts["render_budget"].get("images_left_out", 0),
+        images=counts["candidates"]["rows"] - counts.get("render_budget", {}).get("images_left_out", 0),
         tokens=counts["candidates"].get("tokens", 0),
-        seconds=sum(timing.seconds(run.folder / stage) for stage in [*stages, trained_in(method, number)]),
+        seconds=sum(timing.seconds(run.folder / stage) for stage in [*stages.values(), trained_in(method, number)]),
     )
 
 
