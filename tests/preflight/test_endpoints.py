@@ -85,6 +85,12 @@ def test_only_the_stages_that_ask_a_server_need_its_library(tmp_path: Path) -> N
     server = "candidates.rewriter={model: 'http://localhost:1/v1', endpoint: {model_name: m}}"
     assert needed(_recipe("http://localhost:1/v1", server), "candidates") == {"endpoint": "a rewriter behind a URL"}
 
+    more = _recipe("http://localhost:1/v1", server, "rounds.count=2", "benchmarks.drawbench.file=DrawBench.csv")
+    stages |= {stage.name: stage for stage in flow(more)}
+    assert needed(more, "rounds/2/dpo/candidates") == {}, "its own rewriter writes there"
+    assert "endpoint" in needed(more, "benchmarks/drawbench/evaluate/llm/images")
+    assert "endpoint" not in needed(more, "benchmarks/drawbench/evaluate/dpo/images")
+
 
 def test_without_the_library_no_server_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)

@@ -65,7 +65,8 @@ def _of_stage(recipe: Recipe, stage: AnyStage) -> Iterator[tuple[str, str]]:
             yield "hub", f"reading {name}"
     for key in recipe.servers:
         if key in recipe.other_rewriters:
-            if f"/{stage.name}".endswith(f"/{_writes(key)}"):  # also on the prompts of a benchmark
+            of_benchmark = stage.name.startswith("benchmarks/") and stage.name.endswith(f"/{_writes(key)}")
+            if stage.name == _writes(key) or of_benchmark:  # not in a later round, which has a rewriter of its own
                 yield "endpoint", "a rewriter behind a URL"
         elif _asks(stage.name, key) or (key == "atoms.model" and _answers(recipe, stage.name)):
             yield "endpoint", f"{key}, which is behind a URL,"
