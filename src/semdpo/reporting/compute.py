@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ from semdpo.analysis.statistics import (
 )
 from semdpo.analysis.wording import cliches, repetition
 from semdpo.errors import DataError
-from semdpo.reporting import facts
+from semdpo.reporting import facts, rounds
 from semdpo.reporting.atoms import AtomTables, atom_tables
 from semdpo.reporting.benchmarks import BenchmarkTable, benchmark_table
 from semdpo.reporting.data import ReportData
@@ -70,6 +70,7 @@ class Tables:
         equal_length: (other method, metric) → share won at equal length; None where it cannot be estimated.
         atoms: which facts of the prompts images show and rewrites state, of all evaluated methods; None without atoms.
         benchmarks: the numbers of each benchmark, of all evaluated methods.
+        rounds: (one, other, column) → one − other, of the rounds of a method and of two methods in one round.
     """
 
     methods: list[str]
@@ -88,6 +89,7 @@ class Tables:
     equal_length: dict[tuple[str, str], LengthControlled | None]
     atoms: AtomTables | None = None
     benchmarks: tuple[BenchmarkTable, ...] = ()
+    rounds: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
 
     @property
     def evaluated(self) -> list[str]:
@@ -164,6 +166,7 @@ def compute_tables(data: ReportData) -> Tables:
         },
         atoms=atom_tables(data.atoms, evaluated, subject, others) if data.atoms is not None else None,
         benchmarks=tuple(benchmark_table(each, data.metrics, evaluated) for each in data.benchmarks),
+        rounds=rounds.differences(data, values, subject, baseline),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,13 @@ from semdpo.data.records import Pair
 from semdpo.engine import store, timing
 from semdpo.engine.stage import Run
 from semdpo.recipe.rounds import LaterRound, name_in_round, trained_in
-from semdpo.reporting.compute import Tables
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
 from semdpo.reporting.labels import USER
 from semdpo.stages.rounds import names_in
 from semdpo.texts import trimmed
 
 if TYPE_CHECKING:
+    from semdpo.reporting.compute import Tables
     from semdpo.reporting.data import ReportData
 
 SFT = "sft"
@@ -103,25 +103,33 @@ def columns(data: ReportData) -> list[str]:
     return ["drift", *data.metrics, "tokens", *data.facts_columns]
 
 
-def _differences(data: ReportData, tables: Tables) -> Iterator[tuple[str, str, str, Difference]]:
-    """Every later round − the first of its method, then in every round subject − baseline, paired by prompt."""
-    for each in data.rounds:
-        if each.number > 1:
-            for name in columns(data):
-                values = tables.values[name]
-                yield each.evaluated, each.method, name, paired_difference(values[each.evaluated], values[each.method])
-    for one, other in _against_baseline(data, tables):
-        for name in columns(data):
-            yield one, other, name, paired_difference(tables.values[name][one], tables.values[name][other])
+def differences(
+    data: ReportData, values: Mapping[str, pd.DataFrame], subject: str | None, baseline: str | None
+) -> dict[tuple[str, str, str], Difference]:
+    """Every later round − the first of its method, then in every round subject − baseline, paired by prompt.
+
+    Args:
+        data: the data of the report.
+        values: column → values, [prompts, methods].
+        subject: the method that the report is about.
+        baseline: the method that it is compared with first.
+
+    Returns:
+        (one, other, column) → one − other.
+    """
+    later = [(each.evaluated, each.method) for each in data.rounds if each.number > 1]
+    return {
+        (one, other, name): paired_difference(values[name][one], values[name][other])
+        for one, other in [*later, *_against_baseline(data, subject, baseline)]
+        for name in columns(data)
+    }
 
 
-def _against_baseline(data: ReportData, tables: Tables) -> list[tuple[str, str]]:
+def _against_baseline(data: ReportData, subject: str | None, baseline: str | None) -> list[tuple[str, str]]:
     """The rewriters of subject and baseline in each round that both have."""
     places = {(each.method, each.number): each.evaluated for each in data.rounds}
-    both = [
-        (str(tables.subject), str(tables.baseline), number) for method, number in places if method == tables.subject
-    ]
-    return [(places[one, n], places[other, n]) for one, other, n in both if (other, n) in places]
+    both = [(place, places.get((str(baseline), n))) for (method, n), place in places.items() if method == subject]
+    return [(one, other) for one, other in both if other is not None]
 
 
 def frames(data: ReportData, tables: Tables) -> list[tuple[str, str, pd.DataFrame]]:
@@ -146,7 +154,7 @@ def frames(data: ReportData, tables: Tables) -> list[tuple[str, str, pd.DataFram
     differences = [
         {"method": one, "minus": other, "metric": name, "difference": d.mean, "low": d.low, "high": d.high,
          "p_t": d.p_t, "prompts": d.prompts}
-        for one, other, name, d in _differences(data, tables)
+        for (one, other, name), d in tables.rounds.items()
     ]  # fmt: skip
     return [
         ("rounds", "Round by round, with 95% bootstrap confidence intervals",
@@ -198,10 +206,10 @@ def page(data: ReportData, tables: Tables) -> dict[str, object] | None:
 def _changes(data: ReportData, tables: Tables) -> list[dict[str, object]]:
     """The last round − the first of each method, and subject − baseline in the last round, column by column."""
     last = {each.method: each.evaluated for each in data.rounds}
-    shown = [(name, method) for method, name in last.items()] + _against_baseline(data, tables)[-1:]
-    found = {(one, other, name): d for one, other, name, d in _differences(data, tables)}
+    against = _against_baseline(data, tables.subject, tables.baseline)
+    shown = [(name, method) for method, name in last.items()] + against[-1:]
     return [
-        {"one": one, "other": other, "cells": [signed(found[one, other, name]) for name in columns(data)]}
+        {"one": one, "other": other, "cells": [signed(tables.rounds[one, other, name]) for name in columns(data)]}
         for one, other in shown
     ]
 
