@@ -14,6 +14,7 @@ import time
 import pytest
 from PIL import Image
 
+from semdpo.data.writers import escaped
 from semdpo.study import app, blinding
 from semdpo.study.plan import VOTES, Study
 from semdpo.study.votes import VoteStore
@@ -40,6 +41,12 @@ def test_public_names_are_unguessable_and_differ(study: Study) -> None:
     assert other == "8_VlbFEgV3T-Fvmasp4M5G"  # by openssl dgst -sha256 -mac HMAC
     assert other != blinding.public_id(bytes(32), "trial", "0")
     assert other != blinding.public_id(bytes(31) + b"1", "rater", "0")
+
+
+def test_a_table_has_the_public_names_of_links() -> None:
+    names = [blinding.public_id(bytes(32), "trial", str(k)) for k in range(1000)]
+    assert len(set(names)) == 1000
+    assert [escaped(name) for name in names] == names
 
 
 def test_a_sheet_tells_nothing_private(study: Study) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from semdpo.cli.app import app
 from semdpo.errors import ConfigError, ModelError
 from semdpo.progress import silent
-from semdpo.tiny_world_training import build, pool
+from semdpo.tiny_world_training import blip, build, clip, diffusion, gpt2, judge, pool, preference, vae
 
 POOL_SIZE = 640
 
@@ -113,6 +113,35 @@ def test_a_model_is_built_again_when_what_it_is_made_from_changed(
     build.build_one("hps", tmp_path, POOL_SIZE, 3, silent)
     assert made == ["clip-b", "hps", "hps", "hps goes on"]
     assert sorted(each.name for each in tmp_path.iterdir()) == ["clip-b", "hps"]
+
+
+class _BegunError(Exception):
+    """Ends a training before its first update."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", build.BY_NAME)
+def test_a_training_begins_with_weights_that_its_seed_fixes(
+    name: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of image-reward, its towers."""
+    begun: list[dict[str, torch.Tensor]] = []
+
+    def fit(model: torch.nn.Module, *_: object) -> None:
+        begun.append(model.state_dict())
+        raise _BegunError
+
+    for module in (gpt2, vae, clip, judge, diffusion, blip, preference):
+        monkeypatch.setattr(module, "fit", fit)
+    for path in world.iterdir():
+        if path.name != name:
+            (tmp_path / path.name).symlink_to(path)
+    for process in (1, 2):  # a new process begins with any state of torch's random numbers
+        torch.manual_seed(process)
+        with pytest.raises(_BegunError):
+            build.build_one(name, tmp_path, POOL_SIZE, 3, silent)
+    first, second = begun
+    assert all(torch.equal(second[key], value) for key, value in first.items())
 
 
 def test_latents_are_of_the_autoencoder_that_made_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,10 +31,12 @@ def public_id(secret: bytes, kind: Kind, name: str) -> str:
         name: its private name.
 
     Returns:
-        22 characters of URL-safe base64 (RFC 4648).
+        22 characters of URL-safe base64 (RFC 4648). The first is no ``-``: a spreadsheet takes such a text for a
+        formula, so tables would have to write it in another way than links and JSON do.
     """
     digest = hmac.digest(secret, f"{kind}:{name}".encode(), hashlib.sha256)
-    return base64.urlsafe_b64encode(digest).decode()[:LENGTH]
+    encoded = base64.urlsafe_b64encode(digest).decode()[:LENGTH]
+    return "_" + encoded[1:] if encoded.startswith("-") else encoded
 
 
 def rater_id(study: Study, rater: int) -> str:

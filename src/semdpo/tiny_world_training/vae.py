@@ -72,6 +72,7 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
         The quality on held-out images: ``psnr_db`` of their reconstructions.
     """
     _, images = pool.training_pool(folder, pool_size)
+    torch.manual_seed(PLAN.seed)
     vae = new_vae()
 
     def loss(step: int) -> Tensor:
@@ -87,7 +88,6 @@ def build(folder: Path, out: Path, pool_size: int, steps: int, progress: Progres
         total: Tensor = error.abs().mean() + error.square().mean() + _edges(error) + 1e-3 * divergence
         return total
 
-    torch.manual_seed(PLAN.seed)
     averaged = fit(vae, loss, replace(PLAN, steps=steps), folder / "vae.fit.pt", progress)
     assert isinstance(averaged, AutoencoderKL)
     # Stable Diffusion divides latents by their standard deviation, to match noise of variance 1.
