@@ -31,7 +31,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 NOT_RUN = {
     "make demo": "`.ci/run` runs the same pipeline at a smaller size",
     "make test": "it runs this test",
-    "semdpo world build": "an hour and a half; tests/tiny_world_training/test_build.py builds two models, and all in miniature",
+    "semdpo world build": "too long; tests/tiny_world_training/test_build.py builds two models, and all in miniature",
     "python benchmarks/study.py --out runs/study": "an hour and a half; tests/test_study.py runs it in miniature",
 }
 SMALL = [
