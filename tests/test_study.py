@@ -16,7 +16,7 @@ from semdpo import pipeline
 ROOT = Path(__file__).parents[1]
 SMALL = [
     *("prompts.limit=16", "sft.steps=10", "sft.batch_size=8", "candidates.n=3", "train.epochs=1", "train.batch_size=8"),
-    *("label.renderer.steps=2", "evaluate.renderer.steps=2"),
+    *("label.renderer.steps=1", "evaluate.renderer.steps=1"),
 ]
 
 
