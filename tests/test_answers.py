@@ -21,6 +21,9 @@ WRAPPED = [
     "“{}”",
     "'{}'",
     "‘{}’",
+    "«{}»",
+    "„{}“",
+    "「{}」",
     "`{}`",
     "**{}**",
     "```\n{}\n```",
@@ -205,6 +208,19 @@ def test_what_is_no_rewrite_is_refused_with_the_reason(reason: str, raw: str) ->
     answer = read(raw)
     assert answer.text == ""
     assert answer.reason.partition(":")[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("prompt", "raw"),
+    [
+        ("I can't help falling in love, poster", "I can't help falling in love, film poster, neon"),
+        (" I’m sorry, Dave, HAL 9000", "I'm sorry, Dave, HAL 9000, red light"),
+        ("What have you done with your hair?", "What have you done with your hair?"),
+    ],
+)
+def test_a_prompt_that_begins_like_a_refusal_has_rewrites_that_do(prompt: str, raw: str) -> None:
+    assert read(raw, prompt=prompt) == Answer(raw)
+    assert read(raw, prompt="a red ball").reason.startswith((answers.REFUSED, answers.ASKED))
 
 
 def test_a_refusal_is_shown_in_part() -> None:

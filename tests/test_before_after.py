@@ -6,11 +6,13 @@ import io
 import json
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from semdpo.before_after import GAP, Rendered, parameters, png, render_both
+from semdpo.before_after import GAP, Rendered, parameters, png, render_both, too_long
 from semdpo.protected_spans import readable
+from semdpo.protocols import Bool
 
 MADE = Rendered(
     'a red cat, "oil": 猫\nart',
@@ -41,6 +43,18 @@ def test_both_images_have_one_seed_and_stand_side_by_side() -> None:
     assert [both.getpixel(place) for place in ((0, 0), (12, 0), (19, 7), (0, 7))] == [
         (0, 0, 0), (255, 255, 255), (200, 0, 0), (255, 255, 255),
     ]  # fmt: skip
+
+
+class Forgets(Colours):
+    """A renderer that reads seven characters."""
+
+    def too_long(self, prompts: Sequence[str]) -> Bool:
+        return np.array([len(prompt) > 7 for prompt in prompts])
+
+
+def test_what_a_renderer_does_not_read_is_known() -> None:
+    assert too_long(Forgets(), ["a (cat:1.2) <lora:x:1>", "a fat cat"]) == [False, True]
+    assert too_long(Colours(), ["a fat cat"]) == [False]
 
 
 def test_the_metadata_says_how_it_was_made() -> None:

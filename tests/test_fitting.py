@@ -29,6 +29,11 @@ def words(text: str) -> int:
         ("a cat very high def", None, (), True, "a cat very high def"),
         ("1,000 cats, 2.5 dogs", 2, (), False, "1,000 cats"),
         ("a cat, oil, art", None, ("cat, art",), False, "a cat, oil, art"),
+        ("a cat, 夕日の海, oil", None, ("夕日",), False, "a cat, oil"),  # no blanks between words
+        ("可爱的猫在沙漠", None, ("猫",), False, None),
+        ("a cat, 귀여운 고양이가, oil", None, ("고양이",), False, "a cat, oil"),
+        ("a cat, 猫cat猫", None, ("cat猫",), False, "a cat"),
+        ("a cat, закаты, oil", None, ("закат",), False, "a cat, закаты, oil"),
         ("a cat, oil, art", None, ("oil", "cat, art"), False, None),
     ],
 )

@@ -14,7 +14,7 @@ from semdpo.engine import fingerprint
 from semdpo.errors import ConfigError, DataError, ModelError
 from semdpo.models import drift_limit
 from semdpo.prompt_optimizer import Optimized, PromptOptimizer, Request
-from semdpo.protocols import Answer, Embeddings, ScoreBatch
+from semdpo.protocols import Answer, Bool, Embeddings, ScoreBatch
 from semdpo.recipe import defaults
 from tests import tiny_models
 
@@ -301,6 +301,8 @@ def test_banned_words_and_lengths() -> None:
         (Request("a cat", max_drift=float("nan")), "from 0 to 2"),
         (Request("a cat", seed=-1), "seed is -1"),
         (Request("a cat", banned=(" ",)), "banned has an empty phrase"),
+        (Request("a cat", banned="art"), "banned is the text 'art'; give a list"),  # type: ignore[arg-type]
+        (Request("a cat", keep="cat"), "keep is the text 'cat'; give a list"),  # type: ignore[arg-type]
     ],
 )
 def test_a_request_out_of_range_is_refused(request_: Request, message: str) -> None:
@@ -341,6 +343,41 @@ def test_the_best_image_decides_among_rewrites_that_pass_the_guard() -> None:
     assert [text for text, _ in world.seen] == ["a cat", "a cat, art"], "neither knows other tools' syntax"
     with pytest.raises(ConfigError, match="is no choice"):
         BestOf(world, world, 1)
+
+
+class Forgets(Bright):
+    """A renderer that reads five characters."""
+
+    def too_long(self, prompts: Sequence[str]) -> Bool:
+        return np.array([len(prompt) > 5 for prompt in prompts])
+
+
+def test_rewrites_that_best_of_does_not_read_to_their_end_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    world = Forgets(1)
+    BestOf(world, world, 3).order("a cat", ["a cat", "a cat, art", "a fat cat"], 0)
+    assert "does not read the end of 2 rewrites" in caplog.text
+    caplog.clear()
+    BestOf(world, world, 3).order("a cat", ["a cat", "a (cat:1.2)"], 0)
+    assert caplog.text == ""
+
+
+def test_variants_that_best_of_does_not_render_come_after_the_others() -> None:
+    world = Bright(1)
+    sampling = Says("a fat cat", "a cat", "a cat, art")
+    optimizer = PromptOptimizer(Says("a dog"), sampling, Angles(), max_drift=0.2, best_of=BestOf(world, world, 2))
+    (found,) = optimizer.optimize_all([Request("a cat", n=3)])
+    assert [each.rewrite for each in found] == ["a cat, art", "a cat", "a fat cat"]
+    assert len(world.seen) == 2
+    (two,) = optimizer.optimize_all([Request("a cat", n=1)])
+    assert [each.rewrite for each in two] == ["a cat, art"]
+
+
+def test_as_many_rewrites_are_sampled_as_best_of_renders() -> None:
+    for best_of, candidates, wanted in ((12, 8, 12), (2, 8, 8)):
+        world, sampling = Bright(1), Says("a cat", "a cat, art")
+        best = BestOf(world, world, best_of)
+        PromptOptimizer(Says("a dog"), sampling, Angles(), candidates=candidates, best_of=best).optimize("a cat")
+        assert sampling.asked == [wanted]
 
 
 def test_a_request_does_not_depend_on_what_its_neighbours_ask() -> None:

@@ -40,15 +40,18 @@ from semdpo.protected_spans import LostSpanError, contains, join, protect
         ('a 24" monitor, "HELLO" on it', 'a 24" monitor, HELLO on it', ["24", '"HELLO"']),
         ("ein Schild „Offen“, «ouvert», “open”", "ein Schild Offen, ouvert, open", ["„Offen“", "«ouvert»", "“open”"]),
         ("a sign 'Open Late', 「開店」", "a sign Open Late, 開店", ["'Open Late'", "「開店」"]),
+        ("ein ‚Schild‘, 〝開店〟, ＂開＂", "ein Schild, 開店, 開", ["‚Schild‘", "〝開店〟", "＂開＂"]),
         ('a shirt with "❤️" on it', "a shirt with ❤️ on it", ['"❤️"']),
         ('sign "buy --now or never" cat', "sign buy --now or never cat", ['"buy --now or never"']),
         # numbers
         ("three cats, 35mm f/1.8, 50% 4k.", "three cats, 35mm f/1.8, 50% 4k.", ["three", "35mm", "f/1.8", "50%", "4k"]),
         ("1,000 cats, twenty-one dogs, 10:30", "1,000 cats, twenty-one dogs, 10:30", ["1,000", "twenty-one", "10:30"]),
         ("有3只猫，红裙", "有3只猫，红裙", ["3"]),
+        ("a #fff wall, #AABBCC hat, #cats", "a #fff wall, #AABBCC hat, #cats", ["#fff", "#AABBCC"]),
         # what stands at the end
         ("a cat --ar 16:9 --no dogs", "a cat", ["--ar 16:9 --no dogs"]),
         ("a cat —ar 16:9", "a cat", ["—ar 16:9"]),
+        ("a cat —style raw —v 6", "a cat", ["—style raw —v 6"]),
         ("a cat\nNegative prompt: bad (hands:2) BREAK", "a cat", ["Negative prompt: bad (hands:2) BREAK"]),
         ("a cat, negative prompt: ugly", "a cat", [", negative prompt: ugly"]),
         ("Negative prompt: ugly", "", ["Negative prompt: ugly"]),
@@ -64,6 +67,8 @@ from semdpo.protected_spans import LostSpanError, contains, join, protect
         ("a ball“, ”", "a ball“, ”", []),
         ("someone else's phone, often", "someone else's phone, often", []),
         ("a -- b, a well-known - cat", "a -- b, a well-known - cat", []),
+        ("un gato —negro— en la mesa", "un gato —negro— en la mesa", []),
+        ("a ball —style of Monet— at sea", "a ball —style of Monet— at sea", []),
     ],
 )
 def test_what_is_protected(prompt: str, plain: str, spans: list[str]) -> None:

@@ -27,11 +27,16 @@ _REFUSAL = re.compile(
     r"unfortunately,?\s+i\b",
     re.IGNORECASE,
 )
-_PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
+# What begins and ends a quotation, other than " and ', which also stand for inches and apostrophes.
+QUOTES = (
+    *("“”", "„“", "„”", "””", "‘’", "‚‘", "‚’", "«»", "»«", "‹›", "›‹"),
+    *("「」", "『』", "《》", "〈〉", "〝〟", "〝〞", "＂＂"),
+)
+_AROUND = (('"', '"'), ("'", "'"), ("`", "`"), ("**", "**"), *map(tuple, QUOTES))  # around a whole answer
 # Syntax of image tools, and quoted text; `_groups` finds brackets.
 _SYNTAX = re.compile(
     r"""<[^<>\n]+>|__[^\s_](?:\S*[^\s_])?__|\bBREAK\b|(?<!\S)AND(?!\S)|embedding:[^\s,()\[\]{}]+|"""
-    r""""[^"\n]+"|“[^”\n]+”|«[^»\n]+»|「[^」\n]+」|(?<!\w)'[^'\n]+'(?!\w)"""
+    r""""[^"\n]+"|(?<!\w)'[^'\n]+'(?!\w)|""" + "|".join(f"{pair[0]}[^{pair[1]}\n]+{pair[1]}" for pair in QUOTES)
 )
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
@@ -97,7 +102,7 @@ def _unwrapped(text: str, prompt: str) -> str:
     """A text without a code fence and without quotation marks around the whole, unless the prompt begins with them."""
     if fence := re.fullmatch(r"```\w*\n(.*?)\n?```", text, re.DOTALL):
         text = fence[1].strip()
-    for left, right in _PAIRS.items():
+    for left, right in _AROUND:
         inner = text[len(left) : -len(right)]
         whole = text.startswith(left) and text.endswith(right) and left not in inner and right not in inner
         if whole and not prompt.strip().startswith(left):
@@ -217,8 +222,11 @@ def optimize(
         timeout: The seconds that the whole request may take.
 
     Raises:
-        NoRewriteError: The server is not there, refuses, or answers with something that is no rewrite.
+        NoRewriteError: The server is not there, refuses, or answers with something that is no rewrite; or ``keep`` is
+            one text instead of a list.
     """
+    if isinstance(keep, str):  # its letters would be the phrases
+        raise NoRewriteError(f"keep is the text '{one_line(keep)}'; give a list of words and phrases")
     if not prompt.strip():
         return Reply(prompt, prompt, 0.0, f"{KEPT} it is empty")
     length = None if length in ("", "auto") else length
@@ -294,8 +302,8 @@ def refuse_wrong_url(url: str) -> None:
 
 
 def phrases(text: str) -> list[str]:
-    """The phrases of a text that has commas or new lines between them."""
-    return [phrase.strip() for phrase in re.split(r"[,\n]", text) if phrase.strip()]
+    """The phrases of a text that has commas, of any script, or new lines between them."""
+    return [phrase.strip() for phrase in re.split(r"[,\n，、،]", text) if phrase.strip()]
 
 
 def _routes(url: str) -> tuple[str, str]:
@@ -458,6 +466,8 @@ def _from_choice(prompt: str, keep: Sequence[str], answer: Any) -> Reply:
         raise NoRewriteError("the server's answer is not a chat completion; check the URL") from None
     if refusal or not isinstance(text, str):
         raise NoRewriteError(f"the model gave no text ({one_line(str(refusal or end))})")
+    if end == "content_filter":  # which may have cut a text off
+        raise NoRewriteError("the server withheld the answer (its content filter)")
     if end == "length":
         raise NoRewriteError("the model's answer was cut off; raise the server's limit of tokens")
     return Reply(rewrite_in(_readable(text), prompt, keep), prompt, None)

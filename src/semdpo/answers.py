@@ -13,6 +13,7 @@ import json
 import re
 import unicodedata
 
+from semdpo.chat_answers import QUOTES
 from semdpo.protocols import Answer
 from semdpo.texts import is_visible, shown, trimmed
 
@@ -37,7 +38,7 @@ _UNFINISHED = re.compile(r"\A<(?:think|thinking|reasoning)>|<think>|\A\[THINK\]"
 _FENCE = re.compile(r"```(?:[\w-]*\n)?((?:(?!```).)*)```", re.DOTALL)
 _TAG = re.compile(r"<(prompt|rewrite|answer|output|result)>(.*)</\1>", re.DOTALL | re.IGNORECASE)
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
-_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
+_AROUND = {'""', "''", "``", *QUOTES}
 
 _DONE = (
     r"(?:re-?written|re-?phrased|re-?worded|revised|improved|enhanced|optimi[sz]ed|refined|polished|expanded|updated)"
@@ -113,12 +114,14 @@ _EXPLANATION = re.compile(
 )
 
 
-def read(raw: str, truncated: bool = False) -> Answer:
+def read(raw: str, truncated: bool = False, prompt: str = "") -> Answer:
     """Reads an answer.
 
     Args:
         raw: the answer's content, without the thoughts that a server puts elsewhere.
         truncated: whether the token budget truncated it.
+        prompt: what was to be rewritten. One that itself begins like a refusal or a question, as a title may, has
+            rewrites that do.
 
     Returns:
         The rewrite on one line; or no text, and the reason.
@@ -127,7 +130,7 @@ def read(raw: str, truncated: bool = False) -> Answer:
     if _UNFINISHED.search(text):
         return Answer("", truncated, THINKING)
     text = _unwrapped(text)
-    reason = NO_ROOM if truncated and not is_visible(text) else _fault(text)
+    reason = NO_ROOM if truncated and not is_visible(text) else _fault(text, prompt)
     return Answer("", truncated, reason) if reason else Answer(" ".join(text.split()), truncated)
 
 
@@ -163,20 +166,20 @@ def _without_layer(text: str) -> str:
             return text[match.end() :]
     first, last, inner = text[:1], text[-1:], text[1:-1]
     # Inner marks of the same kind would be the ends of two quotations: "OPEN" above "CLOSED".
-    if _QUOTES.get(first) == last and len(text) > 1 and first not in inner and last not in inner:
+    if first + last in _AROUND and len(text) > 1 and first not in inner and last not in inner:
         return inner
     return text
 
 
-def _fault(text: str) -> str:
+def _fault(text: str, prompt: str) -> str:
     """Why a text is no rewrite; empty when it may be one."""
     if not is_visible(text):
         return EMPTY
     if any(unicodedata.category(char) in ("Cc", "Cs") and not char.isspace() for char in text):
         return CONTROL
-    plain = text.replace("’", "'")
+    plain, asked = text.replace("’", "'"), prompt.strip().replace("’", "'")
     for pattern, what in ((_REFUSAL, REFUSED), (_QUESTION, ASKED)):
-        if pattern.match(plain):
+        if pattern.match(plain) and not pattern.match(asked):
             return f"{what}: {shown(' '.join(text.split()))}"
     if _is_json(text):
         return JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,17 @@ def settings_of(renderer: object) -> tuple[tuple[str, Any], ...]:
         renderer: a renderer; one that reports none has none.
     """
     return tuple(getattr(renderer, "shown_settings", ()))
+
+
+def too_long(renderer: object, texts: Sequence[str]) -> list[bool]:
+    """Which texts a renderer reads only the beginning of, without other tools' syntax, [n].
+
+    Args:
+        renderer: a renderer; one that does not know how much it reads reads all.
+        texts: prompts and rewrites, n.
+    """
+    known = getattr(renderer, "too_long", None)
+    return [False] * len(texts) if known is None else [bool(flag) for flag in known([readable(t) for t in texts])]
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:

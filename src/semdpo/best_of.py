@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from semdpo.before_after import too_long
 from semdpo.errors import ConfigError, PartlyRefusedError
 from semdpo.protected_spans import readable
 from semdpo.protocols import render_checked
@@ -59,6 +60,11 @@ class BestOf:
         chosen = list(rewrites[: self.n])
         if len(chosen) < 2:
             return list(range(len(chosen)))
+        if cut := sum(too_long(self.renderer, chosen)):
+            log.warning(
+                "the renderer of best-of does not read the end of %d rewrites, which decides nothing; --length "
+                "shortens them", cut,
+            )  # fmt: skip
         images = self._images([readable(text) for text in chosen], seed)
         shown = [k for k, image in enumerate(images) if image is not None]
         if not shown:

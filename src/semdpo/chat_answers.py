@@ -26,11 +26,16 @@ _REFUSAL = re.compile(
     r"unfortunately,?\s+i\b",
     re.IGNORECASE,
 )
-_PAIRS = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`", "**": "**"}
+# What begins and ends a quotation, other than " and ', which also stand for inches and apostrophes.
+QUOTES = (
+    *("“”", "„“", "„”", "””", "‘’", "‚‘", "‚’", "«»", "»«", "‹›", "›‹"),
+    *("「」", "『』", "《》", "〈〉", "〝〟", "〝〞", "＂＂"),
+)
+_AROUND = (('"', '"'), ("'", "'"), ("`", "`"), ("**", "**"), *map(tuple, QUOTES))  # around a whole answer
 # Syntax of image tools, and quoted text; `_groups` finds brackets.
 _SYNTAX = re.compile(
     r"""<[^<>\n]+>|__[^\s_](?:\S*[^\s_])?__|\bBREAK\b|(?<!\S)AND(?!\S)|embedding:[^\s,()\[\]{}]+|"""
-    r""""[^"\n]+"|“[^”\n]+”|«[^»\n]+»|「[^」\n]+」|(?<!\w)'[^'\n]+'(?!\w)"""
+    r""""[^"\n]+"|(?<!\w)'[^'\n]+'(?!\w)|""" + "|".join(f"{pair[0]}[^{pair[1]}\n]+{pair[1]}" for pair in QUOTES)
 )
 _BRACKETS = {")": "(", "]": "[", "}": "{"}
 
@@ -96,7 +101,7 @@ def _unwrapped(text: str, prompt: str) -> str:
     """A text without a code fence and without quotation marks around the whole, unless the prompt begins with them."""
     if fence := re.fullmatch(r"```\w*\n(.*?)\n?```", text, re.DOTALL):
         text = fence[1].strip()
-    for left, right in _PAIRS.items():
+    for left, right in _AROUND:
         inner = text[len(left) : -len(right)]
         whole = text.startswith(left) and text.endswith(right) and left not in inner and right not in inner
         if whole and not prompt.strip().startswith(left):

@@ -91,8 +91,11 @@ def optimize(
         timeout: The seconds that the whole request may take.
 
     Raises:
-        NoRewriteError: The server is not there, refuses, or answers with something that is no rewrite.
+        NoRewriteError: The server is not there, refuses, or answers with something that is no rewrite; or ``keep`` is
+            one text instead of a list.
     """
+    if isinstance(keep, str):  # its letters would be the phrases
+        raise NoRewriteError(f"keep is the text '{one_line(keep)}'; give a list of words and phrases")
     if not prompt.strip():
         return Reply(prompt, prompt, 0.0, f"{KEPT} it is empty")
     length = None if length in ("", "auto") else length
@@ -168,8 +171,8 @@ def refuse_wrong_url(url: str) -> None:
 
 
 def phrases(text: str) -> list[str]:
-    """The phrases of a text that has commas or new lines between them."""
-    return [phrase.strip() for phrase in re.split(r"[,\n]", text) if phrase.strip()]
+    """The phrases of a text that has commas, of any script, or new lines between them."""
+    return [phrase.strip() for phrase in re.split(r"[,\n，、،]", text) if phrase.strip()]
 
 
 def _routes(url: str) -> tuple[str, str]:
@@ -332,6 +335,8 @@ def _from_choice(prompt: str, keep: Sequence[str], answer: Any) -> Reply:
         raise NoRewriteError("the server's answer is not a chat completion; check the URL") from None
     if refusal or not isinstance(text, str):
         raise NoRewriteError(f"the model gave no text ({one_line(str(refusal or end))})")
+    if end == "content_filter":  # which may have cut a text off
+        raise NoRewriteError("the server withheld the answer (its content filter)")
     if end == "length":
         raise NoRewriteError("the model's answer was cut off; raise the server's limit of tokens")
     return Reply(rewrite_in(_readable(text), prompt, keep), prompt, None)

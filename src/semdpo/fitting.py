@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from semdpo.errors import ConfigError
+from semdpo.span_syntax import LETTER, NO_BLANKS
 from semdpo.texts import shown
 
 SHARES = {"short": 0.25, "medium": 0.5, "long": 1.0}  # of the tokens that the text encoder of the renderer reads
@@ -72,6 +73,11 @@ def fitted(
 
 @lru_cache(20_000)  # every rewrite is searched for the same phrases
 def _whole(phrase: str) -> re.Pattern[str]:
-    """Finds a phrase as whole words, whatever its case and the blanks between its words."""
-    words = r"\s+".join(map(re.escape, phrase.split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)
+    """Finds a phrase as whole words, whatever its case and the blanks between its words.
+
+    In scripts without blanks between words, a word begins and ends anywhere.
+    """
+    words = phrase.strip()
+    before = "" if NO_BLANKS.match(words[0]) else rf"(?<!{LETTER})"
+    after = "" if NO_BLANKS.match(words[-1]) else rf"(?!{LETTER})"
+    return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)

@@ -45,7 +45,7 @@ class PromptOptimizer:
         sampling: the rewriter that samples other rewrites, for variants and when that one cannot be used.
         encoder: the encoder that measures the drift.
         max_drift: the largest cosine distance of a rewrite from its prompt, 0 to 2; 2 allows all.
-        candidates: the number of other rewrites to sample, ≥ 1.
+        candidates: the least number of other rewrites to sample, ≥ 1.
         best_of: renders and scores the rewrites that pass the guard; None renders none.
         model: the rewriter's name.
         fingerprint: the SHA-256 of the rewriter's files.
@@ -193,8 +193,8 @@ class PromptOptimizer:
         words, and it has all that must not change: what ``protected_spans`` finds (syntax of image tools, quoted text,
         numbers) and what ``keep`` names. The first variant is the most probable rewrite if it passes; otherwise the
         nearest of the sampled ones; otherwise the user's prompt, with the reason. Further variants come in the order
-        of log-likelihood per token minus α·drift, which is the likelihood times Sem-DPO's weight. With ``best_of``, all
-        come in the order of their images' scores.
+        of log-likelihood per token minus α·drift, which is the likelihood times Sem-DPO's weight. With ``best_of``, as
+        many as it renders come in the order of their images' scores, before the others.
 
         Distances are those of the texts without syntax. The parts of a prompt that ``BREAK`` or ``AND`` separates are
         rewritten one by one, and ``drift`` is the largest of theirs.
@@ -217,8 +217,9 @@ class PromptOptimizer:
         parts = [(job.request, part) for job in jobs for part in job.guarded if not job.reason]
         self._ask(self._greedy, [(part, 1) for _, part in parts], 0, stop_when_down)
         more = [(asked, part) for asked, part in parts if not part.passed or asked.n > 1 or self._best_of]
+        least = max(self._candidates, self._best_of.n if self._best_of else 1)
         for seed in dict.fromkeys(asked.seed for asked, _ in more):
-            group = [(part, max(self._candidates, asked.n)) for asked, part in more if asked.seed == seed]
+            group = [(part, max(least, asked.n)) for asked, part in more if asked.seed == seed]
             self._ask(self._sampling, group, seed, stop_when_down)
         return [self._variants(job) for job in jobs]
 
@@ -300,7 +301,7 @@ class PromptOptimizer:
         variants = list(found.values())
         if self._best_of is not None:
             order = self._best_of.order(job.request.prompt, [each.rewrite for each in variants], job.request.seed)
-            variants = [variants[k] for k in order]
+            variants = [*(variants[k] for k in order), *variants[len(order) :]]
         return variants[: job.request.n]
 
     def _described(self, job: _Job, text: str, drift: float, truncated: bool, reason: str = "") -> Optimized:
@@ -363,7 +364,7 @@ def _refuse_bad_request(request: Request, text: str) -> None:
         raise ConfigError(f"n is {request.n}; ask for 1 to {MOST_VARIANTS} variants")
     if not 0 <= request.seed < 2**63:
         raise ConfigError(f"seed is {request.seed}; it must be from 0 to 2**63 - 1")
-    for phrase in request.banned:
+    for phrase in _phrases(request.banned, "banned"):
         if not is_visible(phrase):
             raise ConfigError("banned has an empty phrase; remove it")
 

@@ -126,7 +126,7 @@ def readable(prompt: str) -> str:
 def contains(prompt: str, phrase: str) -> bool:
     """Whether a prompt contains a phrase, whatever its case: in its words, or in its syntax, which is kept anyway."""
     finder = _finder(phrase)
-    return any(finder.search(text) for text in (prompt, *(part.plain for part in protect(prompt))))
+    return bool(finder.search(prompt)) or any(finder.search(part.plain) for part in protect(prompt))
 
 
 def _parts(body: str) -> tuple[list[str], list[str]]:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from semdpo.chat_answers import QUOTES
+
 # Scripts without blanks between words: there, a word begins and ends anywhere.
 _NO_BLANKS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
+NO_BLANKS = re.compile(f"[{_NO_BLANKS}]")
 LETTER = rf"[^\W{_NO_BLANKS}]"  # a letter, digit or underscore of the other scripts
 _GAP = " \t\r\n,"
 
@@ -21,7 +24,6 @@ _NUMBER_WORDS = (
 )
 _DIGIT = r"[\d¼-¾⅐-⅞]"
 _SIGN = rf"(?:{LETTER}|[¼-¾⅐-⅞./:×+°$€£#&-]|(?<=\d),(?=\d))"  # what a number may consist of, as in f/1.8, 35mm, 16:9
-_QUOTES = ("“”", "„“", "„”", "””", "«»", "»«", "‹›", "›‹", "「」", "『』", "《》", "‘’")
 # What a span looks like; its first group is what the rewriter reads.
 _SPANS = (
     re.compile(r"<(?:lora|lyco|lycoris|locon|loha|lokr|dora|hypernet|hypernetwork|lbw|segment):[^<>]*>()", re.I),
@@ -29,9 +31,10 @@ _SPANS = (
     re.compile(r"__(?:[^\s_/]{0,99}/)*([^\s/]{1,99}?)__"),  # __wildcard__
     re.compile(r'(?<!\w)"([^"]+)"'),
     re.compile(r"(?<!\w)'(\S(?:[^'\n]|'(?=\w)){0,300}?)'(?!\w)"),
-    *(re.compile(f"{pair[0]}([^{pair}]+){pair[1]}") for pair in _QUOTES),
+    *(re.compile(f"{pair[0]}([^{pair}]+){pair[1]}") for pair in QUOTES),
     re.compile(r"-?\d[\d.]*::([^:]+)::"),  # NovelAI's 1.5::red hair::
     re.compile(rf"(?<!{LETTER})({LETTER}+)::(?:-?\d[\d.]*)?"),  # Midjourney's hot::2 dog
+    re.compile(r"(?<![\w&#])(#(?:[0-9a-f]{8}|[0-9a-f]{6}|[0-9a-f]{3,4}))(?!\w)", re.I),  # a colour: #ffcc00, #fab
     re.compile(rf"(?<!{LETTER})((?:{_NUMBER_WORDS})(?!{LETTER}))", re.I),
     re.compile(rf"(?<!{LETTER})(?<!\d[.,:/])({_SIGN}{{0,40}}?{_DIGIT}(?:{_SIGN}{{0,40}}(?:{LETTER}|[%°+]))?)"),
 )
@@ -41,7 +44,13 @@ _NAMES = (
     re.compile(r"<[A-Za-z][\w-]*:\s*([^<>:]+)[^<>]*>"),
     re.compile(r"<([A-Za-z][\w-]*)>"),
 )
-_TAIL = re.compile(r"\s(?:--|—)[a-z][\w-]*(?=\s|\Z)|(?:\A|\n|[.,;])\s*negative prompt\s*:|\n\s*steps:\s", re.IGNORECASE)
+# Phones write -- as one dash. A dash before any other word than one of Midjourney's options is a writer's.
+_DASHED = (
+    "ar|aspect|c|chaos|cref|cw|iw|niji|no|oref|ow|q|s|seed|sref|style(?=\\s+raw)|stylize|sw|tile|v|version|w|weird"
+)
+_TAIL = re.compile(
+    rf"\s(?:--[a-z][\w-]*|—(?:{_DASHED}))(?=\s|\Z)|(?:\A|\n|[.,;])\s*negative prompt\s*:|\n\s*steps:\s", re.IGNORECASE
+)
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _AFTER_BRACKET = re.compile(r"\.(?:blend|and|swap)\([^()]*\)|[+-]+(?!\w)|\d+(?:\.\d+)?(?!\w)")  # (red)1.2, (red)++
 _EYES = re.compile(r"(?<!\S)[:;]-?\Z")  # of an emoticon, whose mouth is no bracket

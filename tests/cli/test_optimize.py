@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from semdpo.cli import app
+from semdpo.cli import app, asked
+from semdpo.errors import ConfigError
 from semdpo.tiny_world.grammar import COLORS, THINGS
 from tests.loopback import Asked, Loopback, Reply, chat, drawn, error
 
@@ -91,6 +92,10 @@ def test_before_and_after_are_rendered(
         assert opened.width > 2 * opened.height - 1
         assert json.loads(opened.info["semdpo"])["rewrite"] == rewrite
         assert "Seed: 3" in opened.info["parameters"]
+    long = ("a red ball in the desert, " * 30, *MODEL, "--renderer", "tiny:sd", "--show", str(tmp_path / "long.png"))
+    assert _main(monkeypatch, *long) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if "longer than the renderer reads" in line]
+    assert [line.split()[1] for line in notes] == ["prompt", "rewrite"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,7 @@ def test_before_and_after_are_rendered(
         (("a cat", *MODEL, "--show", "x.png"), "no --renderer is given"),
         (("a cat", *MODEL, "--show", "x.jpg"), "name it with .png"),
         (("a cat", "-o", "x.xlsx"), "name it with .txt or"),
+        (("a cat", "-o", "x.txt", "--json"), "--json has no effect with --out x.txt"),
         (("a cat", *MODEL, "--length", "huge"), "use short, medium, long"),
         (("a cat", *MODEL, "--length", "999"), "--length is 999; it must be from 1 to"),
         (("a cat", *MODEL, "--banned", " , "), "--banned names no words"),
@@ -137,6 +143,63 @@ def test_bytes_that_are_no_text_are_refused(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a \xff cat\n"), encoding="utf-8"))
     assert _main(monkeypatch, "-", *MODEL) == 2
     assert "stdin is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_lines_of_stdin_are_those_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line separator of Unicode, which texts from the web have, and a form feed end no line."""
+    text = "a red\u2028ball\na blue\x0ccat\x85\n\na dog"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    found = asked.prompts("-", None, None)
+    assert found == ["a red\u2028ball", "a blue\x0ccat\x85", "a dog"]
+    (tmp_path / "p.txt").write_text(text.replace("\n\n", "\n"))
+    assert [each.strip() for each in found] == asked.prompts(None, tmp_path / "p.txt", None)
+
+
+def test_a_long_line_of_stdin_is_refused_before_the_others_are_rewritten(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "-", *MODEL, stdin="a red ball\n" * 64 + "a" * 10_001) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "stdin: prompt 65 has 10,001 characters" in said.err
+
+
+def test_truncated_rewrites_of_many_prompts_are_counted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("a red ball\na blue cat\n")
+    given = ("--prompts", str(tmp_path / "p.txt"), "--model", "tiny:gpt2", "--max-new-tokens", "3", "--max-drift", "2")
+    assert _main(monkeypatch, *given) == 0
+    lines = capsys.readouterr().err.splitlines()
+    cure = "truncated at 3 tokens; raise --max-new-tokens"
+    assert lines == [f"'{prompt}': the rewrite was {cure}" for prompt in ("a red ball", "a blue cat")]
+    assert _main(monkeypatch, *given, "-o", str(tmp_path / "r.txt")) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == f"2 rewrites were {cure}"
+
+
+def test_words_to_keep_that_no_prompt_has_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked.kept("red ball, blu", ["a (red:1.2) ball", "a blue cat"]) == ("red ball", "blu")
+    assert capsys.readouterr().err == (
+        "--keep names 'blu', which is in none of the 2 prompts; copy it from one of them\n"
+    )
+    with pytest.raises(ConfigError, match="--keep names 'blu', which is not in the prompt"):
+        asked.kept("blu", ["a blue cat"])
+
+
+def test_phrases_have_commas_of_any_script() -> None:
+    assert asked.kept("红球，沙漠、 猫", ["红球在沙漠里的猫"]) == ("红球", "沙漠", "猫")
+    assert asked.banned("夕日、غروب، gold", None) == ("夕日", "غروب", "gold")
+
+
+def test_several_rewrites_of_several_prompts_are_no_lines_of_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Line k is the rewrite of prompt k, and some prompts have fewer rewrites than others."""
+    out = tmp_path / "r.txt"
+    assert _main(monkeypatch, "-", *MODEL, "-n", "3", "-o", str(out), stdin="a red ball\na blue cat\n") == 2
+    assert "a .txt does not say whose rewrite a line is" in capsys.readouterr().err
+    assert _main(monkeypatch, "a red ball", *MODEL, "-n", "3", "--max-drift", "2", "-o", str(out)) == 0
+    assert 1 < len(out.read_text().splitlines()) <= 3
 
 
 def test_an_empty_line_of_a_file_is_named(
@@ -198,6 +261,24 @@ def test_a_server_that_goes_down_ends_a_file_and_the_same_command_resumes(
         assert _main(monkeypatch, *command, "-o", str(tmp_path / "r.jsonl")) == 0
         assert {asked.prompt for asked in server.asked[before:]} == set(prompts[64:])
     assert [row["prompt"] for row in _records((tmp_path / "r.jsonl").read_text())] == prompts
+
+
+def test_a_file_of_prompts_belongs_to_the_model_that_the_server_offered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without --model-name it is the server's only model, which may be another one when the command is given again."""
+    (tmp_path / "p.txt").write_text("a cat\na dog\n")
+    given = ("--prompts", str(tmp_path / "p.txt"), *ENCODER, "-o", str(tmp_path / "r.jsonl"))
+    with Loopback(lambda _: error(401, "expired")) as server:
+        command = (*given, "--model", server.url)
+        assert _main(monkeypatch, *command) == 2
+        server.answer = lambda asked: chat(f"{asked.prompt} at night")
+        server.listed = Reply(body={"data": [{"id": "another"}]})
+        assert _main(monkeypatch, *command) == 2
+        assert "has unfinished rows of another command" in capsys.readouterr().err
+        server.listed = Reply(body={"data": [{"id": "m"}]})
+        assert _main(monkeypatch, *command) == 0
+    assert {row["model"] for row in _records((tmp_path / "r.jsonl").read_text())} == {"m"}
 
 
 @pytest.mark.parametrize(

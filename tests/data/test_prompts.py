@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semdpo.data.prompts import choose_by_hash, normalised, read_prompts
+from semdpo.data.prompts import choose_by_hash, normalised, read_every_prompt, read_prompts
 from semdpo.engine.fingerprint import rows
 from semdpo.errors import DataError
 
@@ -32,6 +32,29 @@ def test_coco_captions(tmp_path: Path) -> None:
     path.write_text(json.dumps({"images": []}))
     with pytest.raises(DataError, match="is not COCO's file of captions"):
         read_prompts(path)
+
+
+def test_a_column_of_a_list_of_objects_is_the_one_that_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps([{"prompt": "a cat", "caption": "a dog"}, {"prompt": "a fox", "caption": "a dog"}]))
+    assert read_every_prompt(path, "caption") == ["a dog", "a dog"]
+    assert read_prompts(path, "caption") == ["a dog"]
+    assert read_every_prompt(path) == read_prompts(path) == ["a cat", "a fox"]
+    for read in (read_every_prompt, read_prompts):
+        with pytest.raises(DataError, match=r"has no column 'captoin'.*did you mean 'caption'"):
+            read(path, "captoin")
+
+
+def test_where_prompts_have_a_fixed_place_no_column_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("a cat\na cat\n")
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": [{"caption": "a cat"}]}))
+    for name in ("p.txt", "coco.json"):
+        assert read_prompts(tmp_path / name, "text") == ["a cat"], "a recipe names it for its other sources"
+        with pytest.raises(DataError, match="its prompts have a fixed place; name no column"):
+            read_every_prompt(tmp_path / name, "text")
+    (tmp_path / "coco.json").write_text(json.dumps({"annotations": []}))
+    with pytest.raises(DataError, match="has no prompts"):
+        read_prompts(tmp_path / "coco.json")
 
 
 def test_diffusiondb_metadata(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

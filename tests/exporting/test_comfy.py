@@ -57,6 +57,16 @@ def test_the_weights_and_what_to_type(known: Path, tmp_path: Path) -> None:
         assert file.get_tensor("model.norm.weight").dtype == torch.bfloat16
 
 
+def test_what_float16_cannot_hold_is_refused(known: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(known)
+    with torch.no_grad():
+        model.model.norm.weight[0] = -1e5
+    model.save_pretrained(known)
+    with pytest.raises(ModelError, match=r"model.norm.weight has the value 100000, which float16 cannot hold"):
+        export(str(known), "comfy", tmp_path / "x.safetensors", "f16")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
 def test_a_chat_is_typed_as_a_whole_where_comfyui_adds_nothing(known: Path, tmp_path: Path) -> None:
     hint = export(str(trained.as_chat(known)), "comfy", tmp_path / "x.safetensors")
     typed = f"<|im_start|>system\n{trained.SYSTEM}<|im_end|>\n{comfy._CHAT}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semdpo.errors import StoreError
+from semdpo.engine import fingerprint
+from semdpo.errors import ModelError, StoreError
 from semdpo.exporting.export import export
+from semdpo.models import drift_limit
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal, load_rewriter
 from tests import tiny_models
@@ -39,6 +42,31 @@ def test_an_ordinary_folder(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "out/generation_config.json").read_text())
     assert (settings["max_new_tokens"], settings["eos_token_id"]) == (7, [0])
     assert _rewrites(tmp_path / "out") == _rewrites(rewriter)
+
+
+def test_the_measured_limit_of_the_drift_goes_along_with_equal_weights(tmp_path: Path) -> None:
+    rewriter, out = tiny_models.gpt2(tmp_path / "gpt2"), tmp_path / "out"
+    measured = drift_limit.DriftLimit(0.05, 0.95, 40, "e", fingerprint.model(rewriter))
+    drift_limit.write(rewriter, measured)
+    export(str(rewriter), "hf", out)
+    assert drift_limit.read(out, "e", fingerprint.model(out)) == replace(measured, model=fingerprint.model(out))
+    export(str(rewriter), "hf", out, "bf16")
+    assert not (out / "guard.json").exists(), "other weights, whose drift nobody measured"
+    drift_limit.write(rewriter, replace(measured, model="another"))
+    export(str(rewriter), "hf", out)
+    assert not (out / "guard.json").exists()
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    model, tokenizer = load_causal(tiny_models.gpt2(tmp_path / "gpt2"))
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[0, 0] = 1e5
+    model.save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(ModelError, match=r"h.1.mlp.c_fc.weight has the value 100000, which float16 cannot hold"):
+        export(str(tmp_path / "gpt2"), "hf", tmp_path / "out", "f16")
+    assert [path.name for path in tmp_path.iterdir()] == ["gpt2"], "no part of a folder is left"
+    export(str(tmp_path / "gpt2"), "hf", tmp_path / "out", "bf16")
 
 
 def test_a_model_without_settings_gets_the_default_ones_and_a_card(tmp_path: Path) -> None:

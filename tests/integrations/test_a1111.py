@@ -28,6 +28,12 @@ def test_the_controls_are_the_arguments(script: Any, server: StubServer) -> None
     assert p.prompt == PROMPT + ADDED
 
 
+def test_a_null_of_the_api_is_an_unset_value(script: Any, server: StubServer) -> None:
+    p = Processing(PROMPT)
+    script.before_process(p, True, server.url, None, None, None, None, None, None)
+    assert p.prompt == PROMPT + ADDED
+
+
 def test_nothing_happens_unless_it_is_switched_on(script: Any, server: StubServer) -> None:
     p = Processing(PROMPT)
     script.before_process(p)

@@ -21,6 +21,9 @@ REWRITE = "a red ball on sand, soft light"
         f"'{REWRITE}'",
         f"“{REWRITE}”",
         f"«{REWRITE}»",
+        f"„{REWRITE}“",
+        f"»{REWRITE}«",
+        f"『{REWRITE}』",
         f"`{REWRITE}`",
         f"**{REWRITE}**",
         f"```\n{REWRITE}\n```",
@@ -115,6 +118,13 @@ def test_what_belongs_to_the_rewrite_stays(prompt: str, answer: str) -> None:
         ("a sign 'OPEN'", "'OPEN'"),
         ("a sign “OPEN”", "“OPEN”"),
         ("a sign 「OPEN」", "「OPEN」"),
+        ("ein Schild „OFFEN“", "„OFFEN“"),
+        ("ein Schild ‚OFFEN‘", "‚OFFEN‘"),
+        ("et skilt »ÅBEN«", "»ÅBEN«"),
+        ("skylt ”ÖPPET” här", "”ÖPPET”"),
+        ("une enseigne ‹ouvert›", "‹ouvert›"),
+        ("看板『開店』", "『開店』"),
+        ("书《红楼梦》", "《红楼梦》"),
     ],
 )
 def test_syntax_that_was_lost_is_named(prompt: str, span: str) -> None:

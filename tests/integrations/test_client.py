@@ -43,6 +43,11 @@ def test_the_url_may_have_its_end_or_not(server: StubServer, end: str) -> None:
     assert server.asked[0].path == "/v1/optimize"
 
 
+def test_words_to_keep_are_a_list(server: StubServer) -> None:
+    with pytest.raises(NoRewriteError, match="keep is the text 'red ball'; give a list"):
+        optimize("a red ball", server.url, keep="red ball")
+
+
 def test_an_empty_prompt_is_not_sent(server: StubServer) -> None:
     assert optimize(" \n", server.url) == Reply(" \n", " \n", 0.0, "the prompt is kept: it is empty")
     assert server.asked == []
@@ -141,6 +146,7 @@ def test_a_limit_that_nobody_measures_is_refused(server: StubServer) -> None:
         (chat("", refusal="no"), "is empty"),
         (chat("I'm sorry, I can't help with that."), "refused"),
         (chat("a red ball on the", finish_reason="length"), "cut off"),
+        (chat("a red ball on the", finish_reason="content_filter"), "content filter"),
         (chat("a red ball\n\nI added nothing."), "several lines"),
         (chat("a ball"), "lost 'red'"),
         (Answer({"choices": []}), "not a chat completion"),

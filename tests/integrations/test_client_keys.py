@@ -120,4 +120,5 @@ def test_a_proxy_is_asked_for_others(server: StubServer, monkeypatch: pytest.Mon
 
 def test_phrases() -> None:
     assert phrases(" red ball, ,snow\n sign ") == ["red ball", "snow", "sign"]
+    assert phrases("红球，沙漠、猫 كرة، قطة") == ["红球", "沙漠", "猫 كرة", "قطة"]
     assert phrases("") == []

@@ -56,8 +56,8 @@ class Optimizer1:
             return Optimized(
                 prompt, prompt, 0.0, words, (), (), "the prompt is kept: too far, é", request.seed, False, "m", "f"
             )
-        rewrite = f"{prompt}, style {request.seed + index}"
-        return Optimized(prompt, rewrite, 0.25, words, ("style",), (), "", request.seed, False, "m", self.fingerprint)
+        rewrite, long = f"{prompt}, style {request.seed + index}", "endless" in words
+        return Optimized(prompt, rewrite, 0.25, words, ("style",), (), "", request.seed, long, "m", self.fingerprint)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -102,6 +102,16 @@ def test_chat_budgets(
     assert one.batches[0][0].length == length
 
 
+@pytest.mark.parametrize(("prompt", "finish"), [("a cat", "stop"), ("an endless cat", "length")])
+def test_a_rewrite_that_the_budget_ended_says_so_as_openais_do(prompt: str, finish: str, server: Running) -> None:
+    body = {"messages": [{"role": "user", "content": prompt}]}
+    answer = server.ask("POST", "/v1/chat/completions", json=body)
+    assert answer.json()["choices"][0]["finish_reason"] == finish
+    events = server.ask("POST", "/v1/chat/completions", json=body | {"stream": True}).text.split("\n\n")
+    last = json.loads(events[-3].removeprefix("data: "))
+    assert last["choices"][0]["finish_reason"] == finish
+
+
 def test_a_stream_is_the_whole_rewrite_in_pieces(server: Running) -> None:
     body = {"messages": [{"role": "user", "content": "a  red\ncat "}], "stream": True, "n": 2}
     answer = server.ask("POST", "/v1/chat/completions", json=body)

@@ -12,9 +12,12 @@ import yaml
 from PIL import Image
 
 from semdpo.errors import ConfigError, StoreError
-from semdpo.study.blinding import rater_id, sheet
+from semdpo.study.blinding import SIDES, image_id, rater_id, sheet, trial_id
+from semdpo.study.design import MATCH, Vote
 from semdpo.study.exports import export
-from semdpo.study.plan import Study
+from semdpo.study.judgements import judgements, read_judgements
+from semdpo.study.plan import KEY, Study, refuse_started
+from tests.study import example
 from tests.study.studies import THREE, make
 
 
@@ -77,6 +80,33 @@ def test_rapidata(three: Study, tmp_path: Path) -> None:
         assert job["private_metadata"] == [{"comparison": row["comparison"]} for row in rows]
         assert (job["responses_per_datapoint"], job["settings"]) == (3, ["AllowNeitherBothSetting"])
         assert all((out / name).is_file() for pair in job["datapoints"] for name in pair)
+
+
+@pytest.mark.parametrize("to", ["potato", "rapidata"])
+def test_results_of_other_programs_find_their_methods(to: str, tmp_path: Path) -> None:
+    """The key and the raters' choices are a table of judgements: that of the same votes on the study's own page."""
+    study = example.study(tmp_path / "study")
+    export(study, to, tmp_path / "out")
+    key = [json.loads(line) for line in (study.folder / KEY).read_text().splitlines()]
+    assert [row["trial"] for row in key] == [trial_id(study, trial) for trial in study.plan.trials]
+    assert {"comparison", "repeat", "attention"} == {row["kind"] for row in key}
+    images = {image.name: image for image in study.plan.images}
+    for row, trial in zip(key, study.plan.trials, strict=True):
+        assert (row["left"], row["right"]) == tuple(image_id(study, trial, side) for side in SIDES)
+        assert trial.kind == "attention" or row["left_method"] == images[trial.left].method
+    if to == "rapidata":
+        with (tmp_path / "out" / "comparisons.csv").open(newline="") as file:
+            listed = {Path(row["left"]).stem for row in csv.DictReader(file)}
+        assert listed < {row["left"] for row in key}
+    table = tmp_path / "judgements.jsonl"
+    table.write_text("".join(json.dumps(row | {"choice": "left"}) + "\n" for row in key))
+    votes = [Vote(t.name, t.rater, MATCH, "left", t.left, t.right, 1.0, "") for t in study.plan.trials]
+    wanted = judgements(study.plan, votes)
+    found = read_judgements(table)
+    assert [(row.prompt_id, row.kind, row.left_method, row.right_method) for row in found] == [
+        (row.prompt_id, row.kind, row.left_method, row.right_method) for row in wanted
+    ]
+    refuse_started(study.folder)  # a new plan may replace it
 
 
 def test_what_cannot_be_exported(three: Study, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # Phrases that prompt writers add by habit; they are the most frequent modifiers in DiffusionDB.
 CLICHES = (
@@ -62,8 +63,17 @@ FUNCTION_WORDS = frozenset(
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation."""
-    return re.findall(r"[^\W_]+", text.casefold())
+    """The words of a text in lower case, without punctuation; signs of vowels and accents belong to their words."""
+    folded = text.casefold()
+    if not folded.isascii():
+        folded = "".join(char if char.isalnum() or _is_mark(char) else " " for char in folded)
+        return [word for word in folded.split() if any(map(str.isalnum, word))]
+    return re.findall(r"[^\W_]+", folded)
+
+
+def _is_mark(char: str) -> bool:
+    """Whether a character changes the letter before it; those that only choose an emoji's form do not."""
+    return unicodedata.category(char) in ("Mn", "Mc") and not "\ufe00" <= char <= "\ufe0f"
 
 
 def content_words(text: str) -> list[str]:

@@ -9,8 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from semdpo import client
 from semdpo.cli.options import refuse_without_effect
 from semdpo.errors import ConfigError, DataError
+from semdpo.progress import say
 from semdpo.texts import is_visible, shown
 
 if TYPE_CHECKING:
@@ -52,9 +54,17 @@ def image_server(renderer: str | None, name: str | None, key_env: str | None) ->
     return options(ImageEndpointConfig, dict(zip((("model_name",), ("key_env",)), given, strict=True)), **named)
 
 
-def described(model: str | Path, server: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the rewrites of a server depend on; nothing for a model that is here."""
-    return {"url": str(model), "system": server["system"], **server["endpoint"].of_results()} if server else {}
+def described(model: str | Path, server: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the rewrites of a server depend on; nothing for a model that is here.
+
+    Args:
+        model: The model's name, folder or URL.
+        server: How the server is asked, from ``server``.
+        name: The model that answers; where the user named none, it is the only one that the server offers now.
+    """
+    if not server:
+        return {}
+    return {"url": str(model), "system": server["system"], **server["endpoint"].of_results(), "model_name": name}
 
 
 def prompts(prompt: str | None, file: Path | None, column: str | None) -> list[str]:
@@ -63,23 +73,33 @@ def prompts(prompt: str | None, file: Path | None, column: str | None) -> list[s
         raise ConfigError("give either a prompt or --prompts FILE; - reads prompts from stdin")
     if file is not None:
         from semdpo.data.prompts import read_every_prompt
-        from semdpo.prompt_optimizer import LONGEST_PROMPT
 
         read = read_every_prompt(file, column)
-        for number, text in enumerate(read, start=1):
-            if len(text) > LONGEST_PROMPT:
-                raise DataError(
-                    f"{file}: prompt {number} has {len(text):,} characters; shorten it to at most {LONGEST_PROMPT:,}"
-                )
+        _refuse_long(read, str(file))
         return read
     texts = _lines_of_stdin() if prompt == "-" else [prompt or ""]
     if not texts or not all(is_visible(text) for text in texts):
         raise DataError("the prompt is empty; say what the image should show")
+    if prompt == "-":
+        _refuse_long(texts, "stdin")
     return texts
 
 
+def _refuse_long(prompts: Sequence[str], source: str) -> None:
+    """Refuses a prompt that the rewriter would refuse when those before it are finished."""
+    from semdpo.prompt_optimizer import LONGEST_PROMPT
+
+    for number, text in enumerate(prompts, start=1):
+        if len(text) > LONGEST_PROMPT:
+            raise DataError(
+                f"{source}: prompt {number} has {len(text):,} characters; shorten it to at most {LONGEST_PROMPT:,}"
+            )
+
+
 def _lines_of_stdin() -> list[str]:
-    """The lines of stdin, without those that are blank."""
+    """The lines of stdin, as those of a .txt file, without those that are blank."""
+    from semdpo.data.readers import lines_of
+
     try:
         text = sys.stdin.read(LARGEST + 1)
         text.encode()  # Python reads other bytes as half characters where the terminal's language is not set
@@ -87,24 +107,25 @@ def _lines_of_stdin() -> list[str]:
         raise DataError("stdin is not UTF-8 text; convert it, for example with iconv") from error
     if len(text) > LARGEST:
         raise DataError(f"stdin has more than {LARGEST:,} characters; write the prompts to a file, and give --prompts")
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in lines_of(text) if line.strip()]
 
 
-def kept(keep: str | None, prompt: str | None) -> tuple[str, ...]:
-    """The phrases of ``--keep``; each must be in the prompt, if there is one."""
+def kept(keep: str | None, prompts: Sequence[str]) -> tuple[str, ...]:
+    """The phrases of ``--keep``; one that no prompt contains is refused, or named where there are several prompts."""
     from semdpo.prompt_optimizer import LONGEST_PROMPT
     from semdpo.protected_spans import contains
 
     if keep is None:
         return ()
-    phrases = tuple(phrase.strip() for phrase in keep.split(",") if phrase.strip())
+    phrases = tuple(client.phrases(keep))
     if not phrases:
         raise ConfigError("--keep names no words; give them with commas between them, or leave the option out")
-    if prompt is None or len(prompt) > LONGEST_PROMPT:  # which the rewriter refuses
-        return phrases
     for phrase in phrases:
-        if not contains(prompt, phrase):
+        if any(len(prompt) > LONGEST_PROMPT or contains(prompt, phrase) for prompt in prompts):
+            continue  # the rewriter refuses one that is too long
+        if len(prompts) == 1:
             raise ConfigError(f"--keep names {shown(phrase)}, which is not in the prompt; copy it from there")
+        say(f"--keep names {shown(phrase)}, which is in none of the {len(prompts)} prompts; copy it from one of them")
     return phrases
 
 
@@ -112,7 +133,7 @@ def banned(words: str | None, file: Path | None) -> tuple[str, ...]:
     """The phrases of ``--banned``, and those of a file, one on each line."""
     from semdpo.data.readers import lines_of, read_text
 
-    phrases = [] if words is None else [phrase.strip() for phrase in words.split(",")]
+    phrases = [] if words is None else client.phrases(words)
     if file is not None:
         listed = [line.strip() for line in lines_of(read_text(file))]
         if too_long := [k for k, phrase in enumerate(listed, start=1) if len(phrase) > LONGEST_PHRASE]:

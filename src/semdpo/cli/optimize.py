@@ -107,6 +107,8 @@ def optimize(
         number("--best-of", best_of, 2, 64)
     if prompts is None:
         refuse_without_effect({"--column": column}, "without --prompts")
+    if out is not None:
+        refuse_without_effect({"--json": as_json}, f"with --out {out}, whose suffix says how records are written")
     if image is None and best_of is None:
         refuse_without_effect({"--renderer": renderer}, "without --show and --best-of")
     endpoint = asked.image_server(renderer, renderer_name, renderer_key_env)
@@ -119,6 +121,10 @@ def optimize(
         raise ConfigError("--show renders one prompt; leave it out, or give one prompt")
     for path, suffixes in ((out, (".txt", ".jsonl", ".csv", ".tsv", ".parquet")), (image, (".png",))):
         _refuse_bad_output(path, suffixes, [prompts, banned_file])
+    if out is not None and out.suffix.lower() == ".txt" and n > 1 and len(texts) > 1:
+        raise ConfigError(
+            f"-n is {n}, and a .txt does not say whose rewrite a line is; write a .jsonl, or leave it out"
+        )
     if model is None and not DEMO.is_dir():
         raise StoreError(f"there is no {DEMO} yet; run `semdpo demo` first, or give --model")
     if renderer is None and model is not None and (image or best_of):
@@ -127,7 +133,7 @@ def optimize(
         raise ConfigError("no --scorer is given; name a scorer of images, such as image-reward")
     from semdpo.prompt_optimizer import Request
 
-    phrases, words = asked.kept(keep, texts[0] if len(texts) == 1 else None), asked.banned(banned, banned_file)
+    phrases, words = asked.kept(keep, texts), asked.banned(banned, banned_file)
     requests = [Request(text, phrases, asked.length(length), None, words, n, seed) for text in texts]
     server = asked.server(model, model_name, key_env, system)
     images = Images(renderer or RENDERER, scorer or SCORER, best_of, image, endpoint)
@@ -195,7 +201,7 @@ def run(
             "requests": asked.digest(requests),
             "max_drift": optimizer.max_drift,
             "max_new_tokens": max_new_tokens,
-            "server": asked.described(model, server),
+            "server": asked.described(model, server, optimizer.model),
             "best_of": images.best_of,
             "models": [fingerprint.model(name) for name in (optimizer.encoder_name, *_files_of(images))],
             **_server_of(images, renderer),
@@ -204,6 +210,8 @@ def run(
             variants = to_file(optimizer, requests, out, settings, progress)
         kept = sum(bool(variant.reason) for variant in variants)
         say(f"{len(variants)} rewrites of {len(requests)} prompts in {out}; {kept} are the prompt itself")
+        if cut := sum(variant.truncated for variant in variants):
+            say(f"{cut} rewrites were {_truncated(optimizer)}")
     else:
         variants = []
         for row in optimized(optimizer, requests):
@@ -224,12 +232,17 @@ def _print(variant: Optimized, optimizer: PromptOptimizer, as_json: bool, alone:
     elif alone:
         limit = f"at most {optimizer.max_drift:.3g}"
         say(f"drift: {variant.drift:.3f} (0: means the same; {limit}; {optimizer.encoder_name})")
-    if variant.truncated and alone:
-        say(f"the rewrite was truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens")
+    if variant.truncated:
+        whose = "the rewrite" if alone else f"{shown(variant.prompt)}: the rewrite"
+        say(f"{whose} was {_truncated(optimizer)}")
+
+
+def _truncated(optimizer: PromptOptimizer) -> str:
+    return f"truncated at {optimizer.max_new_tokens} tokens; raise --max-new-tokens"
 
 
 def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images, renderer: Renderer) -> None:
-    from semdpo.before_after import Rendered, png, render_both, settings_of
+    from semdpo.before_after import Rendered, png, render_both, settings_of, too_long
 
     if images.shown is None:
         return
@@ -240,6 +253,10 @@ def _show(variant: Optimized, optimizer: PromptOptimizer, images: Images, render
     made = Rendered(variant.rewrite, variant.prompt, variant.seed, name, rewriter, settings)
     disk.write_bytes(images.shown, png(both, made))
     say(f"{images.shown}: the prompt on the left, its rewrite on the right, both with seed {variant.seed}")
+    texts = {"prompt": variant.prompt, "rewrite": variant.rewrite}
+    for what, long in zip(texts, too_long(renderer, list(texts.values())), strict=True):
+        if long:
+            say(f"the {what} is longer than the renderer reads, so its end is not in the image; shorten it")
 
 
 def _renderer(images: Images) -> Renderer:

@@ -15,6 +15,7 @@ from semdpo.errors import DataError
 
 # Python's normalisation takes the square of the length of a row of combining marks; see UAX 15, stream-safe text.
 _MARKS = re.compile(r"[^\w\s]{30}")
+CAPTION = "annotation "  # how the rows of COCO's captions are named
 COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
 
 log = logging.getLogger("semdpo")
@@ -37,7 +38,8 @@ def read_prompts(
         DataError: see ``read_table``; or a prompt is empty or not text, or the hub cannot be reached.
     """
     table = _table(str(name), column)
-    if column is None or (column not in table.columns and (_has_one_place(str(name)) or (usual and _has_usual(table)))):
+    fixed = _has_one_place(str(name), table)
+    if column is None or (column not in table.columns and (fixed or (usual and _has_usual(table)))):
         column = _column(table)
     values = table.column(column, "; name one of them with prompts.column")
     if skip_empty:
@@ -55,12 +57,12 @@ def read_prompts(
 def read_every_prompt(name: str | Path, column: str | None = None) -> list[str]:
     """The prompts of all rows of a source, duplicates included; the arguments and errors are those of ``read_prompts``.
 
-    The columns of a txt file, of COCO's captions and of the tiny world's files have a fixed place.
+    A column is refused where the prompts have a fixed place.
     """
     table = _table(str(name), column)
-    if column is None or _has_one_place(str(name)):
-        column = _column(table)
-    return _texts(table, column)
+    if column is not None and column not in table.columns and _has_one_place(str(name), table):
+        raise DataError(f"{table.file} has no columns to choose from: its prompts have a fixed place; name no column")
+    return _texts(table, _column(table) if column is None else column)
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -136,8 +138,10 @@ def _column(table: Table) -> str:
     return usual[0]
 
 
-def _has_one_place(name: str) -> bool:
-    return name.startswith("tiny:") or Path(name).suffix.lower() in (".txt", ".json")
+def _has_one_place(name: str, table: Table) -> bool:
+    """Whether the prompts of a source are in one place, whatever column a recipe names for its other sources."""
+    first = next(iter(table.rows), "")
+    return name.startswith("tiny:") or Path(name).suffix.lower() == ".txt" or first.startswith(CAPTION)
 
 
 def _lines(path: Path) -> Table:
@@ -158,4 +162,4 @@ def _json(path: Path) -> Table:
         raise DataError(
             f'{path} is not COCO\'s file of captions ({{"annotations": [{{"caption": …}}]}}); give that, or .jsonl'
         ) from error
-    return Table(str(path), {COLUMNS[0]: captions}, [f"annotation {i}" for i in range(1, len(captions) + 1)])
+    return Table(str(path), {COLUMNS[0]: captions}, [f"{CAPTION}{i}" for i in range(1, len(captions) + 1)])

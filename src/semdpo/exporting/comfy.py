@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from semdpo.errors import ModelError
 from semdpo.exporting.files import MADE, renamed_at_the_end
-from semdpo.exporting.source import Source, edges
+from semdpo.exporting.source import Source, edges, refuse_overflow
 
 READABLE = "ComfyUI generates text with Qwen3-0.6B, 4B and 8B"
 
@@ -75,11 +75,13 @@ def write(source: Source, output: Path, weights: torch.dtype) -> str:
         The text to type into the node's field, with ``{prompt}`` in it.
 
     Raises:
-        ModelError: ComfyUI cannot read the rewriter.
+        ModelError: ComfyUI cannot read the rewriter, or float16 cannot hold a weight.
         StoreError: Something else exists there, or the file cannot be written.
     """
     model, tokenizer = source.load()
     typed = _refuse_unreadable(source, model, tokenizer)
+    for name, weight in model.state_dict().items():
+        refuse_overflow(name, weight, weights)
     tensors = {
         # ComfyUI keeps the head inside the model
         ("model.lm_head.weight" if name == "lm_head.weight" else name): weight.to(weights).contiguous()

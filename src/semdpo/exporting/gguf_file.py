@@ -8,12 +8,12 @@ from typing import Any
 
 import gguf
 import numpy as np
+import torch
 from torch import Tensor
 
-from semdpo.errors import ModelError
 from semdpo.exporting.architectures import architecture, tensors
 from semdpo.exporting.files import MADE, renamed_at_the_end
-from semdpo.exporting.source import Source
+from semdpo.exporting.source import Source, refuse_overflow
 from semdpo.exporting.vocabulary import Vocabulary, vocabulary
 
 TYPES = {
@@ -23,7 +23,6 @@ TYPES = {
     "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 _WHOLE = ("position_embd.weight",)  # matrices that llama.cpp reads in float32 only
-_LARGEST = float(np.finfo(np.float16).max)
 
 
 def write(source: Source, model: Any, tokenizer: Any, output: Path, weights: str) -> None:
@@ -96,11 +95,9 @@ def _type(name: str, weight: Tensor, kind: gguf.GGMLQuantizationType) -> gguf.GG
 
 
 def _quantized(name: str, weight: Tensor, kind: gguf.GGMLQuantizationType) -> np.ndarray[Any, Any]:
-    values = weight.detach().float().contiguous().numpy()
-    largest = float(np.abs(values).max())
-    if not largest <= (_LARGEST if kind == gguf.GGMLQuantizationType.F16 else np.inf):
-        raise ModelError(f"the weight {name} has the value {largest:g}, which float16 cannot hold; use bf16 or f32")
-    return gguf.quantize(values, kind)
+    if kind == gguf.GGMLQuantizationType.F16:
+        refuse_overflow(name, weight, torch.float16)
+    return gguf.quantize(weight.detach().float().contiguous().numpy(), kind)
 
 
 def chat_template(source: Source, tokenizer: Any, adds_begin: bool) -> str | None:

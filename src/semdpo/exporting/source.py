@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from semdpo.engine.model_folders import refuse_damaged
 from semdpo.errors import ModelError
 from semdpo.models.registry import resolve
@@ -76,6 +78,24 @@ def _form(folder: Path) -> Form:
     settings = read_settings(folder)
     template = None if settings.reads.is_chat else settings.template
     return Form(template, settings.system, settings.max_new_tokens or Decoding().max_new_tokens)
+
+
+def refuse_overflow(name: str, weight: torch.Tensor, type_: torch.dtype) -> None:
+    """Refuses a weight that would become infinite.
+
+    Args:
+        name: The weight's name, for the message.
+        weight: The weight.
+        type_: The type in which it will be written.
+
+    Raises:
+        ModelError: It has a value that float16 cannot hold.
+    """
+    if type_ is not torch.float16 or not weight.is_floating_point() or weight.numel() == 0:
+        return
+    largest = float(weight.detach().abs().max())
+    if not largest <= torch.finfo(type_).max:
+        raise ModelError(f"the weight {name} has the value {largest:g}, which float16 cannot hold; use bf16 or f32")
 
 
 def edges(source: Source, tokenizer: Any) -> list[str]:

@@ -81,6 +81,20 @@ def read(folder: Path, encoder: str, model: str) -> DriftLimit | None:
     Raises:
         ModelError: The file is damaged.
     """
+    limit = read_for(folder, model)
+    return limit if limit is not None and limit.encoder == encoder else None
+
+
+def read_for(folder: Path, model: str) -> DriftLimit | None:
+    """The limit in a rewriter's folder, of whatever encoder; None when there is none, or it is of another model.
+
+    Args:
+        folder: The rewriter's folder.
+        model: The SHA-256 of the rewriter's files.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
     if not (folder / FILE).is_file():
         return None
     values = read_json(folder / FILE)
@@ -91,4 +105,4 @@ def read(folder: Path, encoder: str, model: str) -> DriftLimit | None:
         valid = False
     if not valid:
         raise ModelError(f"'{folder / FILE}' is damaged; remove it, or evaluate the rewriter again")
-    return limit if (limit.encoder, limit.model) == (encoder, model) else None
+    return limit if limit.model == model else None

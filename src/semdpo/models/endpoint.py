@@ -20,7 +20,8 @@ from semdpo.texts import shown
 
 WITHHELD = "the server withheld the answer (its content filter)"
 
-Reading = Callable[[str, bool], Answer]  # an answer's content, whether the token budget truncated it → what it is
+# An answer's content, whether the token budget truncated it, the prompt → what it is.
+Reading = Callable[[str, bool, str], Answer]
 
 log = logging.getLogger("semdpo")
 
@@ -119,7 +120,7 @@ class EndpointRewriter:
 
     def said(self, prompts: Sequence[str], seed: int) -> list[Answer]:
         """What the model says to each prompt, letter by letter, where that need not be a rewrite."""
-        return [row[0] for row in self._all(prompts, 1, seed, Answer)]
+        return [row[0] for row in self._all(prompts, 1, seed, lambda text, truncated, _: Answer(text, truncated))]
 
     def _all(self, prompts: Sequence[str], n: int, seed: int, read: Reading) -> list[list[Answer]]:
         if n < 1:
@@ -150,7 +151,7 @@ class EndpointRewriter:
         if refusal:
             return Answer("", reason=f"{answers.REFUSED}: {shown(refusal)}")
         # A thought that the server keeps apart (``reasoning_content``) is no part of the answer.
-        return read(content or "", end == "length")
+        return read(content or "", end == "length", prompt)
 
     def _fields(self, prompt: str, index: int, seed: int) -> dict[str, Any]:
         """The fields of a request; the body's own come last, and its null leaves a field out."""

@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
@@ -73,7 +73,10 @@ def headers(records: Records) -> dict[str, str]:
 
 def answer(model: str, records: Records) -> ChatAnswer:
     """The whole answer."""
-    choices = [Choice(index=index, message=ChatMessage(content=each["rewrite"])) for index, each in enumerate(records)]
+    choices = [
+        Choice(index=index, message=ChatMessage(content=each["rewrite"]), finish_reason=_finish(each))
+        for index, each in enumerate(records)
+    ]
     return ChatAnswer(**_envelope(model), choices=choices, semdpo=Results.model_validate({"results": list(records)}))
 
 
@@ -94,8 +97,13 @@ def chunks(model: str, records: Records) -> Iterator[str]:
         for word in _WORD.findall(record["rewrite"]):
             yield event(index, {"content": word})
         more = {"semdpo": {"results": list(records)}} if index == len(records) - 1 else {}
-        yield event(index, {}, "stop", **more)
+        yield event(index, {}, _finish(record), **more)
     yield "data: [DONE]\n\n"
+
+
+def _finish(record: dict[str, Any]) -> Literal["stop", "length"]:
+    """Why a rewrite ends, in OpenAI's words: by itself, or at the rewriter's token budget."""
+    return "length" if record["truncated"] else "stop"
 
 
 def _envelope(model: str) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Choice(BaseModel):
 
     index: int
     message: ChatMessage
-    finish_reason: Literal["stop"] = "stop"
+    finish_reason: Literal["stop", "length"] = "stop"
 
 
 class ChatAnswer(BaseModel):

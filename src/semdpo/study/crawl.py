@@ -17,14 +17,14 @@ from semdpo.errors import DataError, EndpointError
 from semdpo.study.blinding import SIDES, rater_id
 from semdpo.study.image_form import form_of, pixels
 from semdpo.study.page import IMAGES, INDEX, SCRIPTS, SHEET, STYLE
-from semdpo.study.plan import PLAN, SEAL, SECRET, VOTES, Study
+from semdpo.study.plan import KEY, PLAN, SEAL, SECRET, VOTES, Study
 
 SECONDS = 60.0  # that an answer may take
 LARGEST = 64 * 2**20  # bytes that are read of an answer
 ROUNDS = 5  # how often the time of an image's answer is measured; the fastest counts
 TIMED = 200  # images whose time is measured
 _ASSETS = ("rater.js", "online.js", "style.css")
-_HIDDEN = (PLAN, SEAL, SECRET, VOTES, f"{IMAGES}/", "r/0", "r/1", "o/", "static/offline.js", "")
+_HIDDEN = (PLAN, SEAL, SECRET, KEY, VOTES, f"{IMAGES}/", "r/0", "r/1", "o/", "static/offline.js", "")
 EXPECTED = (INDEX, SHEET, STYLE, *SCRIPTS)  # a folder's files besides the images
 _VARY = ("date",)  # headers that differ with the time alone
 

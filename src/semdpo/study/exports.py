@@ -14,12 +14,14 @@ from typing import Any
 
 import yaml
 
+from semdpo import disk
 from semdpo.data.writers import encoded
 from semdpo.errors import ConfigError, did_you_mean
-from semdpo.study.blinding import SIDES, image_id, public_id, rater_id, sheet, trials_of
+from semdpo.study.blinding import SIDES, image_id, public_id, rater_id, sheet, trial_id, trials_of
 from semdpo.study.design import Trial
 from semdpo.study.images import images_of, served_images
-from semdpo.study.plan import Study
+from semdpo.study.judgements import methods_of_sides
+from semdpo.study.plan import KEY, Study
 from semdpo.study.public_folder import write_folder
 
 Files = dict[str, bytes]
@@ -27,7 +29,7 @@ JOBS, COMPARISONS = "jobs.json", "comparisons.csv"
 
 
 def export(study: Study, to: str, folder: Path) -> str:
-    """Writes a study for another program.
+    """Writes a study for another program, and into the study's folder what its public names stand for.
 
     Args:
         study: the study.
@@ -40,7 +42,7 @@ def export(study: Study, to: str, folder: Path) -> str:
     Raises:
         ConfigError: there is no such program.
         DataError: an image is missing or damaged.
-        StoreError: the folder holds files that semdpo did not make, or cannot be written.
+        StoreError: the folder holds files that semdpo did not make, or a folder cannot be written.
     """
     programs = {
         "potato": (
@@ -52,8 +54,32 @@ def export(study: Study, to: str, folder: Path) -> str:
     if to not in programs:
         raise ConfigError(f"--to is '{to}'{did_you_mean(to, programs)}")
     make, hint = programs[to]
+    disk.write_bytes(study.folder / KEY, _key(study))
     write_folder(folder, make(study))
-    return hint
+    return f"{hint}; {study.folder / KEY} says what the names in the results stand for, and stays private"
+
+
+def _key(study: Study) -> bytes:
+    """What public names stand for, one row a trial: with the raters' choices, these are a table of judgements."""
+    images = {image.name: image for image in study.plan.images}
+    public = {trial.name: trial_id(study, trial) for trial in study.plan.trials}
+    rows = []
+    for trial in study.plan.trials:
+        left_method, right_method = methods_of_sides(trial, images)
+        row = {
+            "trial": public[trial.name],
+            "comparison": _comparison_id(study, trial),
+            "rater": rater_id(study, trial.rater),
+            "kind": trial.kind,
+            "repeats": None if trial.repeats is None else public[trial.repeats],
+            "prompt_id": trial.prompt_id,
+            "left": image_id(study, trial, "left"),
+            "right": image_id(study, trial, "right"),
+            "left_method": left_method,
+            "right_method": right_method,
+        }
+        rows.append(row)
+    return encoded(".jsonl", {name: [row[name] for row in rows] for name in rows[0]})
 
 
 # ------------------------------------------------------------------------------------------------------- Potato

@@ -78,7 +78,7 @@ def judgements(plan: Plan, votes: Iterable[Vote]) -> list[Judgement]:
         key = (order[trial.name], questions[vote.question])
         if key in found:
             raise _foreign(vote, "twice")
-        left, right = _sides(trial, images)
+        left, right = methods_of_sides(trial, images)
         found[key] = Judgement(
             rater_name(trial.rater), trial.prompt_id, vote.question, trial.kind, left, right, vote.choice,
             trial.name, trial.repeats, vote.seconds,
@@ -92,8 +92,13 @@ def _foreign(vote: Vote, fault: str) -> DataError:
     )
 
 
-def _sides(trial: Trial, images: Mapping[str, StudyImage]) -> tuple[str, str]:
-    """The methods of the left and the right image; in an attention check, which one is the right answer."""
+def methods_of_sides(trial: Trial, images: Mapping[str, StudyImage]) -> tuple[str, str]:
+    """The methods of the left and the right image; in an attention check, which one is the right answer.
+
+    Args:
+        trial: a trial of a plan.
+        images: the plan's images, by name.
+    """
     left, right = images[trial.left], images[trial.right]
     if trial.kind != "attention":
         return left.method, right.method

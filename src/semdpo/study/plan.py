@@ -22,6 +22,7 @@ from semdpo.study.design import Plan
 from semdpo.texts import given_twice
 
 PLAN, SEAL, SECRET, IMAGES, VOTES = "plan.json", "plan.sha256", "secret", "images", "votes.sqlite"
+KEY = "key.jsonl"  # what the public names of an export stand for
 SECRET_BYTES = 32
 _OF_VOTES = (VOTES, f"{VOTES}-wal", f"{VOTES}-shm")
 _PLAN = TypeAdapter(Plan)
@@ -67,7 +68,7 @@ def refuse_started(folder: Path) -> None:
         return
     if (folder / VOTES).exists() and _votes(folder / VOTES) != 0:
         raise StoreError(f"{folder} holds the votes of a study that has begun; choose another folder with --out")
-    known = {disk.MARK, PLAN, SEAL, SECRET, IMAGES, *_OF_VOTES}
+    known = {disk.MARK, PLAN, SEAL, SECRET, IMAGES, KEY, *_OF_VOTES}
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in known)
     if others:
         raise StoreError(

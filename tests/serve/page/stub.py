@@ -24,6 +24,7 @@ POLICY = (
 SPAN = re.compile(r"\(\w+:[\d.]+\)|<lora:[^<>]+>|\"[^\"]+\"")
 STYLES = ("oil painting, golden light", "soft morning haze", "seen from far above, highly detailed")
 KEPT = "the prompt is kept: "
+LONG = 290  # characters of a prompt that the renderer does not read to its end
 
 Answer = tuple[int, dict[str, str], dict[str, Any]]
 
@@ -154,7 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
         size = (96, 96)
         planes = (Image.new("L", size, hue), Image.new("L", size, 110), Image.linear_gradient("L").resize(size))
         Image.merge("HSV", planes).convert("RGB").save(buffer, "PNG")
-        return self._send(200, {"Content-Type": "image/png"}, buffer.getvalue())
+        truncated = {"X-Semdpo-Truncated": "true"} if len(body["prompt"]) > LONG else {}
+        return self._send(200, {"Content-Type": "image/png", **truncated}, buffer.getvalue())
 
     def _json(self, status: int, headers: dict[str, str], body: dict[str, Any]) -> None:
         self._send(status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode())

@@ -131,8 +131,8 @@ def test_reasons_in_words(page: Page, reason: str, why: str, cure: str) -> None:
 
 
 def test_phrases_have_commas_between_them(page: Page) -> None:
-    assert _call(page, "options", "phrases", ("red ball, snow ,,red ball",), ("雪、赤，猫",), (" ",)) == [
-        ["red ball", "snow"], ["雪", "赤", "猫"], []
+    assert _call(page, "options", "phrases", ("red ball, snow ,,red ball",), ("雪、赤，猫، قطة",), (" ",)) == [
+        ["red ball", "snow"], ["雪", "赤", "猫", "قطة"], []
     ]  # fmt: skip
 
 

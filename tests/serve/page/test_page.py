@@ -179,6 +179,18 @@ def test_images_before_and_after_have_the_same_seed(open_page: Open, stub: Stub)
     assert download.value.suggested_filename == "semdpo-seed-4-rewrite.png"
 
 
+def test_an_image_of_a_truncated_prompt_says_so(open_page: Open, stub: Stub) -> None:
+    stub.renderer = "tiny:sd"
+    page = open_page().page
+    options(page, variants="1")
+    ask(page, "a red ball " + "on very fine sand, " * 16)  # the rewrite leaves out the word very
+    page.get_by_role("button", name="Draw before and after").click()
+    expect(page.locator("figure img")).to_have_count(2)
+    notes = page.locator("figure .notice")
+    expect(notes).to_have_text(["Its end is not drawn: the renderer reads less."])
+    expect(page.locator("figure").first.locator(".notice")).to_be_visible()
+
+
 def test_images_without_being_asked(open_page: Open, stub: Stub) -> None:
     stub.renderer, stub.models = "tiny:sd", {"sem_dpo": 0.3, "dpo": 0.3}
     page = open_page().page

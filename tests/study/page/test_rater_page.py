@@ -131,6 +131,20 @@ def test_an_answer_that_fails_is_sent_again_and_stored_once(server: Served, open
     expect(page.locator("#saving")).to_be_empty()
 
 
+def test_a_double_click_is_one_answer(tmp_path_factory: pytest.TempPathFactory, open_page: Open) -> None:
+    """Its second click comes when the next question is there, which nobody has read yet."""
+    study = make(tmp_path_factory.mktemp("double"), questions=THREE)
+    with served(study) as server:
+        page = open_page(server.url + server.link(0))
+        _begin(page)
+        _at(page, 1)
+        for number in (1, 2):
+            page.locator("#left").dblclick(delay=100)
+            expect(page.locator("#question")).to_have_text(list(THREE.values())[number])
+            expect(page.locator("#trial[aria-busy=false]")).to_be_visible()
+            assert _answered(server.store, 0) == number
+
+
 def test_a_refused_answer_and_a_closed_study(server: Served, open_page: Open) -> None:
     page = open_page(server.url + server.link(0), fails=True)
     _begin(page)

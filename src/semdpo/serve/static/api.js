@@ -51,9 +51,12 @@ export async function optimize(request, signal) {
 /**
  * @param {{prompt: string, original: string | null, seed: number, model: string | null}} request
  * @param {AbortSignal} [signal]
- * @returns {Promise<Blob>} a PNG
+ * @returns {Promise<{png: Blob, truncated: boolean}>} an image, and whether the renderer did not read the whole prompt
  */
-export const render = async (request, signal) => (await call("v1/render", post(request, signal))).blob();
+export async function render(request, signal) {
+  const response = await call("v1/render", post(request, signal));
+  return { png: await response.blob(), truncated: response.headers.get("X-Semdpo-Truncated") === "true" };
+}
 
 /** @param {object} body @param {AbortSignal} [signal] @returns {RequestInit} */
 const post = (body, signal) => ({

@@ -3,6 +3,8 @@
 import { render } from "./api.js";
 import { el } from "./dom.js";
 
+/** @typedef {{url: string, truncated: boolean}} Drawn an image, and whether its prompt was too long for the renderer */
+
 /**
  * What draws the images of one run; an image of the prompt is drawn once a seed.
  * @param {import("./run.js").Run} run
@@ -15,14 +17,14 @@ export function imagesOf(run) {
   const draw = (prompt, original, seed, model) => {
     const image = run.ask((signal) => render({ prompt, original, seed, model }, signal), last);
     last = image.catch(() => {});
-    return image.then((blob) => {
-      urls.push(URL.createObjectURL(blob));
-      return urls.at(-1);
+    return image.then(({ png, truncated }) => {
+      urls.push(URL.createObjectURL(png));
+      return { url: urls.at(-1), truncated };
     });
   };
 
   return {
-    /** @param {import("./run.js").Slot} slot @returns {Promise<string>[]} URLs of the images before and after */
+    /** @param {import("./run.js").Slot} slot @returns {Promise<Drawn>[]} the images before and after */
     pair({ seed, model, rewrite }) {
       if (!prompts.has(seed)) {
         const image = draw(run.prompt, null, seed, model);
@@ -72,8 +74,10 @@ export function imagesBlock(slot, prompt, images, atOnce) {
 function figure(caption, alt, seed, name) {
   const frame = el("div", { class: "frame" });
   const label = el("figcaption", {}, el("span", {}, caption));
-  const show = (url) => {
+  /** @param {Drawn} drawn */
+  const show = ({ url, truncated }) => {
     frame.replaceChildren(el("img", { src: url, alt }));
+    if (truncated) label.append(el("span", { class: "notice" }, "Its end is not drawn: the renderer reads less."));
     const file = `semdpo-seed-${seed}-${name}.png`;
     label.append(
       el("a", { href: url, download: file, "aria-label": `Save the image of ${caption.toLowerCase()}` }, "Save"),

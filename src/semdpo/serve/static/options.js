@@ -33,7 +33,7 @@ export function writeOptions(form, options) {
 export const phrases = (text) => [
   ...new Set(
     text
-      .split(/[,\n，、]/u)
+      .split(/[,\n，、،]/u)
       .map((phrase) => phrase.trim())
       .filter(Boolean),
   ),

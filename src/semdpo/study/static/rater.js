@@ -185,7 +185,11 @@ function prepare() {
 }
 
 async function start() {
-  for (const choice of ["left", "right", "tie"]) byId(choice).onclick = () => choose(choice);
+  for (const choice of ["left", "right", "tie"]) {
+    byId(choice).onclick = ({ detail }) => {
+      if (detail < 2) choose(choice); // the second click of a double one would answer the next question
+    };
+  }
   byId("trouble-button").onclick = () => location.reload();
   byId("keep-button").onclick = () => source.save();
   byId("begin").onclick = async () => {
