@@ -32,6 +32,7 @@ from semdpo.analysis.semantics import cosine_distance, effective_sample_size, se
 from semdpo.analysis.statistics import crossed_interval
 from semdpo.data.prompts import read_prompts
 from semdpo.data.records import Pair, content_id
+from semdpo.disk import write_bytes
 from semdpo.engine import store
 from semdpo.recipe.load import load_recipe
 from semdpo.recipe.rounds import LaterRound, name_in_round
@@ -93,15 +94,22 @@ def one_seed(
     """The words of one seed's rewrites, and the scores of the images of some of them."""
     run, recipe = out / f"seed-{seed}", recipe_for(seed, rounds, images, overrides)
     run_stages(recipe, run, (*BEFORE_TRAINING, "train", "rounds"))
-    of_words = run / "words.csv"
+    of_words = run / f"words-{_key(run, recipe, words)}.csv"
     if not of_words.exists():
-        written(run, recipe, seed, words).to_csv(of_words, index=False)
+        write_bytes(of_words, written(run, recipe, seed, words).to_csv(index=False).encode())
     pipeline.run(recipe, run, only="evaluate")
     scores = pd.DataFrame(
         {"train_seed": seed, "method": r.method, "source": r.source, "prompt_id": r.prompt_id} | r.metrics
         for r in rows_of(run, recipe)
     )
     return with_facts(pd.read_csv(of_words)), scores
+
+
+def _key(run: Path, recipe: Recipe, words: int) -> str:
+    """A name that changes with all that the words depend on: rewriters, encoder, decoding, number of prompts."""
+    stages = ["drift", *dict.fromkeys(evaluation(recipe).models.values())]
+    how = [words, recipe.evaluate.rewrite.model_dump(mode="json"), recipe.candidates.top_p]
+    return store.digest(store.canonical([*how, *(store.manifest_hash(run / stage) for stage in stages)]))[:16]
 
 
 def _names(rounds: int) -> Iterator[tuple[str, str, int]]:

@@ -75,12 +75,17 @@ def test_what_cannot_be_measured_is_refused() -> None:
         weigh([], Encoder())
 
     class Broken(Encoder):
+        value = np.nan
+
         def encode(self, texts: Sequence[str]) -> Embeddings:
             found = super().encode(texts)
-            found.vectors[[t == "near" for t in texts]] = np.nan
+            found.vectors[[t == "near" for t in texts]] = self.value
             return found
 
     with pytest.raises(DataError, match="the embedding of 'near' is not finite"):
+        weigh(PAIRS, Broken())
+    Broken.value = 0.0
+    with pytest.raises(DataError, match=r"the embedding of 'near' is zero, .* use another encoder"):
         weigh(PAIRS, Broken())
 
 

@@ -43,7 +43,9 @@ def test_a_draw_depends_on_prompt_and_seed_and_is_uniform() -> None:
     assert (numbers < 1).all()
     shares = np.histogram(numbers, bins=10, range=(0, 1))[0] / len(ids)
     assert np.abs(shares - 0.1).max() < 5 * math.sqrt(0.1 * 0.9 / len(ids))
-    assert abs(np.corrcoef(numbers, [draw(name, 1) for name in ids])[0, 1]) < 5 / math.sqrt(len(ids))
+    for others in ([draw(name, 1) for name in ids], [draw(name, 0, 2) for name in ids]):
+        assert abs(np.corrcoef(numbers, others)[0, 1]) < 5 / math.sqrt(len(ids))
+    assert draw(ids[0], 0, 1) == numbers[0]
 
 
 def test_the_largest_draw_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,8 @@ def three(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (["one", "two"], False, "not all of the published prompts: 2 of 3"),
         (["one", "two", "four"], False, "not the published prompts: 2 of 3 equal, and 1 other"),
         (["one", "two", "three", "4", "5"], False, "not the published prompts: 3 of 3 equal, and 2 others"),
+        (["one", "two", "three", " two"], False, "not the published prompts: 3 of 3 equal, and 1 other"),
+        (["two", " two"], False, "not the published prompts: 1 of 3 equal, and 1 other"),
         (["four"], True, "not the published prompts: 0 of 3 equal, and 1 other, as the recipe's limit asks"),
     ],
 )

@@ -155,6 +155,22 @@ def test_a_decoder_that_pads_on_the_left_reads_its_last_token_in_any_batch(tmp_p
     assert np.abs(together.vectors[0] - together.vectors[1]).max() > 1e-2
 
 
+def test_a_text_without_a_known_word_has_no_direction_and_is_refused(tmp_path: Path) -> None:
+    """Static vectors, as those of model2vec: nothing stands before or behind a text, so that an empty one is zero."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1}, []))  # leaves out what it does not know
+    modules = [StaticEmbedding(tokenizer, embedding_weights=torch.eye(2).numpy())]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "static"), create_model_card=False)
+    encoder = load_text_encoder(str(tmp_path / "static"))
+    np.testing.assert_allclose(encoder.encode(["b", "xax"]).vectors, [[0, 1], [1, 0]])
+    for text in ("", "xyz"):
+        with pytest.raises(ModelError, match=rf"row 1 \('{text}'\) is zero, because the encoder knows none of its"):
+            encoder.encode(["a", text])
+
+
 def test_weights_of_half_precision_are_computed_with_in_float32(tmp_path: Path) -> None:
     folder = tiny_models.sentence(tmp_path / "half", half=True)
     whole = tmp_path / "whole"

@@ -351,12 +351,15 @@ def test_simpo_refuses_bad_settings(change: dict[str, float], message: str) -> N
 
 
 def test_orpo_stays_finite_at_the_ends_of_probability() -> None:
-    chosen = torch.tensor([-1e-9, -90.0], requires_grad=True)
-    found = objectives.orpo(chosen, torch.tensor([-90.0, -1e-9]), nll=torch.zeros(2), odds_weight=1.0)
+    ends = [(-1e-9, -90.0), (-90.0, -1e-9), (0.0, -1.0), (-1.0, 0.0), (0.0, 0.0)]
+    chosen, rejected = (torch.tensor(column, requires_grad=True) for column in zip(*ends, strict=True))
+    found = objectives.orpo(chosen, rejected, nll=torch.zeros(len(ends)), odds_weight=1.0)
     found.losses.sum().backward()
     assert found.losses.isfinite().all()
-    assert chosen.grad is not None
-    assert chosen.grad.isfinite().all()
+    for logps in (chosen, rejected):
+        assert logps.grad is not None
+        assert logps.grad.isfinite().all()
+    assert found.losses[4].item() == pytest.approx(math.log(2)), "both certain: equal odds"
 
 
 @pytest.mark.parametrize(

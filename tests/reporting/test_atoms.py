@@ -89,6 +89,26 @@ def test_without_a_model_only_texts_are_compared() -> None:
     assert shown["differences"][0]["rows"][0][1] is None
 
 
+def test_atoms_whose_words_are_not_known_are_not_counted_as_stated() -> None:
+    """A question may share a word with one prompt and with another none: "Is the ball red?" of "a crimson sphere"."""
+    answers = {
+        m: [
+            AtomAnswer("c", p, 0, skill, question, 0.5, kept)
+            for p, known in (("p0", True), ("p1", True), ("p2", None))
+            for skill, question, kept in (
+                ("object", "Is there a ball?", True),
+                ("attribute", "Is the ball red?", known and m != "dpo"),
+            )
+        ]
+        for m in METHODS
+    }
+    tables = atom_tables(AtomData(answers, "file", "a-judge", 3, 0), METHODS, None, [])
+    assert (tables.atoms[SHOWN, AM], tables.atoms[SHOWN, "attribute"]) == (6, 3)
+    assert (tables.atoms[STATED, ALL], tables.atoms[STATED, "attribute"]) == (5, 2)
+    assert tables.means["dpo", (STATED, "attribute")].mean == 0
+    assert tables.lost["dpo"] == [("Is the ball red?", 2, 2)], "the third rewrite could not lose it"
+
+
 def test_what_cannot_be_told_of_a_text_is_no_number() -> None:
     unknown = {m: [dataclasses.replace(row, kept=None) for row in _answers(m)] for m in METHODS}
     tables = atom_tables(_data(**unknown), METHODS, "sem_dpo", ["dpo"])

@@ -145,6 +145,8 @@ def test_leaked_prompts_stay_in_and_a_second_part_is_without_them() -> None:
     assert table.whole.means["human", "clip"].mean == pytest.approx(np.mean(list(own.values())))
     assert table.unseen.means["human", "clip"].mean == pytest.approx(np.mean([own[prompt] for prompt in ids[4:]]))
     assert _table(rows, leaked={"trained": ids[:11]}).unseen is None, "one prompt gives no interval"
+    table = _table(rows, leaked={"trained": [*ids[:3], "blackened"], "sft": ["blackened"]})
+    assert table.data.leaked == {"trained": ids[:3], "sft": []}, "a prompt without images is not one of these prompts"
 
 
 def test_one_prompt_has_a_mean_and_no_difference() -> None:

@@ -43,7 +43,7 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     data = report_data(flow(recipe), run)
     candidates = store.read_rows(run.folder / "candidates", Candidate)
     assert data.rendered == len(candidates) + (4 + 3) * 6 * 2, "a candidate has one image for two scorers"
-    assert dict(data.tokens)["sampled for the candidates"] > 0
+    assert dict(data.tokens)["in the candidates"] > 0
     assert data.seen["blip_itm"] == "it helped to choose the pairs of the additive reward"
     assert "blip_itm" not in data.held_out
     methods = ("human", "sft", "additive", "sem_dpo", "sft_sampled", "additive_sampled", "sem_dpo_sampled")
@@ -51,6 +51,23 @@ def test_what_the_report_tells_of_a_run(tmp_path: Path) -> None:
     assert data.variants == recipe.variants
     assert "9.9 (drift)" in data.versions["torch"]
     assert "1.1 (label)" in data.versions["torch"]
+
+
+def test_a_scorer_is_marked_only_if_it_took_part_in_training(finished: Path) -> None:
+    def seen(*overrides: str) -> dict[str, str]:
+        recipe = recipe_of(finished, *overrides)
+        return report_data(flow(recipe), Run(finished / "run", recipe, models())).seen
+
+    labelled = {"image_reward": "it labelled the training pairs"}
+    assert seen() == labelled | {"clip": "its text tower measured the drift that set the weights"}
+    assert seen("drift.source=margin") == labelled, "no drift is in the weights"
+    alone = ("train.methods={dpo: {name: dpo}}", "report.subject=dpo", "report.baseline=sft")
+    assert seen(*alone) == labelled, "nothing was weighed"
+    assert seen(*alone, "label.fidelity=tiny:blip-itm") == labelled, "its scores were not used"
+    filtered = seen(*alone, "label.fidelity=tiny:blip-itm", "pairs.faithful=true")
+    assert filtered == labelled | {"blip_itm": "it decided which pairs were left out"}
+    agreed = seen("label.fidelity=tiny:blip-itm", "drift.source=scorer_agreement")
+    assert agreed == labelled | {"blip_itm": "its disagreement with the other scorer set the weights"}
 
 
 def test_facts_are_read_where_the_recipe_says_so(finished: Path) -> None:

@@ -41,7 +41,7 @@ def data() -> ReportData:
         losses=[PairLoss(each.pair_id, float(each.distance or 0), 0.1 + i / 60) for i, each in enumerate(pairs())],
         encoder_metric="clip",
         rendered=432,
-        tokens=[("sampled for the candidates", 4321)],
+        tokens=[("in the candidates", 4321)],
         truncated_rewrites={"sft": 3},
     )
 
@@ -258,7 +258,7 @@ def test_counts_are_shown(html):
     for text in ("ties: 4", "below margin: 2", "SFT: 2 of 48 images", "432 images rendered", "102 seconds"):
         assert text in html
     for text in (
-        "sampled for the candidates: 4321",
+        "in the candidates: 4321",
         "longer than a model reads; 3 rewrites truncated at the token budget",
     ):
         assert text in html
@@ -348,6 +348,12 @@ def refused(data: ReportData, tmp_path: Path, match: str) -> None:
 
 def test_nothing_evaluated(data, tmp_path):
     refused(dataclasses.replace(data, evaluation=[]), tmp_path, "run `semdpo evaluate` first")
+
+
+def test_one_prompt_gives_no_interval(data, tmp_path):
+    first = data.evaluation[0].prompt_id
+    rows = [row for row in data.evaluation if row.prompt_id == first]
+    refused(dataclasses.replace(data, evaluation=rows), tmp_path, "1 prompt was evaluated, .* evaluate more prompts")
 
 
 def test_no_metrics(data, tmp_path):

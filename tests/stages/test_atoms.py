@@ -155,11 +155,11 @@ def test_prompts_without_atoms_are_refused_by_name_or_counted(tmp_path: Path) ->
 
 def test_the_rules_count_what_they_cannot_read(tmp_path: Path) -> None:
     (tmp_path / "ask.txt").write_text(f"{SENTENCE}, 8k\na cat sits here\n")
-    (tmp_path / "held.txt").write_text("two cats\n")
+    (tmp_path / "held.txt").write_text("two cats\nthree cats\n")
     rows = _made(tmp_path, _recipe(tmp_path, {"maker": "rules", "without": "leave_out"}))
     assert {prompt_id: len(atoms) for prompt_id, atoms in by_prompt(rows).items()} == {
         content_id(f"{SENTENCE}, 8k"): 6,
-        content_id("two cats"): 2,
+        **{content_id(f"{number} cats"): 2 for number in ("two", "three")},
     }
     counts = store.counts(tmp_path / "run/atoms")
     assert (counts["prompts_without"], counts["unread_clauses"]) == (1, 2)

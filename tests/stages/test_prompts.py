@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from semdpo import pipeline
 from semdpo.data.records import content_id
 from semdpo.errors import DataError
 from semdpo.recipe.prompts import PromptsConfig
 from semdpo.stages.prompts import collect
+from tests.stand_ins import models, recipe_of
 
 
 def _file(path: Path, lines: list[str]) -> str:
@@ -110,6 +112,15 @@ def test_a_set_that_is_too_small_is_refused(tmp_path: Path) -> None:
         collect(PromptsConfig.model_validate(config))
     with pytest.raises(ValueError, match="exclude each other"):
         PromptsConfig.model_validate(config | {"test_file": small})
+
+
+def test_a_run_with_one_held_out_prompt_is_refused_before_anything_is_rendered(tmp_path: Path) -> None:
+    """Ten prompts of a user's own, of which a tenth is held out."""
+    own = _file(tmp_path / "own.txt", [f"a thing {i}" for i in range(10)])
+    recipe = recipe_of(tmp_path, f"prompts.file={own}", "prompts.test_file=null")
+    with pytest.raises(DataError, match=r"only one prompt is held out, .* raise prompts\.test_limit or "):
+        pipeline.run(recipe, tmp_path / "run", models=models())
+    assert not (tmp_path / "run" / "sft").exists()
 
 
 def test_alike_prompts_are_held_out_together(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from semdpo import pipeline
+from semdpo.analysis.render_budget import draw
 from semdpo.data.records import Candidate, Curve, Pair, RenderDraw, Score
 from semdpo.engine import parquet, store
 from semdpo.engine.counts import described
@@ -181,6 +182,11 @@ def test_a_render_budget_draws_in_every_round(finished: Path, tmp_path: Path) ->
     draws = {row.prompt_id: row for row in store.read_rows(folder / "render_budget", RenderDraw)}
     kept = [row for row in store.read_rows(folder / "candidates", Candidate) if draws[row.prompt_id].kept]
     assert 0 < len(kept) < store.counts(folder / "candidates")["rows"]
+    assert all(row.kept == (draw(row.prompt_id, 0, 2) < row.probability) for row in draws.values())
+    first = {row.prompt_id: row.kept for row in store.read_rows(tmp_path / "render_budget", RenderDraw)}
+    assert {name for name, row in draws.items() if row.kept} - {name for name, kept in first.items() if kept}, (
+        "a prompt that the first round left out has a chance of its own in the second"
+    )
     assert len(store.read_rows(folder / "label", Score)) == len(kept)
     pairs = store.read_rows(folder / "drift", Pair)
     assert [pair.weight for pair in pairs] == [1 / row.probability for row in draws.values() if row.kept]
@@ -259,6 +265,12 @@ def test_the_report_has_every_round(finished: Path, three: Path) -> None:
         assert each.images == len(store.read_rows(place / "candidates", Candidate))
         assert each.tokens > 0
     assert data.label("dpo_round3") == "DPO, round 3"
+    noted = [note for note in data.notes if note.startswith("Round ")]
+    assert [note.partition(":")[0] for note in noted] == [
+        *("Round 2, DPO", "Round 2, Sem-DPO", "Round 3, DPO", "Round 3, Sem-DPO")
+    ]
+    counts = store.counts(three / "rounds/3/dpo/candidates")
+    assert f"{counts['kept']} candidates of 80 rewrites, {counts['duplicates']} duplicate" in noted[2]
     # Every method's candidates in every round, and 6 prompts at 2 seeds of 11 methods.
     rendered = data.rounds[0].images + sum(each.images for each in data.rounds if each.number > 1)
     assert data.rendered == rendered + 11 * 12

@@ -59,6 +59,7 @@ def test_a_sweep_uses_what_is_there_and_tunes_on_prompts_of_its_own(finished: Pa
     ("override", "said"),
     [
         ("sweep.image_seeds=[0, 7]", r"image_seeds has \[0\], which the report shows"),
+        ("benchmarks.drawbench.image_seeds=[100, 5]", r"image_seeds has \[100\], which the report shows"),
         ("sweep.fidelity=jina", "names 'jina', which is not in evaluate.metrics"),
         ("sweep.alphas=[1, 1]", "only once"),
     ],

@@ -86,6 +86,21 @@ def test_simulated_raters_are_called_so_everywhere(
     assert not re.search(r"\d raters", said)
 
 
+@pytest.mark.parametrize("test", ["raters", "prompts"])
+def test_the_verdict_names_the_method_that_the_test_speaks_for(
+    test: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eleven raters (or prompts) have few votes, for the first method; one has most votes, for the second."""
+    by_raters = test == "raters"
+    places = [(few, most) for few in range(11) for most in range(2)] + [(11, most) for most in range(60)]
+    rows = [judgement(*((few, most) if by_raters else (most, few)), A if few < 11 else B) for few, most in places]
+    write_judgements(tmp_path / "votes.csv", rows)
+    analyze(tmp_path / "votes.csv", tmp_path / "out", first=[A], test=test, resamples=100)
+    assert "22 of 82 votes, 26.8%" in (said := capsys.readouterr().out)
+    assert "Sem-DPO was preferred to DPO" in said
+    assert "Sem-DPO was preferred to DPO" in (tmp_path / "out" / "index.html").read_text()
+
+
 class _Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

@@ -39,6 +39,14 @@ def test_it_learns_the_rewrites_and_when_to_stop(base: Path, tmp_path: Path, cap
     assert steps[-1][2].startswith("loss 0.")
 
 
+@pytest.mark.parametrize(("examples", "batch_size"), [(3, 2), (5, 2), (5, 4), (2, 3)])
+def test_it_makes_as_many_updates_as_asked_for(base: Path, tmp_path: Path, examples: int, batch_size: int) -> None:
+    """With an odd number of examples and batches of two, a pass has one batch of three, and so fewer batches."""
+    pairs = [(f"a {i}", f"b {i}") for i in range(examples)]
+    curves = fine_tune(pairs, _config(base, steps=7, batch_size=batch_size), tmp_path / "sft", silent)
+    assert [curve.step for curve in curves if curve.name == "loss"] == list(range(7))
+
+
 def test_the_folder_is_an_ordinary_one(base: Path, tmp_path: Path) -> None:
     output = tmp_path / "sft"
     fine_tune(PAIRS, _config(base, steps=2, template="{prompt} ->"), output, silent)

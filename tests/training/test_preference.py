@@ -184,6 +184,14 @@ def test_under_a_render_budget_a_pair_weighs_w_over_p(base: Path, tmp_path: Path
     assert _of(curves, "mean_weight")[0] == pytest.approx(sum(weights) / 4, rel=1e-6)
 
 
+def test_pairs_that_no_weight_is_left_of_are_refused(base: Path, tmp_path: Path) -> None:
+    far = [replace(pair, distance=0.5) for pair in PAIRS]
+    objective = SemDPOSettings(name="sem_dpo", alpha=300.0)  # exp(-150) is 0 in float32
+    with pytest.raises(DataError, match=r"every pair has a weight of 0, .*lower alpha"):
+        train(far, str(base), objective, _config(), tmp_path / "out", tmp_path / "cache", silent)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_far_winner_is_learnt_less(base: Path, tmp_path: Path) -> None:
     pairs = [replace(pair, distance=0.0 if i < 3 else 1.5) for i, pair in enumerate(PAIRS)]
     pairs = [

@@ -91,6 +91,9 @@ def test_drift_is_measured_where_it_is_missing(base: Path, tmp_path: Path) -> No
     assert measured[3]["weight"] == pytest.approx(math.exp(-3 * measured[3]["distance"]))
     with pytest.raises(DataError, match=r"is exp\(-3 \* distance\) already, and this objective would apply"):
         PreferenceTrainer(str(base), settings_for(tmp_path), measured)
+    more = [row | {"weight": None} if k == 0 else row for k, row in enumerate(measured)]
+    with pytest.raises(DataError, match=r"is exp\(-3 \* distance\) already"):  # also if a row without one was added
+        PreferenceTrainer(str(base), settings_for(tmp_path), more)
     PreferenceTrainer(str(base), settings_for(tmp_path, objective="dpo"), measured)
 
 

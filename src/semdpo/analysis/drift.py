@@ -53,7 +53,8 @@ def measure(
         progress: called after every batch with the number of finished pairs.
 
     Raises:
-        DataError: there are no pairs, the encoder cannot read a text (its row is named), or an embedding is not finite.
+        DataError: there are no pairs, the encoder cannot read a text (its row is named), or an embedding is not finite
+            or zero.
     """
     refuse_none(len(pairs))
     [(_, drift)] = measure_pieces([pairs], len(pairs), encoder, batch_size, progress)
@@ -168,9 +169,10 @@ def refuse_none(count: int) -> None:
 
 
 def _refuse_broken(texts: Sequence[str], vectors: Float) -> None:
-    if not np.isfinite(vectors).all():
-        bad = texts[int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])]
-        raise DataError(f"the embedding of {bad[:80]!r} is not finite; use another encoder or precision")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1))
+    if bad.size:
+        fault = "not finite" if vectors[bad[0]].any() else "zero, so that nothing has a distance from it"
+        raise DataError(f"the embedding of {texts[bad[0]][:80]!r} is {fault}; use another encoder or precision")
 
 
 def _named(chunk: Sequence[Pair], start: int, encoder: TextEncoder, error: DataError) -> DataError:

@@ -40,14 +40,20 @@ def probability(distances: ArrayLike, alpha: float) -> float:
     return float(semantic_weight(distances, alpha).max())
 
 
-def draw(prompt_id: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the prompt and the seed only; the prompt is kept if it is below p.
+def draw(prompt_id: str, seed: int, number: int = 1) -> float:
+    """A number in [0, 1) that depends on the prompt, the seed and the round; the prompt is kept if it is below p.
+
+    A later round has a number of its own: the rewriters that write its candidates depend on the numbers of the rounds
+    before, so that with these again a prompt would not be kept with the probability p.
 
     Args:
         prompt_id: id of the prompt.
         seed: the configured seed.
+        number: the round's number, counted from 1.
     """
-    return (content_seed("render_budget", str(seed), prompt_id) >> 10) / 2**53  # 53 bits: a float holds no more
+    later = () if number == 1 else (str(number),)
+    drawn = content_seed("render_budget", str(seed), prompt_id, *later)
+    return (drawn >> 10) / 2**53  # 53 bits: a float holds no more
 
 
 def kept(draws: Iterable[RenderDraw]) -> dict[str, float]:

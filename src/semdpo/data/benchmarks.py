@@ -133,7 +133,7 @@ class Likeness:
     Attributes:
         published: the number of published prompts.
         evaluated: the number of prompts that are evaluated.
-        equal: how many of these are published ones; None where the published prompts are not known.
+        equal: how many published prompts are among these; None where the published prompts are not known.
         limited: whether the recipe asks for a part of the file only.
         same: whether the evaluated prompts are the published ones, all of them and no others.
     """
@@ -177,7 +177,8 @@ def likeness(name: str, prompts: Collection[str], *, limited: bool = False) -> L
     """
     known, published = BENCHMARKS[name], _published(name)
     same = known.sha256 is not None and content_hash(prompts) == known.sha256
-    equal = sum(_short(text) in published for text in prompts) if published else None
+    # As a set, because a file may have a prompt twice, with other blanks.
+    equal = len({_short(text) for text in prompts} & published) if published else None
     return Likeness(known.prompts, len(prompts), equal, limited, same)
 
 

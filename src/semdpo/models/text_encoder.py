@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class CLIPTextEncoder:
 
         Raises:
             DataError: The tokenizer cannot read a text as plain text; the text is named.
-            ModelError: A vector is not finite.
+            ModelError: A vector is not finite, or zero.
         """
         dim = self._towers.model.config.projection_dim
         vectors, truncated = np.zeros((len(texts), dim), np.float32), np.zeros(len(texts), np.bool_)
@@ -91,7 +92,7 @@ class CLIPTextEncoder:
             with torch.inference_mode():
                 unit, tokens = self._towers.texts(texts[rows])
             vectors[rows], truncated[rows] = unit.cpu().numpy(), tokens.truncated
-        _check_finite(vectors, texts)
+        _refuse_without_direction(vectors, texts)
         return Embeddings(vectors, truncated, self.unknown_words(texts))
 
     @property
@@ -161,11 +162,11 @@ class SentenceEncoder:
 
         Raises:
             DataError: The tokenizer cannot read a text as plain text; the text is named.
-            ModelError: A vector is not finite.
+            ModelError: A vector is not finite, or zero.
         """
         truncated = self.too_long(texts)  # also refuses a text that cannot be read as plain text
         vectors: Float = np.asarray(self._encoded(list(texts)), np.float32).reshape(len(texts), -1)
-        _check_finite(vectors, texts)
+        _refuse_without_direction(vectors, texts)
         return Embeddings(vectors, truncated)
 
     def _encoded(self, texts: list[str]) -> Any:
@@ -226,7 +227,7 @@ def _fit_to_positions(model: Any) -> int | None:
     limit, positions = model.max_seq_length, _positions(model)
     if positions is not None and (limit is None or limit > positions):
         model.max_seq_length = limit = positions
-    return None if limit is None else int(limit)
+    return None if limit in (None, math.inf) else int(limit)  # static vectors have an infinite limit
 
 
 def _positions(model: Any) -> int | None:
@@ -257,7 +258,9 @@ def _vocabulary(path: Path) -> frozenset[str] | None:
     return frozenset(words)
 
 
-def _check_finite(vectors: Float, texts: Sequence[str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+def _refuse_without_direction(vectors: Float, texts: Sequence[str]) -> None:
+    """Refuses vectors that are not finite, and zero, which static vectors give a text without a known word."""
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1))
     if bad.size:
-        raise ModelError(f"the embedding of row {bad[0]} ('{texts[bad[0]][:60]}') is not finite; use another encoder")
+        fault = "is not finite" if vectors[bad[0]].any() else "is zero, because the encoder knows none of its words"
+        raise ModelError(f"the embedding of row {bad[0]} ('{texts[bad[0]][:60]}') {fault}; use another encoder")

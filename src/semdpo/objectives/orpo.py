@@ -64,7 +64,11 @@ def orpo(
 
 
 def _log1mexp(values: Tensor) -> Tensor:
-    """log(1 − eᵛ) for v < 0, exact on both sides of −log 2 (Mächler 2012)."""
+    """log(1 − eᵛ) for v < 0, exact on both sides of −log 2 (Mächler 2012); v = 0 counts as the next smaller number.
+
+    In float32 a probability above 1 − 6e-8 has the logarithm 0, where the value and its slope would be infinite.
+    """
+    values = values.clamp(max=-torch.finfo(values.dtype).tiny)
     near = values > -math.log(2)
     # Where the other branch is used, each branch gets harmless values, so that no gradient is 0·∞.
     by_expm1 = torch.log(-torch.expm1(values.masked_fill(~near, -0.1)))

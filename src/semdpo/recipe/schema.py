@@ -271,7 +271,8 @@ class Recipe(Settings):
         for key in (self.sweep.fidelity, self.sweep.preference):
             if key not in self.evaluate.metrics:
                 raise ValueError(f"sweep names '{key}', which is not in evaluate.metrics; add it there")
-        if shared := set(self.sweep.image_seeds) & set(self.evaluate.image_seeds):
+        of_benchmarks = {seed for each in self.benchmarks.values() for seed in each.image_seeds or ()}
+        if shared := set(self.sweep.image_seeds) & {*self.evaluate.image_seeds, *of_benchmarks}:
             raise ValueError(f"sweep.image_seeds has {sorted(shared)}, which the report shows; choose others")
         return self
 

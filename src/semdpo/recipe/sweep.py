@@ -16,7 +16,7 @@ class SweepConfig(Settings):
     Attributes:
         alphas: the values of α to train with, ≥ 0.
         prompts: the tuning prompts; prompts that are trained on or held out are left out.
-        image_seeds: the seeds of their images; none of evaluate.image_seeds.
+        image_seeds: the seeds of their images; none of evaluate.image_seeds, and none of a benchmark.
         fidelity: one of evaluate.metrics, of whether an image shows the prompt.
         preference: one of evaluate.metrics, of whether people would like the image.
         floor: the method whose fidelity the chosen α must reach.

@@ -80,8 +80,15 @@ def atom_tables(data: AtomData, methods: Sequence[str], subject: str | None, oth
             differences |= {(other, column): paired_difference(table[subject], table[other]) for other in others}
     first = next(iter(frames.values()))
     one_image = first.drop_duplicates(["prompt_id", "question"])
-    counts = {column: int((one_image["skill"] == column[1]).sum()) or len(one_image) for column in values}
+    counts = {column: _number(one_image, column) for column in values}
     return AtomTables(list(values), means, differences, counts, {method: _lost(frames[method]) for method in methods})
+
+
+def _number(asked: pd.DataFrame, column: Column) -> int:
+    """The number of atoms that a column is about; of texts, of those whose words are known."""
+    what, atoms = column
+    rows = asked if what == SHOWN else asked[asked["kept"].notna()]
+    return int((rows["skill"] == atoms).sum()) if atoms in SKILLS else len(rows)
 
 
 def _frames(data: AtomData, methods: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -136,8 +143,8 @@ def _of_skill(frame: pd.DataFrame, skill: str, value: str) -> pd.Series:
 def _lost(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
     """The questions that a method's rewrites lose, with how many lose them and how many could."""
     of_prompts = frame.drop_duplicates(["prompt_id", "question"])
-    asked = Counter(of_prompts["question"])
-    lost = Counter(of_prompts.loc[of_prompts["kept"].eq(False), "question"])
+    told = of_prompts[of_prompts["kept"].notna()]
+    asked, lost = Counter(told["question"]), Counter(told.loc[told["kept"].eq(False), "question"])
     return [
         (question, count, asked[question])
         for question, count in sorted(lost.items(), key=lambda each: (-each[1], each[0]))

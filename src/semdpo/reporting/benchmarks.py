@@ -7,7 +7,7 @@ stands below that of the prompt as it was published, on the same prompts and ima
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -91,7 +91,7 @@ class BenchmarkTable:
     """The numbers of a benchmark.
 
     Attributes:
-        data: what they were computed from.
+        data: what they were computed from; of the leaked prompts, those that have images.
         methods: all methods, the user's own prompt first.
         columns: the metrics, then drift.
         seeds: the number of images per prompt and method (the largest number where it differs).
@@ -132,6 +132,8 @@ def benchmark_table(data: BenchmarkData, metrics: Sequence[str], methods: Sequen
     values = {name: prompt_means(frame, name)[ordered] for name in columns}
     category = frame.drop_duplicates("prompt_id").set_index("prompt_id")["source"]
     names = list(category.unique())
+    shown = set(category.index)  # a leaked prompt may be among those of which no image is left
+    data = replace(data, leaked={use: [each for each in ids if each in shown] for use, ids in data.leaked.items()})
     unseen = [prompt for prompt in category.index if prompt not in data.leaked_prompts]
     return BenchmarkTable(
         data=data,

@@ -204,15 +204,15 @@ def _rendered(stages: Sequence[AnyStage], run: Run) -> int:
 
 
 def _tokens(curves: Sequence[Curve], run: Run) -> list[tuple[str, int]]:
-    """Tokens that were sampled for the candidates, and tokens that every method was trained on."""
+    """Tokens of the candidates, without dropped rewrites, and tokens that every method was trained on."""
     trained: dict[str, int] = {}
     for curve in curves:
         if curve.name == "tokens":
             trained[curve.method] = trained.get(curve.method, 0) + int(curve.value)
     sampling = ["candidates", *(f"{each.folder}/candidates" for each in run.recipe.later_rounds)]
-    sampled = sum(store.counts(run.folder / name).get("tokens", 0) for name in sampling)
+    of_candidates = sum(store.counts(run.folder / name).get("tokens", 0) for name in sampling)
     return [
-        ("sampled for the candidates", sampled),
+        ("in the candidates", of_candidates),
         *((f"processed in training {method}", tokens) for method, tokens in trained.items()),
     ]
 
@@ -228,12 +228,19 @@ def _without_rows(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _seen(recipe: Recipe) -> dict[str, str]:
-    """The scorers that took part in training, and how."""
-    reasons = {
-        recipe.label.fidelity or "": "it helped to choose the pairs of the additive reward",
-        recipe.drift.encoder: "its text tower measured the drift that set the weights",
-        recipe.label.scorer: "it labelled the training pairs",
-    }
+    """The scorers that took part in training, and how; the last way counts where a scorer did so in several."""
+    fidelity, source, objectives = recipe.label.fidelity, recipe.drift.source, recipe.train.methods.values()
+    weighs = any(objective.needs_distance for objective in objectives)
+    by_drift = recipe.render_budget is not None or (weighs and source == "encoder")
+    additive = any(objective.needs_fidelity for objective in objectives)
+    uses = [
+        (fidelity, recipe.pairs.filters, "it decided which pairs were left out"),
+        (fidelity, weighs and source == "scorer_agreement", "its disagreement with the other scorer set the weights"),
+        (fidelity, additive, "it helped to choose the pairs of the additive reward"),
+        (recipe.drift.encoder, by_drift, "its text tower measured the drift that set the weights"),
+        (recipe.label.scorer, True, "it labelled the training pairs"),
+    ]
+    reasons = {scorer: why for scorer, used, why in uses if used}
     return {name: reasons[scorer] for name, scorer in recipe.evaluate.metrics.items() if scorer in reasons}
 
 
@@ -293,6 +300,7 @@ def _notes(run: Run) -> list[str]:
         *_unread(run, weighed),
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
+        *rounds.notes(run),
         *([_LEFT_OUT.format(len(places))] if places else []),
         *([_UNRENDERED.format(len(missing))] if missing else []),
         *([_UNSCORED.format(len(failures))] if failures else []),

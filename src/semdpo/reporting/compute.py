@@ -128,9 +128,12 @@ def compute_tables(data: ReportData) -> Tables:
     """All numbers of a report.
 
     Raises:
-        DataError: there are no images, a metric is missing or not a number, or methods cannot be paired.
+        DataError: there are no images or those of one prompt only, a metric is missing or not a number, or methods
+            cannot be paired.
     """
     frame = _frame(data)
+    if (prompts := int(frame["prompt_id"].nunique())) < 2:
+        raise DataError(f"{prompts} prompt was evaluated, and an interval needs at least two; evaluate more prompts")
     methods, variants = _methods(data, [str(name) for name in frame["method"].unique()])
     evaluated = [*methods, *variants]
     columns = [*data.metrics, *data.extras]
@@ -147,7 +150,7 @@ def compute_tables(data: ReportData) -> Tables:
     return Tables(
         methods=methods,
         variants=variants,
-        prompts=int(frame["prompt_id"].nunique()),
+        prompts=prompts,
         seeds=int(frame.groupby(["method", "prompt_id"]).size().max()),
         values=values,
         means={(m, name): mean_interval(values[name][m]) for m in evaluated for name in columns},

@@ -12,10 +12,11 @@ import pandas as pd
 from semdpo.analysis.statistics import Difference, paired_difference
 from semdpo.data.records import Pair
 from semdpo.engine import store, timing
+from semdpo.engine.counts import described
 from semdpo.engine.stage import Run
 from semdpo.recipe.rounds import LaterRound, name_in_round, trained_in
 from semdpo.reporting.formats import decimals, duration, interval, number, signed
-from semdpo.reporting.labels import USER
+from semdpo.reporting.labels import USER, method_label
 from semdpo.stages.rounds import names_in
 from semdpo.texts import trimmed
 
@@ -39,7 +40,8 @@ class RoundData:
         rejected_distance: the same of the rejected rewrites.
         own: number of pairs whose chosen rewrite is the user's prompt, unchanged.
         images: number of candidates' images.
-        tokens: number of tokens that were sampled for the candidates.
+        tokens: number of tokens of the candidates that are rewrites; duplicates and empty rewrites, which were sampled
+            too, are not among them.
         seconds: what the round's stages took; in the first round, those up to the pairs serve all methods.
     """
 
@@ -73,10 +75,9 @@ def collected(run: Run) -> list[RoundData]:
 
 
 def _collected(run: Run, method: str, number: int, each: LaterRound | None) -> RoundData:
-    names = {} if each is None else names_in(each)
-    stages = {name: names.get(name, name) for name in OF_PAIRS if name != "render_budget" or run.recipe.render_budget}
+    stages = _stages(run, each)
     counts = {name: store.counts(run.folder / stage) for name, stage in stages.items()}
-    pairs = run.rows(names.get("drift", "drift"), Pair)
+    pairs = run.rows(stages["drift"], Pair)
     return RoundData(
         method=method,
         number=number,
@@ -88,6 +89,25 @@ def _collected(run: Run, method: str, number: int, each: LaterRound | None) -> R
         tokens=counts["candidates"].get("tokens", 0),
         seconds=sum(timing.seconds(run.folder / stage) for stage in [*stages.values(), trained_in(method, number)]),
     )
+
+
+def _stages(run: Run, each: LaterRound | None) -> dict[str, str]:
+    """The stages that give a round its pairs: name in the first round → name in this one."""
+    names = {} if each is None else names_in(each)
+    return {name: names.get(name, name) for name in OF_PAIRS if name != "render_budget" or run.recipe.render_budget}
+
+
+def notes(run: Run) -> list[str]:
+    """What every later round left out and truncated, in the words that the run prints.
+
+    Args:
+        run: the finished run.
+    """
+    counted = {
+        each: [described(stage, store.counts(run.folder / stage)) for stage in _stages(run, each).values()]
+        for each in run.recipe.later_rounds
+    }
+    return [f"Round {e.number}, {method_label(e.method)}: {'; '.join(said)}." for e, said in counted.items()]
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -147,7 +167,7 @@ def frames(data: ReportData, tables: Tables) -> list[tuple[str, str, pd.DataFram
         {
             "method": each.method, "round": each.number, "pairs": each.pairs, "chosen_distance": each.distance,
             "rejected_distance": each.rejected_distance, "own_prompt_chosen": each.own, "images": each.images,
-            "tokens_sampled": each.tokens, "seconds": each.seconds,
+            "tokens": each.tokens, "seconds": each.seconds,
         }
         for each in data.rounds
     ]  # fmt: skip

@@ -143,7 +143,7 @@ def verdict(pair: PairResult, results: Results) -> str:
     p = results.corrected[pair.first, pair.second]
     if p >= 1 - results.analysis.level:
         return f"No significant difference between {first} and {second} (p {_p(p)})."
-    preferred, other = (first, second) if pair.both.share > 0.5 else (second, first)
+    preferred, other = (first, second) if pair.leads(results.analysis.test) else (second, first)
     return f"{preferred} was preferred to {other} (p {_p(p)})."
 
 

@@ -16,6 +16,7 @@ from semdpo.recipe.prompts import PromptsConfig, PromptSetConfig
 from semdpo.recipe.schema import Recipe
 
 NAME = "prompts"
+FEWEST = 2  # held-out prompts that an interval needs
 ROWS = 4096  # prompts per file, so that the stages that follow read a few of many without the others
 
 
@@ -52,6 +53,7 @@ def _files(config: PromptsConfig) -> dict[str, str]:
 
 def _work(run: Run) -> list[Shard]:
     rows, left_out = collect(run.recipe.prompts)
+    _refuse_one_held_out(rows)
 
     @cache
     def refuse_unknown() -> None:
@@ -65,6 +67,15 @@ def _work(run: Run) -> list[Shard]:
         return part, counts | (left_out if start == 0 else {})
 
     return [Shard(len(rows[start : start + ROWS]), partial(make, start)) for start in range(0, len(rows), ROWS)]
+
+
+def _refuse_one_held_out(prompts: Sequence[Prompt]) -> None:
+    """Refuses a run whose report would have no intervals, before hours of work."""
+    if sum(prompt.split == "test" for prompt in prompts) < FEWEST:
+        raise DataError(
+            f"only one prompt is held out, and a comparison of methods needs {FEWEST}; raise prompts.test_limit or "
+            "prompts.test_share, or give more prompts"
+        )
 
 
 def collect(config: PromptsConfig) -> tuple[list[Prompt], dict[str, int]]:

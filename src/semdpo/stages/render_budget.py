@@ -21,18 +21,23 @@ from semdpo.recipe.schema import Recipe
 NAME = "render_budget"
 
 
-def stages(recipe: Recipe) -> list[TableStage]:
-    """The stage that draws which prompts' candidates are rendered; none where the recipe has no render budget."""
+def stages(recipe: Recipe, number: int = 1) -> list[TableStage]:
+    """The stage that draws which prompts' candidates are rendered; none where the recipe has no render budget.
+
+    Args:
+        recipe: the validated recipe.
+        number: the round's number, counted from 1.
+    """
     budget = recipe.render_budget
     if budget is None:
         return []
     own = {"drift": recipe.drift.model_dump(mode="json"), "shard_size": recipe.label.shard_size}
     settings, outside = budget.model_dump(mode="json") | own, {"drift.encoder": recipe.drift.encoder}
-    work = partial(_work, budget)
+    work = partial(_work, budget, number)
     return [TableStage(NAME, "drawing what to render", settings, ("candidates",), outside, RenderDraw, work)]
 
 
-def _work(budget: RenderBudgetConfig, run: Run) -> list[Shard]:
+def _work(budget: RenderBudgetConfig, number: int, run: Run) -> list[Shard]:
     config, candidates = run.recipe.drift, run.shards("candidates", Candidate)
     places = by_prompt(candidates.column("prompt_id"), run.recipe.label.shard_size)  # the same split as label's
 
@@ -49,7 +54,7 @@ def _work(budget: RenderBudgetConfig, run: Run) -> list[Shard]:
         drift = measure(_as_pairs(shard), encoder(), config.batch_size, progress)
         if not isinstance(encoder(), KnowsWords):  # one that does was asked about all candidates in ``load``
             refuse_unknown_words(drift.unknown, config.encoder)
-        rows = drawn(shard, drift, budget)
+        rows = drawn(shard, drift, budget, number)
         return rows, _counts(rows, drift)
 
     return [Shard(stop - start, partial(make, index)) for index, (start, stop) in enumerate(places)]
@@ -60,13 +65,16 @@ def _as_pairs(candidates: Sequence[Candidate]) -> list[Pair]:
     return [Pair(row.candidate_id, row.prompt, row.rewrite, row.rewrite, None, None) for row in candidates]
 
 
-def drawn(candidates: Sequence[Candidate], drift: Drift, budget: RenderBudgetConfig) -> list[RenderDraw]:
-    """Draws for every prompt whether its candidates are rendered; the draw depends on prompt and seed only.
+def drawn(
+    candidates: Sequence[Candidate], drift: Drift, budget: RenderBudgetConfig, number: int = 1
+) -> list[RenderDraw]:
+    """Draws for every prompt whether its candidates are rendered; the draw depends on prompt, seed and round only.
 
     Args:
         candidates: the candidates of one shard; those of one prompt follow each other, [n].
         drift: their distances from their prompts, [n].
         budget: the strength of the weight and the seed.
+        number: the round's number, counted from 1.
 
     Returns:
         One row for each prompt, in the candidates' order.
@@ -76,7 +84,7 @@ def drawn(candidates: Sequence[Candidate], drift: Drift, budget: RenderBudgetCon
         count = len(list(group))
         distances = drift.distance[start : start + count]
         p = probability(distances, budget.alpha)
-        is_kept = draw(prompt_id, budget.seed) < p
+        is_kept = draw(prompt_id, budget.seed, number) < p
         rows.append(RenderDraw(prompt_id, count, float(distances.min()), p, is_kept))
         start += count
     return rows

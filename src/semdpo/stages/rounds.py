@@ -37,7 +37,7 @@ def _of_round(recipe: Recipe, each: LaterRound) -> list[AnyStage]:
     own = recipe.model_copy(update={"candidates": recipe.candidates.model_copy(update={"rewriter": None})})
     first: list[AnyStage] = [
         candidates.stage(own),
-        *render_budget.stages(own),
+        *render_budget.stages(own, each.number),
         label.stage(own),
         pairs.stage(own),
         drift.stage(own),

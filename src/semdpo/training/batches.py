@@ -160,6 +160,16 @@ def draw_batches(lengths: Sequence[int], batch_size: int, epochs: int, seed: int
     return steps
 
 
+def updates_of_a_pass(rows: int, batch_size: int) -> int:
+    """The number of batches in one pass over all rows, which a single row that is left may make one fewer.
+
+    Args:
+        rows: number of rows.
+        batch_size: number of rows per batch.
+    """
+    return len(draw_batches([1] * rows, batch_size, 1, 0))
+
+
 def mismatched(examples: Sequence[Example], others: Sequence[Example] = ()) -> list[Group]:
     """Every prompt with two completions of other prompts, from which KTO's reference point is estimated.
 

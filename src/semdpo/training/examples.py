@@ -69,13 +69,13 @@ def check(pairs: Sequence[Pair], objective: ObjectiveSettings) -> None:
 def _refuse_semantic_weights(pairs: Sequence[Pair]) -> None:
     """Refuses weights that are exp(−α·distance), which an objective that weights by distance would apply a second time.
 
+    Pairs without a weight do not matter: rows of another file may have been added.
+
     Raises:
-        DataError: the weights of all pairs are exp(−α·distance) with the same α.
+        DataError: all weights that there are are exp(−α·distance) with the same α.
     """
     weighted = [(pair.weight, pair.distance) for pair in pairs if pair.weight is not None and pair.distance is not None]
-    if len(weighted) < len(pairs):
-        return
-    if alpha := alpha_of_weights(*zip(*weighted, strict=True)):
+    if weighted and (alpha := alpha_of_weights(*zip(*weighted, strict=True))):
         raise DataError(
             f"the column weight is exp(-{alpha:.3g} * distance) already, and this objective would apply such a weight "
             "twice; train with the objective dpo, which uses the column (--objective dpo), or write the file again by "

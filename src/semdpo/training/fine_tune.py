@@ -18,7 +18,7 @@ from semdpo.recipe.objectives import SFTSettings
 from semdpo.recipe.schema import SFTConfig
 from semdpo.texts import is_visible
 from semdpo.training.arguments import training_arguments
-from semdpo.training.batches import Example, encode, refuse_too_long
+from semdpo.training.batches import Example, encode, refuse_too_long, updates_of_a_pass
 from semdpo.training.folder import budget, renamed_at_the_end, save
 from semdpo.training.precision import resolve_precision
 from semdpo.training.trainer import ExampleTrainer
@@ -69,7 +69,7 @@ def fine_tune(pairs: Sequence[tuple[str, str]], config: SFTConfig, output: Path,
                 objective=SFTSettings(name="sft"),
                 batch_size=config.batch_size,
                 micro_batch_size=config.micro_batch_size,
-                epochs=math.ceil(config.steps * config.batch_size / len(examples)),
+                epochs=math.ceil(config.steps / updates_of_a_pass(len(examples), config.batch_size)),
                 steps=config.steps,
                 order_seed=config.seed,
                 progress=progress,

@@ -66,6 +66,22 @@ def refuse_without_reference(objective: ObjectiveSettings, examples: Sequence[Ex
         )
 
 
+def refuse_without_weight(weights: Tensor) -> None:
+    """Refuses data in which no pair has a weight, as a very large α makes them.
+
+    Args:
+        weights: the pairs' weights, [n]; losses are computed in float32, which holds no number below 1e-45.
+
+    Raises:
+        DataError: all weights are 0 in float32.
+    """
+    if not weights.float().any():
+        raise DataError(
+            "every pair has a weight of 0, or too small a one to compute with, so training would have no effect; lower "
+            "alpha, or give some pairs a larger weight"
+        )
+
+
 def refuse_divided_batches(objective: ObjectiveSettings, parts: int) -> None:
     """Refuses micro-batches where an objective compares the pairs of a whole batch, as for KTO's KL and β-DPO's β.
 

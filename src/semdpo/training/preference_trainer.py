@@ -22,7 +22,7 @@ from semdpo.protocols import TextEncoder
 from semdpo.recipe import defaults
 from semdpo.recipe.objectives import ObjectiveSettings
 from semdpo.training import user_pairs
-from semdpo.training.batches import Example, draw_batches
+from semdpo.training.batches import Example, updates_of_a_pass
 from semdpo.training.config import PreferenceConfig
 from semdpo.training.examples import check, examples_of, groups_of, settings_after
 from semdpo.training.folder import budget, write_card
@@ -289,7 +289,7 @@ def _refuse_without_pairs(args: PreferenceConfig, eval_dataset: Any) -> None:
 
 def _length(args: PreferenceConfig, examples: int, size: int) -> tuple[int, int | None]:
     """The number of passes over the data, and of updates after which training ends; None ends with the last pass."""
-    per_pass = len(draw_batches([1] * examples, size, 1, 0))
+    per_pass = updates_of_a_pass(examples, size)
     if args.max_steps > 0:
         return math.ceil(args.max_steps / per_pass), args.max_steps
     whole = math.ceil(args.num_train_epochs)

@@ -36,6 +36,7 @@ from semdpo.training.guard import (
     refuse_randomness,
     refuse_too_few,
     refuse_without_reference,
+    refuse_without_weight,
     without_dropout,
 )
 from semdpo.training.logps import group_logps
@@ -81,8 +82,8 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
 
     Raises:
         ConfigError: the batch cannot be divided among processes and micro-batches, or the objective needs it whole.
-        DataError: there are no examples, or too few for the objective; during training: a loss is not finite (the
-            message names the pairs, and the last checkpoint stays).
+        DataError: there are no examples, too few for the objective, or none with a weight; during training: a loss is
+            not finite (the message names the pairs, and the last checkpoint stays).
         ModelError: during training: the policy differs from the reference before the first update.
     """
 
@@ -115,6 +116,7 @@ class ExampleTrainer(Trainer):  # type: ignore[misc]
         all_held_out = [example for one_set in sets.values() for example in one_set]
         refuse_without_reference(objective, [*examples, *all_held_out])
         self.criterion = criterion_for(objective, beta, data_of(examples))
+        refuse_without_weight(self.criterion.weights(examples))
         self.objective = objective
         self.method = method or objective.name
         if _is_moved_here(model, args):

@@ -62,6 +62,18 @@ class PairResult:
             "both": self.both.p,
         }[test]
 
+    def leads(self, test: str) -> bool:
+        """Whether a test, in the plan's words, speaks for the first method.
+
+        The share of all votes may do otherwise: a test over raters counts each of them once, however often they voted.
+        """
+        return {
+            "raters": self.raters.lead > 0,
+            "prompts": self.prompts.lead > 0,
+            "votes": self.totals.first > self.totals.second,
+            "both": self.both.share > 0.5,
+        }[test]
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
