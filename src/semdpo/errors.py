@@ -9,6 +9,8 @@ from typing import Any
 LONGEST = 200  # characters of a name that a message shows
 LISTED = 50  # names that a message shows
 MOST = 10_000  # names that are compared with what the user wrote; a table may have a million columns
+# What torch and CUDA's libraries report where memory is short, in errors of several classes.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 class SemdpoError(Exception):
@@ -57,6 +59,12 @@ class PartlyRefusedError(RefusedRequestError):
 
 class StoreError(SemdpoError):
     """A run folder is in use, was made with other settings, or cannot be written."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, that of a GPU or the CPU's."""
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    return of_torch or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

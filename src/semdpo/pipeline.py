@@ -234,7 +234,10 @@ def _outside_plan(stage: AnyStage, run: Run) -> store.Plan:
     """A stage's plan with the files and models that it reads from outside the run; fails when one does not exist."""
     hashes = {}
     for key, name in stage.outside.items():
-        hashes[key] = fingerprint.rows(name) if is_file(key) else run.models.fingerprint(name)
+        if is_file(key):
+            hashes[key] = fingerprint.rows(name, texts=key.startswith("benchmarks."))
+        else:
+            hashes[key] = run.models.fingerprint(name)
     return store.Plan(stage.config, hashes)
 
 

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import semdpo
+from semdpo.cli.ending import finish
 
 HEAVY = ("torch", "transformers", "diffusers", "pandas", "scipy", "pyarrow", "matplotlib", "numpy", "PIL", "pydantic")
 
@@ -79,3 +81,18 @@ def test_completion_completes(semdpo_script: Path, typed: str, expected: list[st
     done = _run(semdpo_script, _SEMDPO_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == expected
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+def test_a_lack_of_memory_ends_a_command_with_one_sentence(
+    failure: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(sys, "argv", ["semdpo"])
+    with pytest.raises(SystemExit) as ended:
+        finish(full)
+    assert ended.value.code == 2
+    said = "semdpo: there is not enough memory; lower the batch size, or use a machine with more\n"
+    assert capsys.readouterr().err == said

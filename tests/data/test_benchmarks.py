@@ -181,13 +181,13 @@ def test_missing_files_and_folders_without_the_files_are_refused(tmp_path: Path)
 
 def test_a_folders_fingerprint_follows_its_text_files(tmp_path: Path) -> None:
     (tmp_path / "color_val.txt").write_text("a red cup")
-    before = fingerprint.rows(str(tmp_path))
+    before = fingerprint.rows(str(tmp_path), texts=True)
     (tmp_path / "notes.md").write_text("not a prompt")
-    assert fingerprint.rows(str(tmp_path)) == before
+    assert fingerprint.rows(str(tmp_path), texts=True) == before
     (tmp_path / "color_val.txt").write_text("a red cap")
-    changed = fingerprint.rows(str(tmp_path))
+    changed = fingerprint.rows(str(tmp_path), texts=True)
     (tmp_path / "color_val.txt").rename(tmp_path / "shape_val.txt")
-    assert len({before, changed, fingerprint.rows(str(tmp_path))}) == 3
+    assert len({before, changed, fingerprint.rows(str(tmp_path), texts=True)}) == 3
 
 
 # ------------------------------------------------------------------------------------------------- published or not

@@ -96,7 +96,7 @@ def test_a_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a")
     with pytest.raises(DataError, match=r"there is no file .*promts\.txt; did you mean 'prompts\.txt'\?"):
         read_prompts(tmp_path / "promts.txt")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match=r"the folder .* holds no .*\.jsonl.* file; name a folder with such files"):
         read_prompts(tmp_path)
     with pytest.raises(DataError, match=r"the embedded world has no file 'absent\.jsonl'"):
         read_prompts("tiny:absent.jsonl")

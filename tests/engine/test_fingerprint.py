@@ -236,6 +236,22 @@ def test_of_a_published_model_the_files_that_are_fetched_count(tmp_path: Path, m
     assert fingerprint.model("someone/model") != before
 
 
+def test_weights_in_another_format_count_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "pytorch_model.bin"
+    weights.write_bytes(b"a")
+    monkeypatch.setattr("semdpo.models.hub.fetch", lambda *_: tmp_path)
+    before = fingerprint.model("someone/model")
+    weights.write_bytes(b"b")
+    assert fingerprint.model("someone/model") != before
+    (tmp_path / "model.safetensors").write_bytes(b"c")
+    with_others = fingerprint.model("someone/model")
+    weights.write_bytes(b"a")
+    assert fingerprint.model("someone/model") == with_others
+
+
 def test_a_model_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"a")
     with fingerprint.unchanged(tmp_path):
@@ -295,3 +311,23 @@ def test_a_file_of_prompts_is_its_bytes(tmp_path: Path) -> None:
     assert fingerprint.rows(str(tmp_path / "b.txt")) == fingerprint.rows(str(tmp_path / "a.txt"))
     with pytest.raises(DataError, match="there is no file"):
         fingerprint.rows(str(tmp_path / "c.txt"))
+
+
+@pytest.mark.parametrize("part", ["a.jsonl", "b.jsonl"])
+def test_a_folder_of_a_data_set_is_all_that_is_read_of_it(part: str, tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "a cat", "rewrite": "a cat, art"}\n')
+    first = fingerprint.rows(str(tmp_path))
+    (tmp_path / "README.txt").write_text("of cats")
+    assert fingerprint.rows(str(tmp_path)) == first
+    (tmp_path / part).write_text('{"prompt": "a cat", "rewrite": "a cat, oil"}\n')
+    assert fingerprint.rows(str(tmp_path)) != first
+
+
+def test_a_folder_of_texts_is_its_texts(tmp_path: Path) -> None:
+    (tmp_path / "color_val.txt").write_text("a red cat\n")
+    first = fingerprint.rows(str(tmp_path), texts=True)
+    (tmp_path / "notes.csv").write_text("prompt\na blue cat\n")
+    assert fingerprint.rows(str(tmp_path), texts=True) == first
+    (tmp_path / "color_val.txt").write_text("a blue cat\n")
+    assert fingerprint.rows(str(tmp_path), texts=True) != first

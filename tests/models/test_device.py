@@ -86,3 +86,11 @@ def test_a_renderer_on_a_cpu_computes_in_single_precision(tmp_path: Path, monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     loaded = renderer.load_renderer(str(tiny_models.stable_diffusion(tmp_path / "sd")), steps=1)
     assert loaded._pipeline.unet.dtype is torch.float32
+
+
+def test_only_weights_are_rounded() -> None:
+    network = torch.nn.Linear(2, 2)
+    network.register_buffer("angle", torch.tensor(1 / 3))
+    found = device.moved(network, device.Compute(torch.device("cpu"), torch.bfloat16))
+    assert {weight.dtype for weight in found.parameters()} == {torch.bfloat16}
+    assert torch.equal(found.angle, torch.tensor(1 / 3))

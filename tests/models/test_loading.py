@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from semdpo.errors import ModelError
+from semdpo.models.loading import unreadable
 from semdpo.models.rewriter import load_rewriter
 from semdpo.models.text_encoder import load_text_encoder
 from tests import tiny_models
@@ -47,3 +49,13 @@ def test_a_config_that_says_nonsense(folders: Path, name: str, key: str, value: 
     finally:
         path.write_text(right)
     assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_a_lack_of_memory_is_no_fault_of_the_folder() -> None:
+    """Some libraries put weights onto the GPU while they read them."""
+    error = unreadable("some/folder", "diffusers pipeline", torch.OutOfMemoryError("CUDA out of memory."))
+    assert str(error) == (
+        "there is not enough memory for the diffusers pipeline in 'some/folder' (CUDA out of memory); choose a smaller "
+        "one, a lower precision, or a machine with more"
+    )
+    assert "does not hold a readable model" in str(unreadable("some/folder", "model", RuntimeError("other shapes")))

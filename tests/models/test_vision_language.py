@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from semdpo.errors import DataError
+from semdpo.models import vision_language
 from semdpo.models.answerer import ASKED, load_answerer, spellings
 from semdpo.models.qwen_vl import load_reader
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.models.scorers.vqa_score import ANSWER, QUESTION
-from tests import tiny_models, tiny_preferences
+from tests import tiny_models, tiny_multimodal, tiny_preferences
 
 PROMPTS = ["a red ball", "two cats on a very old and very red sofa"]
 
@@ -58,3 +60,32 @@ def test_an_atoms_answer_is_the_probability_of_its_spellings(folder: Path) -> No
     first = {tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in spellings("yes")}
     logps = _next(folder, 0, ASKED.format(question), "")
     assert found[0] == pytest.approx(sum(logps[-1, token].exp().item() for token in first), rel=1e-4)
+
+
+@pytest.mark.parametrize("in_template", [True, False])
+def test_a_begin_token_is_read_once(in_template: bool, tmp_path: Path) -> None:
+    """Gemma's and Pixtral's chat templates write it, and their tokenizers add it to any text."""
+    folder, image = tiny_multimodal.llava(tmp_path / "llava"), tiny_models.image(1)
+    processor = AutoProcessor.from_pretrained(folder)
+    begin = processor.tokenizer.bos_token
+    processor.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin} $A", special_tokens=[(begin, processor.tokenizer.bos_token_id)]
+    )
+    processor.chat_template = (
+        ("{{ bos_token }}" if in_template else "")
+        + "{% for part in messages[0]['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}"
+        "{% endfor %} answer: "
+    )
+    processor.save_pretrained(folder)
+    reader = vision_language._ProcessorReader(folder, "tiny")
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "Is it red?"}]
+    wanted = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )["input_ids"]
+    found = reader.read([image], ["Is it red?"])["input_ids"]
+    assert found.tolist() == wanted.tolist()
+    assert found[0].tolist().count(processor.tokenizer.bos_token_id) == 1

@@ -221,6 +221,8 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
     [
         ("tiny:prompts.jsonl", "of the embedded world"),
         ("mine.txt", "your file, 0.0 MB"),
+        ("split", "your folder"),
+        ("empty", "missing"),
         (
             "hub:poloclub/diffusiondb",
             "the split train of huggingface.co/datasets/poloclub/diffusiondb, licence CC0 1.0",
@@ -230,6 +232,9 @@ def test_all_that_will_be_downloaded_is_counted(tmp_path: Path, monkeypatch: pyt
 )
 def test_where_prompts_come_from(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("a cat\n")
+    for folder in ("split", "empty"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "split/train.jsonl").write_text('{"prompt": "a cat"}\n')
     assert said in downloads.source("prompts.file", name).found
 
 

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from semdpo.data.records import Curve
 from semdpo.errors import ModelError
+from semdpo.models.device import Compute
 from semdpo.models.loading import quiet
 from semdpo.models.rewriter import load_causal, load_rewriter
 from semdpo.progress import silent
@@ -220,6 +221,17 @@ def test_adapters_without_a_tokenizer_read_with_their_bases(llama: Path, tmp_pat
     model, tokenizer = load_causal(folder)
     assert tokenizer.get_vocab() == load_causal(llama)[1].get_vocab()
     torch.testing.assert_close(_logits(model), _with_peft(llama, folder), atol=1e-4, rtol=1e-4)
+
+
+def test_adapters_in_half_precision_have_the_constants_of_their_base(llama: Path, tmp_path: Path) -> None:
+    """Rotary positions are computed in float32; their frequencies, once rounded, would turn far tokens otherwise."""
+    half = Compute(torch.device("cpu"), torch.bfloat16)
+    found, base = (load_causal(each, where=half)[0] for each in (_adapters(llama, tmp_path / "adapters"), llama))
+    assert {weight.dtype for weight in found.parameters()} == {torch.bfloat16}
+    wanted = dict(base.named_buffers())
+    assert len(wanted) > 0
+    for name, values in found.named_buffers():
+        torch.testing.assert_close(values, wanted[name], rtol=0, atol=0)
 
 
 def _edited(folder: Path, base: object) -> Path:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from semdpo.errors import ConfigError, SemdpoError
+from semdpo.errors import ConfigError, SemdpoError, out_of_memory
 from semdpo.progress import say
 from semdpo.texts import printable
 
@@ -88,7 +88,7 @@ def _explained(error: Exception) -> int:
         # The sentences about a recipe's settings are lines; in others, a line end is part of a name.
         sentences = str(error).split("\n") if isinstance(error, ConfigError) else [printable(str(error))]
         say("semdpo: " + "\n".join(map(_bounded, sentences)))
-    elif isinstance(error, MemoryError):
+    elif out_of_memory(error):
         say("semdpo: there is not enough memory; lower the batch size, or use a machine with more")
     elif isinstance(error, OSError):  # about a path that no check covered beforehand
         name = "" if error.filename is None else f"{_short(str(error.filename))}: "

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from semdpo.data.readers import TABLES, lines_of, parse, read_text
 from semdpo.data.records import content_id
-from semdpo.data.tables import HUB, Table, is_empty, read_table, resolve
+from semdpo.data.tables import HUB, Table, is_empty, is_folder, read_table, resolve
 from semdpo.errors import DataError
 
 # Python's normalisation takes the square of the length of a row of combining marks; see UAX 15, stream-safe text.
 _MARKS = re.compile(r"[^\w\s]{30}")
-CAPTION = "annotation "  # how the rows of COCO's captions are named
+ANNOTATION = "annotation"  # how a row of COCO's captions is called in messages
 COLUMNS = ("prompt", "Prompt")  # DiffusionDB's metadata.parquet; Lexica (Gustavosta/Stable-Diffusion-Prompts)
 
 log = logging.getLogger("semdpo")
@@ -28,7 +28,7 @@ def read_prompts(
 
     Args:
         name: a txt (one prompt per line), jsonl, csv, tsv, json or parquet file, COCO's captions
-            (``captions_*.json``), ``tiny:FILE``, or ``hub:OWNER/NAME[:SPLIT]``.
+            (``captions_*.json``), ``tiny:FILE``, ``hub:OWNER/NAME[:SPLIT]``, or a folder, as for ``read_table``.
         column: the column that holds the prompts; None takes the first existing one of ``COLUMNS``. It is ignored for
             txt files, COCO's captions and the tiny world's files, where the prompts have a fixed place.
         skip_empty: whether rows without text are left out, and their number logged; otherwise they are refused.
@@ -38,9 +38,7 @@ def read_prompts(
         DataError: see ``read_table``; or a prompt is empty or not text, or the hub cannot be reached.
     """
     table = _table(str(name), column)
-    fixed = _has_one_place(str(name), table)
-    if column is None or (column not in table.columns and (fixed or (usual and _has_usual(table)))):
-        column = _column(table)
+    column = _chosen(str(name), table, column, usual)
     values = table.column(column, "; name one of them with prompts.column")
     if skip_empty:
         full = [k for k, value in enumerate(values) if not is_empty(value)]
@@ -62,7 +60,13 @@ def read_every_prompt(name: str | Path, column: str | None = None) -> list[str]:
     table = _table(str(name), column)
     if column is not None and column not in table.columns and _has_one_place(str(name), table):
         raise DataError(f"{table.file} has no columns to choose from: its prompts have a fixed place; name no column")
-    return _texts(table, _column(table) if column is None else column)
+    return _texts(table, _chosen(str(name), table, column))
+
+
+def _chosen(name: str, table: Table, column: str | None, usual: bool = False) -> str:
+    """The column of the prompts: the one that the user names, unless the source has only one place for them."""
+    instead = _has_one_place(name, table) or (usual and _has_usual(table))
+    return _column(table) if column is None or (column not in table.columns and instead) else column
 
 
 def _texts(table: Table, column: str) -> list[str]:
@@ -116,7 +120,7 @@ def choose_unused(prompts: Sequence[str], used: Iterable[str], count: int | None
 
 
 def _table(name: str, column: str | None) -> Table:
-    if name.startswith(HUB):
+    if name.startswith(HUB) or is_folder(name):
         return read_table(name)
     path = resolve(name)
     suffix = path.suffix.lower()
@@ -139,9 +143,9 @@ def _column(table: Table) -> str:
 
 
 def _has_one_place(name: str, table: Table) -> bool:
-    """Whether the prompts of a source are in one place, whatever column a recipe names for its other sources."""
-    first = next(iter(table.rows), "")
-    return name.startswith("tiny:") or Path(name).suffix.lower() == ".txt" or first.startswith(CAPTION)
+    """Whether a source has no columns of the user's; a JSON file may be COCO's captions, or a list of objects."""
+    captions = any(row.startswith(ANNOTATION) for row in table.rows[:1])
+    return name.startswith("tiny:") or Path(name).suffix.lower() == ".txt" or captions
 
 
 def _lines(path: Path) -> Table:
@@ -162,4 +166,4 @@ def _json(path: Path) -> Table:
         raise DataError(
             f'{path} is not COCO\'s file of captions ({{"annotations": [{{"caption": …}}]}}); give that, or .jsonl'
         ) from error
-    return Table(str(path), {COLUMNS[0]: captions}, [f"{CAPTION}{i}" for i in range(1, len(captions) + 1)])
+    return Table(str(path), {COLUMNS[0]: captions}, [f"{ANNOTATION} {i}" for i in range(1, len(captions) + 1)])

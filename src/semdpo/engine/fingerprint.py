@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from semdpo.disk import cache_folder, write_bytes
 from semdpo.errors import ModelError, StoreError
-from semdpo.models.catalogue import SKIPPED, WORDS
+from semdpo.models.catalogue import SKIPPED, WEIGHTS, WORDS
 from semdpo.models.registry import ADAPTERS, CURE_OF_BASE, base_of
 from semdpo.models.registry import resolve as place_of
 from semdpo.models.sentence_folder import prefix_of
@@ -102,31 +102,29 @@ def model(name: str | Path) -> str:
     return _model(str(name), ())
 
 
-def rows(name: str) -> str:
-    """The SHA-256 of a source of prompts or rewrites: of its file, or of all values of a data set of the hub.
+def rows(name: str, *, texts: bool = False) -> str:
+    """The SHA-256 of a source of prompts or rewrites: of all that is read, or of all values of a data set of the hub.
 
     Args:
-        name: a file, ``tiny:FILE``, ``hub:OWNER/NAME[:SPLIT]``, or a folder, whose text files (txt) count.
+        name: a file, ``tiny:FILE``, ``hub:OWNER/NAME[:SPLIT]``, or a folder.
+        texts: whether a folder's text files (txt) are read, as those of a benchmark, and not its tables.
 
     Raises:
         DataError: there is no such source.
     """
+    from semdpo.data import benchmark_files, tables
     from semdpo.data.hub import hub_rows
-    from semdpo.data.tables import HUB, is_folder, resolve
 
-    if not name.startswith(HUB):
-        return _text_files(Path(name)) if is_folder(name) else file(resolve(name))
-    sha = hashlib.sha256()
-    for row in hub_rows(name.removeprefix(HUB)):
-        sha.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass") + b"\n")
-    return sha.hexdigest()
-
-
-def _text_files(path: Path) -> str:
-    """The SHA-256 of the names and contents of a folder's text files; those in its folders do not count."""
-    from semdpo.data.benchmark_files import data_files
-
-    return _digest([(each.name, file(each)) for each in data_files(path)])
+    if name.startswith(tables.HUB):
+        sha = hashlib.sha256()
+        for row in hub_rows(name.removeprefix(tables.HUB)):
+            sha.update(repr(sorted(row.items())).encode("utf-8", "surrogatepass") + b"\n")
+        return sha.hexdigest()
+    if not tables.is_folder(name):
+        return file(tables.resolve(name))
+    # The names and contents of the files that are read; those in its folders do not count.
+    read = benchmark_files.data_files(Path(name)) if texts else tables.data_files(Path(name))[1]
+    return _digest([(each.name, file(each)) for each in read])
 
 
 @contextmanager
@@ -180,7 +178,7 @@ def _model(name: str, above: tuple[str, ...]) -> str:
     own = place.folder()
     if os.path.realpath(own) in above:
         raise ModelError(f"'{name}' holds adapters of itself; name their base in its {ADAPTERS}")
-    parts = {"model": folder(own) if place.local else folder(own, place.files, SKIPPED)}
+    parts = {"model": folder(own) if place.local else _downloaded(own, place.files)}
     if (words := place.tokenizer_folder()) != own:
         parts["tokenizer"] = folder(words, WORDS)
     if (base := place.separate_base()) is not None:
@@ -191,6 +189,17 @@ def _model(name: str, above: tuple[str, ...]) -> str:
         chain = (*above, os.path.realpath(own))
         parts[f"base of {adapters.relative_to(own).as_posix()}"] = _base(adapters, chain, strict=adapters == own)
     return parts["model"] if len(parts) == 1 else _digest(parts)
+
+
+def _downloaded(path: Path, wanted: Sequence[str]) -> str:
+    """The SHA-256 of a repository's wanted files; of those with weights too, if no wanted file has any.
+
+    Weights that somebody has downloaded in another format are loaded where there are no others.
+    """
+    found = files(path, wanted, SKIPPED)
+    if not any(name.endswith(WEIGHTS) for name in found):
+        found = files(path, (*wanted, *(f"*{ending}" for ending in WEIGHTS)), SKIPPED)
+    return _digest(list(found.items()))
 
 
 def _base(adapters: Path, above: tuple[str, ...], strict: bool) -> str:

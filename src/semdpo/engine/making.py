@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from semdpo import disk
@@ -11,7 +12,8 @@ from semdpo.data.records import Curve
 from semdpo.engine import model_folders, parquet, shard_files, store, timing
 from semdpo.engine.claims import Claims
 from semdpo.engine.stage import AnyStage, ModelStage, Run, Shard, TableStage
-from semdpo.errors import StoreError
+from semdpo.errors import ModelError, StoreError, out_of_memory
+from semdpo.models.attempts import reason
 from semdpo.progress import Progress, progress_of_part
 
 
@@ -37,8 +39,29 @@ def make(stage: AnyStage, plan: store.Plan, run: Run, progress: Progress) -> Non
 
 def encoded(stage: TableStage, shard: Shard, progress: Progress) -> tuple[bytes, int]:
     """Makes a shard: the content of its file, and with how many threads it was made."""
-    rows, counts = shard.make(progress)
+    with _memory_explained(stage):
+        rows, counts = shard.make(progress)
     return parquet.encode(stage.kind, rows, counts), store.thread_count()
+
+
+@contextmanager
+def _memory_explained(stage: AnyStage) -> Iterator[None]:
+    """Turns a lack of memory, which torch reports in its own words, into one sentence that names the cure.
+
+    Raises:
+        ModelError: there was not enough memory for the stage.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        cure = "set a lower micro_batch_size, or train adapters (train.lora)"
+        if isinstance(stage, TableStage):
+            cure = "lower the batch_size of the models that it uses, set renderer.offload, or give fewer --workers"
+        raise ModelError(
+            f"there is not enough memory for {stage.name} ({reason(error)}); {cure}, then run the same command again"
+        ) from error
 
 
 def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
@@ -50,12 +73,14 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
         if shard_files.is_noted(folder, index) and not shard_files.has_shard(folder, index):
             shard_files.forget_shard(folder, index)
     total, threads, begun = sum(shard.size for shard in shards), store.thread_count(), time.monotonic()
+    written: list[int] = []
     while missing := [index for index in range(len(shards)) if not shard_files.is_noted(folder, index)]:
         done = total - sum(shards[index].size for index in missing)
         mine = _claimed(stage, missing, len(shards), run)
         for index, data, used in _made(stage, shards, mine, run, done, progress):
             threads = used
             shard_files.write_shard(folder, index, data, time.monotonic() - begun)
+            written.append(index)
             for path in shard_files.files_of_shard(folder, index):
                 run.mirror.push(path)
             begun = time.monotonic()
@@ -66,7 +91,31 @@ def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progres
         if run.claims is not None and not all(shard_files.is_noted(folder, index) for index in missing):
             run.claims.wait()
     progress(total, total)
+    if written and stage.pool is not None:
+        _refuse_replaced(stage, plan, run, written)
     _finish_table(folder, plan, len(shards), threads)
+
+
+def _refuse_replaced(stage: TableStage, plan: store.Plan, run: Run, written: Sequence[int]) -> None:
+    """Refuses shards while whose making, or since the run began, a model has got other files; they are made again.
+
+    Args:
+        stage: a stage that reads nothing but models from outside.
+        plan: what its files are made from, as its manifest would say.
+        run: the run.
+        written: the shards that this process has written.
+
+    Raises:
+        StoreError: a model has changed; the message names it.
+    """
+    for key, name in stage.outside.items():
+        if run.models.fingerprint(name) != plan.inputs[key]:
+            for index in written:
+                shard_files.forget_shard(run.folder / stage.name, index)
+            raise StoreError(
+                f"{key}: '{name}' was changed while {run.folder / stage.name} was made; run again with --fresh to make "
+                "it and all that depends on it with the model as it is now"
+            )
 
 
 def _claimed(stage: TableStage, missing: Sequence[int], total: int, run: Run) -> Iterator[int]:
@@ -115,14 +164,16 @@ def _make_model(stage: ModelStage, plan: store.Plan, run: Run, progress: Progres
     folder = run.folder / stage.name
     if run.workers is not None:
         run.workers.stop()  # the training needs the memory
+    run.models.release()  # and that of this process
     clock, work = timing.Clock(folder), model_folders.start(folder, plan)
 
     def advance(done: int, total: int, note: str = "") -> None:
         clock.tick()
         progress(done, total, note)
 
-    with disk.explain_full_disk(work):
+    with disk.explain_full_disk(work), _memory_explained(stage):
         curves = stage.train(run, work, advance)
+    run.models.release()  # of the trainer and its optimizer
     disk.write_bytes(work / model_folders.CURVES, parquet.encode(Curve, curves, {}))
     timing.note_seconds(work, clock.seconds)
     if run.claims is not None and run.claims.has_lost(stage.name, 0):

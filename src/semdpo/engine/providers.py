@@ -41,6 +41,10 @@ def _answerer(name: str, config: ScoringConfig) -> Answerer:
     return load_answerer(name, config.batch_size, config.precision)
 
 
+def _keeps_nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Models:
     """Functions that load a run's models; a test may bring its own.
@@ -53,6 +57,7 @@ class Models:
         fingerprint: gives a model's fingerprint, from its name; raises ``ModelError`` when there is no such model.
         endpoint: connects to a rewriter behind a URL, from its settings and its decoding.
         answerer: loads a model that answers questions about images, from its name and how scorers run.
+        release: removes from memory what these functions keep there; the next one that is asked for is loaded again.
     """
 
     rewriter: Callable[[str, Template | str | None, DecodingConfig], CountingRewriter]
@@ -62,6 +67,7 @@ class Models:
     fingerprint: Callable[[str], str]
     endpoint: Callable[[RewriterSource, DecodingConfig], Rewriter] = _endpoint
     answerer: Callable[[str, ScoringConfig], Answerer] = _answerer
+    release: Callable[[], None] = _keeps_nothing
 
     def other_rewriter(self, source: RewriterSource, decoding: DecodingConfig) -> Rewriter:
         """Loads a rewriter that this run does not train: from its files, or by its URL."""
@@ -85,8 +91,8 @@ def own_models(allow_remote_code: Collection[str] = ()) -> Models:
         allow_remote_code: the names of encoders whose own Python code may run; scorers have it in their settings.
 
     Consecutive stages share a renderer or scorer. It is removed from memory before another one is loaded, so that
-    memory holds only the models of one stage. The encoder stays in memory. A model whose files have changed is loaded
-    again. What a server computes needs no memory here.
+    memory holds only the models of one stage. The encoder stays in memory, except during a training. A model whose
+    files have changed is loaded again. What a server computes needs no memory here.
     """
     heavy, encoder, server = _OneAtATime(), _OneAtATime(), _OneAtATime()
 
@@ -101,6 +107,13 @@ def own_models(allow_remote_code: Collection[str] = ()) -> Models:
     def answerer(name: str, config: ScoringConfig) -> Answerer:
         return _answerer(name, config) if is_url(name) else heavy.get([name], _answerer, name, config)
 
+    def release() -> None:
+        from semdpo.models.device import collect_garbage  # here, since it imports torch
+
+        heavy.clear()
+        encoder.clear()
+        collect_garbage()
+
     return Models(
         rewriter=_rewriter,
         renderer=renderer,
@@ -108,6 +121,7 @@ def own_models(allow_remote_code: Collection[str] = ()) -> Models:
         encoder=lambda name: encoder.get([name], _encoder, name, tuple(allow_remote_code)),
         fingerprint=fingerprint.model,
         answerer=answerer,
+        release=release,
     )
 
 
@@ -121,11 +135,19 @@ class _OneAtATime:
     def get(self, names: Iterable[str], load: Callable[..., T], *arguments: Any) -> T:
         key = (*map(fingerprint.model, names), load, *arguments)
         if self.key != key:
-            self.key, self.model = (), None  # before the next one needs the memory
+            self.clear()  # before the next one needs the memory
             self.model = load(*arguments)
             self.key = key
         model: T = self.model
         return model
+
+    def clear(self) -> None:
+        if self.model is None:
+            return
+        from semdpo.models.device import collect_garbage  # here, since it imports torch
+
+        self.key, self.model = (), None
+        collect_garbage()
 
 
 def refuse_remote_code(recipe: Recipe) -> None:

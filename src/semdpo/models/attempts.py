@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from semdpo import disk
 from semdpo.data.records import UNRENDERED
-from semdpo.errors import DataError, PartlyRefusedError, RefusedRequestError, SemdpoError, StoreError
+from semdpo.errors import (
+    DataError,
+    PartlyRefusedError,
+    RefusedRequestError,
+    SemdpoError,
+    StoreError,
+    out_of_memory,
+)
 from semdpo.protocols import Renderer, render_checked
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ def attempted(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) ->
     except PartlyRefusedError as error:
         return error.outcomes
     except Exception as error:
-        if isinstance(error, SemdpoError | MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        if isinstance(error, SemdpoError) or out_of_memory(error):
             raise
         if disk.out_of_space(error):  # of a model that keeps files of its own, such as compiled kernels
             raise StoreError("there is no space left for the files of a renderer or scorer; free some space") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 WORDS = ("*.json", "*.txt", "*.model", "*.jinja")  # tokenizers and settings
 TRANSFORMERS = (*WORDS, "*.safetensors")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")  # how the names of files of weights end
 
 
 @dataclass(frozen=True, slots=True)

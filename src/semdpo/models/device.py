@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from semdpo.errors import ModelError
 
+Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -53,3 +57,28 @@ def compute(precision: str = "float32") -> Compute:
     if precision == "float16" and device.type == "cpu":
         raise ModelError("a CPU does not compute in float16; choose bfloat16 or float32")
     return Compute(device, getattr(torch, precision))
+
+
+def moved(network: Network, where: Compute) -> Network:
+    """A network on a device, with weights of a type.
+
+    Buffers keep their type, as in transformers' ``from_pretrained``. ``network.to(dtype)`` would also round constants
+    that are computed with in float32, such as the frequencies of rotary positions, and so move far tokens.
+
+    Args:
+        network: The network, which is changed.
+        where: The device and the weights' type.
+    """
+    for weight in network.parameters():
+        weight.data = weight.data.to(where.dtype)
+    return network.to(where.device)
+
+
+def collect_garbage() -> None:
+    """Frees the memory on a GPU of networks that nothing uses and that refer to themselves.
+
+    A pipeline with hooks and a trainer with its optimizer do so. Python removes them when it has made many objects
+    more, whatever their tensors take; without a GPU, that is early enough.
+    """
+    if torch.cuda.is_available():
+        gc.collect()

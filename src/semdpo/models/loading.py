@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from semdpo import disk
-from semdpo.errors import ModelError
+from semdpo.errors import ModelError, out_of_memory
 from semdpo.models.device import Compute
 from semdpo.models.images import rgb
 from semdpo.models.tokens import plain, plain_ids
@@ -59,7 +59,12 @@ UNREADABLE = (
 
 
 def unreadable(folder: str | Path, what: str, error: BaseException) -> ModelError:
-    """The error for a folder that transformers or diffusers cannot read."""
+    """The error for a folder that transformers or diffusers cannot read, or that they have no memory for."""
+    if out_of_memory(error):
+        return ModelError(
+            f"there is not enough memory for the {what} in '{folder}' ({reason(error)}); choose a smaller one, a lower "
+            "precision, or a machine with more"
+        )
     return ModelError(
         f"'{folder}' does not hold a readable {what} ({reason(error)}); give the folder of a saved model, or download "
         "it again"

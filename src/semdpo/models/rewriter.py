@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor
 from semdpo.data.records import content_seed
 from semdpo.errors import DataError, ModelError
 from semdpo.models.adapters import is_adapters, merged, place_of_base
-from semdpo.models.device import Compute, compute
+from semdpo.models.device import Compute, compute, moved
 from semdpo.models.loading import TRIAL, check_positive, load_model, load_tokenizer, quiet, read_json, refuse_unfit
 from semdpo.models.prompting import THINKING, end_token, prompt_ids
 from semdpo.models.registry import has_tokenizer, resolve
@@ -85,7 +85,7 @@ def _weights(folder: Path, where: Compute | None) -> tuple[Any, Path]:
         tokenizer_folder = folder
     elif tokenizer_folder == place.folder():
         tokenizer_folder = place.tokenizer_folder()
-    return model if where is None else model.to(where.device, where.dtype), tokenizer_folder
+    return model if where is None else moved(model, where), tokenizer_folder
 
 
 def load_rewriter(

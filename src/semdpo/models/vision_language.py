@@ -51,7 +51,12 @@ class _ProcessorReader:
     def read(self, images: Sequence[Image.Image], texts: Sequence[str], answer: str = "") -> dict[str, Tensor]:
         whole = [_chat(self._processor, text) + answer for text in texts]
         rows = [[image] for image in images]
-        return dict(self._processor(images=rows, text=whole, padding=True, return_tensors="pt"))
+        # Some chat templates write the begin token themselves. The tokenizer would put a second one before it, which
+        # transformers avoids in the same way.
+        begin = self.tokenizer.bos_token
+        begun = begin is not None and whole[0].startswith(begin)
+        named = {"add_special_tokens": False} if begun else {}
+        return dict(self._processor(images=rows, text=whole, padding=True, return_tensors="pt", **named))
 
 
 class VisionLanguage:

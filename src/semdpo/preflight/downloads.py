@@ -105,14 +105,16 @@ def source(key: str, name: str) -> Finding:
         key: the recipe's key.
         name: the key's value: a path, ``tiny:FILE`` or ``hub:OWNER/NAME[:SPLIT]``.
     """
-    from semdpo.data.tables import is_folder, resolve
+    from semdpo.data.tables import data_files, is_folder, resolve
 
     if name.startswith(HUB):
         return Finding("ok", name, f"{key}: {_of_the_hub(name.removeprefix(HUB))}")
     public = next((origin for part, origin in PUBLIC if part in name.casefold()), "")
-    if key.startswith("benchmarks.") and is_folder(name):
-        return Finding("ok", name, f"{key}: your folder")
     try:
+        if is_folder(name) and key != "atoms.file":  # which is one file
+            if not key.startswith("benchmarks."):
+                data_files(Path(name))  # which refuses a folder without any
+            return Finding("ok", name, f"{key}: your folder")
         path = resolve(name)
     except DataError as error:
         return Finding("error", name, f"{key}: missing", f"{error}{'; it is public: ' if public else ''}{public}")

@@ -210,9 +210,12 @@ def bytes_of(kind: type[Any], rows: Sequence[Any]) -> tuple[float, float]:
 
 
 def forget_gpu_peak() -> None:
-    """Begins to watch the GPU's memory anew."""
+    """Begins to watch the GPU's memory anew, without what earlier work has left there."""
     import torch
 
+    from semdpo.models.device import collect_garbage
+
+    collect_garbage()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

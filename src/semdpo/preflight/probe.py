@@ -19,7 +19,7 @@ from semdpo.analysis.drift import measure, unknown_beforehand, with_drift
 from semdpo.data.atoms import Atom, AtomAnswer
 from semdpo.data.records import Candidate, Pair, Prompt, RenderedImage, Score
 from semdpo.engine.providers import Models, own_models
-from semdpo.errors import ModelError, SemdpoError
+from semdpo.errors import ModelError, SemdpoError, out_of_memory
 from semdpo.models import scoring
 from semdpo.preflight.measuring import (
     UPDATES,
@@ -163,8 +163,6 @@ def label_scorers(recipe: Recipe) -> list[str]:
 
 
 def _tried(task: _Task, budget: float) -> Cost | Unmeasured:
-    import torch
-
     try:
         for name in task.models:
             if is_url(name):
@@ -176,7 +174,9 @@ def _tried(task: _Task, budget: float) -> Cost | Unmeasured:
             return replace(task.run(budget), memory=gpu_peak())
     except SemdpoError as error:
         return Unmeasured(str(error), failed=True)
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
         return Unmeasured("out of memory; lower its batch_size (of a training, micro_batch_size)", failed=True)
 
 

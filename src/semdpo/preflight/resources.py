@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 
 from semdpo.data.benchmarks import BENCHMARKS
 from semdpo.engine import model_folders, store
-from semdpo.engine.stage import AnyStage, ModelStage
+from semdpo.engine.stage import AnyStage, ModelStage, TableStage
 from semdpo.errors import ModelError, StoreError
 from semdpo.models import catalogue, registry
-from semdpo.models.hub import cached
+from semdpo.models.hub import cached, downloaded
 from semdpo.recipe.endpoints import is_url
 from semdpo.recipe.models import RendererConfig, RewriterSource
 from semdpo.recipe.rounds import work_of
@@ -63,7 +64,7 @@ def resources(
     """
     chosen = flow(recipe) if stages is None else stages
     missing = [stage for stage in chosen if fresh or not store.is_complete(folder / stage.name)]
-    needed = _memory_needed(recipe, missing)
+    needed = _memory_needed(recipe, [stage for stage in missing if not _is_made_elsewhere(recipe, stage)])
     most = max(needed, key=lambda work: needed[work])
     memory, what = _memory()
     files = _disk_needed(recipe, missing, folder)
@@ -88,9 +89,14 @@ def refuse_too_large(
         raise StoreError("; ".join(f"{finding.what}: {finding.found}; {finding.cure}" for finding in errors))
 
 
+def _is_made_elsewhere(recipe: Recipe, stage: AnyStage) -> bool:
+    """Whether a stage is made by a cluster's workers, whose memory is not known here."""
+    return recipe.engine == "ray" and isinstance(stage, TableStage) and stage.pool is not None
+
+
 def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, float]:
     """The bytes of memory that each kind of unfinished work needs."""
-    policy = 4 * parameters(recipe.sft.model)
+    policy, scored = parameters(recipe.sft.model), _weight_bytes(recipe.scoring.precision)
     rendering, encoder = renderer_bytes(recipe.label.renderer), 4 * parameters(recipe.drift.encoder)
     scorers = {recipe.label.scorer, recipe.model_of(recipe.label.fidelity) or recipe.label.scorer}
     evaluating = [stage for stage in missing if "evaluate/" in stage.name]
@@ -99,18 +105,31 @@ def _memory_needed(recipe: Recipe, missing: Sequence[AnyStage]) -> dict[str, flo
     names = {work_of(stage.name) for stage in missing}
     needed = {"the rest": 0.0}
     if any(isinstance(stage, ModelStage) for stage in missing):
-        needed["training"] = policy / 4 * TRAINED_BYTES  # fine-tuning trains all weights, even if LoRA follows
+        needed["training"] = float(policy * TRAINED_BYTES)  # fine-tuning trains all weights, even if LoRA follows
     if "atoms" in names and recipe.atoms is not None:
-        needed["writing atoms"] = float(_others_bytes(recipe.atoms.lm))
+        lm = recipe.atoms.lm
+        needed["writing atoms"] = 0.0 if lm is None else _weight_bytes(lm.precision) * _others(lm)
     if "candidates" in names:
-        needed["rewriting"] = float(policy + _others_bytes(recipe.candidates.rewriter))
+        weights = policy + _others(recipe.candidates.rewriter)
+        needed["rewriting"] = _weight_bytes(recipe.candidates.precision) * weights
     if "label" in names:
-        needed["rendering and scoring"] = rendering + sum(4 * parameters(name) for name in scorers)
+        needed["rendering and scoring"] = rendering + sum(scored * parameters(name) for name in scorers)
     if evaluating:
-        drawing = renderer_bytes(recipe.evaluate.renderer) + 2 * policy
+        rewriters = 2 * _weight_bytes(recipe.evaluate.rewrite.precision) * policy
+        drawing = renderer_bytes(recipe.evaluate.renderer) + rewriters
         images = drawing if any(name.endswith("/images") for name in names) else 0
-        needed["evaluation"] = encoder + max([images, *(4 * parameters(name) for name in metrics)])
+        needed["evaluation"] = encoder + max([images, *(scored * parameters(name) for name in metrics)])
     return needed
+
+
+def _weight_bytes(precision: str) -> float:
+    """The bytes of a weight of a rewriter or scorer, from the setting of its precision; see ``device.compute``."""
+    import torch
+
+    from semdpo.models.device import native_bfloat16
+
+    half = precision in ("bfloat16", "float16")
+    return 2.0 if half or (precision == "auto" and torch.cuda.is_available() and native_bfloat16()) else 4.0
 
 
 def renderer_bytes(config: RendererConfig) -> float:
@@ -121,12 +140,9 @@ def renderer_bytes(config: RendererConfig) -> float:
     """
     import torch
 
-    from semdpo.models.device import native_bfloat16
-
     if not torch.cuda.is_available():
         return 4.0 * parameters(config.model)  # weights on a CPU are always float32
-    half = config.precision in ("bfloat16", "float16") or (config.precision == "auto" and native_bfloat16())
-    each = 2.0 if half else 4.0
+    each = _weight_bytes(config.precision)
     if config.quantization is not None:
         each = 0.6 if config.quantization == "4bit" else 1.1  # with scales, and parts that stay as they are
     match config.offload:
@@ -139,18 +155,30 @@ def renderer_bytes(config: RendererConfig) -> float:
 
 
 def _largest_part(name: str) -> int:
-    """The parameters of a pipeline's largest part; of all, where its files are not here."""
+    """The parameters of a pipeline's largest part; 0 where its files are not here, for nothing else tells them."""
     place = registry.resolve(name)
-    files = list(Path(place.path).glob("*/*.safetensors")) if place.local else []
+    folder = Path(place.path) if place.local else downloaded(place.path, place.files, catalogue.SKIPPED)
     sizes: dict[Path, int] = {}
-    for file in files:
+    for file in [] if folder is None else _files_of_weights(folder):
         sizes[file.parent] = sizes.get(file.parent, 0) + _numbers_in(file)
-    return max(sizes.values(), default=parameters(name))
+    return max(sizes.values(), default=0)
 
 
-def _others_bytes(rewriter: RewriterSource | None) -> int:
-    """The bytes of a rewriter beside the policy, whose tokenizer counts; 0 for none, or one behind a URL."""
-    return 0 if rewriter is None or rewriter.is_remote else 4 * parameters(rewriter.model)
+def _files_of_weights(folder: Path) -> list[Path]:
+    """The safetensors files of a model that are loaded: not those of a safety checker, and no further copies."""
+    # Beside a pipeline's parts, its publisher may put all of them into one file once more.
+    pattern = "*/*.safetensors" if (folder / "model_index.json").is_file() else "**/*.safetensors"
+    names = {path: path.relative_to(folder).as_posix() for path in folder.glob(pattern)}
+    return [
+        path
+        for path, name in names.items()
+        if "safety_checker" not in path.parts and not any(fnmatch(name, each) for each in catalogue.SKIPPED)
+    ]
+
+
+def _others(rewriter: RewriterSource | None) -> int:
+    """The parameters of a rewriter beside the policy, whose tokenizer counts; 0 for none, or one behind a URL."""
+    return 0 if rewriter is None or rewriter.is_remote else parameters(rewriter.model)
 
 
 def _disk_needed(recipe: Recipe, missing: Sequence[AnyStage], folder: Path) -> float:
@@ -279,8 +307,7 @@ def parameters(name: str) -> int:
 def _own_parameters(name: str, place: registry.Place) -> int:
     published = registry.published(name)
     folder = Path(place.path) if place.local else None
-    files = [] if folder is None else [p for p in folder.rglob("*.safetensors") if "safety_checker" not in p.parts]
-    if files:
+    if folder is not None and (files := _files_of_weights(folder)):
         return sum(_numbers_in(file) for file in files)
     if folder is not None:
         return sum(file.stat().st_size for suffix in ("pt", "pth", "bin") for file in folder.glob(f"*.{suffix}")) // 4
@@ -323,7 +350,10 @@ def _less_memory(stage: str) -> str:
         return "choose a smaller atoms.lm.model, or use a machine with more memory"
     if stage in ("training", "rewriting"):
         return "choose a smaller sft.model, or use a machine with more memory"
-    return "name fewer or smaller scorers, or use a machine with more memory"
+    import torch
+
+    on_gpu = "set renderer.offload or scoring.precision=auto, " if torch.cuda.is_available() else ""
+    return f"{on_gpu}name fewer or smaller scorers, or use a machine with more memory"
 
 
 def _numbers_in(path: Path) -> int:

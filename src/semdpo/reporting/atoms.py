@@ -143,8 +143,8 @@ def _of_skill(frame: pd.DataFrame, skill: str, value: str) -> pd.Series:
 def _lost(frame: pd.DataFrame) -> list[tuple[str, int, int]]:
     """The questions that a method's rewrites lose, with how many lose them and how many could."""
     of_prompts = frame.drop_duplicates(["prompt_id", "question"])
-    told = of_prompts[of_prompts["kept"].notna()]
-    asked, lost = Counter(told["question"]), Counter(told.loc[told["kept"].eq(False), "question"])
+    known = of_prompts[of_prompts["kept"].notna()]
+    asked, lost = Counter(known["question"]), Counter(known.loc[known["kept"].eq(False), "question"])
     return [
         (question, count, asked[question])
         for question, count in sorted(lost.items(), key=lambda each: (-each[1], each[0]))

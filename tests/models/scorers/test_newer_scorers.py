@@ -21,6 +21,7 @@ from semdpo.engine import fingerprint
 from semdpo.engine.providers import refuse_blind_fidelity
 from semdpo.errors import DataError, ModelError
 from semdpo.models.catalogue import PUBLISHED
+from semdpo.models.device import Compute, moved
 from semdpo.models.pickled_module import read_module
 from semdpo.models.registry import reads_prompt, resolve
 from semdpo.models.scorers import aesthetic, hpsv3, mps, unified_reward
@@ -94,6 +95,42 @@ def test_a_special_token_in_a_prompt_is_text_for_mps(folders: dict[str, Path]) -
     found = scorer.score([image] * 3, [f"a {special} cat", f"a {special} dog", f"a {special.swapcase()} cat"]).values
     assert found[0] == pytest.approx(found[2], abs=1e-6)
     assert abs(found[0] - found[1]) > 1e-6
+
+
+# --------------------------------------------------------------------------------------------------- half precision
+
+HALF = Compute(torch.device("cpu"), torch.bfloat16)
+
+
+def test_hpsv3_in_half_precision_keeps_its_head_and_its_constants(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, load, loaded = resolve(str(folders["hpsv3"])), hpsv3.load_hpsv3, list[hpsv3.HPSv3Model]()
+
+    def kept(folder: Path, token: int) -> hpsv3.HPSv3Model:
+        loaded.append(load(folder, token))
+        return loaded[0]
+
+    monkeypatch.setattr(hpsv3, "load_hpsv3", kept)
+    hpsv3.hpsv3(place, HALF)
+    half, whole = loaded[0], load(place.folder(), loaded[0].reward_token)
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    for part in ("rm_head.", "model.language_model.rotary_emb.", "model.visual.rotary_pos_emb."):
+        wanted = {
+            name: value for name, value in (*whole.named_parameters(), *whole.named_buffers()) if name.startswith(part)
+        }
+        assert wanted, part
+        found = dict((*half.named_parameters(), *half.named_buffers()))
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_mps_in_half_precision_turns_by_exact_angles() -> None:
+    layer, values = mps._ReadsImage(8, 2, 8), torch.ones(1, 257, 2, 8)  # CLIP-H has 257 places
+    exact = layer._turned(values)
+    half = moved(layer, HALF)._turned(values.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), exact, rtol=0, atol=0.03)
 
 
 # -------------------------------------------------------------------------------------------------------- aesthetic

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
 from semdpo.models.checkpoint import load_strictly, read_checkpoint
-from semdpo.models.device import Compute
+from semdpo.models.device import Compute, moved
 from semdpo.models.loading import no_weights, read_json
 from semdpo.models.qwen_vl import QwenReader, load_reader, to_device
 from semdpo.models.registry import Place
@@ -185,8 +185,9 @@ def hpsv3(place: Place, where: Compute) -> ScoreFunction:
     """
     reader = load_words(place.tokenizer_folder(), place.name)
     token = int(reader.tokenizer.convert_tokens_to_ids(REWARD))
-    model = load_hpsv3(place.folder(), token).to(where.device, where.dtype).eval()
-    model.rm_head.float()
+    model = load_hpsv3(place.folder(), token).eval()
+    moved(model.model, where)
+    model.rm_head.to(where.device, torch.float32)
 
     def score(images: Sequence[Image.Image], prompts: Sequence[str]) -> tuple[Tensor, Bool]:
         reader.refuse_special(prompts)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
 from semdpo.models.checkpoint import load_strictly, read_checkpoint
-from semdpo.models.device import Compute
+from semdpo.models.device import Compute, moved
 from semdpo.models.loading import load_image_processor, load_tokenizer, no_weights, pixels, read_json
 from semdpo.models.pickled_module import read_module
 from semdpo.models.registry import Place
@@ -111,9 +111,11 @@ class _ReadsImage(nn.Module):
 
     def _turned(self, values: Tensor) -> Tensor:
         """Rotary positions (Su et al., arXiv 2104.09864): [b, n, h, d], position n turns the pairs (i, i + d/2)."""
-        frequencies: Any = self.rotary_emb.inv_freq
+        stored: Any = self.rotary_emb.inv_freq
+        frequencies = stored.to(torch.promote_types(stored.dtype, torch.float32))
+        # Never in half precision, which rounds an angle of 200 by up to half a radian.
         angles = torch.outer(torch.arange(values.shape[1], device=values.device).to(frequencies), frequencies)
-        cosine, sine = angles.cos()[None, :, None], angles.sin()[None, :, None]
+        cosine, sine = (turn[None, :, None].to(values) for turn in (angles.cos(), angles.sin()))
         one, other = values.chunk(2, dim=-1)
         return torch.cat([one * cosine - other * sine, other * cosine + one * sine], dim=-1)
 
@@ -216,7 +218,7 @@ def mps(place: Place, where: Compute) -> ScoreFunction:
     Raises:
         ModelError: A folder cannot be read, or the weights do not fit.
     """
-    model = load_mps(place.folder()).to(where.device, where.dtype).eval()
+    model = moved(load_mps(place.folder()), where).eval()
     words = place.tokenizer_folder()
     tokenizer, processor = load_tokenizer(words), load_image_processor(words)
     most = min(model.clip.config.text_config.max_position_embeddings, tokenizer.model_max_length)
