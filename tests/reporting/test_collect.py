@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from semdpo import pipeline
-from semdpo.data.records import Candidate, RenderedImage
+from semdpo.data.records import Candidate, Prompt, RenderedImage
 from semdpo.engine import parquet, store
 from semdpo.engine.stage import Run
 from semdpo.errors import StoreError
@@ -68,6 +69,24 @@ def test_a_scorer_is_marked_only_if_it_took_part_in_training(finished: Path) -> 
     assert filtered == labelled | {"blip_itm": "it decided which pairs were left out"}
     agreed = seen("label.fidelity=tiny:blip-itm", "drift.source=scorer_agreement")
     assert agreed == labelled | {"blip_itm": "its disagreement with the other scorer set the weights"}
+
+
+def test_held_out_prompts_that_fine_tuning_has_are_counted(finished: Path, tmp_path: Path) -> None:
+    run, file = Run(finished / "run", recipe_of(finished), models()), tmp_path / "rewrites.jsonl"
+    held_out = [row.prompt for row in run.rows("prompts", Prompt) if row.split == "test"]
+
+    def notes(*prompts: str) -> list[str]:
+        file.write_text("".join(json.dumps({"prompt": prompt, "rewrite": "b"}) + "\n" for prompt in prompts))
+        recipe = recipe_of(finished, f"sft.file={file}")
+        found = report_data(flow(recipe), Run(finished / "run", recipe, models())).notes
+        return [note for note in found if "sft.file" in note]
+
+    assert notes("something else") == []
+    (note,) = notes("something else", f"{held_out[0].upper()} !", held_out[0])
+    assert f": 1 of {len(held_out)} held-out prompts." in note
+    file.unlink()
+    recipe = recipe_of(finished, f"sft.file={file}")
+    assert report_data(flow(recipe), Run(finished / "run", recipe, models())).notes
 
 
 def test_facts_are_read_where_the_recipe_says_so(finished: Path) -> None:

@@ -11,9 +11,12 @@ import yaml
 
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
 from semdpo.data.atoms import AtomAnswer
+from semdpo.data.pairs import read_rewrites
+from semdpo.data.prompts import normalised
 from semdpo.data.records import Curve, Pair, PairLoss, Prompt
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
+from semdpo.errors import DataError
 from semdpo.models import unread
 from semdpo.recipe.objectives import ObjectiveSettings, SemDPOSettings
 from semdpo.recipe.rounds import work_of
@@ -301,10 +304,26 @@ def _notes(run: Run) -> list[str]:
         *([f"Blackened by the safety checker: {black} candidates, which are not used in any pair."] if black else []),
         *([f"Could not be rendered or scored: {failed} candidates, which are not used in any pair."] if failed else []),
         *rounds.notes(run),
+        *_fine_tuned_on(run),
         *([_LEFT_OUT.format(len(places))] if places else []),
         *([_UNRENDERED.format(len(missing))] if missing else []),
         *([_UNSCORED.format(len(failures))] if failures else []),
         *_unanswered(run),
+    ]
+
+
+def _fine_tuned_on(run: Run) -> list[str]:
+    """How many held-out prompts are prompts of fine-tuning too; nothing for none, or if that file is not here now."""
+    try:
+        known = {normalised(prompt) for prompt, _ in read_rewrites(run.recipe.sft.file)}
+    except DataError:
+        return []
+    held_out = [row.prompt for row in run.rows("prompts", Prompt) if row.split == "test"]
+    if not (count := sum(normalised(prompt) in known for prompt in held_out)):
+        return []
+    return [
+        f"Also in sft.file, whatever their case and punctuation: {count} of {len(held_out)} held-out prompts. The "
+        "rewriters may have learned their rewrites; leave these rows out of that file."
     ]
 
 
