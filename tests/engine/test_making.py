@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from semdpo import pipeline
 from semdpo.engine import store
@@ -47,6 +49,31 @@ def test_rewrites_that_changed_in_their_folder_are_noticed(tmp_path: Path) -> No
     (folder / "a.jsonl").write_text('{"prompt": "a", "rewrite": "c"}\n')
     with pytest.raises(StoreError, match=r"sft was made from a different version of sft\.file"):
         pipeline.run(recipe, run, only="sft", models=models())
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_stage_that_is_refused_before_its_first_shard_may_get_other_settings(good: int, tmp_path: Path) -> None:
+    run, small = tmp_path / "run", ("label.shard_size=2", "label.max_failed=0")
+
+    class Failing(Renderer):
+        def render(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+            if len(list((run / "label").glob("part-*"))) == good:
+                raise ModelError("no such thing can be rendered")
+            return super().render(prompts, seeds)
+
+    run_without_report(recipe_of(tmp_path, *small), run, models(), last="candidates")
+    with pytest.raises(ModelError, match="no such thing"):
+        pipeline.run(
+            recipe_of(tmp_path, *small), run, only="label", models=replace(models(), renderer=lambda _: Failing(0.0))
+        )
+    assert (run / "label").exists() == bool(good)
+    other = recipe_of(tmp_path, *small, "label.renderer.steps=3")
+    if good:  # a shard was made with the settings of before
+        with pytest.raises(StoreError, match=r"was made with renderer\.steps"):
+            pipeline.run(other, run, only="label", models=models())
+    else:
+        pipeline.run(other, run, only="label", models=models())
+        assert store.is_complete(run / "label")
 
 
 NO_MEMORY = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from semdpo import disk
@@ -12,7 +12,7 @@ from semdpo.data.records import Curve
 from semdpo.engine import model_folders, parquet, shard_files, store, timing
 from semdpo.engine.claims import Claims
 from semdpo.engine.stage import AnyStage, ModelStage, Run, Shard, TableStage
-from semdpo.errors import ModelError, StoreError, out_of_memory
+from semdpo.errors import ModelError, SemdpoError, StoreError, out_of_memory
 from semdpo.models.attempts import reason
 from semdpo.progress import Progress, progress_of_part
 
@@ -65,8 +65,23 @@ def _memory_explained(stage: AnyStage) -> Iterator[None]:
 
 
 def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
+    """Makes a stage of rows. One that is refused before its first shard leaves nothing, so that the user can correct a
+    setting and give the command again.
+    """
     folder = run.folder / stage.name
-    shard_files.start(folder, plan)
+    begun_here = shard_files.start(folder, plan)
+    try:
+        _make_shards(stage, plan, run, progress)
+    except SemdpoError:
+        if begun_here and run.claims is None and not shard_files.has_any(folder):
+            with suppress(SemdpoError):  # an object storage that does not answer keeps the note; the error says why
+                run.mirror.remove(folder)
+            shard_files.forget_start(folder)
+        raise
+
+
+def _make_shards(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
+    folder = run.folder / stage.name
     shards = stage.shards(run)
     run.mirror.push(folder)
     for index in range(len(shards)):

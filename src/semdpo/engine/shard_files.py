@@ -13,19 +13,36 @@ from semdpo.engine.store import Plan
 from semdpo.errors import StoreError
 
 
-def start(folder: Path, plan: Plan) -> None:
+def start(folder: Path, plan: Plan) -> bool:
     """Prepares the folder of a stage of rows: notes the plan.
 
     Args:
         folder: the stage's folder.
         plan: what determines its files.
 
+    Returns:
+        Whether the stage had not been started before.
+
     Raises:
         StoreError: a file or folder that semdpo did not make is in the way, or the folder cannot be written.
     """
     disk.refuse_foreign(folder)
-    if not (folder / "started.json").is_file():
-        write_bytes(folder / "started.json", store.description(plan))
+    if (folder / "started.json").is_file():
+        return False
+    write_bytes(folder / "started.json", store.description(plan))
+    return True
+
+
+def has_any(folder: Path) -> bool:
+    """Whether a started stage of rows has a shard, noted or not."""
+    return any(folder.glob("part-*.parquet"))
+
+
+def forget_start(folder: Path) -> None:
+    """Removes the note about the plan of a stage that has no shards, and its folder if nothing else is in it."""
+    (folder / "started.json").unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def shard_path(folder: Path, index: int) -> Path:
