@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -274,3 +275,7 @@ def test_the_report_has_every_round(finished: Path, three: Path) -> None:
     # Every method's candidates in every round, and 6 prompts at 2 seeds of 11 methods.
     rendered = data.rounds[0].images + sum(each.images for each in data.rounds if each.number > 1)
     assert data.rendered == rendered + 11 * 12
+    assert all(each.rejected_distance > 0 for each in data.rounds)
+    margin = _rounds(finished, 3, "drift.source=margin")
+    of_pairs = report_data(flow(margin), Run(three, margin, models())).rounds
+    assert all(np.isnan(each.rejected_distance) for each in of_pairs), "a margin is no distance of one rewrite"

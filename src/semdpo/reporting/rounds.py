@@ -37,7 +37,7 @@ class RoundData:
         number: the round's number, counted from 1.
         pairs: number of training pairs.
         distance: mean distance of the chosen rewrites from their prompts, as the weights see it.
-        rejected_distance: the same of the rejected rewrites.
+        rejected_distance: the same of the rejected rewrites; NaN where the number is one of the pair, as a margin is.
         own: number of pairs whose chosen rewrite is the user's prompt, unchanged.
         images: number of candidates' images.
         tokens: number of tokens of the candidates that are rewrites; duplicates and empty rewrites, which were sampled
@@ -77,13 +77,13 @@ def collected(run: Run) -> list[RoundData]:
 def _collected(run: Run, method: str, number: int, each: LaterRound | None) -> RoundData:
     stages = _stages(run, each)
     counts = {name: store.counts(run.folder / stage) for name, stage in stages.items()}
-    pairs = run.rows(stages["drift"], Pair)
+    pairs, of_pairs = run.rows(stages["drift"], Pair), run.recipe.drift.source in ("margin", "scorer_agreement")
     return RoundData(
         method=method,
         number=number,
         pairs=len(pairs),
         distance=_mean([pair.distance for pair in pairs]),
-        rejected_distance=_mean([pair.rejected_distance for pair in pairs]),
+        rejected_distance=_mean([] if of_pairs else [pair.rejected_distance for pair in pairs]),
         own=sum(" ".join(trimmed(pair.prompt).split()) == pair.chosen for pair in pairs),
         images=counts["candidates"]["rows"] - counts.get("render_budget", {}).get("images_left_out", 0),
         tokens=counts["candidates"].get("tokens", 0),
