@@ -149,4 +149,12 @@ def test_the_column_of_a_list_of_objects_is_the_one_that_was_named(
         read(path, "captoin")
     captions = tmp_path / "captions_val2017.json"
     captions.write_text(json.dumps({"annotations": [{"caption": "a hut"}]}))
-    assert read(captions, "caption") == ["a hut"], "its prompts have one place"
+    assert read(captions, None) == ["a hut"]
+
+
+def test_a_column_does_not_matter_where_prompts_have_one_place(tmp_path: Path) -> None:
+    captions = tmp_path / "captions_val2017.json"
+    captions.write_text(json.dumps({"annotations": [{"caption": "a hut"}]}))
+    assert read_prompts(captions, "caption") == ["a hut"], "a recipe names one column for all its files"
+    with pytest.raises(DataError, match="its prompts have a fixed place; name no column"):
+        read_every_prompt(captions, "caption")

@@ -51,16 +51,26 @@ def test_broken_weights_are_never_saved(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
 
 
+class StopAtOnce(TrainerCallback):
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = True
+
+
 def test_a_step_whose_weights_are_all_0_changes_nothing(tmp_path: Path) -> None:
-    model, examples, _ = _parts("dpo", 2)
-    silent = [replace(example, weight=0.0) for example in examples]
-    settings = DPOSettings(name="dpo", normalize="mean")
-    arguments = training_arguments(tmp_path, learning_rate=1e-2)
-    before = [parameter.clone() for parameter in model.parameters()]
-    trainer = ExampleTrainer(model, arguments, silent, objective=settings, batch_size=2, can_pack=True)
-    trainer.train()
-    assert trainer.evaluate(silent)["eval_loss"] == 0.0
-    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    unchanged = []
+    for loud in (0, 1):  # one of them is in the first batch
+        model, examples, _ = _parts("dpo", 2)
+        silent = [replace(example, weight=0.0) for example in examples]
+        rows = [examples[k] if k == loud else silent[k] for k in (0, 1)]
+        settings = DPOSettings(name="dpo", normalize="mean")
+        arguments = training_arguments(tmp_path / str(loud), learning_rate=1e-2)
+        before = [parameter.clone() for parameter in model.parameters()]
+        trainer = ExampleTrainer(model, arguments, rows, objective=settings, batch_size=1, can_pack=True)
+        trainer.add_callback(StopAtOnce())
+        trainer.train()
+        assert trainer.evaluate(silent)["eval_loss"] == 0.0
+        unchanged.append(all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True)))
+    assert sorted(unchanged) == [False, True]
 
 
 def test_the_delay_of_evaluation_is_in_epochs(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ def test_a_server_on_this_machine_is_not_asked_through_a_proxy(monkeypatch: pyte
         monkeypatch.setenv("HTTP_PROXY", proxy.url.removesuffix("/v1"))
         monkeypatch.setenv("ALL_PROXY", proxy.url.removesuffix("/v1"))
         assert rewriter_of(server).rewrite(["a cat"], 1, 0)
-        assert proxy.asked == []
         with pytest.raises(EndpointError):  # any other is
             load_endpoint("http://nowhere.invalid/v1", settings()).rewrite(["a cat"], 1, 0)
-        assert proxy.asked[0].path == "http://nowhere.invalid/v1/chat/completions"
+        # Threads that Ray left behind in this process may ask it for addresses of their own.
+        asked = [each.path for each in proxy.asked]
+        assert not [path for path in asked if path.startswith(server.url)]
+        assert "http://nowhere.invalid/v1/chat/completions" in asked
