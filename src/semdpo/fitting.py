@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 from semdpo.errors import ConfigError
-from semdpo.span_syntax import LETTER, NO_BLANKS
+from semdpo.span_syntax import whole_words
 from semdpo.texts import shown
 
 SHARES = {"short": 0.25, "medium": 0.5, "long": 1.0}  # of the tokens that the text encoder of the renderer reads
@@ -60,7 +59,7 @@ def fitted(
     clauses = _CLAUSE.split(rewrite)
     if truncated and len(clauses) > 1:
         clauses.pop()
-    finders = [_whole(phrase) for phrase in banned]
+    finders = [whole_words(phrase) for phrase in banned]
     if any(finder.search(clauses[0]) for finder in finders):
         return None
     clauses = [clause for clause in clauses if not any(finder.search(clause) for finder in finders)]
@@ -69,15 +68,3 @@ def fitted(
     text = ", ".join(clauses)
     fits = most is None or count(text) <= most
     return text if fits and not any(finder.search(text) for finder in finders) else None
-
-
-@lru_cache(20_000)  # every rewrite is searched for the same phrases
-def _whole(phrase: str) -> re.Pattern[str]:
-    """Finds a phrase as whole words, whatever its case and the blanks between its words.
-
-    In scripts without blanks between words, a word begins and ends anywhere.
-    """
-    words = phrase.strip()
-    before = "" if NO_BLANKS.match(words[0]) else rf"(?<!{LETTER})"
-    after = "" if NO_BLANKS.match(words[-1]) else rf"(?!{LETTER})"
-    return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from semdpo.errors import ConfigError
-from semdpo.span_syntax import LETTER, Piece, pieces_of, tail_of
+from semdpo.span_syntax import Piece, pieces_of, tail_of, whole_words
 from semdpo.texts import is_visible
 
 _SEPARATOR = re.compile(r"\bBREAK\b|(?<!\S)AND(?!\S)")
@@ -125,7 +125,7 @@ def readable(prompt: str) -> str:
 
 def contains(prompt: str, phrase: str) -> bool:
     """Whether a prompt contains a phrase, whatever its case: in its words, or in its syntax, which is kept anyway."""
-    finder = _finder(phrase)
+    finder = whole_words(phrase)
     return bool(finder.search(prompt)) or any(finder.search(part.plain) for part in protect(prompt))
 
 
@@ -149,23 +149,12 @@ def _parts(body: str) -> tuple[list[str], list[str]]:
     return parts, [*after, body[begun + len(parts[-1]) :]]
 
 
-def _finder(words: str) -> re.Pattern[str]:
-    """Finds words as whole words, whatever their case and the blanks between them.
-
-    A number is not found within a larger one: 4 is neither in 4.5 nor in f/4.
-    """
-    before = r"(?<![\w/])(?<!\d[.,:])" if words[:1].isdigit() else f"(?<!{LETTER})" * bool(re.match(LETTER, words))
-    ends_in_letter = bool(re.match(LETTER, words[-1:]))
-    after = r"(?![\w/])(?![.,:]\d)" if words[-1:].isdigit() else f"(?!{LETTER})" * ends_in_letter
-    return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)
-
-
 def _places(span: Span, text: str, taken: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Where a span's words stand in a text, outside of places that are taken.
 
     If they stood alone in the prompt, those that a hyphen joins to others count only where there are no others.
     """
-    finder = _finder(span.words) if span.whole else re.compile(re.escape(span.words), re.IGNORECASE)
+    finder = whole_words(span.words) if span.whole else re.compile(re.escape(span.words), re.IGNORECASE)
     found = [match.span() for match in finder.finditer(text)]
     found = [(a, b) for a, b in found if all(b <= start or end <= a for start, end in taken)]
     alone = [(a, b) for a, b in found if not _is_joined(text, a, b)]
@@ -229,7 +218,7 @@ def _counted(spans: Sequence[Span], plain: str) -> list[Span]:
     shaped: list[Span] = []
     for span in spans:
         place, end = span.occurrence, span.occurrence + len(span.words)
-        whole = any(found.start() == place for found in _finder(span.words).finditer(plain))
+        whole = any(found.start() == place for found in whole_words(span.words).finditer(plain))
         shaped.append(replace(span, whole=whole, alone=not _is_joined(plain, place, end)))
     counted: dict[int, Span] = {}
     taken: list[tuple[int, int]] = []
@@ -244,7 +233,7 @@ def _counted(spans: Sequence[Span], plain: str) -> list[Span]:
 
 def _with_phrase(pieces: list[Piece], phrase: str) -> list[Piece]:
     """The pieces with each occurrence of a phrase as a span of its own; syntax within it stays in it."""
-    finder, done = _finder(phrase), list[Piece]()
+    finder, done = whole_words(phrase), list[Piece]()
     while found := finder.search("".join(piece.words for piece in pieces)):
         inside, later, at = list[Piece](), list[Piece](), 0
         for piece in pieces:

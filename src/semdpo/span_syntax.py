@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from semdpo.chat_answers import QUOTES
 
 # Scripts without blanks between words: there, a word begins and ends anywhere.
 _NO_BLANKS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc"
-NO_BLANKS = re.compile(f"[{_NO_BLANKS}]")
 LETTER = rf"[^\W{_NO_BLANKS}]"  # a letter, digit or underscore of the other scripts
 _GAP = " \t\r\n,"
 
@@ -211,3 +211,20 @@ def _closing(text: str) -> dict[int, int]:
 def _is_mouth(text: str, place: int) -> bool:
     """Whether a bracket belongs to an emoticon such as :("""
     return bool(_EYES.search(text[max(0, place - 3) : place])) and text[place + 1 : place + 2] in _AFTER_MOUTH
+
+
+@lru_cache(20_000)  # every rewrite is searched for the same words
+def whole_words(words: str) -> re.Pattern[str]:
+    """Finds words as whole words, whatever their case and the blanks between them.
+
+    A number is not found within a larger one: 4 is neither in 4.5 nor in f/4. In scripts without blanks between words,
+    a word begins and ends anywhere.
+
+    Args:
+        words: one or more words.
+    """
+    words = words.strip()
+    before = r"(?<![\w/])(?<!\d[.,:])" if words[:1].isdigit() else f"(?<!{LETTER})" * bool(re.match(LETTER, words))
+    ends_in_letter = bool(re.match(LETTER, words[-1:]))
+    after = r"(?![\w/])(?![.,:]\d)" if words[-1:].isdigit() else f"(?!{LETTER})" * ends_in_letter
+    return re.compile(before + r"\s+".join(map(re.escape, words.split())) + after, re.IGNORECASE)

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -135,26 +134,3 @@ def test_prompts_come_from_the_folder_of_a_split(tmp_path: Path) -> None:
     for name, prompt in (("a", "a fox"), ("b", "a ship")):
         pd.DataFrame({"Prompt": [prompt]}).to_parquet(tmp_path / f"{name}.parquet")
     assert read_prompts(tmp_path) == read_every_prompt(tmp_path, "Prompt") == ["a fox", "a ship"]
-
-
-@pytest.mark.parametrize("read", [read_prompts, read_every_prompt])
-def test_the_column_of_a_list_of_objects_is_the_one_that_was_named(
-    read: Callable[[Path, str | None], list[str]], tmp_path: Path
-) -> None:
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps([{"prompt": "a fox", "caption": "a ship"}]))
-    assert read(path, "caption") == ["a ship"]
-    assert read(path, None) == ["a fox"]
-    with pytest.raises(DataError, match="has no column 'captoin', only 'prompt', 'caption'; did you mean 'caption'"):
-        read(path, "captoin")
-    captions = tmp_path / "captions_val2017.json"
-    captions.write_text(json.dumps({"annotations": [{"caption": "a hut"}]}))
-    assert read(captions, None) == ["a hut"]
-
-
-def test_a_column_does_not_matter_where_prompts_have_one_place(tmp_path: Path) -> None:
-    captions = tmp_path / "captions_val2017.json"
-    captions.write_text(json.dumps({"annotations": [{"caption": "a hut"}]}))
-    assert read_prompts(captions, "caption") == ["a hut"], "a recipe names one column for all its files"
-    with pytest.raises(DataError, match="its prompts have a fixed place; name no column"):
-        read_every_prompt(captions, "caption")

@@ -65,8 +65,10 @@ def _memory_explained(stage: AnyStage) -> Iterator[None]:
 
 
 def _make_table(stage: TableStage, plan: store.Plan, run: Run, progress: Progress) -> None:
-    """Makes a stage of rows. One that is refused before its first shard leaves nothing, so that the user can correct a
-    setting and give the command again.
+    """Makes a stage of rows.
+
+    One that is refused before its first shard leaves nothing, so that the user can correct a setting and give the
+    command again.
     """
     folder = run.folder / stage.name
     begun_here = shard_files.start(folder, plan)

@@ -108,11 +108,9 @@ def own_models(allow_remote_code: Collection[str] = ()) -> Models:
         return _answerer(name, config) if is_url(name) else heavy.get([name], _answerer, name, config)
 
     def release() -> None:
-        from semdpo.models.device import collect_garbage  # here, since it imports torch
-
         heavy.clear()
         encoder.clear()
-        collect_garbage()
+        _collect_garbage()
 
     return Models(
         rewriter=_rewriter,
@@ -135,19 +133,22 @@ class _OneAtATime:
     def get(self, names: Iterable[str], load: Callable[..., T], *arguments: Any) -> T:
         key = (*map(fingerprint.model, names), load, *arguments)
         if self.key != key:
-            self.clear()  # before the next one needs the memory
+            if self.model is not None:  # before the next one needs the memory
+                self.clear()
+                _collect_garbage()
             self.model = load(*arguments)
             self.key = key
         model: T = self.model
         return model
 
     def clear(self) -> None:
-        if self.model is None:
-            return
-        from semdpo.models.device import collect_garbage  # here, since it imports torch
-
         self.key, self.model = (), None
-        collect_garbage()
+
+
+def _collect_garbage() -> None:
+    from semdpo.models.device import collect_garbage  # here, since it imports torch
+
+    collect_garbage()
 
 
 def refuse_remote_code(recipe: Recipe) -> None:

@@ -12,7 +12,6 @@ import yaml
 from semdpo.analysis.semantics import automatic_alpha, effective_sample_size, semantic_weight
 from semdpo.data.atoms import AtomAnswer
 from semdpo.data.pairs import read_rewrites
-from semdpo.data.prompts import normalised
 from semdpo.data.records import Curve, Pair, PairLoss, Prompt
 from semdpo.engine import model_folders, parquet, store, timing
 from semdpo.engine.stage import AnyStage, ModelStage, Run, shown_name
@@ -32,6 +31,7 @@ from semdpo.reporting.propositions import gives_cosines
 from semdpo.reporting.published import SCORERS
 from semdpo.reporting.report import ReportData
 from semdpo.stages import atom_answers
+from semdpo.stages.benchmarks import leaks
 from semdpo.stages.evaluate import evaluation
 from semdpo.stages.sweep import methods, settings, sweep_evaluation, sweep_flow
 
@@ -315,11 +315,11 @@ def _notes(run: Run) -> list[str]:
 def _fine_tuned_on(run: Run) -> list[str]:
     """How many held-out prompts are prompts of fine-tuning too; nothing for none, or if that file is not here now."""
     try:
-        known = {normalised(prompt) for prompt, _ in read_rewrites(run.recipe.sft.file)}
+        known = [prompt for prompt, _ in read_rewrites(run.recipe.sft.file)]
     except DataError:
         return []
-    held_out = [row.prompt for row in run.rows("prompts", Prompt) if row.split == "test"]
-    if not (count := sum(normalised(prompt) in known for prompt in held_out)):
+    held_out = [row for row in run.rows("prompts", Prompt) if row.split == "test"]
+    if not (count := leaks(held_out, {"sft": known})[1]["sft"]):
         return []
     return [
         f"Also in sft.file, whatever their case and punctuation: {count} of {len(held_out)} held-out prompts. The "

@@ -130,10 +130,10 @@ def used_before(run: Run) -> dict[str, list[str]]:
 
 
 def leaks(prompts: Sequence[Prompt], used: Mapping[str, Sequence[str]]) -> Made:
-    """The prompts of a benchmark whose words a prompt of the run has, whatever their case, punctuation and blanks.
+    """The prompts of an evaluation whose words a prompt of the run has, whatever their case, punctuation and blanks.
 
     Args:
-        prompts: the benchmark's prompts.
+        prompts: the prompts of a benchmark, or those that the run holds out.
         used: use → the run's prompts.
 
     Returns:

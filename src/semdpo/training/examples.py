@@ -72,7 +72,7 @@ def _refuse_semantic_weights(pairs: Sequence[Pair]) -> None:
     Pairs without a weight do not matter: rows of another file may have been added.
 
     Raises:
-        DataError: all weights that there are are exp(−α·distance) with the same α.
+        DataError: every given weight is exp(−α·distance), with one α.
     """
     weighted = [(pair.weight, pair.distance) for pair in pairs if pair.weight is not None and pair.distance is not None]
     if weighted and (alpha := alpha_of_weights(*zip(*weighted, strict=True))):

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from semdpo.models.scorers.registry import load_scorer
 from semdpo.protocols import ScoreBatch
-from tests import tiny_models, tiny_multimodal, tiny_preferences
+from tests import tiny_models, tiny_preferences
+from tests.models.test_images import BUILDERS
 from tests.second_device.build import needs_second_device
 from tests.second_device.cuda import as_cuda, operators_run
 
@@ -37,14 +38,7 @@ NEWER: dict[str, Callable[[Path], Path]] = {
     "unified-reward": tiny_preferences.unified,
     "vqa-score of Qwen": _asked,
 }
-OTHERS: dict[str, Callable[[Path], Path]] = {
-    "clip-score": tiny_models.clip,
-    "hpsv2.1": lambda folder: tiny_models.clip(folder, "hpsv2.1"),
-    "pickscore": lambda folder: tiny_models.clip(folder, "pickscore"),
-    "image-reward": tiny_models.image_reward,
-    "blip-itm": tiny_models.blip_itm,
-    "vqa-score": tiny_multimodal.llava,
-}
+OTHERS = {kind: build for kind, build in BUILDERS.items() if kind != "jina"}
 
 
 def _scores(name: str, precision: str = "float32") -> ScoreBatch:

@@ -187,7 +187,7 @@ def test_an_image_of_a_truncated_prompt_says_so(open_page: Open, stub: Stub) -> 
     page.get_by_role("button", name="Draw before and after").click()
     expect(page.locator("figure img")).to_have_count(2)
     notes = page.locator("figure .notice")
-    expect(notes).to_have_text(["Its end is not drawn: the renderer reads less."])
+    expect(notes).to_have_text(["Its end is not in the image: the renderer reads less."])
     expect(page.locator("figure").first.locator(".notice")).to_be_visible()
 
 

@@ -77,7 +77,7 @@ function figure(caption, alt, seed, name) {
   /** @param {Drawn} drawn */
   const show = ({ url, truncated }) => {
     frame.replaceChildren(el("img", { src: url, alt }));
-    if (truncated) label.append(el("span", { class: "notice" }, "Its end is not drawn: the renderer reads less."));
+    if (truncated) label.append(el("span", { class: "notice" }, "Its end is not in the image: the renderer reads less."));
     const file = `semdpo-seed-${seed}-${name}.png`;
     label.append(
       el("a", { href: url, download: file, "aria-label": `Save the image of ${caption.toLowerCase()}` }, "Save"),
