@@ -33,6 +33,7 @@ def words(text: str) -> int:
         ("可爱的猫在沙漠", None, ("猫",), False, None),
         ("a cat, 귀여운 고양이가, oil", None, ("고양이",), False, "a cat, oil"),
         ("a cat, 猫cat猫", None, ("cat猫",), False, "a cat"),
+        ("a cat, 4.5 stars, 4 birds", None, ("4",), False, "a cat, 4.5 stars"),
         ("a cat, закаты, oil", None, ("закат",), False, "a cat, закаты, oil"),
         ("a cat, oil, art", None, ("oil", "cat, art"), False, None),
     ],
